@@ -1,0 +1,324 @@
+# Addresses: the paths that MAIL and RCPT carry, read from a peer; and an application's addresses, checked for the wire.
+#
+# A server reads with parse_reverse_path() and parse_forward_path(): one regular expression takes the ordinary
+# <local@domain>, and whatever it does not match goes the long way, which knows the whole grammar and every limit.
+# A client passes each address through check_address() before a byte is sent; what comes back can neither end a line
+# nor a path. Both use one grammar, so that an address which a server took can be sent on by a client.
+# Not known here: DNS, which addresses exist, parameters (parameters.py).
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Final, NamedTuple, TypeAlias
+
+import idna
+
+from .errors import Delivery, ExtensionNotSupportedError, LocalProtocolError
+from .replies import Reject
+from .xtext import CONTROL
+
+MAX_LOCAL_PART: Final = 64  # octets, RFC 5321 §4.5.3.1.1
+MAX_DOMAIN: Final = 255  # octets, RFC 5321 §4.5.3.1.2
+MAX_PATH: Final = 256  # octets with the angle brackets, RFC 5321 §4.5.3.1.3
+
+Path: TypeAlias = tuple[str, str, str, str]
+"""address, local part (unquoted), domain (lower case), and what follows the path."""
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+_ATOM_UTF8 = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"  # RFC 6531 §3.3
+_DOT_STRING = rf"{_ATOM}++(?:\.{_ATOM}++)*+"
+# Labels may have underscores: no host name has them (RFC 5321 §2.3.5), but mail from such hosts is real.
+_LABELS = r"[A-Za-z0-9_]++(?:(?:\.|-++)[A-Za-z0-9_]++)*+"
+_SHORT: Final = 64  # octets: an address no longer than this exceeds none of the limits, labels (63) included
+
+_LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]{0,61}[A-Za-z0-9_\x80-\U0010ffff])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*+")
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+# RFC 5321 §4.1.2; control characters were refused before.
+_MAILBOX = re.compile(rf"({_ATOM_UTF8}++(?:\.{_ATOM_UTF8}++)*+|{_QUOTED})@(.+)")
+_LITERAL = re.compile(r"\[(?:([A-Za-z0-9-]*[A-Za-z0-9]):)?([!-Z^-~]+)\]")  # RFC 5321 §4.1.3
+_BRACKETED = re.compile(rf'<((?:[^"<> ]|{_QUOTED})*+)>')
+_BARE = re.compile(rf'(?:[^"<> ]|{_QUOTED})++')
+_PLAIN = re.compile(rf"{_DOT_STRING}@{_LABELS}").fullmatch
+
+_FastMatch: TypeAlias = Callable[[str], re.Match[str] | None]
+
+
+class _Side(NamedTuple):
+    """What differs between the path of MAIL and the path of RCPT."""
+
+    fast: _FastMatch
+    prefix: re.Pattern[str]
+    syntax: str
+    noun: str
+    enhanced: str  # RFC 3463 §3.2: bad sender's, bad destination mailbox address syntax
+    null: bool
+
+
+_REVERSE = _Side(
+    re.compile(rf"(?i:FROM): ?<(?:(({_DOT_STRING})@({_LABELS})))?>(?: ([ -~]*))?").fullmatch,
+    re.compile(r"FROM: ?", re.IGNORECASE | re.ASCII),  # one space: Outlook sends it
+    "MAIL FROM:<address>",
+    "sender",
+    "5.1.7",
+    null=True,
+)
+_FORWARD = _Side(
+    re.compile(rf"(?i:TO): ?<(({_DOT_STRING})@({_LABELS}))>(?: ([ -~]*))?").fullmatch,
+    re.compile(r"TO: ?", re.IGNORECASE | re.ASCII),
+    "RCPT TO:<address>",
+    "recipient",
+    "5.1.3",
+    null=False,
+)
+
+
+def parse_reverse_path(argument: bytes | bytearray, *, lenient: bool = False) -> Path:
+    """Read what follows ``MAIL``: ``FROM:<address>`` and perhaps parameters.
+
+    The address may be non-ASCII: whether the transaction allows that is for the caller to say, who knows the
+    parameters.
+
+    Args:
+        argument: the line without the verb and without CRLF.
+        lenient: also take bare words, no angle brackets, stray dots and long local parts.
+
+    Returns:
+        The address (``""`` for the null path), its local part without quotes, its domain in lower case (``""`` for
+        postmaster alone; an address literal as received), and the parameters' text.
+
+    Raises:
+        Reject: 501 with 5.5.4 (no ``FROM:``), 5.1.7 (bad address) or 5.5.2 (control characters, not UTF-8).
+    """
+    return _parse_path(argument, _REVERSE, lenient)
+
+
+def parse_forward_path(argument: bytes | bytearray, *, lenient: bool = False) -> Path:
+    """Read what follows ``RCPT``: ``TO:<address>``; as :func:`parse_reverse_path`, with 5.1.3 for 5.1.7."""
+    return _parse_path(argument, _FORWARD, lenient)
+
+
+def _parse_path(argument: bytes | bytearray, side: _Side, lenient: bool) -> Path:
+    try:
+        match = side.fast(argument.decode("ascii"))
+    except UnicodeDecodeError:
+        match = None
+    if match is not None:
+        address, local_part, domain, rest = match.groups("")
+        if len(address) <= _SHORT:
+            return address, local_part, domain.lower(), rest
+    return _parse_any_path(argument, side, lenient)
+
+
+def _parse_any_path(argument: bytes | bytearray, side: _Side, lenient: bool) -> Path:
+    try:
+        text = argument.rstrip(b" \t").decode("utf-8")  # RFC 5321 §4.1.1: tolerate trailing white space
+    except UnicodeDecodeError:
+        raise Reject(501, "not UTF-8", "5.5.2") from None  # RFC 6531 §3.1 rests on RFC 3629
+    if CONTROL.search(text):
+        raise Reject(501, "control characters are not allowed here", "5.5.2")
+    prefix = side.prefix.match(text)
+    if prefix is None:
+        raise Reject(501, f"syntax: {side.syntax}", "5.5.4")
+    text = text[prefix.end() :]
+    if lenient:
+        text = text.lstrip(" ")
+    match = _BRACKETED.match(text)
+    if match is not None:
+        path = match[1]
+    elif lenient and (match := _BARE.match(text)) is not None:
+        path = match[0]
+    else:
+        raise Reject(501, f"bad {side.noun} address; syntax: {side.syntax}", side.enhanced)
+    rest = text[match.end() :]
+    if rest and not rest.startswith(" "):
+        raise Reject(501, f"a space is missing after the {side.noun} address", "5.5.4")
+    try:
+        return *_parse_mailbox(path, side, lenient), rest[1:]
+    except ValueError as exc:
+        raise Reject(501, f"bad {side.noun} address: {exc}", side.enhanced) from None
+
+
+def _parse_mailbox(path: str, side: _Side, lenient: bool) -> tuple[str, str, str]:
+    if not path:
+        if side.null:
+            return "", "", ""  # RFC 5321 §4.5.5
+        raise ValueError("a recipient cannot be null")
+    if len(path.encode()) > MAX_PATH - len("<>"):
+        raise ValueError(f"the path is longer than {MAX_PATH} octets")
+    if path.startswith("@"):  # RFC 5321 appendix C: accept a source route and ignore it
+        route, _, path = path.partition(":")
+        if not lenient and not all(hop[:1] == "@" and _DOMAIN.fullmatch(hop[1:]) for hop in route.split(",")):
+            raise ValueError("bad source route")
+        if not path:
+            raise ValueError("there is nothing after the source route")
+    if path.lower() == "postmaster":  # RFC 5321 §4.1.1.3: without a domain, in any case
+        return path, path, ""
+    if lenient:
+        return path, *split_address(path)
+    return path, *_parse_address(path)
+
+
+def _parse_address(address: str) -> tuple[str, str]:
+    """Local part and domain of an address that keeps every rule of RFC 5321 §4.1.2, else ValueError."""
+    match = _MAILBOX.fullmatch(address)
+    if match is None:
+        if "@" not in address:
+            raise ValueError("there is no domain")
+        hint = " (a dot at an end or two in a row want quotes)" if "." in address.partition("@")[0] else ""
+        raise ValueError(f"bad local part{hint}")
+    local_part, domain = match.groups()
+    if len(local_part.encode()) > MAX_LOCAL_PART:
+        raise ValueError(f"the local part is longer than {MAX_LOCAL_PART} octets")
+    if len(domain.encode()) > MAX_DOMAIN:
+        raise ValueError(f"the domain is longer than {MAX_DOMAIN} octets")
+    if domain.startswith("["):
+        _check_literal(domain)
+        return _unquote(local_part), domain
+    if _DOMAIN.fullmatch(domain) is None:
+        raise ValueError("bad domain")
+    return _unquote(local_part), domain.lower()
+
+
+def _check_literal(literal: str) -> None:
+    match = _LITERAL.fullmatch(literal)
+    if match is None:
+        raise ValueError("bad address literal")
+    tag, content = match.groups()
+    try:
+        if tag is None:
+            IPv4Address(content)
+        elif tag.lower() == "ipv6":
+            if "%" in content:  # a scope, which IPv6Address takes and RFC 5321 §4.1.3 does not
+                raise AddressValueError
+            IPv6Address(content)
+        elif _is_ipv6(literal[1:-1]):
+            # By the grammar [2001:db8::1] is a general-address-literal tagged "2001": the IPv6: was forgotten.
+            raise AddressValueError
+    except AddressValueError:
+        raise ValueError("bad address literal") from None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        return False
+    return True
+
+
+def _unquote(local_part: str) -> str:
+    if not local_part.startswith('"'):
+        return local_part
+    return re.sub(r"\\(.)", r"\1", local_part[1:-1])
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Local part without quotes and domain in lower case, of any text, valid or not.
+
+    A quoted and an unquoted local part that mean the same mailbox (RFC 5321 section 4.1.2) come out equal.
+    """
+    match = _MAILBOX.fullmatch(address)
+    if match is not None:
+        local_part, domain = match.groups()
+    else:
+        local_part, at, domain = address.rpartition("@")
+        if not at:
+            return address, ""
+    return _unquote(local_part), domain if domain.startswith("[") else domain.lower()
+
+
+def check_address(address: str, *, null: bool = False, postmaster: bool = False) -> str:
+    """Check an address that a caller wants to send, before a byte of it is.
+
+    Args:
+        address: ``local@domain``, without angle brackets and display name.
+        null: the empty address is allowed (``MAIL FROM:<>``).
+        postmaster: ``postmaster`` without a domain is allowed (a recipient).
+
+    Returns:
+        The address in Unicode's NFC, ready for :func:`wire_address`.
+
+    Raises:
+        TypeError: it is no str.
+        LocalProtocolError: it breaks a rule or a limit of RFC 5321 section 4.1.2, or its domain is no IDNA 2008 name.
+    """
+    if not isinstance(address, str):
+        raise TypeError(f"an address is a str, not {type(address).__name__}")
+    if len(address) <= _SHORT and _PLAIN(address):
+        return address
+    if not address and null:
+        return address
+    try:
+        return _check(address, postmaster)
+    except ValueError as exc:
+        shown = address if len(address) <= MAX_PATH else address[:MAX_PATH] + "…"
+        raise LocalProtocolError(f"{shown!r} is no address: {exc}", delivery=Delivery.NOT_SENT) from None
+
+
+def _check(address: str, postmaster: bool) -> str:
+    if not address:
+        raise ValueError("it is empty")
+    if CONTROL.search(address):
+        raise ValueError("it has control characters")
+    if len(address) > MAX_PATH:  # before the passes below, which are slow on long texts
+        raise ValueError(f"with angle brackets it is longer than {MAX_PATH} octets")
+    if not address.isascii():
+        address = unicodedata.normalize("NFC", address)  # RFC 6532 §3.1
+    if postmaster and address.lower() == "postmaster":
+        return address
+    _, domain = _parse_address(address)
+    if len(address.encode()) > MAX_PATH - len("<>"):
+        raise ValueError(f"with angle brackets it is longer than {MAX_PATH} octets")
+    if not domain.isascii() and len(to_ascii(address).encode()) > MAX_PATH - len("<>"):
+        raise ValueError(f"with its domain as A-labels it is longer than {MAX_PATH} octets")
+    return address
+
+
+def needs_smtputf8(address: str) -> bool:
+    """Whether the address can only be sent with SMTPUTF8: a non-ASCII domain alone has an ASCII form."""
+    return not address.isascii() and not address[: address.rfind("@")].isascii()
+
+
+def to_ascii(address: str) -> str:
+    """The address with its domain as A-labels (IDNA 2008, after the mapping of UTS 46); the local part is kept.
+
+    Raises:
+        ValueError: the domain has no such form.
+    """
+    if address.isascii():
+        return address
+    local_part, _, domain = address.rpartition("@")
+    try:
+        # Label by label: idna would refuse the underscore of an ASCII label next to a non-ASCII one.
+        labels = idna.uts46_remap(domain, std3_rules=False).split(".")
+        domain = ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels)
+    except idna.IDNAError as exc:
+        raise ValueError(f"bad domain: {exc}") from None
+    if len(domain) > MAX_DOMAIN or _DOMAIN.fullmatch(domain) is None:
+        raise ValueError("bad domain")
+    return f"{local_part}@{domain}"
+
+
+def wire_address(address: str, *, smtputf8: bool) -> str:
+    """What goes between the angle brackets, encoded as UTF-8, for an address that :func:`check_address` returned.
+
+    A domain goes as A-labels wherever the local part allows it: that spares the transaction SMTPUTF8, which the next
+    server on the way may not have.
+
+    Args:
+        address: the checked address.
+        smtputf8: the server offers SMTPUTF8.
+
+    Raises:
+        ExtensionNotSupportedError: the local part is not ASCII and the server does not offer SMTPUTF8.
+    """
+    if not needs_smtputf8(address):
+        return to_ascii(address)
+    if not smtputf8:
+        raise ExtensionNotSupportedError(
+            f"{address!r} needs SMTPUTF8, which the server does not offer", delivery=Delivery.NOT_SENT
+        )
+    return address

@@ -1,0 +1,249 @@
+# Extensions: the EHLO reply, as a client reads it and as a server writes it.
+#
+# Extensions is a client's read-only view; reading never fails, since a line that makes no sense offers nothing.
+# On the server, EXTENSIONS is a table: under which circumstances a keyword is offered, with what text behind it, and
+# which other keyword it cannot do without. An application offers its own by passing rows of the same kind.
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+_KEYWORD_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ \t]+(.*))?")  # RFC 5321 §4.1.1.1, ehlo-line
+_OLD_AUTH = re.compile(r"AUTH=(.*)", re.IGNORECASE)
+_DIGITS = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4
+# RFC 9422 §3: names and values; the three known values have 1 to 6 digits and are not 0.
+_LIMIT = re.compile(r"([A-Za-z0-9_-]+)(?:=([!-:<-~]+))?")
+_LIMIT_VALUE = re.compile(r"[1-9][0-9]{0,5}")
+_MAX_LIMIT: Final = 999_999
+
+
+class Limits(NamedTuple):
+    """What the server says of its limits (RFC 9422); ``None`` where it says nothing.
+
+    Attributes:
+        mailmax: MAIL commands in one connection.
+        rcptmax: RCPT commands in one transaction.
+        rcptdomainmax: different recipient domains in one connection.
+    """
+
+    mailmax: int | None = None
+    rcptmax: int | None = None
+    rcptdomainmax: int | None = None
+
+
+class Extensions(Mapping[str, str]):
+    """What a server offered: keyword in upper case to the text behind it (``""`` for none). Read-only.
+
+    Look-ups ignore case: ``"pipelining" in extensions``.
+
+    Attributes:
+        size: the largest message in octets; ``None`` if the server names none or has no fixed maximum (``SIZE 0``).
+        auth: the SASL mechanisms, in upper case and in the server's order.
+        limits: the :class:`Limits`.
+    """
+
+    __slots__ = ("_offered", "auth", "limits", "size")
+
+    size: int | None
+    auth: tuple[str, ...]
+    limits: Limits
+
+    def __init__(self, offered: Mapping[str, str] | None = None) -> None:
+        self._offered = {keyword.upper(): text for keyword, text in (offered or {}).items()}
+        self.size = _parse_size(self._offered.get("SIZE", ""))
+        self.auth = tuple(dict.fromkeys(self._offered.get("AUTH", "").upper().split()))
+        self.limits = _parse_limits(self._offered.get("LIMITS", ""))
+
+    @classmethod
+    def from_lines(cls, lines: Sequence[str]) -> Extensions:
+        """Read the lines of a reply to EHLO or LHLO; the first is the greeting and holds no keyword."""
+        offered: dict[str, str] = {}
+        for line in lines[1:]:
+            old = _OLD_AUTH.fullmatch(line)  # "AUTH=PLAIN LOGIN": older than RFC 2554, beside or instead of "AUTH "
+            if old is not None:
+                keyword, text = "AUTH", old[1]
+            else:
+                match = _KEYWORD_LINE.fullmatch(line)
+                if match is None:
+                    continue  # smtp-sink ends its list with an empty line, Exchange has "X-EXPS=LOGIN"
+                keyword, text = match[1].upper(), (match[2] or "").strip()
+            if keyword == "AUTH":
+                text = " ".join(dict.fromkeys(f"{offered.get(keyword, '')} {text}".split()))
+            offered[keyword] = text
+        return cls(offered)
+
+    def __getitem__(self, keyword: str) -> str:
+        return self._offered[keyword.upper()]
+
+    def __contains__(self, keyword: object) -> bool:
+        return isinstance(keyword, str) and keyword.upper() in self._offered
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._offered)
+
+    def __len__(self) -> int:
+        return len(self._offered)
+
+    def __repr__(self) -> str:
+        return f"Extensions({self._offered!r})"
+
+
+def _parse_size(text: str) -> int | None:
+    # RFC 1870 §4: bare SIZE says nothing, and 0 says that there is no fixed maximum.
+    return int(text) or None if _DIGITS.fullmatch(text) else None
+
+
+def _parse_limits(text: str) -> Limits:
+    values: dict[str, str] = {}
+    for item in text.split():
+        match = _LIMIT.fullmatch(item)
+        if match is None:
+            return Limits()  # RFC 9422 §3: a syntax error voids the whole keyword,
+        values[match[1].upper()] = match[2] or ""
+
+    def value(name: str) -> int | None:  # and a bad value only itself
+        return int(values[name]) if _LIMIT_VALUE.fullmatch(values.get(name, "")) else None
+
+    return Limits(value("MAILMAX"), value("RCPTMAX"), value("RCPTDOMAINMAX"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """The circumstances of one EHLO, as far as they decide what is offered.
+
+    Attributes:
+        tls: the session is inside TLS.
+        starttls: TLS could be started.
+        auth: the mechanisms that are allowed right now; none of them, no AUTH.
+        max_message_size: octets, or ``None`` for no maximum.
+        max_recipients: RCPT per transaction, or ``None``.
+        max_messages: MAIL per connection, or ``None``.
+        max_hold: seconds a message may be held (FUTURERELEASE), or ``None``.
+        max_hold_until: the same as a time with a time zone, or ``None``.
+        min_deliver_by: the least seconds that ``BY=`` may ask for (DELIVERBY), or ``None``.
+        xclient: attributes that this peer may set by XCLIENT.
+        verify: the application answers VRFY.
+    """
+
+    tls: bool = False
+    starttls: bool = False
+    auth: Sequence[str] = ()
+    max_message_size: int | None = None
+    max_recipients: int | None = None
+    max_messages: int | None = None
+    max_hold: int | None = None
+    max_hold_until: datetime | None = None
+    min_deliver_by: int | None = None
+    xclient: Sequence[str] = ()
+    verify: bool = False
+
+
+class Extension(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        keyword: in upper case.
+        text: called with the circumstances; what follows the keyword (``""`` for nothing), or ``None`` for no offer.
+        opt_in: off unless asked for, since it obliges the application.
+        requires: keywords without which this one is off.
+    """
+
+    keyword: str
+    text: Callable[[Offer], str | None]
+    opt_in: bool = False
+    requires: tuple[str, ...] = ()
+
+
+def always(offer: Offer) -> str | None:
+    """An extension's text that is empty under all circumstances."""
+    return ""
+
+
+def _when(condition: bool) -> str | None:
+    return "" if condition else None
+
+
+def _limits(offer: Offer) -> str | None:
+    named = (("MAILMAX", offer.max_messages), ("RCPTMAX", offer.max_recipients))
+    # RFC 9422 §4: a limit that does not fit into six digits cannot be named, and is none that a client reaches.
+    return " ".join(f"{name}={n}" for name, n in named if n is not None and 0 < n <= _MAX_LIMIT) or None
+
+
+def _futurerelease(offer: Offer) -> str | None:
+    # RFC 4865: both are mandatory, so that "no maximum" is the largest that the grammar has.
+    interval = 999_999_999 if offer.max_hold is None else offer.max_hold
+    latest = offer.max_hold_until
+    moment = "9999-12-31T23:59:59Z" if latest is None else f"{latest.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{interval} {moment}"
+
+
+EXTENSIONS: Final = (
+    Extension("PIPELINING", always),
+    Extension("SIZE", lambda offer: str(offer.max_message_size or 0)),  # RFC 1870 §4: 0 is no fixed maximum
+    Extension("8BITMIME", always),
+    Extension("SMTPUTF8", always, requires=("8BITMIME",)),  # RFC 6531 §3.1
+    Extension("ENHANCEDSTATUSCODES", always),
+    Extension("STARTTLS", lambda offer: _when(offer.starttls and not offer.tls)),  # RFC 3207 §4.2: not inside TLS
+    Extension("AUTH", lambda offer: " ".join(offer.auth) or None),
+    Extension("CHUNKING", always),
+    Extension("BINARYMIME", always, requires=("CHUNKING", "8BITMIME")),  # RFC 3030 §3
+    Extension("LIMITS", _limits),
+    Extension("DSN", always, opt_in=True),
+    Extension("REQUIRETLS", lambda offer: _when(offer.tls), opt_in=True),  # RFC 8689 §2: inside TLS only
+    Extension("MT-PRIORITY", always, opt_in=True),
+    Extension("DELIVERBY", lambda offer: str(offer.min_deliver_by or ""), opt_in=True),
+    Extension("FUTURERELEASE", _futurerelease, opt_in=True),
+    Extension("XCLIENT", lambda offer: " ".join(offer.xclient) or None),
+    Extension("VRFY", lambda offer: _when(offer.verify)),
+)
+KNOWN_EXTENSIONS: Final = frozenset(row.keyword for row in EXTENSIONS)
+OPT_IN_EXTENSIONS: Final = frozenset(row.keyword for row in EXTENSIONS if row.opt_in)
+
+
+def resolve_extensions(
+    *, enabled: Iterable[str] = (), disabled: Iterable[str] = (), extra: Iterable[Extension] = ()
+) -> frozenset[str]:
+    """The keywords in force under a configuration: the defaults and ``enabled``, less ``disabled``.
+
+    What requires a keyword that is off is off as well: without 8BITMIME there is no SMTPUTF8.
+
+    Args:
+        enabled: names of opt-in extensions, in any case.
+        disabled: names of extensions, in any case.
+        extra: an application's own extensions.
+
+    Raises:
+        ValueError: a name that no extension has.
+    """
+    rows = (*EXTENSIONS, *extra)
+    wanted, unwanted = ({name.upper() for name in names} for names in (enabled, disabled))
+    unknown = (wanted | unwanted) - {row.keyword for row in rows}
+    if unknown:
+        raise ValueError(f"unknown extensions: {', '.join(sorted(unknown))}")
+    in_force = {row.keyword for row in rows if row.keyword in wanted or not row.opt_in} - unwanted
+    while True:
+        orphans = {row.keyword for row in rows if row.keyword in in_force and not in_force.issuperset(row.requires)}
+        if not orphans:
+            return frozenset(in_force)
+        in_force -= orphans
+
+
+def server_keywords(in_force: Iterable[str], offer: Offer, extra: Iterable[Extension] = ()) -> list[str]:
+    """The lines of an EHLO reply after the first: keywords, each with its text.
+
+    Args:
+        in_force: of :func:`resolve_extensions`.
+        offer: the circumstances.
+        extra: an application's own extensions.
+    """
+    names = frozenset(in_force)
+    lines: list[str] = []
+    for row in (*EXTENSIONS, *extra):
+        if row.keyword in names:
+            text = row.text(offer)
+            if text is not None:
+                lines.append(f"{row.keyword} {text}".rstrip())
+    return lines

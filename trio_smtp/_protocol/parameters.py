@@ -1,0 +1,310 @@
+# The parameters of MAIL and RCPT, as a table: which command, which extension brings it, how its value is read.
+#
+# Adding a parameter is adding a row, here or, for an application's own keyword, in ParameterContext(extra=...).
+# parse_mail() and parse_rcpt() read the whole argument of their command, path included, and return the value object
+# or raise Reject; the session that calls them only writes the reply. What a client sends is in parameter_text.py.
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from .addresses import parse_forward_path, parse_reverse_path
+from .envelope import DeliverBy, Recipient, Sender
+from .replies import Reject
+from .xtext import decode_utf8_addr, decode_xtext
+
+MAX_ENVID: Final = 100  # characters, RFC 3461 §4.4
+
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*").fullmatch  # RFC 5321 §4.1.2, esmtp-keyword
+
+
+class ParameterContext:
+    """What the parsers of one session's parameters need to know; made once per state (clear, TLS), not per command.
+
+    Args:
+        extensions: upper-case keywords of the extensions in force. ``REQUIRETLS`` belongs here whenever it is
+            configured, although it is offered inside TLS only; ``AUTH`` when it is offered.
+        max_message_size: octets, or ``None``.
+        tls: the session is inside TLS.
+        lenient: take addresses that break the grammar (``ServerConfig.lenient_addresses``).
+        max_hold: seconds that HOLDFOR may ask for, or ``None``.
+        max_hold_until: the latest time (with a time zone) that HOLDUNTIL may ask for, or ``None``.
+        extra: an application's own parameters.
+    """
+
+    __slots__ = ("extensions", "lenient", "mail", "max_hold", "max_hold_until", "max_message_size", "rcpt", "tls")
+
+    def __init__(
+        self,
+        extensions: Collection[str],
+        *,
+        max_message_size: int | None = None,
+        tls: bool = False,
+        lenient: bool = False,
+        max_hold: int | None = None,
+        max_hold_until: datetime | None = None,
+        extra: Iterable[Parameter] = (),
+    ) -> None:
+        self.extensions: Final = frozenset(name.upper() for name in extensions)
+        self.max_message_size: Final = max_message_size
+        self.tls: Final = tls
+        self.lenient: Final = lenient
+        self.max_hold: Final = max_hold
+        self.max_hold_until: Final = max_hold_until
+        rows = [row for row in (*PARAMETERS, *extra) if row.extension.upper() in self.extensions]
+        self.mail: Final = {row.keyword.upper(): row for row in rows if row.command == "MAIL"}
+        self.rcpt: Final = {row.keyword.upper(): row for row in rows if row.command == "RCPT"}
+
+
+ParameterParser: TypeAlias = Callable[[str | None, Any, ParameterContext], None]
+
+
+class Parameter(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        keyword: as in the command.
+        command: ``"MAIL"`` or ``"RCPT"``.
+        extension: the EHLO keyword that must be in force; without it the parameter is unknown (555).
+        parse: called with the value (``None`` for a bare keyword), the :class:`Sender` or :class:`Recipient`, and the
+            context; stores what it read, or raises :class:`Reject`.
+        utf8: the value may be UTF-8 in a transaction with SMTPUTF8.
+    """
+
+    keyword: str
+    command: Literal["MAIL", "RCPT"]
+    extension: str
+    parse: ParameterParser
+    utf8: bool = False
+
+
+def parse_mail(argument: bytes | bytearray, context: ParameterContext) -> Sender:
+    """Read the argument of MAIL: ``FROM:<address>`` and parameters.
+
+    Args:
+        argument: the line without the verb and without CRLF.
+        context: the session's.
+
+    Raises:
+        Reject: 501 (syntax), 552 (too large), 553 (UTF-8 without SMTPUTF8), 555 (unknown parameter), 530 (no TLS).
+    """
+    address, local_part, domain, rest = parse_reverse_path(argument, lenient=context.lenient)
+    sender = Sender(address, local_part, domain, {})
+    if rest:
+        _take(rest, sender, context.mail, context)
+    if not sender.smtputf8:
+        # Only now: SMTPUTF8 comes after the address that it allows.
+        if not address.isascii():
+            raise Reject(553, "a non-ASCII sender address needs SMTPUTF8", "5.6.7")  # RFC 6531 §3.5
+        if not rest.isascii():
+            raise Reject(501, "a non-ASCII parameter needs SMTPUTF8", "5.5.4")
+    return sender
+
+
+def parse_rcpt(argument: bytes | bytearray, context: ParameterContext, *, smtputf8: bool = False) -> Recipient:
+    """Read the argument of RCPT: ``TO:<address>`` and parameters.
+
+    Args:
+        argument: the line without the verb and without CRLF.
+        context: the session's.
+        smtputf8: whether this transaction's MAIL had SMTPUTF8.
+
+    Raises:
+        Reject: 501 (syntax), 550 (UTF-8 without SMTPUTF8), 555 (unknown parameter).
+    """
+    address, local_part, domain, rest = parse_forward_path(argument, lenient=context.lenient)
+    if not smtputf8 and not address.isascii():
+        raise Reject(550, "a non-ASCII recipient address needs SMTPUTF8 with MAIL", "5.6.7")  # RFC 6531 §3.5
+    recipient = Recipient(address, local_part, domain, {})
+    if rest:
+        if not smtputf8 and not rest.isascii():
+            raise Reject(501, "a non-ASCII parameter needs SMTPUTF8 with MAIL", "5.5.4")
+        _take(rest, recipient, context.rcpt, context)
+    return recipient
+
+
+def _take(rest: str, target: Sender | Recipient, rows: dict[str, Parameter], context: ParameterContext) -> None:
+    params = target.params
+    for item in rest.split(" "):
+        if not item:
+            continue  # Careful in: more than one space between parameters harms nobody.
+        name, equals, value = item.partition("=")
+        keyword = name.upper()
+        row = rows.get(keyword)
+        # isascii: "ſize".upper() is "SIZE".
+        if row is None or not name.isascii():
+            if not _KEYWORD(name):
+                raise Reject(501, "bad parameter syntax", "5.5.4")
+            raise Reject(555, f"parameter {keyword} is not supported", "5.5.4")  # RFC 5321 §4.1.1.11
+        if keyword in params:
+            raise Reject(501, f"{keyword} is given twice", "5.5.4")
+        if (equals and (not value or "=" in value)) or not (row.utf8 or value.isascii()):  # RFC 5321 §4.1.2
+            raise Reject(501, f"bad {keyword} value", "5.5.4")
+        checked = value if equals else None
+        params[keyword] = checked
+        row.parse(checked, target, context)
+
+
+def _bad(keyword: str, wanted: str) -> Reject:
+    return Reject(501, f"bad {keyword} parameter; syntax: {wanted}", "5.5.4")
+
+
+_DIGITS = re.compile(r"[0-9]{1,20}").fullmatch  # RFC 1870 §6
+
+
+def _size(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    if value is None or not _DIGITS(value):
+        raise _bad("SIZE", "SIZE=octets")
+    sender.size = int(value)
+    limit = context.max_message_size
+    if limit is not None and sender.size > limit:
+        raise Reject(552, f"the message is larger than {limit} octets", "5.3.4")  # RFC 1870 §6.1
+
+
+def _body(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    body = (value or "").upper()
+    binary = body == "BINARYMIME" and "BINARYMIME" in context.extensions  # RFC 3030 §3
+    if not binary and body not in ("7BIT", "8BITMIME"):  # RFC 6152 §2
+        raise _bad("BODY", "BODY=7BIT or BODY=8BITMIME")
+    sender.body = body
+
+
+def _smtputf8(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    if value is not None:  # RFC 6531 §3.4
+        raise _bad("SMTPUTF8", "SMTPUTF8, without a value")
+    sender.smtputf8 = True
+
+
+def _ret(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    ret = (value or "").upper()
+    if ret not in ("FULL", "HDRS"):  # RFC 3461 §4.3
+        raise _bad("RET", "RET=FULL or RET=HDRS")
+    sender.ret = ret
+
+
+def _envid(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    try:
+        envid = decode_xtext(value or "")
+    except ValueError:
+        envid = ""
+    if not 1 <= len(envid) <= MAX_ENVID:
+        raise _bad("ENVID", f"ENVID=xtext of at most {MAX_ENVID} printable characters")
+    sender.envid = envid
+
+
+def _auth(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    try:
+        identity = decode_xtext(value or "")
+    except ValueError:
+        raise _bad("AUTH", "AUTH=xtext or AUTH=<>") from None
+    sender.auth = "" if identity == "<>" else identity  # RFC 4954 §5
+
+
+def _requiretls(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    if value is not None:
+        raise _bad("REQUIRETLS", "REQUIRETLS, without a value")
+    if not context.tls:
+        raise Reject(530, "REQUIRETLS needs TLS here too", "5.7.10")  # RFC 8689 §4.1
+    sender.requiretls = True
+
+
+_PRIORITY = re.compile(r"0|-?[1-9]").fullmatch  # RFC 6710
+
+
+def _mt_priority(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    if value is None or not _PRIORITY(value):
+        raise _bad("MT-PRIORITY", "MT-PRIORITY=-9 to 9")
+    sender.mt_priority = int(value)
+
+
+_BY = re.compile(r"([+-]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE | re.ASCII).fullmatch  # RFC 2852 §4
+
+
+def _by(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    match = _BY(value or "")
+    if match is None:
+        raise _bad("BY", "BY=seconds;mode")
+    seconds, mode, trace = int(match[1]), match[2].upper(), bool(match[3])
+    if mode == "R" and seconds < 1:  # RFC 2852 §4: a message to be returned has time to be delivered
+        raise Reject(501, "BY with mode R needs at least one second", "5.5.4")
+    sender.deliver_by = DeliverBy(seconds, mode, trace)
+
+
+_INTERVAL = re.compile(r"[1-9][0-9]{0,8}").fullmatch  # RFC 4865: 1 to 9 digits
+
+
+def _holdfor(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    if value is None or not _INTERVAL(value):
+        raise _bad("HOLDFOR", "HOLDFOR=seconds")
+    seconds = int(value)
+    if sender.hold_until is not None:
+        raise Reject(501, "HOLDFOR and HOLDUNTIL exclude each other", "5.5.4")  # RFC 4865
+    if context.max_hold is not None and seconds > context.max_hold:
+        raise Reject(501, f"HOLDFOR is limited to {context.max_hold} seconds", "5.5.4")
+    sender.hold_for = seconds
+
+
+# RFC 3339 §5.6, in UTC only (RFC 4865). datetime alone would take far more: week dates, other zones, no time.
+_DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z").fullmatch
+
+
+def _holduntil(value: str | None, sender: Sender, context: ParameterContext) -> None:
+    text = (value or "").upper()
+    try:
+        if not _DATE_TIME(text):
+            raise ValueError
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise _bad("HOLDUNTIL", "HOLDUNTIL=YYYY-MM-DDThh:mm:ssZ") from None
+    if sender.hold_for is not None:
+        raise Reject(501, "HOLDFOR and HOLDUNTIL exclude each other", "5.5.4")
+    if context.max_hold_until is not None and moment > context.max_hold_until:
+        raise Reject(501, f"HOLDUNTIL is limited to {context.max_hold_until.isoformat()}", "5.5.4")
+    sender.hold_until = moment
+
+
+_NOTIFY = frozenset(("SUCCESS", "FAILURE", "DELAY"))
+
+
+def _notify(value: str | None, recipient: Recipient, context: ParameterContext) -> None:
+    words = (value or "").upper().split(",")
+    notify = frozenset(words)
+    # RFC 3461 §4.1: NEVER stands alone, the others come at most once each.
+    if len(notify) != len(words) or not (notify <= _NOTIFY or notify == {"NEVER"}):
+        raise _bad("NOTIFY", "NOTIFY=NEVER or NOTIFY=SUCCESS,FAILURE,DELAY")
+    recipient.notify = notify
+
+
+_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+").fullmatch  # RFC 3461 §4.2: an atom
+
+
+def _orcpt(value: str | None, recipient: Recipient, context: ParameterContext) -> None:
+    kind, semicolon, encoded = (value or "").partition(";")
+    kind = kind.lower()
+    try:
+        if not semicolon or not _ADDRESS_TYPE(kind):
+            raise ValueError
+        # parse_rcpt() lets UTF-8 come this far only in a transaction with SMTPUTF8.
+        address = decode_utf8_addr(encoded, smtputf8=True) if kind == "utf-8" else decode_xtext(encoded)
+    except ValueError:
+        raise _bad("ORCPT", "ORCPT=type;xtext") from None
+    recipient.orcpt = kind, address
+
+
+PARAMETERS: Final = (
+    Parameter("SIZE", "MAIL", "SIZE", _size),
+    Parameter("BODY", "MAIL", "8BITMIME", _body),
+    Parameter("SMTPUTF8", "MAIL", "SMTPUTF8", _smtputf8),
+    Parameter("AUTH", "MAIL", "AUTH", _auth),
+    Parameter("RET", "MAIL", "DSN", _ret),
+    Parameter("ENVID", "MAIL", "DSN", _envid),
+    Parameter("REQUIRETLS", "MAIL", "REQUIRETLS", _requiretls),
+    Parameter("MT-PRIORITY", "MAIL", "MT-PRIORITY", _mt_priority),
+    Parameter("BY", "MAIL", "DELIVERBY", _by),
+    Parameter("HOLDFOR", "MAIL", "FUTURERELEASE", _holdfor),
+    Parameter("HOLDUNTIL", "MAIL", "FUTURERELEASE", _holduntil),
+    Parameter("NOTIFY", "RCPT", "DSN", _notify),
+    Parameter("ORCPT", "RCPT", "DSN", _orcpt, utf8=True),
+)
