@@ -1,0 +1,192 @@
+# What a caller says about itself to log in: the values of the client's ``auth`` argument.
+#
+# Strict out: whatever could end a line, a field or a message early is refused here, before there is a connection. No
+# repr shows a secret, so that a configuration can be logged.
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from ..errors import LocalProtocolError
+
+TokenSource: TypeAlias = str | Callable[[], Awaitable[str]]
+
+PASSWORD_MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
+
+_FORBIDDEN = re.compile(r"[\x00\r\n]")
+_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750 §2.1
+_MAX_CACHED_KEYS = 8
+
+
+def _check(what: str, value: object, forbidden: re.Pattern[str] = _FORBIDDEN) -> None:
+    """Refuse what cannot be sent; the message never quotes the value."""
+    if not isinstance(value, str):
+        raise TypeError(f"the {what} must be a str, not {type(value).__name__}")
+    if forbidden.search(value):
+        raise LocalProtocolError(f"the {what} has CR, LF, NUL or another character that cannot be sent")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise LocalProtocolError(f"the {what} cannot be encoded as UTF-8") from None
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Password:
+    """A user name and a password.
+
+    Args:
+        username: the authentication identity.
+        password: never shown by ``repr``.
+        mechanisms: use only these, and in this order: any of ``SCRAM-SHA-256``, ``SCRAM-SHA-1``, ``CRAM-MD5``,
+            ``PLAIN``, ``LOGIN``. By default the strongest that the server offers.
+
+    Raises:
+        LocalProtocolError: one of the two is empty, has CR, LF or NUL, or is not encodable; an unknown mechanism.
+    """
+
+    username: str
+    password: str = field(repr=False)
+    mechanisms: tuple[str, ...] | None
+    # SCRAM's salted passwords by (hash, salt, iterations), put here once a server has proved that it knows the
+    # password. A pool logs in often, to the same server, with the same salt.
+    _keys: dict[tuple[str, bytes, int], bytes] = field(repr=False, compare=False)
+
+    def __init__(self, username: str, password: str, mechanisms: Iterable[str] | None = None) -> None:
+        for what, value in (("user name", username), ("password", password)):
+            _check(what, value)
+            if not value:
+                raise LocalProtocolError(f"the {what} is empty")
+        write = object.__setattr__
+        write(self, "username", username)
+        write(self, "password", password)
+        write(self, "mechanisms", None if mechanisms is None else _mechanisms(mechanisms))
+        write(self, "_keys", {})
+
+    def cached_key(self, hash_name: str, salt: bytes, iterations: int) -> bytes | None:
+        """The salted password of an earlier exchange with the same parameters, if there was one."""
+        return self._keys.get((hash_name, salt, iterations))
+
+    def cache_key(self, hash_name: str, salt: bytes, iterations: int, salted_password: bytes) -> None:
+        """Keep a salted password for the next exchange; only a few are kept."""
+        if len(self._keys) >= _MAX_CACHED_KEYS:
+            self._keys.clear()
+        self._keys[hash_name, salt, iterations] = salted_password
+
+
+def _mechanisms(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TypeError("mechanisms must be a sequence of names, not a str")
+    chosen = tuple(name.upper() for name in names)
+    unknown = [name for name in chosen if name not in PASSWORD_MECHANISMS]
+    if unknown or not chosen:
+        raise LocalProtocolError(
+            f"no mechanisms for a password: {', '.join(unknown) or 'none given'}; "
+            f"there are {', '.join(PASSWORD_MECHANISMS)}"
+        )
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth:
+    """An OAuth 2.0 bearer token, sent with OAUTHBEARER or XOAUTH2.
+
+    Args:
+        username: the mailbox the token is for.
+        token: the access token, or an async callable without arguments that is asked for one at each login (and
+            once more if the server refuses it). Never shown by ``repr``.
+
+    Raises:
+        LocalProtocolError: the user name or a token given as str cannot be sent.
+    """
+
+    username: str
+    token: TokenSource = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check("user name", self.username, re.compile(r"[\x00\x01\r\n]"))  # 0x01 separates fields (RFC 7628 §3.1)
+        if not self.username:
+            raise LocalProtocolError("the user name is empty")
+        if isinstance(self.token, str):
+            check_bearer_token(self.token)
+        elif not callable(self.token):
+            raise TypeError("the token must be a str or an async callable")
+
+
+@dataclass(frozen=True, slots=True)
+class XOAuth:
+    """Google's XOAUTH of the years before OAuth 2.0: a ready-made initial response.
+
+    Args:
+        token: the initial response in base64, as an XOAUTH token generator makes it, or an async callable without
+            arguments that returns one. Never shown by ``repr``.
+
+    Raises:
+        LocalProtocolError: a token given as str is not base64.
+    """
+
+    token: TokenSource = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.token, str):
+            decode_ready_token(self.token)
+        elif not callable(self.token):
+            raise TypeError("the token must be a str or an async callable")
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """Log in as whom the client's TLS certificate says (EXTERNAL).
+
+    Args:
+        authorization_id: act as this user instead, if the server allows it.
+
+    Raises:
+        LocalProtocolError: it has CR, LF or NUL, or is not encodable.
+    """
+
+    authorization_id: str = ""
+
+    def __post_init__(self) -> None:
+        _check("authorization identity", self.authorization_id)
+
+
+Auth: TypeAlias = Password | OAuth | XOAuth | External
+
+
+def as_auth(auth: Auth | tuple[str, str]) -> Auth:
+    """The ``auth`` argument as one of the classes above; a pair is a user name and a password.
+
+    Raises:
+        TypeError: it is neither.
+        LocalProtocolError: as :class:`Password`.
+    """
+    if isinstance(auth, Password | OAuth | XOAuth | External):
+        return auth
+    if isinstance(auth, tuple) and len(auth) == 2:
+        return Password(*auth)
+    raise TypeError("auth must be (username, password), Password, OAuth, XOAuth or External")
+
+
+def check_bearer_token(token: object) -> str:
+    """The token, if it has the form of one (RFC 6750 section 2.1). Also for what a callable returned."""
+    if not isinstance(token, str):
+        raise TypeError(f"the token must be a str, not {type(token).__name__}")
+    if not _TOKEN.fullmatch(token):
+        raise LocalProtocolError("the token is no bearer token (RFC 6750 section 2.1)")
+    return token
+
+
+def decode_ready_token(token: object) -> bytes:
+    """The octets of an XOAUTH initial response. Also for what a callable returned."""
+    if not isinstance(token, str):
+        raise TypeError(f"the token must be a str, not {type(token).__name__}")
+    try:
+        decoded = binascii.a2b_base64(token.encode(), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError):
+        decoded = b""
+    if not decoded:
+        raise LocalProtocolError("the XOAUTH token is not base64")
+    return decoded

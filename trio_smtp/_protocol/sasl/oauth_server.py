@@ -1,0 +1,100 @@
+# Bearer tokens, the server's side: OAUTHBEARER (RFC 7628) and XOAUTH2, its predecessor by Google and Microsoft.
+#
+# Both put a token into a list of key=value pairs separated by 0x01. Both answer a refused token with a challenge that
+# says why in JSON; the client acknowledges it with a line of no meaning, and only then comes the 535.
+from __future__ import annotations
+
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+from .credentials import Credentials
+from .server import Exchange, ServerMechanism
+from .wire import REFUSED, SASLError, identity_field, malformed, split_gs2_header, text_field
+
+_KEY = re.compile(r"[A-Za-z]+")  # RFC 7628 §3.1
+_VALUE = re.compile(r"[\x20-\x7e\t\r\n]*")
+_BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9\-._~+/]+=*)")  # RFC 6750 §2.1
+
+
+class _BearerServer(ServerMechanism):
+    reveals_secret = True
+    failure: ClassVar[Mapping[str, str]]  # the JSON that goes with a refusal
+
+    @abstractmethod
+    def _parse(self, message: bytes) -> tuple[str, str | None, dict[str, str]]:
+        """User name, authorization identity and pairs."""
+
+    def _exchange(self, initial_response: bytes | None) -> Exchange:
+        message = (yield b"") if initial_response is None else initial_response
+        username, authorization_id, pairs = self._parse(message)
+        if pairs.get("auth") == "":
+            # A client without a token may ask what we would want of one (RFC 7628 §3.2.3, §4.3): the error it is.
+            yield self._failure()
+            raise SASLError(REFUSED)
+        match = _BEARER.fullmatch(pairs.get("auth", ""))
+        if match is None:
+            raise malformed(f"{self.name} wants a bearer token")
+        return Credentials(self.name, username, token=match[1], authorization_id=authorization_id)
+
+    def _failure(self) -> bytes:
+        return json.dumps(dict(self.failure)).encode("ascii")
+
+    def _last_challenge(self, accepted: bool) -> bytes | None:
+        return None if accepted else self._failure()
+
+
+class OAuthBearerServer(_BearerServer):
+    """OAUTHBEARER (RFC 7628)."""
+
+    name = "OAUTHBEARER"
+    failure = MappingProxyType({"status": "invalid_token"})  # RFC 7628 §3.2.2
+
+    def _parse(self, message: bytes) -> tuple[str, str | None, dict[str, str]]:
+        _, authorization_id, rest = split_gs2_header(message)
+        if rest[:1] != b"\x01":
+            raise malformed("bad OAUTHBEARER message")
+        pairs = _parse_pairs(rest[1:])
+        if not pairs.get("port", "0").isdecimal():
+            raise malformed("bad port")
+        # The GS2 header has the only name there is (RFC 7628 §3.1); it may be left to the token to say it.
+        return authorization_id or "", authorization_id, pairs
+
+    def closing_response(self, response: bytes) -> bool:
+        """RFC 7628 section 3.2.3: a single 0x01; clients that send nothing at all exist too."""
+        return response in (b"\x01", b"")
+
+
+class XOAuth2Server(_BearerServer):
+    """XOAUTH2 (developers.google.com/gmail/imap/xoauth2-protocol)."""
+
+    name = "XOAUTH2"
+    failure = MappingProxyType({"status": "401", "schemes": "bearer"})
+
+    def _parse(self, message: bytes) -> tuple[str, str | None, dict[str, str]]:
+        pairs = _parse_pairs(message)
+        username = pairs.get("user", "")
+        if not username:
+            raise malformed("XOAUTH2 wants a user")
+        return username, None, pairs
+
+
+def _parse_pairs(raw: bytes) -> dict[str, str]:
+    """``key=value 0x01`` any number of times, then a closing 0x01 (RFC 7628 section 3.1)."""
+    if raw[-2:] != b"\x01\x01":
+        raise malformed("the message does not end where it should")
+    pairs: dict[str, str] = {}
+    for item in raw[:-2].split(b"\x01"):
+        key, equals, value = text_field(item, "field", len(raw)).partition("=")
+        if not equals or not _KEY.fullmatch(key) or key in pairs:
+            raise malformed("bad key and value")
+        # Only a user name may be more than the ASCII that RFC 7628 §3.1 allows.
+        if key == "user":
+            value = identity_field(value.encode())
+        elif not _VALUE.fullmatch(value):
+            raise malformed("bad key and value")
+        pairs[key] = value
+    return pairs
