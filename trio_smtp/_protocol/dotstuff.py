@@ -84,7 +84,6 @@ class DotDecoder:
         if end >= 0:
             self.done = True
             self.rest = text[end + 5 :]
-            self._held = b""
             text = text[: end + 2]
         else:
             decided = len(text) - _undecided(text)

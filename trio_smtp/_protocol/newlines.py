@@ -74,8 +74,6 @@ class BareNewlineChecker:
         return self._check(b"", True)
 
     def _check(self, data: bytes | bytearray, final: bool) -> bytes:
-        if self.bare:
-            return b""
         self._ends.decode(str(data, "latin-1"), final)
         found = self._ends.newlines
         self.bare = found is not None and found != "\r\n"
