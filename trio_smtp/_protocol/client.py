@@ -1,0 +1,274 @@
+# The client's half of the protocol: which command may follow which, and which reply belongs to which command.
+#
+# Theory of operation. Commands go out through send(), replies come in through receive_data() and next_event(), which
+# hands them out in pairs: replies are counted and never guessed at (RFC 2920 §3.1). `state` is where the server will be
+# once it has agreed to everything sent so far, so a whole group may be sent at once, and the next message behind the
+# end of the last one; when every reply is in, it is corrected by what they said.
+#
+# Rule 1: every change of state happens in this file, and _NEXT and _REPLIES say which there are. A missing key is an
+# error, ours (LocalProtocolError, before an octet is sent) or the server's (RemoteProtocolError, and all is over).
+# Rule 2: whatever the server says while nothing is asked is an error, but for a 421, which is kept as `farewell`.
+# This file does not know about sockets, TLS, time or what a message looks like.
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+from .client_commands import CONNECT, STAGES, Command, Verb
+from .errors import Delivery, LocalProtocolError, RemoteProtocolError, Stage
+from .replies import Reply, ReplyReader
+from .transaction import Transaction
+
+
+class State(StrEnum):
+    """Where the session is, or will be once everything sent is accepted."""
+
+    WAIT = "waiting for a reply"  # to a command that must be the last of its group
+    HELLO = "before EHLO"
+    READY = "ready"
+    MAIL = "after MAIL"
+    RCPT = "after RCPT"
+    BODY = "after 354"
+    CHUNKS = "after BDAT"
+    SPOILT = "in a failed transaction"  # only RSET helps
+    AUTH = "in an AUTH exchange"
+    TLS = "before the TLS handshake"
+    CLOSED = "closed"
+
+
+_ANYWHERE: Final = (Verb.NOOP, Verb.OTHER)
+
+
+def _row(state: State, **moves: State) -> dict[Verb, State]:
+    row = {Verb[name]: target for name, target in moves.items()}
+    row.update(dict.fromkeys(_ANYWHERE, state))
+    row.setdefault(Verb.QUIT, State.WAIT)
+    return row
+
+
+_S = State
+# (state, command) -> state, as if the command had been accepted. WAIT where nothing may follow before the reply: after
+# these a group ends (RFC 2920 §3.1), and what comes next depends on the answer.
+_NEXT: Final[dict[State, dict[Verb, State]]] = {
+    _S.WAIT: {},
+    _S.HELLO: _row(_S.HELLO, EHLO=_S.WAIT, HELO=_S.WAIT, LHLO=_S.WAIT, RSET=_S.HELLO),
+    _S.READY: _row(
+        _S.READY,
+        EHLO=_S.WAIT,
+        HELO=_S.WAIT,
+        LHLO=_S.WAIT,
+        STARTTLS=_S.WAIT,
+        AUTH=_S.WAIT,
+        MAIL=_S.MAIL,
+        RSET=_S.READY,
+    ),
+    _S.MAIL: _row(_S.MAIL, RCPT=_S.RCPT, RSET=_S.READY),
+    _S.RCPT: _row(_S.RCPT, RCPT=_S.RCPT, DATA=_S.WAIT, BDAT=_S.CHUNKS, LAST=_S.READY, RSET=_S.READY),
+    _S.BODY: {Verb.END: _S.READY},
+    _S.CHUNKS: _row(_S.CHUNKS, BDAT=_S.CHUNKS, LAST=_S.READY, RSET=_S.READY),
+    _S.SPOILT: _row(_S.SPOILT, RSET=_S.READY),
+    _S.AUTH: {Verb.RESPONSE: _S.WAIT},
+    _S.TLS: {},
+    _S.CLOSED: {},
+}
+
+# command -> {first digit of the reply -> state}. None leaves the state to what is known of the transaction.
+_Outcomes: TypeAlias = dict[int, State | None]
+_HELLO: Final[_Outcomes] = {2: _S.READY, 4: _S.HELLO, 5: _S.HELLO}
+_AUTH: Final[_Outcomes] = {2: _S.READY, 3: _S.AUTH, 4: _S.READY, 5: _S.READY}
+_ORDINARY: Final[_Outcomes] = {2: None, 4: None, 5: None}
+_REPLIES: Final[dict[Verb, _Outcomes]] = {
+    **dict.fromkeys(Verb, _ORDINARY),
+    Verb.CONNECT: {2: _S.HELLO, 4: _S.CLOSED, 5: _S.CLOSED},
+    Verb.EHLO: _HELLO,
+    Verb.HELO: _HELLO,
+    Verb.LHLO: _HELLO,
+    Verb.STARTTLS: {2: _S.TLS, 4: _S.READY, 5: _S.READY},
+    Verb.AUTH: _AUTH,
+    Verb.RESPONSE: _AUTH,
+    Verb.DATA: {3: _S.BODY, 4: None, 5: None},
+    Verb.OTHER: {2: None, 3: None, 4: None, 5: None},
+    Verb.QUIT: {2: _S.CLOSED, 4: _S.CLOSED, 5: _S.CLOSED},
+}
+
+Event: TypeAlias = tuple[Command, Reply]
+
+
+class ClientProtocol:
+    """One client's view of one session.
+
+    Args:
+        lmtp: speak LMTP: after the end of a message there is a reply for each accepted recipient.
+        max_reply_size: octets that one reply may have.
+
+    Attributes:
+        state: the :class:`State`.
+        outstanding: commands that have no reply yet, the oldest first.
+        pipelining: the server offers PIPELINING, so that commands may be sent while others are outstanding.
+        farewell: the 421 with which the server said that it goes away, if it did.
+    """
+
+    __slots__ = ("_current", "_lmtp", "_reader", "farewell", "outstanding", "pipelining", "state")
+
+    def __init__(self, *, lmtp: bool = False, max_reply_size: int = 65536) -> None:
+        self._lmtp = lmtp
+        self._reader = ReplyReader(max_reply_size)
+        self._current: Transaction | None = None  # of the last MAIL
+        self.state = State.WAIT
+        self.outstanding: deque[Command] = deque((CONNECT,))
+        self.pipelining = False
+        self.farewell: Reply | None = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing is asked, and nothing was said unasked."""
+        return not self.outstanding and not self._reader
+
+    @property
+    def is_ready(self) -> bool:
+        """MAIL may be sent."""
+        return self.state is State.READY
+
+    # -- out
+
+    def send(self, command: Command) -> bytes:
+        """The octets of a command, which from now on counts as sent.
+
+        Raises:
+            LocalProtocolError: it may not be sent here; nothing has changed.
+            RemoteProtocolError: the server spoke unasked before.
+        """
+        verb = command.verb
+        state = _NEXT[self.state].get(verb)
+        if state is None:
+            raise LocalProtocolError(f"{verb.value} cannot be sent {self.state.value}", stage=STAGES.get(verb))
+        outstanding = self.outstanding
+        if outstanding:
+            if not self.pipelining:
+                raise LocalProtocolError(f"{verb.value} must wait for the reply to {outstanding[-1].verb.value}")
+        elif self._reader:
+            raise self._broken("the server spoke before it was asked")
+        self.state = state
+        outstanding.append(command)
+        transaction = command.transaction
+        if transaction is not None:
+            if verb is Verb.MAIL:
+                transaction.begun = True
+                self._current = transaction
+            elif verb is Verb.LAST or verb is Verb.END:
+                transaction.ended = True
+        return command.wire
+
+    def tls_started(self) -> None:
+        """The handshake is done: forget what was learnt in clear (RFC 3207 section 4.2)."""
+        if self.state is not State.TLS:
+            raise LocalProtocolError("STARTTLS was not accepted", stage=Stage.STARTTLS)
+        self.state = State.HELLO
+        self.pipelining = False
+
+    # -- in
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Take octets from the server; :meth:`next_event` makes replies of them."""
+        self._reader.receive_data(data)
+
+    def next_event(self) -> Event | None:
+        """The next reply with the command it answers, or ``None`` when more octets are needed.
+
+        The replies to the end of an LMTP message come one by one, each with the same command.
+
+        Raises:
+            RemoteProtocolError: what came is no reply, answers nothing, or cannot be the answer to its command.
+        """
+        try:
+            reply = self._reader.next_reply()
+        except RemoteProtocolError:
+            self.state = State.CLOSED
+            raise
+        if reply is None:
+            return None
+        if not self.outstanding:
+            return self._unasked(reply)
+        command = self.outstanding[0]
+        outcomes = _REPLIES[command.verb]
+        kind = reply.code // 100
+        if kind not in outcomes:
+            raise self._broken(f"{reply} is no answer to {command.verb.value}", reply, STAGES.get(command.verb))
+        if self._answer(command, reply):
+            self.outstanding.popleft()
+            if reply.code == 421:  # RFC 5321 §3.8: it closes the connection now, whatever it was asked
+                self.farewell = reply
+                self.state = State.CLOSED
+            elif (state := outcomes[kind]) is not None:
+                self.state = state
+            elif kind > 3 and not self.outstanding:
+                self._refused(command)
+        return command, reply
+
+    def _answer(self, command: Command, reply: Reply) -> bool:
+        """Write down what the reply says of the message; whether it was the command's last."""
+        transaction = command.transaction
+        if transaction is None:
+            return True
+        verb = command.verb
+        refused = reply.code >= 400
+        if verb is Verb.RCPT:
+            if not refused:
+                transaction.accepted.append(command.recipient)
+            else:
+                transaction.refused[command.recipient] = reply
+                if reply.code == 421:  # the whole transaction goes with the connection
+                    transaction.decide(Stage.RCPT, reply)
+            return True
+        if verb is Verb.MAIL:
+            transaction.answered = True
+        if verb is Verb.DATA:
+            transaction.go_ahead = not refused
+        if verb is Verb.END or verb is Verb.LAST:
+            if self._lmtp and transaction.accepted and transaction.reply is None:
+                return self._answer_recipient(transaction, reply)
+            transaction.decide(Stage.END, reply)
+        elif refused:
+            transaction.decide(STAGES[verb], reply)
+        return True
+
+    def _answer_recipient(self, transaction: Transaction, reply: Reply) -> bool:
+        """RFC 2033 §4.2: one reply for each accepted recipient, in the order of their RCPT commands."""
+        replies = transaction.replies
+        replies[transaction.accepted[len(replies)]] = reply
+        if len(replies) < len(transaction.accepted):
+            return False
+        transaction.decide(Stage.END, next((r for r in replies.values() if r.is_success), reply))
+        return True
+
+    def _refused(self, command: Command) -> None:
+        """All replies are in, and the last was a refusal: is there a transaction open at the server?"""
+        verb, transaction = command.verb, command.transaction
+        if transaction is None or verb is Verb.END:
+            return  # after the end the buffers are cleared, whatever the reply (RFC 5321 §4.1.1.4)
+        if transaction.stage is Stage.MAIL:
+            self.state = State.READY
+        elif verb is Verb.MAIL or verb is Verb.RCPT:
+            self.state = State.MAIL if transaction.nobody_left else State.RCPT
+        else:
+            # DATA and BDAT: what remains of the transaction is open (RFC 3030 §2), and servers differ.
+            self.state = State.SPOILT
+
+    def _unasked(self, reply: Reply) -> Event | None:
+        if self.state is State.BODY and reply.code >= 400 and self._current is not None:
+            # A server may give up in mid-message. What is still to come of the text it would read as commands.
+            self._current.decide(Stage.BODY, reply)
+            self.state = State.CLOSED
+            return Command(Verb.END, b"", self._current), reply
+        if reply.code == 421:
+            self.farewell = reply
+            self.state = State.CLOSED
+            return None
+        raise self._broken(f"the server spoke before it was asked: {reply}", reply)
+
+    def _broken(self, text: str, reply: Reply | None = None, stage: Stage | None = None) -> RemoteProtocolError:
+        self.state = State.CLOSED
+        transaction = self._current
+        delivery = transaction.delivery if transaction is not None and transaction.begun else Delivery.NOT_SENT
+        return RemoteProtocolError(text, reply=reply, stage=stage, delivery=delivery)

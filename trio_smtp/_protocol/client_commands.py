@@ -1,0 +1,176 @@
+# What a client says: each command as the octets it is on the wire, with its verb beside it.
+#
+# Rule: every string that comes from a caller reaches the wire through encode_line() and nowhere else. It refuses
+# control characters, so that no argument can end a line early and begin a command of its own.
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+from .errors import Delivery, LocalProtocolError, Stage
+from .transaction import Transaction
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
+_HELLO_NAME = re.compile(r"[!-~]+").fullmatch
+
+
+class Verb(StrEnum):
+    """The kinds of commands, as far as the order in which they may be sent depends on them.
+
+    CONNECT is answered by the greeting, RESPONSE is a client's line in an AUTH exchange, END is what ends the text
+    after DATA, LAST is ``BDAT … LAST``. OTHER stands for every command that changes no state known here.
+    """
+
+    CONNECT = "CONNECT"
+    EHLO = "EHLO"
+    HELO = "HELO"
+    LHLO = "LHLO"
+    STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
+    RESPONSE = "AUTH response"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    BDAT = "BDAT"
+    LAST = "BDAT LAST"
+    END = "the end of the message"
+    RSET = "RSET"
+    NOOP = "NOOP"
+    QUIT = "QUIT"
+    OTHER = "command"
+
+
+STAGES: Final[dict[Verb, Stage]] = {
+    Verb.CONNECT: Stage.GREETING,
+    Verb.EHLO: Stage.HELLO,
+    Verb.HELO: Stage.HELLO,
+    Verb.LHLO: Stage.HELLO,
+    Verb.STARTTLS: Stage.STARTTLS,
+    Verb.AUTH: Stage.AUTH,
+    Verb.RESPONSE: Stage.AUTH,
+    Verb.MAIL: Stage.MAIL,
+    Verb.RCPT: Stage.RCPT,
+    Verb.DATA: Stage.DATA,
+    Verb.BDAT: Stage.BODY,
+    Verb.LAST: Stage.END,
+    Verb.END: Stage.END,
+}
+
+_SECRET = frozenset({Verb.AUTH, Verb.RESPONSE})
+
+
+class Command:
+    """One command: what it is, its octets, and the message it belongs to, if any.
+
+    Attributes:
+        verb: its kind.
+        wire: its octets with CRLF.
+        transaction: the message that MAIL, RCPT, DATA, BDAT and the end belong to.
+        recipient: for RCPT, the address as the caller wrote it.
+    """
+
+    __slots__ = ("recipient", "transaction", "verb", "wire")
+
+    def __init__(self, verb: Verb, wire: bytes, transaction: Transaction | None = None, recipient: str = "") -> None:
+        self.verb = verb
+        self.wire = wire
+        self.transaction = transaction
+        self.recipient = recipient
+
+    def __str__(self) -> str:
+        """As it may be logged: no secrets, no message text."""
+        if self.verb is Verb.END:
+            return "."
+        if self.verb in _SECRET:
+            word = self.wire.split(b" ", 2)[1].decode().strip() if self.verb is Verb.AUTH else ""
+            return f"AUTH {word} ***" if word else "***"
+        return self.wire[:-2].decode("utf-8", "backslashreplace")
+
+    def __repr__(self) -> str:
+        return f"<Command {self}>"
+
+
+def encode_line(text: str, *, utf8: bool = False) -> bytes:
+    """The one way for text into a command: refuse what could end the line early, encode, add CRLF.
+
+    Args:
+        text: the whole command.
+        utf8: characters outside ASCII are allowed (RFC 6531 section 3.1).
+
+    Raises:
+        LocalProtocolError: control characters (CR, LF and NUL among them), or non-ASCII where it is not allowed.
+    """
+    if _CONTROL(text):
+        raise LocalProtocolError(f"control characters cannot be sent in {text[:80]!r}", delivery=Delivery.NOT_SENT)
+    try:
+        return (text + "\r\n").encode("utf-8" if utf8 else "ascii")
+    except UnicodeEncodeError:
+        raise LocalProtocolError(f"{text[:80]!r} is not ASCII", delivery=Delivery.NOT_SENT) from None
+
+
+def hello(verb: Verb, name: str) -> Command:
+    """EHLO, HELO or LHLO."""
+    if not _HELLO_NAME(name):
+        raise LocalProtocolError(f"{name!r} is no name to say hello with", stage=Stage.HELLO)
+    return Command(verb, encode_line(f"{verb.value} {name}"))
+
+
+def mail(transaction: Transaction, address: str, params: str = "", *, utf8: bool = False) -> Command:
+    """MAIL with a checked address and parameters made by ``format_params``."""
+    return Command(Verb.MAIL, encode_line(f"MAIL FROM:<{address}>{params}", utf8=utf8), transaction)
+
+
+def rcpt(transaction: Transaction, recipient: str, address: str, params: str = "", *, utf8: bool = False) -> Command:
+    """RCPT; `recipient` is the address as the caller wrote it, `address` as it is sent."""
+    return Command(Verb.RCPT, encode_line(f"RCPT TO:<{address}>{params}", utf8=utf8), transaction, recipient)
+
+
+def bdat(transaction: Transaction, size: int, *, last: bool = False) -> Command:
+    """BDAT; exactly `size` octets of the message follow."""
+    if last:
+        return Command(Verb.LAST, b"BDAT %d LAST\r\n" % size, transaction)
+    return Command(Verb.BDAT, b"BDAT %d\r\n" % size, transaction)
+
+
+def data(transaction: Transaction) -> Command:
+    """DATA."""
+    return Command(Verb.DATA, b"DATA\r\n", transaction)
+
+
+def end(transaction: Transaction, wire: bytes) -> Command:
+    """What ends the message text; `wire` is the encoder's last word, ``.CRLF`` at its end."""
+    return Command(Verb.END, wire, transaction)
+
+
+def auth(line: bytes) -> Command:
+    """AUTH, as a SASL mechanism wrote it; base64 and a mechanism's name hold nothing that could end a line."""
+    return Command(Verb.AUTH, encode_line(line.decode("ascii")))
+
+
+def auth_response(line: bytes) -> Command:
+    """A line of an AUTH exchange; ``*`` cancels it (RFC 4954 section 4)."""
+    return Command(Verb.RESPONSE, encode_line(line.decode("ascii")))
+
+
+CONNECT: Final = Command(Verb.CONNECT, b"")
+STARTTLS: Final = Command(Verb.STARTTLS, b"STARTTLS\r\n")
+RSET: Final = Command(Verb.RSET, b"RSET\r\n")
+NOOP: Final = Command(Verb.NOOP, b"NOOP\r\n")
+QUIT: Final = Command(Verb.QUIT, b"QUIT\r\n")
+
+# Commands that change what the machine believes, or whose answer it must understand, cannot be sent as text.
+_MANAGED = frozenset({"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT"})
+
+
+def other(line: str, *, utf8: bool = False) -> Command:
+    """Any command that is answered by one reply and changes nothing: NOOP, VRFY, EXPN, HELP, an X… command.
+
+    Raises:
+        LocalProtocolError: it is empty, has control characters, or there is a method for it.
+    """
+    verb = line.split(" ", 1)[0].upper()
+    if not verb or verb in _MANAGED:
+        what = f"{verb} has a method of its own" if verb else "there is no command"
+        raise LocalProtocolError(f"cannot send {line[:80]!r} as it is: {what}")
+    return Command(Verb.OTHER, encode_line(line, utf8=utf8))

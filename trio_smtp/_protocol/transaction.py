@@ -1,0 +1,109 @@
+# One message on one connection, as facts: what was said, what was answered, and so what became of it.
+#
+# The facts are written by client.ClientProtocol and nobody else. `delivery` is read from them and never guessed, so it
+# is right at any moment: the end of the message counts as handed over from the moment in which its octets were made
+# for sending, which is before the first of them can have left (DESIGN section 4; RFC 5321 §6.1, RFC 1047).
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .errors import Delivery, Stage
+from .replies import Reply
+
+
+class Transaction:
+    """What is known of one message.
+
+    Attributes:
+        recipients: the addresses of this transaction, as the caller wrote them, none twice.
+        lmtp: after its end there is a reply for each accepted recipient (RFC 2033 section 4.2).
+        begun: MAIL was made for sending.
+        answered: a reply to MAIL has come, so that the connection was alive.
+        accepted: recipients the server took so far.
+        refused: recipients it refused, with the replies.
+        go_ahead: 354 has come.
+        ended: the end of the message was made for sending: from here on the server may have it.
+        reply: the reply that decided all: of the end, or the one that refused MAIL, DATA or a chunk.
+        stage: where `reply` belongs.
+        replies: LMTP: recipient to the reply for the message.
+    """
+
+    __slots__ = (
+        "accepted",
+        "answered",
+        "begun",
+        "ended",
+        "go_ahead",
+        "lmtp",
+        "recipients",
+        "refused",
+        "replies",
+        "reply",
+        "stage",
+    )
+
+    def __init__(self, recipients: Sequence[str], *, lmtp: bool = False) -> None:
+        self.recipients = recipients
+        self.lmtp = lmtp
+        self.begun = False
+        self.answered = False
+        self.accepted: list[str] = []
+        self.refused: dict[str, Reply] = {}
+        self.go_ahead = False
+        self.ended = False
+        self.reply: Reply | None = None
+        self.stage: Stage | None = None
+        self.replies: dict[str, Reply] = {}
+
+    def decide(self, stage: Stage, reply: Reply) -> None:
+        """Note the reply that settles the message; the first one counts."""
+        if self.reply is None:
+            self.stage = stage
+            self.reply = reply
+
+    @property
+    def nobody_left(self) -> bool:
+        """Every recipient was refused."""
+        return len(self.refused) == len(self.recipients)
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """What became of the message so far; ``None`` where the server has accepted it for somebody."""
+        reply = self.reply
+        if reply is not None and not reply.is_success:
+            return Delivery.REFUSED
+        if self.nobody_left:
+            return Delivery.REFUSED
+        if self.lmtp and self.ended:
+            missing = len(self.accepted) - len(self.replies)
+            if missing > 0:
+                return Delivery.UNKNOWN
+            delivered = any(answer.is_success for answer in self.replies.values())
+            return None if delivered else Delivery.REFUSED
+        if reply is not None:
+            return None
+        return Delivery.UNKNOWN if self.ended else Delivery.NOT_SENT
+
+    def fates(self) -> tuple[list[str], dict[str, Reply], list[str]]:
+        """Recipients who have the message, those who certainly have not (with the reply), those nobody knows of."""
+        refused = dict(self.refused)
+        if self.reply is not None and not self.reply.is_success:
+            return [], refused, []
+        if not self.ended or self.nobody_left:
+            return [], refused, []
+        if not self.lmtp:
+            rest = [recipient for recipient in self.recipients if recipient not in refused]
+            return (rest, refused, []) if self.reply is not None else ([], refused, rest)
+        delivered: list[str] = []
+        unknown: list[str] = []
+        for recipient in self.recipients:
+            if recipient in refused:
+                continue
+            answer = self.replies.get(recipient)
+            if answer is None:
+                unknown.append(recipient)
+            elif answer.is_success:
+                delivered.append(recipient)
+            else:
+                refused[recipient] = answer
+        return delivered, refused, unknown
