@@ -1,0 +1,118 @@
+# Throw-away certificates, for trying things out on one's own machine.
+#
+# The private key exists in memory and, encrypted under a random password, for a moment in a file that only its owner
+# can read: `ssl` takes keys from files only. The certificate signs itself, so that a client can really verify it by
+# trusting exactly this one.
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import ssl
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThrowAwayCertificate:
+    """A self-signed certificate and the context of a server that has its key.
+
+    Attributes:
+        pem: the certificate (not the key), which is also all that a client needs to trust.
+        server_context: for the server.
+    """
+
+    pem: str
+    server_context: ssl.SSLContext
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, as pairs of hexadecimal digits."""
+        certificate = x509.load_pem_x509_certificate(self.pem.encode())
+        return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+    def client_context(self) -> ssl.SSLContext:
+        """A context that verifies as strictly as usual, and trusts this certificate alone."""
+        return ssl.create_default_context(cadata=self.pem)
+
+
+def make_certificate(names: Iterable[str] = (), *, days: int = 7) -> ThrowAwayCertificate:
+    """Make a certificate for ``localhost``, the loopback addresses and `names`.
+
+    Args:
+        names: further host names and IP addresses.
+        days: how long it is valid.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "trio_smtp throw-away certificate")])
+    now = datetime.now(UTC)
+    public = key.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(issuer)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))  # clocks of containers and their hosts differ
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName(_general_names(names)), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    return ThrowAwayCertificate(pem=pem.decode("ascii"), server_context=_server_context(pem, key))
+
+
+def _general_names(names: Iterable[str]) -> list[x509.GeneralName]:
+    result: list[x509.GeneralName] = []
+    for name in dict.fromkeys(["localhost", "127.0.0.1", "::1", *names]):
+        try:
+            result.append(x509.IPAddress(ipaddress.ip_address(name)))
+        except ValueError:
+            if name.isascii():  # others would have to be encoded first, and nobody needs them here
+                result.append(x509.DNSName(name))
+    return result
+
+
+def _server_context(certificate: bytes, key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:
+    password = secrets.token_urlsafe(24)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password.encode()),
+    )
+    descriptor, path = tempfile.mkstemp(suffix=".pem")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(certificate + encrypted)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(path, password=password)
+    finally:
+        os.unlink(path)
+    return context
+
+
+def load_certificate(certificate: str, key: str | None) -> ssl.SSLContext:
+    """A server's context from PEM files; the key may be in the certificate's file.
+
+    Raises:
+        OSError: a file cannot be read, or (``ssl.SSLError``) holds something else, or the two do not belong together.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key, password=_no_password)
+    return context
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would stop and ask for a password at the terminal.
+    raise ssl.SSLError("the key is protected by a password; a server needs one that is not")

@@ -1,0 +1,37 @@
+# The messages that the demo sends: .eml files of different kinds in the package, CRLF line ends and all.
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email import message_from_bytes
+from email.policy import SMTPUTF8
+from importlib.resources import files
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One message and the envelope its header fields suggest.
+
+    Attributes:
+        name: of the file, without its ending.
+        sender: from ``From``.
+        recipients: from ``To`` and ``Cc``.
+        content: the file, byte for byte.
+    """
+
+    name: str
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+
+
+def load_samples() -> list[Sample]:
+    """All messages of the package, by name."""
+    directory = files(__package__) / "messages"
+    paths = [path for path in directory.iterdir() if path.name.endswith(".eml")]
+    return [_sample(path.name.removesuffix(".eml"), path.read_bytes()) for path in sorted(paths, key=lambda p: p.name)]
+
+
+def _sample(name: str, content: bytes) -> Sample:
+    header = message_from_bytes(content, policy=SMTPUTF8)
+    recipients = [address.addr_spec for field in ("to", "cc") if field in header for address in header[field].addresses]
+    return Sample(name, header["from"].addresses[0].addr_spec, tuple(recipients), content)
