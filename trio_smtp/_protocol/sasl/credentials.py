@@ -83,7 +83,7 @@ class Credentials:
 
         It works for every password mechanism; with CRAM-MD5 and SCRAM, where the client never sends its password, it
         is the only way to verify it. Call it for unknown users too, with ``None``: the same work is done, so that
-        nobody can tell by the clock which users exist. With SCRAM that work is some milliseconds.
+        nobody can tell by the clock which users exist. With SCRAM it is about a millisecond of pure computing.
 
         Args:
             expected: the password on file, in clear; ``None`` (or ``""``) where there is none.
