@@ -1,0 +1,209 @@
+# `trio-smtp demo`: server, pool and Maildir in one process, over real sockets and real TLS, and proof that it worked.
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import click
+import trio
+
+import trio_smtp
+
+from .certificates import ThrowAwayCertificate, make_certificate
+from .errors import CommandError, Status, one_line, run, status_of
+from .handlers import PrivateMailbox, Received
+from .maildir import Maildir
+from .options import verbose_option
+from .progress import show_progress
+from .samples import Sample, load_samples
+
+_USER: Final = "demo"
+# Our own trace lines and nothing else: whatever follows them has to be the message.
+_TRACE = re.compile(
+    rb"Return-Path: [^\r\n]*\r\n(?:Delivered-To: [^\r\n]*\r\n)+Received: [^\r\n]*\r\n(?:\t[^\r\n]*\r\n)+"
+)
+_SECURE: Final = frozenset({"ESMTPSA", "UTF8SMTPSA"})  # with TLS, by somebody who logged in
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """What happened, as it happens."""
+
+    started: float = 0.0
+    seconds: float = 0.0
+    messages: int = 0
+    recipients: int = 0
+    octets: int = 0
+    received: dict[str, Received] = field(default_factory=dict)
+    stored: list[tuple[str, bytes]] = field(default_factory=list)  # queue id as the client heard it, what was sent
+    failures: list[str] = field(default_factory=list)
+    status: Status = Status.OK
+
+    def fail(self, words: str, status: Status) -> None:
+        self.failures.append(one_line(words))
+        self.status = self.status or status
+
+
+@click.command(short_help="See it work: server, TLS, login, pool and Maildir.")
+@click.option("--maildir", metavar="DIR", help="Where to put the messages; a new temporary directory by default.")
+@click.option(
+    "--count",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=25,
+    show_default=True,
+    help="Send each message N times.",
+)
+@click.option(
+    "--connections",
+    metavar="N",
+    type=click.IntRange(1, 50),
+    default=5,
+    show_default=True,
+    help="Connections of the pool, at most.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
+@verbose_option
+def demo(*, maildir: str | None, count: int, connections: int, as_json: bool) -> None:
+    """Send mail to yourself: server, TLS, login, pool and Maildir in one go.
+
+    Starts a server on a free port of this machine alone, with a throw-away certificate; sends messages of different
+    kinds to it through a pool of connections, with STARTTLS, a verified certificate and a login; and checks that what
+    lies in the Maildir is byte for byte what was sent.
+    """
+    run(_demo, maildir, count, connections, as_json)
+
+
+async def _demo(directory: str | None, count: int, connections: int, as_json: bool) -> Status:
+    try:
+        maildir = Maildir(directory or tempfile.mkdtemp(prefix="trio-smtp-demo-"))
+    except OSError as exc:
+        raise CommandError(f"cannot use {directory} as a Maildir: {exc.strerror}", Status.SYSTEM) from exc
+    samples = load_samples()
+    certificate = make_certificate()
+    password = secrets.token_urlsafe(16)
+    tally = _Tally()
+    handler = PrivateMailbox(
+        maildir.store,
+        users={_USER: password},
+        hostname="localhost",
+        report=lambda received: tally.received.update({received.queue_id: received}),
+    )
+    server = trio_smtp.Server(
+        handler,
+        config=trio_smtp.ServerConfig(hostname="localhost", auth="required"),
+        ssl_context=certificate.server_context,
+    )
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(partial(server.serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        if not as_json:
+            click.echo(f"Server on 127.0.0.1:{port}: STARTTLS with a throw-away certificate, AUTH required")
+        await _send_all(tally, samples * count, port, connections, certificate, password, quiet=as_json)
+        await server.shutdown(grace=5)
+    await trio.to_thread.run_sync(_check, tally, maildir)
+    (_print_json if as_json else _print_summary)(tally, maildir, len(samples), count)
+    return tally.status
+
+
+async def _send_all(
+    tally: _Tally,
+    samples: Sequence[Sample],
+    port: int,
+    connections: int,
+    certificate: ThrowAwayCertificate,
+    password: str,
+    *,
+    quiet: bool,
+) -> None:
+    jobs: Iterator[trio_smtp.Job] = ((sample.sender, sample.recipients, sample.content) for sample in samples)
+    started = trio.current_time()
+    with show_progress("Sending", len(samples), quiet=quiet) as advance:
+        async with (
+            trio_smtp.open_pool(
+                "127.0.0.1",
+                port,
+                tls="starttls",
+                ssl_context=certificate.client_context(),
+                auth=(_USER, password),
+                local_hostname="localhost",
+                max_connections=connections,
+            ) as pool,
+            pool.send_many(jobs) as outcomes,
+        ):
+            async for outcome in outcomes:
+                _count(tally, outcome)
+                advance()
+    tally.seconds = trio.current_time() - started
+
+
+def _count(tally: _Tally, outcome: trio_smtp.Outcome) -> None:
+    sender, _, content = outcome.job
+    if outcome.error is not None:
+        tally.fail(f"from {sender}: {outcome.error}", status_of(outcome.error))
+        return
+    result = outcome.result
+    for address, reply in result.refused.items():
+        tally.fail(f"to {address}: {reply}", Status.PARTIAL)
+    tally.messages += 1
+    tally.recipients += len(result.accepted)
+    tally.octets += len(content)
+    tally.stored.append((result.reply.text.rpartition(" ")[2], content))
+
+
+def _check(tally: _Tally, maildir: Maildir) -> None:
+    """Look at the files themselves: each message once, whole, and nothing else of ours."""
+    for queue_id, content in tally.stored:
+        try:
+            found = maildir.file_of(queue_id).read_bytes()
+        except OSError as exc:
+            tally.fail(f"{queue_id} was accepted but is not there: {exc.strerror}", Status.DATA)
+            continue
+        trace = _TRACE.match(found)
+        if trace is None or found[trace.end() :] != content:
+            tally.fail(f"{queue_id} is not what was sent", Status.DATA)
+    if len(tally.received) != len(tally.stored) or tally.received.keys() != {queue_id for queue_id, _ in tally.stored}:
+        tally.fail("the server has other messages than those it was sent", Status.DATA)
+    if any(received.protocol not in _SECURE for received in tally.received.values()):
+        tally.fail("a message came without TLS or without a login", Status.DATA)
+
+
+def _print_summary(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> None:
+    rate, speed = (total / max(tally.seconds, 1e-6) for total in (tally.messages, tally.octets))
+    rows = {
+        "Messages": f"{tally.messages} accepted of {kinds * count} ({kinds} kinds, {count} times)",
+        "Recipients": f"{tally.recipients}",
+        "Octets": f"{tally.octets:,}",
+        "Time": f"{tally.seconds:.2f} s: {rate:,.0f} messages/s, {speed / 1e6:.1f} MB/s",
+        "Maildir": f"{maildir.path}",
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:<11}{value}")
+    if not tally.failures:
+        click.echo(f"{'Check':<11}all {tally.messages} files are byte for byte what was sent, below the trace lines")
+        return
+    for failure in tally.failures[:10]:
+        click.echo(f"trio-smtp: {failure}", err=True)
+    if len(tally.failures) > 10:
+        click.echo(f"trio-smtp: and {len(tally.failures) - 10} more", err=True)
+
+
+def _print_json(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> None:
+    summary: dict[str, Any] = {
+        "messages": tally.messages,
+        "sent": kinds * count,
+        "recipients": tally.recipients,
+        "octets": tally.octets,
+        "seconds": round(tally.seconds, 3),
+        "maildir": str(maildir.path),
+        "verified": not tally.failures,
+        "failures": tally.failures,
+        "status": int(tally.status),
+    }
+    click.echo(json.dumps(summary))

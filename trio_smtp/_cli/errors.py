@@ -1,0 +1,192 @@
+# What went wrong, in one line and one exit status.
+#
+# The statuses follow sysexits.h where it has a fitting word, so that scripts and mail programs that know it understand
+# them. `STATUSES` is the one list of them: the help text prints it, and a test holds the README to it.
+from __future__ import annotations
+
+import ssl
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from enum import IntEnum
+from typing import Any
+
+import click
+import trio
+
+import trio_smtp
+
+
+class Status(IntEnum):
+    """Exit statuses; ``meaning`` says what each means."""
+
+    OK = 0
+    PARTIAL = 1
+    USAGE = 2
+    DATA = 65
+    NO_INPUT = 66
+    NO_HOST = 68
+    REFUSED = 69
+    INTERNAL = 70
+    SYSTEM = 71
+    UNKNOWN = 74
+    TRY_LATER = 75
+    PROTOCOL = 76
+    NO_PERMISSION = 77
+    INTERRUPTED = 130
+
+    @property
+    def meaning(self) -> str:
+        """One line for the help text."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Status.OK: "every message was accepted for every recipient; the server ended as asked",
+    Status.PARTIAL: "something was accepted and something was not",
+    Status.USAGE: "wrong option or argument",
+    Status.DATA: "an address or a message that SMTP cannot carry; demo: what arrived differs from what was sent",
+    Status.NO_INPUT: "a file cannot be read",
+    Status.NO_HOST: "the server could not be reached; nothing was sent",
+    Status.REFUSED: "refused for good: the same will fail again",
+    Status.INTERNAL: "an error in trio-smtp itself",
+    Status.SYSTEM: "the system said no: port in use, directory not writable",
+    Status.UNKNOWN: "no answer came after a message's end: it may have been delivered, do not blindly send it again",
+    Status.TRY_LATER: "refused for now, or the connection broke before a message's end: trying again later is safe",
+    Status.PROTOCOL: "the server does not speak SMTP as it should",
+    Status.NO_PERMISSION: "the certificate was not accepted, or the login failed",
+    Status.INTERRUPTED: "interrupted by Ctrl-C",
+}
+
+
+class CommandError(Exception):
+    """Ends the command with one line on standard error and an exit status."""
+
+    def __init__(self, message: str, status: Status) -> None:
+        super().__init__(one_line(message))
+        self.status = status
+
+
+class Commands(click.Group):
+    """A group whose commands may raise :class:`CommandError`, and whose help ends with the exit statuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except CommandError as exc:
+            click.echo(f"trio-smtp: {exc}", err=True)
+            ctx.exit(int(exc.status))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit statuses, wrapped to the width of the terminal."""
+        with formatter.section("Exit statuses"):
+            formatter.write_dl([(str(int(status)), status.meaning) for status in Status])
+
+
+def one_line(text: str) -> str:
+    """The text without line ends and other control characters: some of it comes from a peer."""
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def reason(error: BaseException) -> str:
+    """Why, in the words of the system where the exception wraps one of its errors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):  # every address of a host was tried; the last attempt tells enough
+            cause = cause.exceptions[-1]
+        elif isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        elif isinstance(cause, OSError) and cause.strerror and not isinstance(cause, trio_smtp.SMTPError):
+            return cause.strerror
+        else:
+            cause = cause.__cause__
+    return str(error) or type(error).__name__
+
+
+def status_of(error: trio_smtp.SMTPError) -> Status:
+    """The exit status for an error of the library."""
+    if error.accepted:
+        return Status.PARTIAL
+    if error.delivery == trio_smtp.Delivery.UNKNOWN:
+        return Status.UNKNOWN
+    if isinstance(error, trio_smtp.TLSError | trio_smtp.AuthenticationError):
+        if error.reply is not None and error.reply.is_temporary:
+            return Status.TRY_LATER
+        return Status.NO_PERMISSION
+    replies = [error.reply] if error.reply is not None else list(error.refused.values())
+    if replies and all(reply.is_permanent for reply in replies):
+        return Status.REFUSED
+    if replies:
+        return Status.TRY_LATER
+    for kind, status in _BY_KIND:
+        if isinstance(error, kind):
+            return status
+    return Status.TRY_LATER
+
+
+_BY_KIND: Sequence[tuple[type[trio_smtp.SMTPError], Status]] = (
+    (trio_smtp.LocalProtocolError, Status.DATA),
+    (trio_smtp.MessageTooLargeError, Status.REFUSED),
+    (trio_smtp.ExtensionNotSupportedError, Status.REFUSED),
+    (trio_smtp.ConnectError, Status.NO_HOST),
+    (trio_smtp.RemoteProtocolError, Status.PROTOCOL),
+)
+
+
+def describe(error: trio_smtp.SMTPError, server: str) -> str:
+    """One line about an error of the library, with a hint where there is something to do about it.
+
+    Args:
+        error: what happened.
+        server: host and port, as the user wrote them.
+    """
+    if isinstance(error.__cause__, BaseException) and _certificate_error(error) is not None:
+        return (
+            f"the certificate of {server} is not accepted: {reason(error)}"
+            " (--ca FILE trusts the certificates in FILE; --tls opportunistic encrypts without checking)"
+        )
+    if isinstance(error, trio_smtp.ConnectError) and error.reply is None:
+        return f"cannot connect to {server}: {reason(error)}"
+    if error.delivery == trio_smtp.Delivery.UNKNOWN:
+        return f"{server}: {error}; the message may have been delivered"
+    return f"{server}: {error}"
+
+
+def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause
+        cause = cause.__cause__
+    return None
+
+
+def run(function: Callable[..., Awaitable[Status]], *args: object) -> None:
+    """Run an async command to its end and exit with its status.
+
+    A :class:`CommandError` comes out as itself, also from inside nurseries; Ctrl-C is status 130; anything else is
+    an error of ours, shown with its traceback.
+    """
+    try:
+        status = trio.run(function, *args)
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as exc:
+        errors = list(_leaves(exc))
+        for error in errors:
+            if isinstance(error, CommandError):
+                raise error from None
+        if any(isinstance(error, KeyboardInterrupt) for error in errors):
+            click.echo("trio-smtp: interrupted", err=True)
+            sys.exit(int(Status.INTERRUPTED))
+        traceback.print_exception(exc)
+        click.echo("trio-smtp: this is an error in trio-smtp itself, please report it", err=True)
+        status = Status.INTERNAL
+    sys.exit(int(status))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error

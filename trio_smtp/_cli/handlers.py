@@ -1,0 +1,173 @@
+# What `serve` and `demo` do with mail: a handler that gives each message to a store and reports it.
+#
+# A store is a coroutine function that takes a message's trace and content and returns the octets of content once it
+# answers for the message: `Maildir.store`, `Printer.store` or `discard`. `PrivateMailbox` is a class of its own
+# because a server offers AUTH exactly when its handler has `on_auth`.
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TextIO, TypeAlias
+
+import trio
+
+import trio_smtp
+
+from .maildir import unique_ids
+from .trace import Trace, protocol_name
+
+Store: TypeAlias = Callable[[Trace, AsyncIterable[bytes]], Awaitable[int]]
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Received:
+    """One message that a handler has taken, for whoever wants to show it.
+
+    Attributes:
+        queue_id: what the client is told; for a Maildir the unique part of the file's name.
+        sender: the reverse path, ``""`` for the null sender.
+        recipients: the forward paths.
+        size: octets of content.
+        peer: the client's address, ``""`` where it has none.
+        protocol: ``ESMTPS`` and the like.
+        identity: whom the client logged in as, or ``None``.
+    """
+
+    queue_id: str
+    sender: str
+    recipients: tuple[str, ...]
+    size: int
+    peer: str
+    protocol: str
+    identity: str | None
+
+
+class Mailbox(trio_smtp.Handler):
+    """Accepts every message for everybody, stores it, reports it, and answers with its id.
+
+    Args:
+        store: what to do with a message.
+        hostname: this server's name, for ``Received``.
+        lmtp: the server speaks LMTP.
+        report: called with each message that was stored, before the client hears so.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        hostname: str,
+        lmtp: bool = False,
+        report: Callable[[Received], None] = lambda received: None,
+    ) -> None:
+        self._store = store
+        self._hostname = hostname
+        self._lmtp = lmtp
+        self._report = report
+        self._ids = unique_ids()
+
+    async def on_data(self, session: trio_smtp.Session, envelope: trio_smtp.Envelope, body: trio_smtp.Body) -> str:
+        """Store the message; 452 when the disk is full."""
+        trace = self._trace(session, envelope)
+        try:
+            size = await self._store(trace, body)
+        except OSError as exc:
+            if exc.errno in _DISK_FULL:
+                raise trio_smtp.Reject(452, "insufficient system storage", "4.3.1") from exc
+            raise
+        self._report(
+            Received(
+                queue_id=trace.queue_id,
+                sender=trace.sender,
+                recipients=tuple(trace.recipients),
+                size=size,
+                peer=trace.peer or "",
+                protocol=trace.protocol,
+                identity=None if session.identity is None else str(session.identity),
+            )
+        )
+        return trace.queue_id
+
+    def _trace(self, session: trio_smtp.Session, envelope: trio_smtp.Envelope) -> Trace:
+        tls = session.tls
+        return Trace(
+            queue_id=next(self._ids),
+            hostname=self._hostname,
+            hello=session.hello or "",
+            peer=session.peer[0] if session.peer else None,
+            protocol=protocol_name(
+                esmtp=session.esmtp,
+                lmtp=self._lmtp,
+                tls=tls is not None,
+                authenticated=session.identity is not None,
+                smtputf8=envelope.sender.smtputf8,
+            ),
+            tls=f"{tls.version} {tls.cipher}" if tls else "",
+            sender=envelope.sender.address,
+            recipients=[recipient.address for recipient in envelope.recipients],
+            date=datetime.now().astimezone(),
+        )
+
+
+class PrivateMailbox(Mailbox):
+    """The same for those who log in.
+
+    Args:
+        users: name to password.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        users: Mapping[str, str],
+        hostname: str,
+        lmtp: bool = False,
+        report: Callable[[Received], None] = lambda received: None,
+    ) -> None:
+        super().__init__(store, hostname=hostname, lmtp=lmtp, report=report)
+        self._users = dict(users)
+
+    async def on_auth(self, session: trio_smtp.Session, credentials: trio_smtp.Credentials) -> bool:
+        """Whether the password is the user's; an unknown user takes as long and gets the same answer."""
+        return credentials.check_password(self._users.get(credentials.username))
+
+
+async def discard(trace: Trace, content: AsyncIterable[bytes]) -> int:
+    """A store that keeps nothing."""
+    size = 0
+    async for chunk in content:
+        size += len(chunk)
+    return size
+
+
+class Printer:
+    """A store that shows messages on a terminal (or any text stream), one after the other.
+
+    Control characters are shown as escapes: a message cannot move the cursor or recolour the screen.
+    """
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+        self._lock = trio.Lock()
+
+    async def store(self, trace: Trace, content: AsyncIterable[bytes]) -> int:
+        """Collect the message and print it whole."""
+        collected = bytearray()
+        async for chunk in content:
+            collected += chunk
+        text = (trace.to_bytes() + collected).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+        safe = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+        async with self._lock:
+            await trio.to_thread.run_sync(self._print, f"----- {trace.queue_id} -----\n{safe}")
+        return len(collected)
+
+    def _print(self, text: str) -> None:
+        self._output.write(text if text.endswith("\n") else text + "\n")
+        self._output.flush()

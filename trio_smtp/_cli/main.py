@@ -1,0 +1,21 @@
+# The `trio-smtp` script: finds out whether the libraries of the command line are there, and hands over to it.
+#
+# Nothing here may import click or rich: the script is installed with the package, they only with its `cli` extra.
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    try:
+        from .commands import cli
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] not in {"click", "rich", "cryptography"}:
+            raise
+        print(
+            f"trio-smtp: the command line needs {exc.name}; install it with: pip install 'trio-smtp[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    cli(prog_name="trio-smtp")

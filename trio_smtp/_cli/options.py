@@ -1,0 +1,143 @@
+# Words of the command line turned into values, with complaints that name the option.
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .errors import CommandError, Status
+
+PASSWORD_VARIABLE = "TRIO_SMTP_PASSWORD"
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def host_port(value: str) -> tuple[str, int | None]:
+    """``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``; the port is ``None`` where there is none."""
+    if _is_address(value):  # an IPv6 address may come without brackets where it has no port
+        return value, None
+    host, colon, port = value.rpartition(":") if not value.endswith("]") else (value, "", "")
+    if not colon:
+        host = value
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if not host or (colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+        raise click.BadParameter(f"{value!r} is not HOST:PORT.")
+    return host, int(port) if colon else None
+
+
+def size(value: str) -> int:
+    """Octets, with an optional unit: ``500000``, ``64K``, ``10M``."""
+    match = _SIZE.fullmatch(value.strip())
+    if match is None or int(match[1]) == 0:
+        raise click.BadParameter(f"{value!r} is not a size such as 500000, 64K or 10M.")
+    return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def network(value: str) -> str:
+    """An IP network, or an address."""
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as exc:
+        raise click.BadParameter(f"{value!r} is not a network such as 10.0.0.0/8 or ::1.") from exc
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def verbose_option(command: _Command) -> _Command:
+    """``-v``: what happens on the connections, on standard error."""
+
+    def switch_on(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        logging.getLogger("trio_smtp").setLevel(logging.DEBUG if value else logging.WARNING)
+
+    return click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=switch_on,
+        help="Log every command and reply to standard error (never passwords, never content).",
+    )(command)
+
+
+def auth_options(who: str) -> Callable[[_Command], _Command]:
+    """``--auth`` and where its password may come from.
+
+    Args:
+        who: what the help text says that the pair is for.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        command = click.option(
+            "--password-file",
+            metavar="FILE",
+            type=click.Path(dir_okay=False),
+            help="Read the password from the first line of FILE.",
+        )(command)
+        return click.option(
+            "--auth",
+            metavar="USER[:PASSWORD]",
+            help=f"{who} A password on the command line can be seen by other users of this machine: "
+            f"better leave it out here and give --password-file or the variable {PASSWORD_VARIABLE}, or be asked.",
+        )(command)
+
+    return decorate
+
+
+def credentials(auth: str | None, password_file: str | None) -> tuple[str, str] | None:
+    """User name and password, from wherever the password was given.
+
+    Raises:
+        click.UsageError: no password, or two.
+        CommandError: the file cannot be read.
+    """
+    if auth is None:
+        if password_file is not None:
+            raise click.UsageError("--password-file is of no use without --auth USER.")
+        return None
+    user, colon, password = auth.partition(":")
+    if not user:
+        raise click.UsageError("--auth wants USER or USER:PASSWORD.")
+    if colon and password_file is not None:
+        raise click.UsageError("The password is given twice: by --auth and by --password-file.")
+    if colon:
+        return user, password
+    if password_file is not None:
+        return user, _first_line(password_file)
+    if PASSWORD_VARIABLE in os.environ:
+        return user, os.environ[PASSWORD_VARIABLE]
+    if sys.stdin.isatty():
+        return user, str(click.prompt(f"Password for {user}", hide_input=True, err=True))
+    raise click.UsageError(
+        f"No password for {user!r}: give --password-file FILE, the variable {PASSWORD_VARIABLE},"
+        " or --auth USER:PASSWORD."
+    )
+
+
+def _first_line(path: str) -> str:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
+        raise CommandError(f"cannot read the password from {path}: {why}", Status.NO_INPUT) from exc
+    if not lines or not lines[0]:
+        raise CommandError(f"the first line of {path} is empty: no password", Status.NO_INPUT)
+    return lines[0]

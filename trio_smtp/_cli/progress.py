@@ -1,0 +1,43 @@
+# Progress: a bar where somebody looks at a terminal, a line now and then where the output goes elsewhere.
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+
+@contextmanager
+def show_progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """Show how many of `total` things are done; the function handed out counts one more.
+
+    Args:
+        title: what is being done, in a word or two.
+        total: how many things there are.
+        quiet: standard output belongs to a program: show a bar on standard error, and only if that is a terminal.
+    """
+    output = sys.stderr if quiet else sys.stdout
+    if output.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=Console(file=output)) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda: bar.advance(task)
+    elif quiet:
+        yield lambda: None
+    else:
+        yield _Lines(title, total).advance
+
+
+class _Lines:
+    """Plain lines: at each quarter."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total, self._done = title, total, 0
+
+    def advance(self) -> None:
+        self._done += 1
+        if self._done * 4 // self._total != (self._done - 1) * 4 // self._total:
+            click.echo(f"{self._title}: {self._done}/{self._total}")

@@ -1,0 +1,235 @@
+# `trio-smtp send`: files or standard input to one server, over one connection.
+from __future__ import annotations
+
+import json
+import ssl
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+import trio_smtp
+
+from .errors import CommandError, Status, describe, one_line, run, status_of
+from .options import auth_options, credentials, host_port, verbose_option
+
+_MODES = ("auto", "implicit", "starttls", "opportunistic", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    server: str
+    host: str
+    port: int | None
+    sender: str
+    recipients: tuple[str, ...]
+    files: tuple[str, ...]
+    as_json: bool
+    client_options: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one message.
+
+    Attributes:
+        file: its name, as the user wrote it.
+        status: what it means for the exit status.
+        delivery: ``"accepted"`` (by at least one recipient), or the error's ``delivery``.
+        accepted: address to the reply that says so.
+        refused: address to the reply.
+        unknown: addresses whose fate nobody can tell.
+        error: one line, or ``None``.
+    """
+
+    file: str
+    status: Status
+    delivery: str
+    accepted: dict[str, trio_smtp.Reply | None]
+    refused: dict[str, trio_smtp.Reply]
+    unknown: list[str]
+    error: str | None
+
+
+@click.command(short_help="Send mail.")
+@click.option("--server", required=True, metavar="HOST:PORT", type=host_port, help="Where to; [ADDRESS]:PORT for IPv6.")
+@click.option("--from", "sender", required=True, metavar="ADDRESS", help='The envelope\'s sender; "" for none.')
+@click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Recipient; may be repeated.")
+@click.option(
+    "--tls",
+    type=click.Choice(_MODES),
+    default="auto",
+    show_default=True,
+    help="implicit: TLS at once. starttls: required. auto: implicit on port 465, else STARTTLS if offered."
+    " opportunistic: STARTTLS if it works, certificate not checked. none: in clear.",
+)
+@click.option("--ca", metavar="FILE", help="Trust the certificates in FILE (PEM) instead of the system's.")
+@auth_options("Log in as this user.")
+@click.option("--allow-insecure-auth", is_flag=True, help="Allow the password to cross the network in clear.")
+@click.option("--hostname", metavar="NAME", help="Name for EHLO; this machine's by default.")
+@click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033): a result for each recipient.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document per message instead of text.")
+@verbose_option
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+def send(
+    *,
+    server: tuple[str, int | None],
+    sender: str,
+    recipients: tuple[str, ...],
+    tls: str,
+    ca: str | None,
+    auth: str | None,
+    password_file: str | None,
+    allow_insecure_auth: bool,
+    hostname: str | None,
+    lmtp: bool,
+    as_json: bool,
+    files: tuple[str, ...],
+) -> None:
+    """Send messages, one from each FILE, or one from standard input (also "-").
+
+    A message is its header, an empty line and its text; line ends may be LF or CRLF. The header is sent as it is:
+    sender and recipients are those of --from and --to.
+
+    For each recipient one line says whether the server accepted the message.
+    """
+    host, port = server
+    plan = _Plan(
+        server=_words(host, port),
+        host=host,
+        port=port,
+        sender=sender,
+        recipients=recipients,
+        files=files or ("-",),
+        as_json=as_json,
+        client_options={
+            "tls": tls,
+            "ssl_context": None if ca is None else _trusting(ca),
+            "auth": credentials(auth, password_file),
+            "allow_insecure_auth": allow_insecure_auth,
+            "local_hostname": hostname,
+            "lmtp": lmtp,
+        },
+    )
+    run(_send, plan)
+
+
+def _words(host: str, port: int | None) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
+
+
+def _trusting(ca: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as exc:  # ssl.SSLError is one
+        why = "it holds no certificate in PEM form" if isinstance(exc, ssl.SSLError) else exc.strerror
+        raise CommandError(f"cannot read certificates from {ca}: {why}", Status.NO_INPUT) from exc
+
+
+async def _send(plan: _Plan) -> Status:
+    contents = [(name, await _content(name)) for name in plan.files]
+    outcomes: list[Outcome] = []
+    try:
+        async with trio_smtp.open_client(plan.host, plan.port, **plan.client_options) as client:
+            for name, content in contents:
+                outcome = await _send_one(client, plan, name, content)
+                outcomes.append(outcome)
+                _show(plan, outcome)
+    except trio_smtp.SMTPError as exc:
+        # Each message has its own outcome above: this is about connecting, and nothing was sent.
+        error = describe(exc, plan.server)
+        if not plan.as_json:
+            raise CommandError(error, status_of(exc)) from exc
+        for name, _ in contents[len(outcomes) :]:
+            outcomes.append(_failure(name, exc, error))
+            _show(plan, outcomes[-1])
+    return _overall([outcome.status for outcome in outcomes])
+
+
+async def _content(name: str) -> bytes | Path:
+    """A path that can be read now, or all of standard input."""
+    if name == "-":
+        if sys.stdin.isatty():
+            click.echo("trio-smtp: reading a message from the terminal; Ctrl-D ends it", err=True)
+        return await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
+    try:
+        async with await trio.open_file(name, "rb") as file:
+            await file.read(1)
+    except OSError as exc:
+        raise CommandError(f"cannot read {name}: {exc.strerror}", Status.NO_INPUT) from exc
+    return Path(name)
+
+
+async def _send_one(client: trio_smtp.Client, plan: _Plan, name: str, content: bytes | Path) -> Outcome:
+    try:
+        result = await client.send(plan.sender, plan.recipients, content)
+    except trio_smtp.SMTPError as exc:
+        return _failure(name, exc, describe(exc, plan.server))
+    return Outcome(
+        file=name,
+        status=Status.PARTIAL if result.refused else Status.OK,
+        delivery="accepted",
+        accepted={address: result.replies.get(address, result.reply) for address in result.accepted},
+        refused=dict(result.refused),
+        unknown=[],
+        error=None,
+    )
+
+
+def _failure(name: str, error: trio_smtp.SMTPError, words: str) -> Outcome:
+    return Outcome(
+        file=name,
+        status=status_of(error),
+        delivery=str(error.delivery or trio_smtp.Delivery.NOT_SENT),
+        accepted=dict.fromkeys(error.accepted),
+        refused=dict(error.refused),
+        unknown=list(error.unknown),
+        error=one_line(words),
+    )
+
+
+def _overall(statuses: Sequence[Status]) -> Status:
+    """One status for several messages."""
+    if len(set(statuses)) == 1:
+        return statuses[0]
+    if any(status in (Status.OK, Status.PARTIAL) for status in statuses):
+        return Status.PARTIAL
+    return Status.UNKNOWN if Status.UNKNOWN in statuses else statuses[0]
+
+
+def _show(plan: _Plan, outcome: Outcome) -> None:
+    if plan.as_json:
+        click.echo(json.dumps(_as_json(outcome)))
+        return
+    name = "standard input" if outcome.file == "-" else outcome.file
+    for address, reply in outcome.accepted.items():
+        click.echo(one_line(f"{name}: accepted for <{address}>" + (f" ({reply})" if reply else "")))
+    for address, refusal in outcome.refused.items():
+        click.echo(one_line(f"{name}: refused for <{address}> ({refusal})"))
+    for address in outcome.unknown:
+        click.echo(one_line(f"{name}: unknown for <{address}>: it may have been delivered"))
+    if outcome.error is not None:
+        click.echo(one_line(f"trio-smtp: {name}: {outcome.error}"), err=True)
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "file": outcome.file,
+        "status": int(outcome.status),
+        "delivery": outcome.delivery,
+        "accepted": {address: _reply(reply) for address, reply in outcome.accepted.items()},
+        "refused": {address: _reply(reply) for address, reply in outcome.refused.items()},
+        "unknown": outcome.unknown,
+        "error": outcome.error,
+    }
+
+
+def _reply(reply: trio_smtp.Reply | None) -> dict[str, Any] | None:
+    if reply is None:
+        return None
+    return {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}
