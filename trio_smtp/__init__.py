@@ -1,3 +1,45 @@
-"""SMTP as a first-class protocol for Trio: a server, a client and a client pool."""
+"""SMTP as a first-class protocol for Trio: a server, a client and a client pool.
 
+The whole public face is importable from here, but for the test kit in ``trio_smtp.testing``.
+"""
+
+from ._protocol.envelope import DeliverBy as DeliverBy
+from ._protocol.envelope import Envelope as Envelope
+from ._protocol.envelope import Recipient as Recipient
+from ._protocol.envelope import Sender as Sender
+from ._protocol.errors import AuthenticationError as AuthenticationError
+from ._protocol.errors import ConnectError as ConnectError
+from ._protocol.errors import ConnectionLostError as ConnectionLostError
+from ._protocol.errors import Delivery as Delivery
+from ._protocol.errors import ExtensionNotSupportedError as ExtensionNotSupportedError
+from ._protocol.errors import LocalProtocolError as LocalProtocolError
+from ._protocol.errors import MessageAbortedError as MessageAbortedError
+from ._protocol.errors import MessageRefusedError as MessageRefusedError
+from ._protocol.errors import MessageTooLargeError as MessageTooLargeError
+from ._protocol.errors import PoolClosedError as PoolClosedError
+from ._protocol.errors import PoolFullError as PoolFullError
+from ._protocol.errors import RecipientsRefusedError as RecipientsRefusedError
+from ._protocol.errors import RemoteProtocolError as RemoteProtocolError
+from ._protocol.errors import SenderRefusedError as SenderRefusedError
+from ._protocol.errors import SMTPError as SMTPError
+from ._protocol.errors import SMTPTimeoutError as SMTPTimeoutError
+from ._protocol.errors import Stage as Stage
+from ._protocol.errors import TLSError as TLSError
+from ._protocol.errors import UnsupportedAuthError as UnsupportedAuthError
+from ._protocol.extensions import Extensions as Extensions
+from ._protocol.replies import Reject as Reject
+from ._protocol.replies import Reply as Reply
+from ._protocol.sasl import Credentials as Credentials
+from ._protocol.sasl import External as External
+from ._protocol.sasl import OAuth as OAuth
+from ._protocol.sasl import Password as Password
+from ._protocol.sasl import XOAuth as XOAuth
+from ._protocol.server_config import ServerConfig as ServerConfig
+from ._server.body import Body as Body
+from ._server.handler import Handler as Handler
+from ._server.server import Server as Server
+from ._server.server import serve as serve
+from ._server.service import ServerStatistics as ServerStatistics
+from ._server.session import Session as Session
+from ._stream import TLSInfo as TLSInfo
 from ._version import __version__ as __version__

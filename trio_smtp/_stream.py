@@ -74,7 +74,7 @@ def watch_server_name(context: ssl.SSLContext) -> None:
         seen = _handshake.get()
         if seen is not None:
             seen.name = name
-        return previous(connection, name, ctx) if previous is not None else None
+        return previous(connection, name, ctx) if previous is not None else None  # type: ignore[arg-type]
 
     callback.tells_trio_smtp = True  # type: ignore[attr-defined]
     context.sni_callback = callback
@@ -126,6 +126,11 @@ class Transport:
     def local(self) -> tuple[str, int] | None:
         """Host and port of this end."""
         return _host_and_port(self._socket.getsockname) if self._socket is not None else None
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a task waits for the peer in :meth:`receive`."""
+        return self._receiving
 
     # -- bytes
 
@@ -238,7 +243,7 @@ class Transport:
 
     def expire(self) -> None:
         """End the wait in progress, if any, with :class:`SMTPTimeoutError` (the timer's callback)."""
-        if self._receiving or self._sending:
+        if self._timer is not None and (self._receiving or self._sending):
             self._wake(SMTPTimeoutError("the peer took too long"))
 
     def interrupt(self) -> None:

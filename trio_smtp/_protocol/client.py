@@ -126,9 +126,9 @@ class ClientProtocol:
         return not self.outstanding and not self._reader
 
     @property
-    def is_ready(self) -> bool:
-        """MAIL may be sent."""
-        return self.state is State.READY
+    def is_reusable(self) -> bool:
+        """The next message can be sent, after RSET if need be."""
+        return not self.outstanding and not self._reader and Verb.RSET in _NEXT[self.state]
 
     # -- out
 

@@ -1,0 +1,156 @@
+# Everything about a server that is a number, a word or a switch. Pure data, checked when made.
+from __future__ import annotations
+
+import ipaddress
+import platform
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from .checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
+from .extensions import KNOWN_EXTENSIONS, OPT_IN_EXTENSIONS
+from .sasl import SERVER_MECHANISMS
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """What a server offers and how much it bears. Every field is checked when the object is made.
+
+    ``None`` lifts a limit. Times are in seconds, lengths in octets, those of lines with their CR LF.
+
+    Attributes:
+        hostname: the name in the greeting and in replies; the host's own by default.
+        banner: text after ``220 hostname ESMTP``.
+        command_timeout: wait for the next command, and for the peer to read our replies (RFC 5321 section 4.5.3.2.7).
+        data_timeout: wait for message data. Each read that brings n octets adds ``n / min_data_rate`` seconds to
+            what is left, up to this value, so that a peer that only trickles comes to an end.
+        min_data_rate: octets per second; ``None``: each read may take `data_timeout`.
+        session_timeout: the longest a connection may last.
+        handler_timeout: the longest a hook may take, its waiting for message data not counted; then 451.
+        tls_handshake_timeout: for a handshake, of either kind.
+        proxy_timeout: for the PROXY header of a peer in `proxy_protocol_from`.
+        auth: ``"required"`` refuses MAIL until the client has authenticated itself.
+        auth_mechanisms: SASL mechanisms to offer, in the order of the EHLO line.
+        allow_insecure_auth: offer AUTH in clear too.
+        max_message_size: octets of a message, dots and the end of data not counted (RFC 1870).
+        enable_ehlo: ``False`` speaks plain SMTP: HELO only.
+        require_tls: refuse MAIL, RCPT, DATA and BDAT before TLS.
+        disabled_extensions: EHLO keywords not to offer; their commands and parameters are then unknown.
+        enabled_extensions: EHLO keywords to offer that oblige the application: DSN, REQUIRETLS, DELIVERBY,
+            FUTURERELEASE, MT-PRIORITY, BINARYMIME.
+        max_connections: connections at one time; the next gets 421 4.3.2.
+        max_connections_per_host: the same for one IPv4 address or IPv6 /64 network; the next gets 421 4.7.0.
+        max_recipients: accepted recipients of one message; the next gets 452 4.5.3 (RFC 5321 section 4.5.3.1.10).
+        max_messages: transactions on one connection; the next MAIL gets 421.
+        max_errors: 5xx replies on one connection since the last accepted message; the next gets 421.
+        max_junk_commands: NOOP, RSET, VRFY, EXPN, HELP and repeated EHLO since the last accepted message; further
+            ones count as errors.
+        max_auth_failures: failed AUTH commands on one connection; the next gets 421.
+        max_command_line: length of a command.
+        max_auth_line: length of an AUTH command and of each line of its exchange (RFC 4954 section 4).
+        bare_newlines: a message with a bare CR or LF is refused (``"reject"``), or they are made CR LF
+            (``"normalize"``).
+        lenient_addresses: take addresses without angle brackets and without a domain.
+        reject_early_talkers: a client that speaks before the greeting gets 554; costs every connection 0.1 s.
+        lmtp: speak LMTP (RFC 2033) instead of SMTP.
+        proxy_protocol_from: networks whose connections begin with a PROXY header, version 1 or 2.
+        xclient_from: networks that may use XCLIENT and XFORWARD.
+        scram_secret: makes the SCRAM salt of each user name; give every process of one service the same.
+        scram_iterations: rounds of the SCRAM key derivation.
+
+    Raises:
+        ValueError, TypeError: naming the field.
+    """
+
+    hostname: str = field(default_factory=lambda: platform.node() or "localhost")
+    banner: str = "trio_smtp"
+    command_timeout: float | None = 300
+    data_timeout: float | None = 300
+    min_data_rate: float | None = 500
+    session_timeout: float | None = 3600
+    handler_timeout: float | None = 300
+    tls_handshake_timeout: float | None = 60
+    proxy_timeout: float | None = 5
+    auth: Literal["optional", "required"] = "optional"
+    auth_mechanisms: Sequence[str] = ("PLAIN", "LOGIN")
+    allow_insecure_auth: bool = False
+    max_message_size: int | None = 32 * 1024 * 1024
+    enable_ehlo: bool = True
+    require_tls: bool = False
+    disabled_extensions: Sequence[str] = ()
+    enabled_extensions: Sequence[str] = ()
+    max_connections: int | None = 1000
+    max_connections_per_host: int | None = 50
+    max_recipients: int | None = 1000
+    max_messages: int | None = 1000
+    max_errors: int | None = 20
+    max_junk_commands: int | None = 100
+    max_auth_failures: int | None = 3
+    max_command_line: int = 2048
+    max_auth_line: int = 12288
+    bare_newlines: Literal["reject", "normalize"] = "reject"
+    lenient_addresses: bool = False
+    reject_early_talkers: bool = False
+    lmtp: bool = False
+    proxy_protocol_from: Sequence[str | Network] = ()
+    xclient_from: Sequence[str | Network] = ()
+    scram_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    scram_iterations: int = 4096
+
+    def __post_init__(self) -> None:
+        check_text("hostname", self.hostname, word=True)
+        check_text("banner", self.banner)
+        for name in ("command", "data", "session", "handler", "tls_handshake", "proxy"):
+            check_seconds(f"{name}_timeout", getattr(self, f"{name}_timeout"))
+        check_seconds("min_data_rate", self.min_data_rate)
+        for name in (
+            "max_message_size",
+            "max_connections",
+            "max_connections_per_host",
+            "max_recipients",
+            "max_messages",
+            "max_errors",
+            "max_auth_failures",
+        ):
+            check_count(name, getattr(self, name))
+        check_count("max_junk_commands", self.max_junk_commands, least=0)
+        check_count("max_command_line", self.max_command_line, least=512, optional=False)  # RFC 5321 §4.5.3.1.4
+        check_count("max_auth_line", self.max_auth_line, least=self.max_command_line, optional=False)
+        check_count("scram_iterations", self.scram_iterations, least=4096, optional=False)  # RFC 7677 §4
+        check_choice("auth", self.auth, ("optional", "required"))
+        check_choice("bare_newlines", self.bare_newlines, ("reject", "normalize"))
+        for name in (
+            "allow_insecure_auth",
+            "enable_ehlo",
+            "require_tls",
+            "lenient_addresses",
+            "reject_early_talkers",
+            "lmtp",
+        ):
+            check_flag(name, getattr(self, name))
+        if self.lmtp and not self.enable_ehlo:
+            raise ValueError("enable_ehlo: LMTP has no HELO to fall back on")
+        self._store("auth_mechanisms", check_names("auth_mechanisms", self.auth_mechanisms, SERVER_MECHANISMS))
+        self._store(
+            "disabled_extensions", check_names("disabled_extensions", self.disabled_extensions, KNOWN_EXTENSIONS)
+        )
+        self._store("enabled_extensions", check_names("enabled_extensions", self.enabled_extensions, OPT_IN_EXTENSIONS))
+        self._store("proxy_protocol_from", _networks("proxy_protocol_from", self.proxy_protocol_from))
+        self._store("xclient_from", _networks("xclient_from", self.xclient_from))
+        if not isinstance(self.scram_secret, bytes):
+            raise TypeError("scram_secret is bytes")
+
+    def _store(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _networks(name: str, values: object) -> tuple[Network, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} is a sequence of networks, not {values!r}")
+    try:
+        return tuple(ipaddress.ip_network(value) for value in values)
+    except ValueError as exc:
+        raise ValueError(f"{name}: {exc}") from exc

@@ -1,0 +1,92 @@
+# What a client may do to a server, as values. The session answers each with ServerProtocol.accept() or .answer().
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import TypeAlias
+
+from .envelope import Recipient, Sender
+from .sasl import Credentials
+
+
+class State(IntEnum):
+    """Where a session is. The table of what is allowed in each is in server.py."""
+
+    CONNECTED = 0  # before the greeting
+    GREETED = 1  # before EHLO
+    READY = 2  # between transactions
+    MAIL = 3  # MAIL was accepted
+    RCPT = 4  # and a recipient as well
+    CHUNKING = 5  # between the chunks of a message
+    CLOSED = 6
+
+
+class Signal(Enum):
+    """What :meth:`ServerProtocol.next_event` returns when there is no command to answer."""
+
+    NEED_DATA = "send what there is to send, then receive"
+    FLUSH = "send what there is to send now (RFC 2920 section 3.2)"
+    EOF = "the peer has closed its side"
+    CLOSE = "send what there is to send, then close"
+    BODY_END = "the message is complete"
+    BODY_TOO_LARGE = "the message has more than max_message_size octets; the rest is dropped"
+    BODY_ABORTED = "the client gave the message up"
+
+
+@dataclass(slots=True)
+class Hello:
+    """EHLO, HELO or LHLO."""
+
+    verb: str
+    name: str
+
+
+@dataclass(slots=True)
+class StartTLS:
+    """STARTTLS; accepting it means that the handshake is next."""
+
+
+@dataclass(slots=True)
+class Authenticate:
+    """AUTH has come as far as credentials."""
+
+    credentials: Credentials
+
+
+@dataclass(slots=True)
+class Mail:
+    """MAIL, well-formed and in order."""
+
+    sender: Sender
+
+
+@dataclass(slots=True)
+class Rcpt:
+    """RCPT, well-formed and in order."""
+
+    recipient: Recipient
+
+
+@dataclass(slots=True)
+class Data:
+    """DATA, or the first BDAT of a message (`chunking`)."""
+
+    chunking: bool = False
+
+
+@dataclass(slots=True)
+class Verify:
+    """VRFY."""
+
+    argument: str
+
+
+@dataclass(slots=True)
+class Expand:
+    """EXPN."""
+
+    argument: str
+
+
+Command: TypeAlias = Hello | StartTLS | Authenticate | Mail | Rcpt | Data | Verify | Expand
+Event: TypeAlias = Command | Signal | bytes

@@ -1,0 +1,131 @@
+# What a client sent, as lines of bounded length or, inside a message, as it came.
+#
+# Guarantee: no more than one line of the permitted length is kept while its end is awaited; of a longer one nothing is
+# kept, and a line that never ends is given up after MAX_SKIPPED octets. Bytes are searched once, however they drip.
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+MAX_SKIPPED: Final = 65536  # octets of one line that are dropped in the hope of its end
+
+
+@dataclass(frozen=True, slots=True)
+class Overlong:
+    """A line that was longer than permitted, and was dropped.
+
+    Attributes:
+        auth: it was an AUTH command.
+        endless: its end has not been met, and will not be looked for.
+    """
+
+    auth: bool = False
+    endless: bool = False
+
+
+class LineReader:
+    """The input of one session.
+
+    Args:
+        max_line: octets of a command, CR LF included.
+        max_auth_line: octets of an AUTH command and of its continuation lines.
+
+    Attributes:
+        bypass: a message is being read: what comes is handed on as it is, without a copy.
+        eof: the peer has closed its side.
+    """
+
+    __slots__ = (
+        "_auth",
+        "_buffer",
+        "_direct",
+        "_last",
+        "_max_auth_line",
+        "_max_line",
+        "_searched",
+        "_skipped",
+        "bypass",
+        "eof",
+    )
+
+    def __init__(self, max_line: int, max_auth_line: int) -> None:
+        self._max_line = max_line
+        self._max_auth_line = max_auth_line
+        self._buffer = bytearray()
+        self._direct: bytes | bytearray = b""
+        self._searched = 0  # no LF in the buffer before this position
+        self._skipped = 0  # octets dropped of a line that was too long; 0: no such line
+        self._auth = False  # that line was an AUTH command
+        self._last = b""
+        self.bypass = False
+        self.eof = False
+
+    def __bool__(self) -> bool:
+        return bool(self._buffer or self._direct)
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Take bytes from the wire; ``b""`` is their end."""
+        if not data:
+            self.eof = True
+        elif self.bypass and not self:
+            self._direct = data
+        else:
+            self._buffer += data
+
+    def take_all(self) -> bytes | bytearray:
+        """Everything that is there, maybe nothing."""
+        data = self._direct
+        if data:
+            self._direct = b""
+            return data
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        self._searched = 0
+        return data
+
+    def take(self, size: int) -> bytes:
+        """At most `size` octets of what is there, maybe nothing."""
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        self._searched = 0
+        return data
+
+    def next_line(self, *, auth: bool) -> bytes | Overlong | None:
+        """The next line with its line end, or ``None`` when more bytes are needed."""
+        buffer = self._buffer
+        end = buffer.find(b"\n", self._searched)
+        if end < 0:
+            self._searched = len(buffer)
+            if self._skipped or self._searched >= self._limit(auth):
+                return self._skip()
+            return None
+        line = bytes(buffer[: end + 1])
+        del buffer[: end + 1]
+        self._searched = 0
+        if self._skipped:
+            self._skipped = 0
+            return Overlong(auth=self._auth)
+        if end >= self._max_line and (end >= self._max_auth_line or not (auth or _is_auth(line))):
+            return Overlong(auth=_is_auth(line))
+        self._last = line
+        return line
+
+    def unread(self) -> None:
+        """Put the last line back, to be read again."""
+        self._buffer[:0] = self._last
+        self._searched = 0
+
+    def _limit(self, auth: bool) -> int:
+        return self._max_auth_line if auth or _is_auth(self._buffer) else self._max_line
+
+    def _skip(self) -> Overlong | None:
+        if not self._skipped:
+            self._auth = _is_auth(self._buffer)
+        self._skipped += len(self._buffer)
+        self._buffer.clear()
+        self._searched = 0
+        return Overlong(auth=self._auth, endless=True) if self._skipped > MAX_SKIPPED else None
+
+
+def _is_auth(line: bytes | bytearray) -> bool:
+    return line[:5].upper() == b"AUTH "

@@ -1,0 +1,535 @@
+# One connection from its first byte to its last: the only place where a session's bytes, hooks and time meet.
+#
+# Theory of operation. The loop asks the protocol for the next event, lets a hook judge it, and tells the protocol;
+# replies leave together when the input is used up. No cancel scope is opened per command: a single timer says how long
+# the peer may take, or how long the hook in progress may. A hook that takes too long is cancelled by cancelling the
+# scope around the whole loop, which is then entered again: all that matters is in objects, nothing in lost frames.
+#
+# Rule: what a peer does ends at most its own session. What a hook does, too. Only cancellation from outside gets past.
+from __future__ import annotations
+
+import contextvars
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import trio
+
+from .._protocol.errors import (
+    ConnectionLostError,
+    MessageAbortedError,
+    MessageTooLargeError,
+    RemoteProtocolError,
+    SMTPError,
+    SMTPTimeoutError,
+    TLSError,
+)
+from .._protocol.replies import Reply
+from .._protocol.sasl import UnverifiedError
+from .._protocol.server import ServerProtocol
+from .._protocol.server_body import BARE_NEWLINE, TOO_LARGE
+from .._protocol.server_events import (
+    Authenticate,
+    Command,
+    Data,
+    Expand,
+    Hello,
+    Mail,
+    Rcpt,
+    Signal,
+    StartTLS,
+    Verify,
+)
+from .._stream import Interrupted, Transport
+from .._timekeeper import Timekeeper
+from .body import Body
+from .handler import Hook
+from .outcomes import LOCAL_ERROR, UNAVAILABLE, message_outcome, rejection_in, reply_or_none
+from .service import Service
+from .session import Session
+
+logger = logging.getLogger("trio_smtp")
+
+CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
+LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
+EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
+_SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
+_TIMEOUT: Final = Reply(421, "timeout exceeded", "4.4.2", close=True)
+_EARLY_TALKER: Final = Reply(554, "you talk before the greeting", "5.5.1", close=True)
+
+current_connection: contextvars.ContextVar[Connection | None] = contextvars.ContextVar(
+    "trio_smtp_connection", default=None
+)
+
+
+class Connection:
+    """The task of one connection.
+
+    Args:
+        service: what the server's connections share.
+        stream: the connected stream, owned from now on.
+        keeper: expires its time limits; its task must be running.
+    """
+
+    def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
+        self._service = service
+        self._config = service.config
+        self._timer = keeper.timer(self._expired)
+        self._transport = Transport(stream, self._timer)
+        self._protocol = ServerProtocol(service.profile)
+        self.session = Session(self._protocol, self._transport.peer, self._transport.local)
+        self._scope = trio.CancelScope()  # around everything but the good-bye
+        self._hook_scope = trio.CancelScope()  # around the loop; cancelled when a hook's time is up
+        self._hook_deadline = math.inf
+        self._in_hook = False  # a hook is running by itself, not waiting for the peer
+        self._event: Command | None = None  # that the hook in progress is about
+        self._outcome: tuple[object] | None = None  # of that hook, not yet told to the protocol
+        self._waiting = False  # for a command
+        self._ending = False  # by shutdown: its grace is over
+        self._introduced = False  # on_connect was reached, so that on_close is due
+        self._mute = False  # nothing may be said in clear (between STARTTLS's 220 and the handshake's end)
+        self._end = math.inf
+        # a message in transit
+        self._body: Body | None = None
+        self._body_error: SMTPError | None = None
+        self._budget = math.inf  # seconds that the peer may still take for it
+
+    # ---- from the first byte to the last
+
+    async def run(self) -> None:
+        """Serve the connection. Raises nothing but cancellation."""
+        token = current_connection.set(self)
+        now = trio.current_time()
+        if self._config.session_timeout is not None:
+            self._end = now + self._config.session_timeout
+        cancelled = True
+        try:
+            with self._scope:
+                await self._serve()
+            cancelled = False
+        except Exception:
+            cancelled = False
+            logger.exception("session %s: internal error", self.session.id, extra=self._facts())
+            self._protocol.close(UNAVAILABLE)
+        finally:
+            self._in_hook = False
+            self._timer.set(math.inf)
+            if cancelled or self._scope.cancelled_caught:
+                self._say_last_word(_SHUTTING_DOWN)
+            with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
+                await self._flush_quietly()
+            await self._close_session()
+            if self._protocol.quit or self._protocol.peer_gone or cancelled:
+                await self._transport.aclose()
+            else:
+                await self._transport.aclose_lingering()
+            self._timer.close()
+            current_connection.reset(token)
+
+    async def _serve(self) -> None:
+        try:
+            if not await self._open():
+                return
+            while True:
+                with trio.CancelScope() as self._hook_scope:
+                    await self._converse()
+                    return
+                self._in_hook = False
+                if self._outcome is None:
+                    self._outcome = (self._timed_out(),)
+        except SMTPTimeoutError:
+            self._say_last_word(_TIMEOUT)
+        except Interrupted:
+            self._say_last_word(_SHUTTING_DOWN)
+        except TLSError as exc:
+            logger.debug("session %s: %s", self.session.id, exc, extra=self._facts())
+            self._protocol.abandon()
+        except ConnectionLostError:
+            self._protocol.lose_peer()
+
+    def _say_last_word(self, reply: Reply) -> None:
+        if self._mute:
+            self._protocol.abandon()
+        else:
+            self._protocol.close(reply)
+
+    async def _flush_quietly(self) -> None:
+        try:
+            await self._flush()
+        except (ConnectionLostError, SMTPTimeoutError):
+            self._protocol.lose_peer()
+
+    async def _close_session(self) -> None:
+        """Tell the application that it is over: whatever has happened, once, and for a limited time."""
+        self._protocol.abandon()
+        if not self._introduced:
+            return
+        if self.session.envelope is not None:
+            await self._end_transaction()
+        hook = self._service.hooks.on_close
+        if hook is not None:
+            await self._notify(hook, CLEANUP_LIMIT, shield=True)
+
+    def _facts(self) -> dict[str, object]:
+        return {"smtp_session": self.session.id, "smtp_peer": self.session.peer}
+
+    # ---- the beginning
+
+    async def _open(self) -> bool:
+        service = self._service
+        if logger.isEnabledFor(logging.DEBUG):
+            self._protocol.trace = self._trace
+        if self._config.proxy_protocol_from and not await self._read_proxy_header():
+            return False
+        self._introduced = True
+        refusal = None
+        if service.hooks.on_connect is not None:
+            refusal = await self._ask_on_connect(service.hooks.on_connect)
+        refused = refusal is not None and not refusal.is_success
+        if service.implicit_tls:
+            if refused:
+                self._protocol.abandon()
+                return False
+            await self._start_tls()
+        elif not refused and self._config.reject_early_talkers and await self._talks_early():
+            refusal = _EARLY_TALKER
+        self._protocol.greet(refusal)
+        return True
+
+    async def _ask_on_connect(self, hook: Hook) -> Reply | None:
+        limit = self._config.handler_timeout
+        with trio.CancelScope() as scope:
+            scope.deadline = math.inf if limit is None else trio.current_time() + limit
+            try:
+                return reply_or_none(await hook(self.session))
+            except Exception as exc:
+                reply = rejection_in(exc)
+                if reply is None:
+                    self._log_failure("on_connect", exc)
+                return reply or UNAVAILABLE
+        self._log_timeout("on_connect")
+        return UNAVAILABLE
+
+    async def _talks_early(self) -> bool:
+        try:
+            data = await self._transport.receive(trio.current_time() + EARLY_TALK_WAIT)
+        except SMTPTimeoutError:
+            return False
+        self._protocol.receive_data(data)
+        return bool(data)
+
+    async def _read_proxy_header(self) -> bool:
+        raise NotImplementedError
+
+    async def _start_tls(self) -> None:
+        context = self._service.ssl_context
+        assert context is not None
+        self._mute = True
+        tls = await self._transport.start_tls(
+            context, server_side=True, deadline=self._deadline(self._config.tls_handshake_timeout)
+        )
+        self._mute = False
+        self.session.tls = tls
+        self._protocol.start_tls()
+        hook = self._service.hooks.on_tls
+        if hook is not None:
+            await self._notify(hook, self._config.handler_timeout)
+
+    # ---- the loop
+
+    async def _converse(self) -> None:
+        protocol = self._protocol
+        session = self.session
+        if self._outcome is not None:
+            await self._conclude()
+        while True:
+            event = protocol.next_event()
+            if session.envelope is not None and session.envelope is not protocol.envelope:
+                await self._end_transaction()
+            if event is Signal.NEED_DATA:
+                if protocol.has_output:
+                    await self._flush()
+                await self._receive_command()
+            elif isinstance(event, Signal):
+                await self._flush()
+                if event is not Signal.FLUSH:
+                    if event is Signal.EOF:
+                        protocol.lose_peer()
+                    return
+            else:
+                await _ON[event.__class__](self, event)
+
+    async def _receive_command(self) -> None:
+        protocol = self._protocol
+        if protocol.in_message:  # that nobody reads any more
+            return await self._receive_content()
+        if self._service.closing and protocol.envelope is None:
+            raise Interrupted
+        if self._ending:
+            raise Interrupted
+        self._waiting = True
+        data = await self._transport.receive(self._deadline(self._config.command_timeout))
+        self._waiting = False
+        protocol.receive_data(data)
+        return None
+
+    async def _receive_content(self) -> None:
+        """Receive octets of a message; the time that is left for it grows with what arrives (Postfix's rule)."""
+        limit = self._config.data_timeout
+        began = trio.current_time()
+        data = await self._transport.receive(min(began + self._budget, self._end))
+        if limit is not None:
+            rate = self._config.min_data_rate
+            earned = limit if rate is None else len(data) / rate
+            self._budget = min(limit, self._budget - (trio.current_time() - began) + earned)
+        self._service.statistics.octets += len(data)
+        self._protocol.receive_data(data)
+
+    async def _flush(self) -> None:
+        data = self._protocol.data_to_send()
+        if data:
+            await self._transport.send(data, self._deadline(self._config.command_timeout))
+
+    def _deadline(self, limit: float | None) -> float:
+        return self._end if limit is None else min(trio.current_time() + limit, self._end)
+
+    # ---- commands
+
+    async def _on_hello(self, event: Hello) -> None:
+        await self._judge(event, self._service.hooks.on_hello, event.name)
+
+    async def _on_mail(self, event: Mail) -> None:
+        await self._judge(event, self._service.hooks.on_mail, event.sender)
+
+    async def _on_rcpt(self, event: Rcpt) -> None:
+        await self._judge(event, self._service.hooks.on_rcpt, event.recipient)
+
+    async def _on_vrfy(self, event: Verify) -> None:
+        await self._judge(event, self._service.hooks.on_vrfy, event.argument)
+
+    async def _on_expn(self, event: Expand) -> None:
+        await self._judge(event, self._service.hooks.on_expn, event.argument)
+
+    async def _on_auth(self, event: Authenticate) -> None:
+        await self._judge(event, self._service.hooks.on_auth, event.credentials)
+
+    async def _on_data(self, event: Data) -> None:
+        self._body_error = None
+        self._budget = math.inf if self._config.data_timeout is None else self._config.data_timeout
+        if self._protocol.has_output:
+            await self._flush()
+        self._body = Body(self._next_chunk)
+        await self._judge(event, self._service.hooks.on_data, self.session.envelope, self._body)
+
+    async def _on_starttls(self, event: StartTLS) -> None:
+        self._protocol.accept()
+        if self.session.envelope is not None:
+            await self._end_transaction()
+        await self._flush()
+        await self._start_tls()
+
+    async def _judge(self, event: Command, hook: Hook | None, *args: object) -> None:
+        """Ask the hook about an event, and tell the protocol."""
+        self._event = event
+        if hook is None:
+            self._outcome = (None,)
+        else:
+            limit = self._config.handler_timeout
+            self._hook_deadline = math.inf if limit is None else trio.current_time() + limit
+            self._timer.set(self._hook_deadline)
+            self._in_hook = True
+            try:
+                outcome = await hook(self.session, *args)
+            except Exception as exc:
+                outcome = self._failure(exc)
+            self._in_hook = False
+            self._outcome = (outcome,)
+            if self._hook_scope.cancel_called:  # too late to be cancelled, and a cancelled scope is of no more use
+                await trio.lowlevel.checkpoint()
+        await self._conclude()
+
+    def _failure(self, exc: Exception) -> Reply:
+        reply = rejection_in(exc)
+        if reply is not None:
+            return reply
+        if exc is self._body_error and self._body_error is not None:
+            if isinstance(exc, MessageTooLargeError):
+                return TOO_LARGE
+            return BARE_NEWLINE if isinstance(exc, RemoteProtocolError) else LOCAL_ERROR
+        self._log_failure(type(self._event).__name__, exc)
+        return LOCAL_ERROR
+
+    def _timed_out(self) -> Reply:
+        self._log_timeout(type(self._event).__name__)
+        return LOCAL_ERROR
+
+    async def _conclude(self) -> None:
+        """Tell the protocol what the hook has said of the event."""
+        event, (outcome,) = self._event, self._outcome or (None,)
+        self._event = self._outcome = None
+        protocol = self._protocol
+        if isinstance(event, Data):
+            await self._conclude_message(outcome)
+        elif isinstance(event, Authenticate):
+            self._conclude_auth(event, outcome)
+        else:
+            reply = self._checked(reply_or_none, outcome)
+            if reply is None:
+                protocol.accept()
+            else:
+                protocol.answer(reply)
+            if isinstance(event, Mail) and protocol.envelope is not None:
+                self.session.envelope = protocol.envelope
+                self._service.statistics.transactions += 1
+
+    async def _conclude_message(self, outcome: object) -> None:
+        self._body = None
+        if isinstance(self._body_error, ConnectionLostError):
+            raise self._body_error.__cause__ or self._body_error
+        lmtp = self._config.lmtp
+        result = self._checked(lambda result: message_outcome(result, lmtp=lmtp), outcome)
+        self._protocol.conclude(result)
+
+    def _conclude_auth(self, event: Authenticate, outcome: object) -> None:
+        protocol = self._protocol
+        reply: Reply | None = None
+        identity: object = None
+        if isinstance(outcome, Reply):
+            reply = self._checked(reply_or_none, outcome)
+            identity = event.credentials.username if reply.is_success else None
+        elif outcome:
+            identity = event.credentials.username if outcome is True else outcome
+        else:
+            protocol.refuse_credentials()
+            return
+        self.session._identity = identity
+        try:
+            if reply is None:
+                protocol.accept()
+            else:
+                protocol.answer(reply)
+        except UnverifiedError as exc:
+            logger.error("session %s: %s", self.session.id, exc, extra=self._facts())
+
+    def _checked(self, convert: Callable[[object], Any], outcome: object) -> Any:
+        try:
+            return convert(outcome)
+        except (TypeError, ValueError) as exc:
+            self._log_failure("a hook's result", exc)
+            return LOCAL_ERROR
+
+    # ---- the message
+
+    async def _next_chunk(self) -> bytes:
+        """The next octets of the message for the hook in progress, ``b""`` at its end."""
+        if self._body_error is not None:
+            raise self._body_error
+        if self._body is None:
+            raise trio.ClosedResourceError("the message is gone: on_data has returned")
+        protocol = self._protocol
+        if protocol.awaits_start:
+            protocol.start_body()
+        while True:
+            event = protocol.next_event()
+            if isinstance(event, bytes):
+                return event
+            if event is Signal.BODY_END:
+                if protocol.body_fault is None:
+                    return b""
+                raise self._spoil(RemoteProtocolError("the message has a bare CR or LF"))
+            if event is Signal.BODY_TOO_LARGE:
+                limit = self._config.max_message_size
+                raise self._spoil(MessageTooLargeError(f"the message has more than {limit} octets"))
+            if event is Signal.BODY_ABORTED:
+                raise self._spoil(MessageAbortedError("the client gave the message up"))
+            await self._wait_in_hook(event)
+
+    async def _wait_in_hook(self, event: object) -> None:
+        """Receive for a hook; the time does not count as the hook's."""
+        began = trio.current_time()
+        self._in_hook = False
+        try:
+            if self._protocol.has_output:
+                await self._flush()
+            if event is Signal.NEED_DATA:
+                if self._ending:
+                    raise Interrupted
+                await self._receive_content()
+            elif event is not Signal.FLUSH:
+                raise ConnectionLostError("the client closed the connection")
+        except (ConnectionLostError, SMTPTimeoutError, Interrupted) as exc:
+            raise self._spoil(ConnectionLostError(f"the message was cut off: {exc or 'shutting down'}")) from exc
+        finally:
+            self._in_hook = True
+            self._hook_deadline += trio.current_time() - began
+            self._timer.set(self._hook_deadline)
+
+    def _spoil(self, error: SMTPError) -> SMTPError:
+        self._body_error = error
+        return error
+
+    async def _end_transaction(self) -> None:
+        """Note that the transaction is over, and tell the application if its message was not accepted."""
+        if self._protocol.accepted:
+            self._service.statistics.messages += 1
+        elif self._service.hooks.on_reset is not None:
+            await self._notify(self._service.hooks.on_reset, CLEANUP_LIMIT, shield=self._protocol.is_closed)
+        self.session.envelope = None
+
+    # ---- hooks that are only told
+
+    async def _notify(self, hook: Hook, limit: float | None, *, shield: bool = False) -> None:
+        with trio.CancelScope(shield=shield) as scope:
+            scope.deadline = math.inf if limit is None else trio.current_time() + limit
+            try:
+                await hook(self.session)
+            except Exception as exc:
+                self._log_failure(getattr(hook, "__name__", "a hook"), exc)
+        if scope.cancelled_caught:
+            self._log_timeout(getattr(hook, "__name__", "a hook"))
+
+    def _log_failure(self, what: str, exc: Exception) -> None:
+        self._service.statistics.failed_hooks += 1
+        logger.error("session %s: %s failed", self.session.id, what, exc_info=exc, extra=self._facts())
+
+    def _log_timeout(self, what: str) -> None:
+        self._service.statistics.failed_hooks += 1
+        logger.error("session %s: %s took too long and was cancelled", self.session.id, what, extra=self._facts())
+
+    def _trace(self, direction: str, line: bytes) -> None:
+        text = line.decode("ascii", "backslashreplace").rstrip()
+        logger.debug("session %s %s %s", self.session.id, direction, text, extra=self._facts())
+
+    # ---- from outside
+
+    def _expired(self) -> None:
+        if self._in_hook:
+            self._hook_scope.cancel(reason="handler_timeout")
+        else:
+            self._transport.expire()
+
+    def begin_shutdown(self) -> None:
+        """Say 421 now if nothing is in progress, else as soon as nothing is."""
+        if self._waiting and self._protocol.envelope is None:
+            self._transport.interrupt()
+
+    def end_now(self) -> None:
+        """The grace is over: say 421 whatever is in progress."""
+        self._ending = True
+        if self._waiting or self._transport.is_receiving:
+            self._transport.interrupt()
+        else:
+            self._scope.cancel(reason="shutdown")
+
+
+_ON: Final[Mapping[type, Callable[[Connection, Any], Awaitable[None]]]] = {
+    Hello: Connection._on_hello,
+    Mail: Connection._on_mail,
+    Rcpt: Connection._on_rcpt,
+    Verify: Connection._on_vrfy,
+    Expand: Connection._on_expn,
+    Authenticate: Connection._on_auth,
+    Data: Connection._on_data,
+    StartTLS: Connection._on_starttls,
+}

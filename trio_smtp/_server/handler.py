@@ -1,0 +1,114 @@
+# What an application brings: a handler with some of these hooks, and the check that it brings no others.
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from .._protocol.replies import Reply
+
+if TYPE_CHECKING:
+    from .._protocol.envelope import Envelope, Recipient, Sender
+    from .._protocol.sasl import Credentials
+    from .body import Body
+    from .session import Session
+
+Hook: TypeAlias = Callable[..., Awaitable[Any]]
+
+
+class Handler:
+    """Base class for what an application does with a session; subclassing it is optional.
+
+    Every hook is async, takes the session first and has a default. It may ``raise Reject(...)`` or return a
+    :class:`Reply`. Any other exception answers ``451 4.3.0`` and is logged; so does a hook that takes longer than
+    ``ServerConfig.handler_timeout``, which is cancelled. The hooks of one session never run concurrently, those of
+    different sessions do. A hook that is cancelled from outside (the server's scope) sees ``trio.Cancelled``.
+    """
+
+    async def on_connect(self, session: Session) -> Reply | None:
+        """A client has connected; nothing was said yet, and ``session.tls`` is ``None``.
+
+        A 2xx reply's text becomes the greeting's; a 4xx or 5xx one refuses the connection.
+        """
+        return None
+
+    async def on_hello(self, session: Session, name: str) -> Reply | None:
+        """EHLO, HELO or LHLO; a 4xx or 5xx reply refuses."""
+        return None
+
+    async def on_tls(self, session: Session) -> None:
+        """A TLS handshake is done, of either kind; ``session.tls`` tells of it."""
+
+    async def on_auth(self, session: Session, credentials: Credentials) -> object:
+        """AUTH; offered only by a handler that defines this hook.
+
+        A truthy result accepts and is kept as ``session.identity`` (``True`` or a 2xx reply keeps the user name); a
+        falsy one refuses with 535; a 4xx or 5xx reply refuses.
+        """
+        return False
+
+    async def on_mail(self, session: Session, sender: Sender) -> Reply | None:
+        """MAIL; ``None`` accepts."""
+        return None
+
+    async def on_rcpt(self, session: Session, recipient: Recipient) -> Reply | None:
+        """RCPT; ``None`` accepts."""
+        return None
+
+    async def on_data(
+        self, session: Session, envelope: Envelope, body: Body
+    ) -> Reply | str | Mapping[str, Reply | str | None] | None:
+        """DATA or BDAT: take the message from `body`, keep it, and then return.
+
+        ``None`` and a queue id (str) accept. With LMTP, a mapping from address to one of these, or to a reply, says
+        it for each recipient. A refusal before `body` was read refuses the DATA command itself.
+        """
+        return None
+
+    async def on_reset(self, session: Session) -> None:
+        """A transaction has ended without its message being accepted, however; ``session.envelope`` is still there."""
+
+    async def on_vrfy(self, session: Session, argument: str) -> Reply | None:
+        """VRFY; ``None`` answers 252."""
+        return None
+
+    async def on_expn(self, session: Session, argument: str) -> Reply | None:
+        """EXPN; known to clients only where a handler defines this hook. ``None`` answers 252."""
+        return None
+
+    async def on_close(self, session: Session) -> None:
+        """The connection has ended, however; called once if ``on_connect`` was. At most 10 seconds."""
+
+
+HOOKS: Final = tuple(name for name in vars(Handler) if name.startswith("on_"))
+
+
+class Hooks:
+    """A handler's own hooks as attributes, ``None`` where it has only the default.
+
+    Raises:
+        TypeError: the handler has an ``on_…`` attribute that is no hook, or a hook that is not async. A misspelt hook
+            would never be called, and nobody would notice.
+    """
+
+    __slots__ = HOOKS
+
+    def __init__(self, handler: object) -> None:
+        for name in dir(handler):
+            if name.startswith("on_") and name not in HOOKS:
+                raise TypeError(f"{type(handler).__name__}.{name} is no hook; the hooks are {', '.join(HOOKS)}")
+        for name in HOOKS:
+            setattr(self, name, _own_hook(handler, name))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Hook | None: ...
+
+
+def _own_hook(handler: object, name: str) -> Hook | None:
+    hook = getattr(handler, name, None)
+    if hook is None or getattr(hook, "__func__", None) is getattr(Handler, name):
+        return None
+    if not inspect.iscoroutinefunction(hook) and not inspect.iscoroutinefunction(getattr(hook, "__call__", None)):  # noqa: B004
+        raise TypeError(f"{type(handler).__name__}.{name} must be an async function")
+    return hook  # type: ignore[no-any-return]

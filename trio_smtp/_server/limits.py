@@ -1,0 +1,60 @@
+# How many connections there are, and how many from one place.
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from typing import Final
+
+from .._protocol.replies import Reply
+
+FULL: Final = Reply(421, "too many connections, try again later", "4.3.2", close=True)
+FULL_FOR_HOST: Final = Reply(421, "too many connections from your host", "4.7.0", close=True)
+
+
+def network_of(host: str) -> str:
+    """What counts as one host: an IPv4 address, or an IPv6 /64, which is what one customer gets."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+class ConnectionLimits:
+    """Slots for connections, in all and for each host.
+
+    Args:
+        total: connections at one time, or ``None``.
+        per_host: the same for one host, or ``None``.
+    """
+
+    def __init__(self, total: int | None, per_host: int | None) -> None:
+        self._total = total
+        self._per_host = per_host
+        self._hosts: Counter[str] = Counter()
+        self.in_use = 0
+
+    def refusal(self, host: str | None) -> Reply | None:
+        """The reply for one connection too many; ``None`` takes a slot, for :meth:`release` to give back."""
+        if self._total is not None and self.in_use >= self._total:
+            return FULL
+        if host is not None and self._per_host is not None:
+            network = network_of(host)
+            if self._hosts[network] >= self._per_host:
+                return FULL_FOR_HOST
+            self._hosts[network] += 1
+        self.in_use += 1
+        return None
+
+    def release(self, host: str | None) -> None:
+        """Give a slot back."""
+        self.in_use -= 1
+        if host is not None and self._per_host is not None:
+            network = network_of(host)
+            self._hosts[network] -= 1
+            if not self._hosts[network]:
+                del self._hosts[network]

@@ -1,0 +1,214 @@
+# The server as a whole: listeners, slots, and the end.
+#
+# Two nested nurseries: the inner one's scope stops accepting, the outer one's tasks are the sessions, so that `serve`
+# returns when the last of them has ended. A task beside them keeps their time.
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import trio
+
+from .._protocol.replies import Reply
+from .._protocol.server_config import ServerConfig
+from .._stream import Transport, watch_server_name
+from .._timekeeper import Timekeeper
+from .connection import Connection, current_connection
+from .limits import ConnectionLimits
+from .service import ServerStatistics, Service
+from .session import Session
+
+REFUSAL_LIMIT = 1.0  # seconds to tell a client that there is no slot for it
+_SHUTTING_DOWN = Reply(421, "the server is shutting down", "4.3.2", close=True)
+
+
+class Server:
+    """An SMTP (or LMTP) server: a handler's hooks behind any number of listeners and streams.
+
+    Args:
+        handler: see :class:`Handler`.
+        config: what to offer and how much to bear.
+        ssl_context: a server-side context; offers STARTTLS.
+        implicit_tls: start TLS at once on every connection, instead (RFC 8314).
+
+    Raises:
+        TypeError: the handler has an ``on_…`` attribute that is no hook, or a hook that is not async.
+        ValueError: `implicit_tls` without `ssl_context`.
+    """
+
+    def __init__(
+        self,
+        handler: object,
+        *,
+        config: ServerConfig | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        implicit_tls: bool = False,
+    ) -> None:
+        if implicit_tls and ssl_context is None:
+            raise ValueError("implicit_tls needs an ssl_context")
+        if ssl_context is not None:
+            watch_server_name(ssl_context)
+        self._service = Service(handler, config or ServerConfig(), ssl_context, implicit_tls=implicit_tls)
+        self._limits = ConnectionLimits(self.config.max_connections, self.config.max_connections_per_host)
+        self._connections: set[Connection] = set()
+        self._accepting: set[trio.CancelScope] = set()
+        self._left = trio.Event()  # set and replaced whenever a connection ends
+
+    @property
+    def config(self) -> ServerConfig:
+        """The configuration."""
+        return self._service.config
+
+    @property
+    def sessions(self) -> frozenset[Session]:
+        """The sessions of all connections that are open now."""
+        return frozenset(connection.session for connection in self._connections)
+
+    def statistics(self) -> ServerStatistics:
+        """Counters since the server was made, as they are now."""
+        return self._service.statistics.copy()
+
+    async def serve(
+        self,
+        port: int,
+        *,
+        host: str | bytes | None = None,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen on a TCP port and serve until cancelled, or until :meth:`shutdown` has ended the last session.
+
+        ``await nursery.start(server.serve, 0)`` returns the listeners, with the port that was free.
+
+        Args:
+            port: 0 for any free one.
+            host: the interface; ``None`` for all.
+            task_status: gets the listeners once clients can connect.
+
+        Raises:
+            OSError: the port cannot be had.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        await self.serve_listeners(listeners, task_status=task_status)
+
+    async def serve_listeners(
+        self,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        *,
+        task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve the connections of some listeners, which are closed in the end; otherwise as :meth:`serve`."""
+        keeper = Timekeeper()
+        async with trio.open_nursery() as background:
+            background.start_soon(keeper.run)
+            async with trio.open_nursery() as sessions:
+                with trio.CancelScope() as accepting:
+                    self._accepting.add(accepting)
+                    if self._service.closing:
+                        accepting.cancel(reason="shutdown")
+                    try:
+                        await trio.serve_listeners(
+                            partial(self._serve_stream, keeper),
+                            list(listeners),
+                            handler_nursery=sessions,
+                            task_status=task_status,
+                        )
+                    finally:
+                        self._accepting.discard(accepting)
+            background.cancel_scope.cancel(reason="the last session has ended")
+
+    async def serve_stream(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection on any stream, which is closed in the end. Needs no running :meth:`serve`."""
+        keeper = Timekeeper()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.run)
+            await self._serve_stream(keeper, stream)
+            nursery.cancel_scope.cancel(reason="the session has ended")
+
+    async def _serve_stream(self, keeper: Timekeeper, stream: trio.abc.Stream) -> None:
+        connection = Connection(self._service, stream, keeper)
+        host = connection.session.peer[0] if connection.session.peer else None
+        refusal = _SHUTTING_DOWN if self._service.closing else self._limits.refusal(host)
+        statistics = self._service.statistics
+        if refusal is not None:
+            statistics.refused_connections += 1
+            await self._refuse(stream, refusal)
+            return
+        statistics.total_connections += 1
+        statistics.connections += 1
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            statistics.connections -= 1
+            self._limits.release(host)
+            self._left.set()
+
+    async def _refuse(self, stream: trio.abc.Stream, refusal: Reply) -> None:
+        transport = Transport(stream)
+        with trio.move_on_after(REFUSAL_LIMIT):
+            try:
+                if not self._service.implicit_tls:  # to say it there would cost a handshake
+                    await transport.send(refusal.to_bytes())
+            except OSError:
+                pass
+        await transport.aclose()
+
+    async def shutdown(self, *, grace: float = 30) -> None:
+        """End the server: stop accepting at once, sessions as soon as they can, all of them in the end.
+
+        Idle sessions get ``421 4.3.2`` now. A transaction in progress may finish within `grace` seconds, its session
+        then gets its last reply and a 421. After that, whatever is in progress ends with a 421. :meth:`serve`
+        returns when the last session is gone, and so does this. It may be called from a hook, and does not wait
+        for that hook's own session. Cancelled, it leaves sessions as they are.
+        """
+        self._service.closing = True
+        for scope in self._accepting:
+            scope.cancel(reason="shutdown")
+        for connection in tuple(self._connections):
+            connection.begin_shutdown()
+        own = current_connection.get()
+        with trio.move_on_after(grace):
+            await self._wait_for_others(own)
+        for connection in tuple(self._connections):
+            if connection is not own:
+                connection.end_now()
+        await self._wait_for_others(own)
+
+    async def _wait_for_others(self, own: Connection | None) -> None:
+        while self._connections - {own}:
+            self._left = trio.Event()
+            await self._left.wait()
+
+
+async def serve(
+    handler: object,
+    port: int,
+    *,
+    host: str | bytes | None = None,
+    config: ServerConfig | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    implicit_tls: bool = False,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve SMTP on a TCP port until cancelled: :class:`Server` and :meth:`Server.serve` in one.
+
+    ``listeners = await nursery.start(trio_smtp.serve, Inbox(), 2525)``
+
+    Args:
+        handler: see :class:`Handler`.
+        port: 0 for any free one.
+        host: the interface; ``None`` for all.
+        config: what to offer and how much to bear.
+        ssl_context: a server-side context; offers STARTTLS.
+        implicit_tls: start TLS at once on every connection, instead.
+        task_status: gets the listeners once clients can connect.
+
+    Raises:
+        OSError: the port cannot be had.
+        TypeError, ValueError: the handler or the arguments are wrong; see :class:`Server`.
+    """
+    server = Server(handler, config=config, ssl_context=ssl_context, implicit_tls=implicit_tls)
+    await server.serve(port, host=host, task_status=task_status)

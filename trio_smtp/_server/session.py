@@ -1,0 +1,64 @@
+# What hooks may know of a connection.
+from __future__ import annotations
+
+import secrets
+from types import SimpleNamespace
+
+from .._protocol.envelope import Envelope
+from .._protocol.server import ServerProtocol
+from .._stream import TLSInfo
+
+
+class Session:
+    """One client's connection, as hooks see it. It survives STARTTLS and RSET.
+
+    Attributes:
+        id: a short random word for logs.
+        peer: the client's host and port, ``None`` where the stream has none; a PROXY header changes it.
+        local: the host and port it connected to.
+        tls: ``None`` or a :class:`TLSInfo`.
+        envelope: the transaction: ``None`` outside one, set once MAIL is accepted.
+    """
+
+    __slots__ = ("__weakref__", "_identity", "_protocol", "_state", "envelope", "id", "local", "peer", "tls")
+
+    def __init__(self, protocol: ServerProtocol, peer: tuple[str, int] | None, local: tuple[str, int] | None) -> None:
+        self._protocol = protocol
+        self._identity: object = None
+        self._state: SimpleNamespace | None = None
+        self.id = secrets.token_hex(6)
+        self.peer = peer
+        self.local = local
+        self.tls: TLSInfo | None = None
+        self.envelope: Envelope | None = None
+
+    @property
+    def hello(self) -> str | None:
+        """The name given with EHLO, HELO or LHLO; forgotten by STARTTLS."""
+        return self._protocol.hello
+
+    @property
+    def esmtp(self) -> bool:
+        """Whether the client said EHLO (or LHLO)."""
+        return self._protocol.esmtp
+
+    @property
+    def identity(self) -> object:
+        """What ``on_auth`` accepted the client as, ``None`` before; kept by RSET, forgotten by STARTTLS."""
+        return self._identity if self._protocol.authenticated else None
+
+    @property
+    def transaction_count(self) -> int:
+        """Transactions begun so far, the current one included."""
+        return self._protocol.transaction_count
+
+    @property
+    def state(self) -> SimpleNamespace:
+        """Yours: put on it what belongs to this connection."""
+        if self._state is None:
+            self._state = SimpleNamespace()
+        return self._state
+
+    def __repr__(self) -> str:
+        peer = f"{self.peer[0]}:{self.peer[1]}" if self.peer else "no address"
+        return f"<Session {self.id} from {peer}>"
