@@ -93,6 +93,7 @@ def test_dsn_mail_params():
     sender = mail(dsn_mail_params(ret="hdrs", envid="a+b=c d"))
     assert (sender.ret, sender.envid) == ("HDRS", "a+b=c d")
     assert len(dsn_mail_params(envid="x" * 100)["ENVID"]) == 100
+    assert dsn_mail_params(envid="x") == {"ENVID": "x"}
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,7 @@ def test_orcpt(orcpt, smtputf8, text, parsed):
 
 
 def test_orcpt_limit():
+    assert dsn_rcpt_params(orcpt="é") == {"ORCPT": "utf-8;\\x{E9}"}
     assert len(dsn_rcpt_params(orcpt="a" * 493)["ORCPT"]) == 500
     with pytest.raises(LocalProtocolError, match="500"):
         dsn_rcpt_params(orcpt="a" * 494)

@@ -410,6 +410,19 @@ def test_an_application_adds_a_keyword():
     assert refusal(mail, "RRVS=x", context) == UNKNOWN
 
 
+@pytest.mark.parametrize("param", ["XANY=", "XANY==", "XANY=a=b", "XANY=é SMTPUTF8"])
+def test_an_application_gets_well_formed_values_only(param):
+    row = Parameter("XANY", "MAIL", "XANY", lambda value, sender, context: None)
+    context = ParameterContext({"XANY", "SMTPUTF8"}, extra=[row])
+    assert mail("XANY", context).params == {"XANY": None}
+    assert mail("XANY=a,b", context).params == {"XANY": "a,b"}
+    assert refusal(mail, param, context) == SYNTAX
+
+
+def test_no_tls_unless_said_so():
+    assert refusal(mail, "REQUIRETLS", ParameterContext({"REQUIRETLS"})) == (530, "5.7.10")
+
+
 def test_extensions_are_named_in_any_case():
     assert mail("size=1", ParameterContext(["size"])).size == 1
 
