@@ -11,10 +11,11 @@ def main() -> None:
     try:
         from .commands import cli
     except ModuleNotFoundError as exc:
-        if exc.name is None or exc.name.partition(".")[0] not in {"click", "rich", "cryptography"}:
+        missing = (exc.name or "").partition(".")[0]
+        if missing not in {"click", "rich", "cryptography"}:
             raise
         print(
-            f"trio-smtp: the command line needs {exc.name}; install it with: pip install 'trio-smtp[cli]'",
+            f"trio-smtp: the command line needs {missing}; install it with: pip install 'trio-smtp[cli]'",
             file=sys.stderr,
         )
         sys.exit(2)

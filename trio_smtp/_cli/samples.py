@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from email import message_from_bytes
+from email import message_from_string
 from email.policy import SMTPUTF8
 from importlib.resources import files
 
@@ -32,6 +32,7 @@ def load_samples() -> list[Sample]:
 
 
 def _sample(name: str, content: bytes) -> Sample:
-    header = message_from_bytes(content, policy=SMTPUTF8)
+    # As text: the parser of bytes does not take UTF-8 in addresses for what it is.
+    header = message_from_string(content.decode("utf-8"), policy=SMTPUTF8)
     recipients = [address.addr_spec for field in ("to", "cc") if field in header for address in header[field].addresses]
     return Sample(name, header["from"].addresses[0].addr_spec, tuple(recipients), content)

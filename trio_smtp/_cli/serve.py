@@ -143,7 +143,7 @@ def _make_plan(
             require_tls=require_tls,
             lmtp=lmtp,
             proxy_protocol_from=proxy_protocol_from,
-            **({} if hostname is None else {"hostname": hostname}),
+            hostname=trio_smtp.ServerConfig().hostname if hostname is None else hostname,
         )
     except (TypeError, ValueError) as exc:
         raise click.UsageError(f"{exc}.") from exc

@@ -1,0 +1,147 @@
+# The command line as a process of its own, bounded in time: what the tests of `trio-smtp` have in common.
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+LIMIT = 60  # seconds any of these processes may live
+
+# Our trace lines, and nothing else.
+TRACE = re.compile(
+    rb"Return-Path: <[^\r\n]*>\r\n(?:Delivered-To: [^\r\n]*\r\n)+"
+    rb"Received: from [^\r\n]*\r\n(?:\t[^\r\n]*\r\n)+"
+)
+
+
+def tool(name):
+    """The path of a program that others wrote; the test is skipped without it, but fails where none may be missing."""
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if path is None:
+        if os.environ.get("TRIO_SMTP_REQUIRE_TOOLS"):
+            pytest.fail(f"{name} is not installed, and TRIO_SMTP_REQUIRE_TOOLS is set")
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def run(*args, stdin=b"", env=None):
+    """Run ``trio-smtp`` to its end; the result has ``returncode``, and ``stdout`` and ``stderr`` as text."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_smtp", *map(str, args)],
+        input=stdin,
+        capture_output=True,
+        timeout=LIMIT,
+        env=clean_environment(env),
+        check=False,
+    )
+    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    return done
+
+
+def clean_environment(extra=None):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_SMTP_")}
+    return {**environment, **(extra or {})}
+
+
+class Process:
+    """A running ``trio-smtp``; its lines are read as they come."""
+
+    def __init__(self, *args, env=None):
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "trio_smtp", *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            env=clean_environment(env),
+        )
+        self._lines = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._guard = threading.Timer(LIMIT, self._process.kill)
+        self._guard.start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def line(self):
+        """The next line of standard output; an error when there is none."""
+        line = self._lines.get(timeout=LIMIT)
+        if line is None:
+            pytest.fail(f"it has ended; standard error: {self.errors()}")
+        return line
+
+    def errors(self):
+        self._errors.seek(0)
+        return self._errors.read().decode()
+
+    def signal(self, number=signal.SIGTERM):
+        self._process.send_signal(number)
+
+    def wait(self):
+        """Wait for the end; exit status and remaining lines."""
+        status = self._process.wait(LIMIT)
+        self._reader.join(LIMIT)
+        lines = []
+        while (line := self._lines.get(timeout=LIMIT)) is not None:
+            lines.append(line)
+        return status, lines
+
+    def close(self):
+        self._guard.cancel()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(LIMIT)
+        self._reader.join(LIMIT)
+        self._process.stdout.close()
+        self._errors.close()
+
+
+class Served:
+    """A ``trio-smtp serve`` that listens."""
+
+    def __init__(self, process, maildir):
+        self.process = process
+        self.maildir = maildir
+        self.greeting = process.line()
+        self.port = int(re.match(r"listening on 127\.0\.0\.1:(\d+) ", self.greeting)[1])
+
+    def messages(self):
+        """The content of the files, below our trace lines, oldest first."""
+        return [content for _, content in self.traced()]
+
+    def traced(self):
+        assert list((self.maildir / "tmp").iterdir()) == []
+        paths = sorted((self.maildir / "new").iterdir(), key=lambda path: int(re.search(r"Q(\d+)\.", path.name)[1]))
+        pairs = []
+        for path in paths:
+            data = path.read_bytes()
+            trace = TRACE.match(data)
+            assert trace, data
+            pairs.append((trace[0].decode(), data[trace.end() :]))
+        return pairs
+
+
+@contextmanager
+def serving(directory, *options, env=None):
+    """``trio-smtp serve`` on a free port into a Maildir under `directory`."""
+    maildir = Path(directory, "Maildir")
+    process = Process("serve", "--port", "0", "--maildir", maildir, *options, env=env)
+    try:
+        yield Served(process, maildir)
+    finally:
+        process.close()

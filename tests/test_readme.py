@@ -1,0 +1,77 @@
+# The README's examples, really run: its server gets mail from its client and its pool.
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+SERVER, CLIENT, POOL = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+
+
+def started_by(code, monkeypatch):
+    """Run an example up to its trio.run, and return what it would have run there."""
+    calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(trio, "run", lambda function, *args: calls.append((function, args)))
+        exec(compile(code, str(README), "exec"), {"__name__": "__main__"})
+    [call] = calls
+    return call
+
+
+@pytest.fixture
+async def port(nursery, monkeypatch):
+    """The README's server, on a free port instead of 2525."""
+    serve, (handler, port) = started_by(SERVER, monkeypatch)
+    assert port == 2525
+    listeners = await nursery.start(partial(serve, handler, 0, host="127.0.0.1"))
+    return listeners[0].socket.getsockname()[1]
+
+
+def with_port(code, port):
+    assert code.count('"localhost", 2525') == 1
+    return code.replace('"localhost", 2525', f'"127.0.0.1", {port}')
+
+
+async def test_the_client_sends_to_the_server(port, monkeypatch, capsys):
+    main, args = started_by(with_port(CLIENT, port), monkeypatch)
+    with trio.fail_after(20):
+        await main(*args)
+    assert capsys.readouterr().out.splitlines() == [
+        "23 octets from me@example.com",
+        "250 2.0.0 OK: queued as 42",
+    ]
+
+
+async def test_the_pool_sends_to_the_server(port, monkeypatch, capsys):
+    main, args = started_by(with_port(POOL, port), monkeypatch)
+    with trio.fail_after(20):
+        await main(*args)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("250 2.0.0 OK: queued as 42") == 100
+    assert len([line for line in lines if line.endswith("octets from me@example.com")]) == 100
+
+
+@pytest.mark.parametrize(("code", "most"), [(SERVER, 10), (CLIENT, 5 + 4), (POOL, 5 + 4)])
+def test_the_examples_are_short(code, most):
+    # A server in ten lines; a client and a pool in five inside the four lines every Trio program has.
+    assert len([line for line in code.splitlines() if line.strip()]) <= most
+
+
+def test_the_two_commands_are_one_line_each():
+    demo, test = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.M | re.S)
+    assert demo.endswith("trio-smtp demo\n")
+    assert "coverage run -m pytest" in test
+    for command in (demo, test):
+        assert command.count("\n") == 1
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+
+
+def test_the_exit_statuses_are_those_of_the_command_line():
+    errors = pytest.importorskip("trio_smtp._cli.errors")
+    table = re.findall(r"^\| (\d+) \| (.*) \|$", TEXT, re.M)
+    assert table == [(str(int(status)), status.meaning) for status in errors.Status]
