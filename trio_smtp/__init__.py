@@ -3,6 +3,11 @@
 The whole public face is importable from here, but for the test kit in ``trio_smtp.testing``.
 """
 
+from ._client.client import Client as Client
+from ._client.client import OutgoingMessage as OutgoingMessage
+from ._client.client import open_client as open_client
+from ._client.config import ClientConfig as ClientConfig
+from ._client.outgoing import SendResult as SendResult
 from ._protocol.envelope import DeliverBy as DeliverBy
 from ._protocol.envelope import Envelope as Envelope
 from ._protocol.envelope import Recipient as Recipient

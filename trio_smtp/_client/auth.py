@@ -1,0 +1,109 @@
+# Logging in: which mechanism, the exchange, and tokens that are asked for again when the server refuses them.
+from __future__ import annotations
+
+import inspect
+
+import trio
+
+from .._protocol.client_commands import auth as auth_command
+from .._protocol.client_commands import auth_response
+from .._protocol.errors import AuthenticationError, ConnectError, Stage
+from .._protocol.replies import Reply
+from .._protocol.sasl import (
+    MAX_ROUNDS,
+    Auth,
+    ClientMechanism,
+    DeriveKey,
+    OAuth,
+    XOAuth,
+    choose_mechanism,
+    client_mechanism,
+    decode_challenge,
+    encode_challenge,
+)
+from .connection import Connection
+
+
+class Login:
+    """Credentials, and the token they currently stand for; shared by all connections of a pool.
+
+    A provider is asked once, however many connections wait for the answer, and once more by whoever finds the
+    token refused first.
+    """
+
+    __slots__ = ("_asking", "_token", "auth")
+
+    def __init__(self, auth: Auth) -> None:
+        self.auth = auth
+        self._token: str | None = None
+        self._asking = trio.Lock()
+
+    @property
+    def is_renewable(self) -> bool:
+        """There is a provider to ask."""
+        return isinstance(self.auth, OAuth | XOAuth) and not isinstance(self.auth.token, str)
+
+    async def token(self, *, but_not: str | None = None) -> str | None:
+        """The token, from the provider if need be; ``None`` where the credentials hold all that is needed.
+
+        Args:
+            but_not: a token that the server refused.
+        """
+        auth = self.auth
+        if not isinstance(auth, OAuth | XOAuth) or isinstance(auth.token, str):
+            return None
+        async with self._asking:
+            if self._token is None or self._token == but_not:
+                self._token = None
+                answer = auth.token()
+                if not inspect.isawaitable(answer):
+                    raise TypeError("the token provider must be async")
+                self._token = await answer
+            return self._token
+
+
+async def log_in(
+    connection: Connection, login: Login, *, secure: bool, allow_insecure: bool, host: str, port: int | None
+) -> None:
+    """Authenticate. Afterwards the connection is reusable; after an error close it.
+
+    Raises:
+        UnsupportedAuthError: no mechanism in common, or none allowed in clear.
+        AuthenticationError: refused, or the server does not keep to the mechanism.
+        ConnectError: the server closed the session with a 421.
+    """
+    name = choose_mechanism(login.auth, connection.extensions.auth, secure=secure, allow_insecure=allow_insecure)
+    token = await login.token()
+    reply, mechanism = await _converse(
+        connection, client_mechanism(name, login.auth, token=token, host=host, port=port)
+    )
+    if reply.code == 535 and token is not None:
+        token = await login.token(but_not=token)  # asked again once: the next refusal is final
+        reply, mechanism = await _converse(
+            connection, client_mechanism(name, login.auth, token=token, host=host, port=port)
+        )
+    if reply.code == 421:
+        raise ConnectError(f"the server closed the session: {reply}", reply=reply, stage=Stage.AUTH)
+    if not reply.is_success:
+        raise mechanism.refused(reply)
+    mechanism.finish()
+
+
+async def _converse(connection: Connection, mechanism: ClientMechanism) -> tuple[Reply, ClientMechanism]:
+    """One AUTH command and what belongs to it; the last reply."""
+    timeout = connection.config.command_timeout
+    reply = await connection.exchange(auth_command(mechanism.command()), timeout)
+    rounds = 0
+    while reply.code // 100 == 3:
+        rounds += 1
+        try:
+            if rounds > MAX_ROUNDS:
+                raise AuthenticationError("the server asks on and on", reply=reply, stage=Stage.AUTH)
+            step = mechanism.respond(decode_challenge(reply))
+            while isinstance(step, DeriveKey):
+                step = mechanism.derived(await trio.to_thread.run_sync(step, abandon_on_cancel=True))
+        except AuthenticationError:
+            await connection.exchange(auth_response(b"*"), timeout)  # RFC 4954 §4: 501 comes back
+            raise
+        reply = await connection.exchange(auth_response(encode_challenge(step)), timeout)
+    return reply, mechanism

@@ -1,0 +1,126 @@
+# The text of a message on its way into DATA or BDAT, in blocks, whatever the pieces it comes in.
+#
+# Small pieces are collected, large ones are cut, neither is copied without need. The last block is kept back until
+# finish(): the octets that end a message leave in one send with it, and from that send on its fate is unknown until the
+# server answers (DESIGN section 4). With BDAT the server answers each block; a few may be in flight.
+from __future__ import annotations
+
+from typing import Final
+
+from .._protocol.client import State
+from .._protocol.client_commands import bdat, end
+from .._protocol.errors import ConnectionLostError, SMTPError, SMTPTimeoutError
+from .._protocol.newlines import NewlineEncoder
+from .._protocol.transaction import Transaction
+from .connection import Connection
+
+BLOCK: Final = 1 << 18  # octets in one send, and so in what data_timeout bounds
+_WINDOW: Final = 8  # BDAT chunks in flight; their replies fit into any socket's buffer
+_LAST_WORDS: Final = 1.0  # seconds to look for a reply when a send has failed
+
+
+class BodyWriter:
+    """Write one message's text.
+
+    Args:
+        connection: after 354, or after RCPT with BDAT.
+        transaction: the message.
+        encoder: makes pieces fit for the wire; ``None``: they are already.
+        chunked: with BDAT.
+    """
+
+    __slots__ = ("_chunked", "_connection", "_encoder", "_pending", "_size", "_transaction")
+
+    def __init__(
+        self, connection: Connection, transaction: Transaction, encoder: NewlineEncoder | None, *, chunked: bool
+    ) -> None:
+        self._connection = connection
+        self._transaction = transaction
+        self._encoder = encoder
+        self._chunked = chunked
+        self._pending: list[bytes | memoryview] = []
+        self._size = 0
+
+    async def write(self, piece: bytes | bytearray) -> bool:
+        """Take the next piece; whether the server wants more (it may have refused a block of BDAT).
+
+        Raises:
+            TypeError: the piece is no bytes.
+            LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
+            ConnectionLostError, SMTPTimeoutError: the connection is broken.
+        """
+        if not isinstance(piece, bytes | bytearray):
+            raise TypeError(f"message text comes as bytes, not {type(piece).__name__}")
+        data = self._encoder.encode(piece) if self._encoder is not None else bytes(piece)
+        return await self.write_encoded(data)
+
+    async def write_encoded(self, data: bytes) -> bool:
+        """:meth:`write` for octets that are fit for the wire."""
+        if self._size + len(data) > BLOCK:
+            view = memoryview(data)
+            while self._size + len(view) > BLOCK:
+                room = BLOCK - self._size
+                self._pending.append(view[:room])
+                view = view[room:]
+                if not await self._flush():
+                    return False
+            self._pending.append(view)
+            self._size = len(view)
+        elif data:
+            self._pending.append(data)
+            self._size += len(data)
+        return True
+
+    async def finish(self, tail: bytes | None = None) -> None:
+        """Write the last block and the end of the message; the reply is for the caller to wait for.
+
+        Args:
+            tail: what ends the text, where there is no encoder to say it.
+        """
+        if tail is None:
+            tail = self._encoder.finish() if self._encoder is not None else b""
+        protocol, transaction = self._connection.protocol, self._transaction
+        if self._chunked:
+            head = self._connection.encode((bdat(transaction, self._size + len(tail), last=True),))
+            await self._send([head, *self._pending, tail])
+        else:
+            wire = protocol.send(end(transaction, tail))
+            await self._send([*self._pending, wire])
+        self._pending = []
+
+    async def _flush(self) -> bool:
+        connection = self._connection
+        pieces = self._pending
+        if self._chunked:
+            pieces = [connection.encode((bdat(self._transaction, BLOCK),)), *pieces]
+        self._pending, self._size = [], 0
+        await self._send(pieces)
+        if self._chunked:
+            protocol = connection.protocol
+            if not protocol.pipelining or len(protocol.outstanding) >= _WINDOW:
+                await connection.drain(connection.config.command_timeout)
+            return self._transaction.reply is None and protocol.state is not State.CLOSED
+        return True
+
+    async def _send(self, pieces: list[bytes | memoryview]) -> None:
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        await write_text(self._connection, self._transaction, data)
+
+
+async def write_text(connection: Connection, transaction: Transaction, data: bytes | memoryview) -> None:
+    """Hand over a block of a message. Returns normally if it could not be, but the server's refusal could be read.
+
+    Raises:
+        ConnectionLostError, SMTPTimeoutError: the connection is broken.
+    """
+    try:
+        await connection.write(data, connection.config.data_timeout)
+    except (ConnectionLostError, SMTPTimeoutError):
+        # A server that gives up in mid-message says why and closes; then the send fails first.
+        try:
+            while transaction.reply is None:
+                await connection.next_event(_LAST_WORDS)
+        except SMTPError:
+            pass
+        if transaction.reply is None:
+            raise

@@ -1,0 +1,369 @@
+# The public client: one connection, used by one task at a time.
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from email.message import Message
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from .._protocol.client_commands import NOOP, RSET, other
+from .._protocol.errors import (
+    ConnectionLostError,
+    Delivery,
+    LocalProtocolError,
+    SMTPError,
+)
+from .._protocol.extensions import Extensions
+from .._protocol.replies import Reply
+from .._protocol.sasl import Auth
+from .._protocol.transaction import Transaction
+from .._stream import TLSInfo
+from .body import BodyWriter
+from .config import ClientConfig
+from .connection import Connection
+from .content import ContentLike, Source
+from .opening import Opening, TLSMode, open_connection
+from .outgoing import Outgoing, Params, SendResult, refusal
+from .sending import (
+    await_end,
+    deliver,
+    envelope,
+    give_up,
+    next_batch,
+    open_writer,
+    say_envelope,
+    uses_chunking,
+)
+from .serialize import envelope_of
+
+
+@asynccontextmanager
+async def open_client(
+    host: str,
+    port: int | None = None,
+    *,
+    tls: TLSMode = "auto",
+    ssl_context: ssl.SSLContext | None = None,
+    auth: Auth | tuple[str, str] | None = None,
+    local_hostname: str | None = None,
+    allow_insecure_auth: bool = False,
+    lmtp: bool = False,
+    config: ClientConfig | None = None,
+    stream: trio.abc.Stream | None = None,
+) -> AsyncIterator[Client]:
+    """Connect to a server, say hello, start TLS and log in; say QUIT at the end of the block.
+
+    Args:
+        host: a name or an address; with TLS, the name that the certificate must have.
+        port: 465 with ``tls="implicit"``, else 25, if not given. Submission is on 587 or 465.
+        tls: ``"auto"``: from the start on port 465, elsewhere by STARTTLS if it is offered; certificates are verified
+            and a failure is an error; where it is not offered mail goes in clear, credentials never.
+            ``"implicit"``: from the start. ``"starttls"``: by STARTTLS or not at all. ``"opportunistic"``: by
+            STARTTLS if that works, whatever the certificate, else in clear. ``"none"``: never.
+        ssl_context: for the handshake; by default ``ssl.create_default_context()``.
+        auth: ``(username, password)``, :class:`Password`, :class:`OAuth`, :class:`XOAuth` or :class:`External`.
+        local_hostname: what to call ourselves; by default the host's full name, or else its address.
+        allow_insecure_auth: send credentials in clear, or under TLS with a certificate that nobody has verified.
+        lmtp: speak LMTP (RFC 2033): results are per recipient.
+        config: time limits and the like.
+        stream: a connected stream to use instead of connecting; owned from now on.
+
+    Raises:
+        ConnectError: not reached, or not greeted with 220.
+        TLSError: STARTTLS is refused or missing although it is required, or the handshake failed.
+        AuthenticationError: the credentials were refused, or (UnsupportedAuthError) cannot be used.
+        ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: on the way. ``stage`` says how far it got, and
+            ``delivery`` is ``"not_sent"``.
+
+    Cancellation closes the connection, from the block's end on after a QUIT bounded by ``config.quit_timeout``.
+    """
+    opening = Opening(
+        tls=tls,
+        ssl_context=ssl_context,
+        auth=auth,
+        local_hostname=local_hostname,
+        allow_insecure_auth=allow_insecure_auth,
+        lmtp=lmtp,
+        config=ClientConfig() if config is None else config,
+    )
+    connection = await open_connection(opening, host, port, stream=stream)
+    try:
+        yield Client(connection)
+    finally:
+        await connection.aclose()
+
+
+class Client:
+    """A connection to a server, made by :func:`open_client`.
+
+    One task at a time may use it; a second one gets ``trio.BusyResourceError``. After ``ConnectionLostError``,
+    ``SMTPTimeoutError`` or ``RemoteProtocolError`` it is of no further use; after a refusal it is.
+    """
+
+    __slots__ = ("_busy", "_connection")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._busy = False
+
+    def __repr__(self) -> str:
+        return f"<trio_smtp.Client {self._connection!r}>"
+
+    @property
+    def extensions(self) -> Extensions:
+        """What the server offers: keyword to text, and ``.size``, ``.auth``, ``.limits``."""
+        return self._connection.extensions
+
+    @property
+    def greeting(self) -> Reply:
+        """The server's 220."""
+        greeting = self._connection.greeting
+        assert greeting is not None
+        return greeting
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What TLS says of the connection; ``None`` in clear."""
+        return self._connection.transport.tls
+
+    # -- messages
+
+    async def send(
+        self,
+        sender: str,
+        recipients: Iterable[str],
+        content: ContentLike,
+        *,
+        mail_params: Params | None = None,
+        rcpt_params: Mapping[str, Params] | None = None,
+    ) -> SendResult:
+        """Send one message.
+
+        Args:
+            sender: the reverse path; ``""`` for the null sender of bounces.
+            recipients: addresses; the same one twice is sent once.
+            content: bytes, a str (sent as UTF-8), an ``EmailMessage``, a path, or an async iterable of bytes, which is
+                streamed and never held whole. Line ends become CR LF, and a missing last one is added.
+            mail_params: further parameters of MAIL, keyword to value or ``None``. SIZE, BODY and SMTPUTF8 are
+                found out; values of your own replace them.
+            rcpt_params: further parameters of RCPT by recipient.
+
+        Returns:
+            Who was accepted and who was not, if anybody was.
+
+        Raises:
+            TypeError: `recipients` is a str, or `content` nothing that can be sent.
+            LocalProtocolError: an address that is none, or no recipient; nothing was sent.
+            ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
+            MessageTooLargeError: larger than the server's SIZE; nothing was sent.
+            SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for everybody.
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: ``delivery`` says whether the server may
+                have the message.
+            OSError: the content file could not be read.
+            trio.BusyResourceError: another task is using this client.
+
+        Cancellation before the end of the message: nothing is delivered, and the connection is closed. After it: waits
+        for the reply for at most ``config.end_grace`` seconds and returns the result if it comes, else raises
+        ``trio.Cancelled`` with the fate of the message unknown.
+        """
+        with self._use():
+            message = Outgoing(sender, recipients, content, mail_params, rcpt_params)
+            message.attempts = 1
+            await deliver(self._connection, message)
+            return message.result()
+
+    async def send_message(
+        self,
+        message: Message[Any, Any],
+        *,
+        sender: str | None = None,
+        recipients: Iterable[str] | None = None,
+        mail_params: Params | None = None,
+        rcpt_params: Mapping[str, Params] | None = None,
+    ) -> SendResult:
+        """Send an ``EmailMessage`` to whom its header says: To, Cc and Bcc; what is sent has no Bcc.
+
+        Args:
+            message: re-encoded where the server does not offer 8BITMIME.
+            sender: instead of the header's Sender or From.
+            recipients: instead of the header's.
+            mail_params: as in :meth:`send`.
+            rcpt_params: as in :meth:`send`.
+
+        Returns, raises and cancellation: as :meth:`send`.
+        """
+        sender, recipients = message_envelope(message, sender, recipients)
+        return await self.send(sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params)
+
+    @asynccontextmanager
+    async def transaction(
+        self,
+        sender: str,
+        recipients: Iterable[str],
+        *,
+        mail_params: Params | None = None,
+        rcpt_params: Mapping[str, Params] | None = None,
+    ) -> AsyncIterator[OutgoingMessage]:
+        """Send one message piece by piece: the envelope at the beginning of the block, the end at its end.
+
+        Leaving the block by an exception never delivers a truncated message: the message is given up, with BDAT by
+        RSET, with DATA by closing the connection.
+
+        Args: as those of :meth:`send`. 8-bit text needs ``mail_params={"BODY": "8BITMIME"}``.
+
+        Raises: as :meth:`send`; on entering if nobody is accepted, on leaving if the message is refused.
+        """
+        connection = self._connection
+        with self._use():
+            outgoing = Outgoing(sender, recipients, b"", mail_params, rcpt_params)
+            outgoing.attempts = 1
+            transaction = Transaction(next_batch(connection, outgoing), lmtp=connection.lmtp)
+            if len(transaction.recipients) < len(outgoing.remaining):
+                raise LocalProtocolError(f"the server takes {len(transaction.recipients)} recipients at a time")
+            try:
+                chunked = uses_chunking(connection)
+                commands = envelope(connection, outgoing, transaction, Source(None, eight_bit=None), None)
+                if not await say_envelope(connection, transaction, commands, chunked=chunked):
+                    await await_end(connection, transaction)
+                    raise refusal(transaction)
+                writer = open_writer(connection, outgoing, transaction, chunked=chunked)
+                message = OutgoingMessage(transaction, writer)
+                try:
+                    yield message
+                    await writer.finish()
+                except Exception:
+                    await give_up(connection, transaction)
+                    raise
+                await await_end(connection, transaction)
+            except SMTPError as exc:
+                if transaction.reply is None:
+                    exc.stage = exc.stage or connection.stage
+                    outgoing.explain(exc, transaction)
+                    raise
+                if not transaction.ended:
+                    raise
+            finally:
+                connection.check()
+            outgoing.settle(transaction)
+            message.result = outgoing.result()
+
+    # -- other commands
+
+    async def noop(self) -> Reply:
+        """Say NOOP; the reply, whatever it is. Cancellation closes the connection."""
+        with self._use():
+            return await self._connection.exchange(NOOP, self._connection.config.command_timeout)
+
+    async def reset(self) -> Reply:
+        """Say RSET; the reply. Never needed between messages. Cancellation closes the connection."""
+        with self._use():
+            return await self._connection.exchange(RSET, self._connection.config.command_timeout)
+
+    async def verify(self, address: str) -> Reply:
+        """Ask the server by VRFY whether an address exists; most answer 252, which says nothing.
+
+        Raises:
+            LocalProtocolError: the text cannot be sent.
+
+        Cancellation closes the connection.
+        """
+        return await self._command(f"VRFY {address}", utf8=not address.isascii())
+
+    async def command(self, line: str) -> Reply:
+        """Send a line of your own, NOOP, HELP, EXPN or an extension's, and return the one reply to it.
+
+        Args:
+            line: without CRLF. Commands that change what this client must know (MAIL, RCPT, DATA, STARTTLS…) are
+                refused.
+
+        Raises:
+            LocalProtocolError: control characters in it, or a command that is refused.
+
+        Cancellation closes the connection.
+        """
+        return await self._command(line)
+
+    async def _command(self, line: str, *, utf8: bool = False) -> Reply:
+        with self._use():
+            if utf8 and "SMTPUTF8" in self.extensions:
+                line += " SMTPUTF8"  # RFC 6531 §3.7.4.2
+            else:
+                utf8 = False
+            return await self._connection.exchange(other(line, utf8=utf8), self._connection.config.command_timeout)
+
+    async def quit(self) -> None:
+        """Say QUIT and close the connection, in ``config.quit_timeout`` seconds at most, as leaving the block does."""
+        with self._use(even_if_broken=True):
+            await self._connection.aclose()
+
+    def _use(self, *, even_if_broken: bool = False) -> _Use:
+        return _Use(self, even_if_broken)
+
+
+class _Use:
+    """Keeps a second task out, and a closed connection from being used: 0.3 µs where a lock takes 5."""
+
+    __slots__ = ("_client", "_even_if_broken")
+
+    def __init__(self, client: Client, even_if_broken: bool) -> None:
+        self._client = client
+        self._even_if_broken = even_if_broken
+
+    def __enter__(self) -> None:
+        client = self._client
+        if client._busy:
+            raise trio.BusyResourceError("another task is using this client")
+        if client._connection.is_broken and not self._even_if_broken:
+            raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
+        client._busy = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client._busy = False
+
+
+class OutgoingMessage:
+    """A message that is being sent piece by piece; see :meth:`Client.transaction`.
+
+    Attributes:
+        refused: recipients the server has refused, with the replies.
+        accepted: recipients it has accepted so far.
+        result: the :class:`SendResult`, once the block was left.
+    """
+
+    __slots__ = ("_transaction", "_writer", "accepted", "refused", "result")
+
+    def __init__(self, transaction: Transaction, writer: BodyWriter) -> None:
+        self._transaction = transaction
+        self._writer = writer
+        self.accepted = list(transaction.accepted)
+        self.refused = dict(transaction.refused)
+        self.result: SendResult | None = None
+
+    async def send_all(self, chunk: bytes | bytearray) -> None:
+        """Send the next piece of the message's text; waits while the server cannot take more.
+
+        Raises:
+            MessageRefusedError: the server has refused it already.
+            ConnectionLostError, SMTPTimeoutError: the connection is broken; nothing was delivered.
+
+        Cancellation in the middle of a piece closes the connection; nothing is delivered.
+        """
+        if not await self._writer.write(chunk) or self._transaction.reply is not None:
+            raise refusal(self._transaction)
+
+
+def message_envelope(
+    message: Message[Any, Any], sender: str | None, recipients: Iterable[str] | None
+) -> tuple[str, Iterable[str]]:
+    """Sender and recipients: those given, and the header's for the rest."""
+    if sender is None or recipients is None:
+        own_sender, own_recipients = envelope_of(message, need_sender=sender is None)
+        sender = own_sender if sender is None else sender
+        recipients = own_recipients if recipients is None else recipients
+    return sender, recipients

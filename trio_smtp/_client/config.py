@@ -1,0 +1,70 @@
+# Everything about a client that is a number, a word or a switch. Pure data, checked when made.
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .._protocol.checks import check_choice, check_count, check_flag, check_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConfig:
+    """How a client and a pool's connections behave. Every field is checked when the object is made.
+
+    Times are in seconds, and ``None`` lifts a limit. The defaults are those of RFC 5321 section 4.5.3.2.
+
+    Attributes:
+        connect_timeout: for looking up the host's name and connecting to it.
+        greeting_timeout: for the server's 220.
+        tls_handshake_timeout: for a TLS handshake, of either kind.
+        command_timeout: for the reply to each command.
+        data_timeout: for handing over each block of a message.
+        end_timeout: for the reply to the end of a message. Waiting less than ten minutes makes duplicates.
+        end_grace: how long a cancelled caller still waits for that reply, shielded.
+        quit_timeout: for the reply to QUIT.
+        newlines: bare CR and LF in a message are made CR LF (``"normalize"``), or the message is not sent
+            (``"reject"``).
+        max_reply_size: octets one reply may have.
+        local_address: the address to connect from (``None``: the system's choice).
+        chunking: use BDAT where the server offers CHUNKING (RFC 3030).
+        pipelining: send commands in groups where the server offers PIPELINING (RFC 2920).
+
+    Raises:
+        ValueError, TypeError: naming the field.
+    """
+
+    connect_timeout: float | None = 60
+    greeting_timeout: float | None = 300
+    tls_handshake_timeout: float | None = 60
+    command_timeout: float | None = 300
+    data_timeout: float | None = 180
+    end_timeout: float | None = 600
+    end_grace: float = 10
+    quit_timeout: float = 5
+    newlines: Literal["normalize", "reject"] = "normalize"
+    max_reply_size: int = 65536
+    local_address: str | None = None
+    chunking: bool = True
+    pipelining: bool = True
+
+    def __post_init__(self) -> None:
+        for name in (
+            "connect_timeout",
+            "greeting_timeout",
+            "tls_handshake_timeout",
+            "command_timeout",
+            "data_timeout",
+            "end_timeout",
+        ):
+            check_seconds(name, getattr(self, name))
+        for name in ("end_grace", "quit_timeout"):
+            value = getattr(self, name)
+            if value is None:
+                raise TypeError(f"{name} cannot be None: it bounds what happens under cancellation")
+            check_seconds(name, value, zero=True)
+        check_choice("newlines", self.newlines, ("normalize", "reject"))
+        check_count("max_reply_size", self.max_reply_size, least=512, optional=False)
+        check_flag("chunking", self.chunking)
+        check_flag("pipelining", self.pipelining)
+        if self.local_address is not None and not isinstance(self.local_address, str):
+            raise TypeError(f"local_address is a str or None, not {self.local_address!r}")

@@ -1,0 +1,211 @@
+# One connection to a server, from the greeting on: commands and replies, with time limits and the truth about failures.
+#
+# Theory of operation. The machine in _protocol.client says what may be sent and what a reply means; Transport moves the
+# octets; this file lets the two meet, and knows the time. What is built on it (opening, sending, the pool) uses
+# exchange(), write() and drain(). After any operation the connection is either reusable or broken, and says so:
+# whoever fails in mid-dialogue calls check(), which breaks a connection that has a command unanswered.
+# This file does not know what a message is (sending.py does).
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from .._protocol.client import ClientProtocol, Event, State
+from .._protocol.client_commands import QUIT, STAGES, Command
+from .._protocol.errors import ConnectionLostError, SMTPError, SMTPTimeoutError, Stage
+from .._protocol.extensions import Extensions
+from .._protocol.replies import Reply
+from .._stream import Interrupted, Transport
+from .config import ClientConfig
+from .log import is_on, logger
+
+RECENT: Final = 1.0  # seconds: a server that answered so lately is taken to be there still
+
+
+def deadline_after(timeout: float | None) -> float:
+    """The moment `timeout` seconds from now, in Trio's clock."""
+    return math.inf if timeout is None else trio.current_time() + timeout
+
+
+class Connection:
+    """A dialogue with one server.
+
+    Args:
+        transport: the stream; owned from now on.
+        config: time limits.
+        lmtp: speak LMTP.
+        name: what log records call it.
+
+    Attributes:
+        greeting: the server's 220.
+        extensions: what its latest answer to EHLO or LHLO offered.
+        esmtp: it understood EHLO.
+        transactions: MAIL commands sent.
+    """
+
+    __slots__ = (
+        "_answered_at",
+        "config",
+        "esmtp",
+        "extensions",
+        "greeting",
+        "lmtp",
+        "name",
+        "protocol",
+        "transactions",
+        "transport",
+    )
+
+    def __init__(self, transport: Transport, config: ClientConfig, *, lmtp: bool = False, name: str = "") -> None:
+        self.transport = transport
+        self.config = config
+        self.lmtp = lmtp
+        self.name = name
+        self.protocol = ClientProtocol(lmtp=lmtp, max_reply_size=config.max_reply_size)
+        self.greeting: Reply | None = None
+        self.extensions = Extensions()
+        self.esmtp = False
+        self.transactions = 0
+        self._answered_at = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.name}: {'broken' if self.is_broken else self.protocol.state.value}>"
+
+    # -- state
+
+    @property
+    def is_broken(self) -> bool:
+        """Nothing more can be sent."""
+        return self.transport.broken or self.protocol.state is State.CLOSED
+
+    @property
+    def has_just_answered(self) -> bool:
+        """The server was alive a moment ago."""
+        return trio.current_time() - self._answered_at < RECENT
+
+    @property
+    def is_exhausted(self) -> bool:
+        """The server takes no further MAIL on this connection (RFC 9422 section 4.1)."""
+        limit = self.extensions.limits.mailmax
+        return limit is not None and self.transactions >= limit
+
+    def learn(self, extensions: Extensions) -> None:
+        """Go by what the server offers from now on."""
+        self.extensions = extensions
+        self.protocol.pipelining = self.config.pipelining and "PIPELINING" in extensions
+
+    def check(self) -> None:
+        """Break the connection if it is in the middle of something that nobody will finish."""
+        if not self.protocol.is_reusable:
+            self.transport.broken = True
+
+    # -- dialogue
+
+    def encode(self, commands: Iterable[Command]) -> bytes:
+        """The octets of commands, which from now on count as sent."""
+        if is_on():
+            commands = list(commands)
+            for command in commands:
+                logger.debug("%s C: %s", self.name, command)
+        return b"".join(map(self.protocol.send, commands))
+
+    async def write(self, data: bytes | memoryview, timeout: float | None) -> None:
+        """Hand octets over.
+
+        Raises:
+            ConnectionLostError, SMTPTimeoutError: the connection is broken.
+        """
+        await self.transport.send(data, math.inf if timeout is None else trio.current_time() + timeout)
+
+    async def exchange(self, command: Command, timeout: float | None) -> Reply:
+        """Send one command and wait for its reply, whatever it says.
+
+        Raises:
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken.
+        """
+        try:
+            await self.write(self.encode((command,)), timeout)
+            return (await self.next_event(timeout))[1]
+        except SMTPError as exc:
+            if exc.stage is None:
+                exc.stage = STAGES.get(command.verb)
+            raise
+        finally:
+            if self.protocol.outstanding or self.protocol.state is State.CLOSED:
+                self.transport.broken = True
+
+    async def next_event(self, timeout: float | None) -> Event:
+        """Wait for the next reply, with the command it answers.
+
+        Raises:
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken.
+            Interrupted: the transport was.
+        """
+        protocol = self.protocol
+        event = protocol.next_event()
+        if event is None:
+            # One deadline for the whole reply: a server that drips octets does not move it.
+            deadline = math.inf if timeout is None else trio.current_time() + timeout
+            while event is None:
+                if protocol.state is State.CLOSED:
+                    raise self.farewell_error()
+                try:
+                    data = await self.transport.receive(deadline)
+                except SMTPTimeoutError:
+                    self.transport.broken = True
+                    raise self._too_late(timeout) from None
+                if not data:
+                    self.transport.broken = True
+                    raise ConnectionLostError("the server closed the connection")
+                protocol.receive_data(data)
+                event = protocol.next_event()
+            self._answered_at = trio.current_time()
+        if is_on():
+            logger.debug("%s S: %s", self.name, event[1])
+        return event
+
+    async def drain(self, timeout: float | None) -> None:
+        """Read replies until every command has its own, or the server has said 421."""
+        protocol = self.protocol
+        while protocol.outstanding and protocol.state is not State.CLOSED:
+            await self.next_event(timeout)
+
+    def farewell_error(self) -> ConnectionLostError:
+        """The error for a command that the server's 421 left unanswered."""
+        reply = self.protocol.farewell
+        return ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=self.stage)
+
+    @property
+    def stage(self) -> Stage | None:
+        """Where the session is: the stage of the oldest command that has no reply, or of the message's text."""
+        protocol = self.protocol
+        if protocol.outstanding:
+            return STAGES.get(protocol.outstanding[0].verb)
+        return Stage.BODY if protocol.state in (State.BODY, State.CHUNKS) else None
+
+    def _too_late(self, timeout: float | None) -> SMTPTimeoutError:
+        waiting = self.protocol.outstanding
+        what = waiting[0].verb.value if waiting else "the message"
+        stage = STAGES.get(waiting[0].verb) if waiting else None
+        return SMTPTimeoutError(f"no reply to {what} within {timeout:g} seconds", stage=stage)
+
+    # -- the end
+
+    async def aclose(self) -> None:
+        """Say QUIT if the server will listen, and close. Bounded by ``quit_timeout``, shielded; never raises."""
+        with trio.move_on_after(self.config.quit_timeout, shield=True):
+            await self.quit()
+        await self.transport.aclose()
+
+    async def quit(self) -> None:
+        """Say QUIT and wait for the answer, if the server will listen. Never raises an :class:`SMTPError`."""
+        if self.is_broken or not self.protocol.is_reusable:
+            self.transport.broken = True
+            return
+        try:
+            await self.exchange(QUIT, self.config.quit_timeout)
+        except (SMTPError, Interrupted):
+            pass  # RFC 5321 §4.1.1.10 wants us to wait for the 221; nothing depends on it

@@ -1,0 +1,178 @@
+# What a caller may send: bytes, str, an EmailMessage, a file's path, or an async iterable, all in one shape.
+#
+# Content says what it is before MAIL (octets at hand or a stream, its size, whether it has 8-bit octets), since the
+# parameters of MAIL and whether the message may be sent at all depend on that. A stream is never held whole; content
+# that can be produced again is `replayable`, and only such content is ever sent twice.
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator
+from email.message import Message
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from .._protocol.newlines import NewlineNormalizer
+from .serialize import has_utf8_header, header_needs_utf8, serialize
+
+ContentLike: TypeAlias = (
+    "bytes | bytearray | memoryview | str | Message[Any, Any] | os.PathLike[str] | AsyncIterable[bytes]"
+)
+
+SMALL_FILE: Final = 1 << 20  # octets: a file up to this size is read in one go, a larger one in blocks of this size
+
+
+class Source:
+    """Content made ready for one server.
+
+    Attributes:
+        whole: the octets, where they are at hand; else `chunks` streams them.
+        size: octets with CR LF line ends (RFC 1870), ``None`` if unknown or if `whole` says it.
+        eight_bit: there are octets above 127; ``None`` if nobody knows.
+        utf8: the header has non-ASCII characters as UTF-8, which is what SMTPUTF8 is for (RFC 6531 section 3.4).
+        chunks: what to stream, where `whole` is ``None``.
+    """
+
+    __slots__ = ("chunks", "eight_bit", "size", "utf8", "whole")
+
+    def __init__(
+        self,
+        whole: bytes | None,
+        *,
+        size: int | None = None,
+        eight_bit: bool | None,
+        utf8: bool = False,
+        chunks: AsyncIterable[bytes] | None = None,
+    ) -> None:
+        self.whole = whole
+        self.size = size
+        self.eight_bit = eight_bit
+        self.utf8 = utf8
+        self.chunks = chunks
+
+
+class Content(ABC):
+    """One kind of content."""
+
+    __slots__ = ()
+    replayable = True
+    needs_utf8 = False  # the server must offer SMTPUTF8, whatever the envelope
+
+    @abstractmethod
+    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+        """Make it ready for a server that takes 8-bit octets or not, in a transaction with SMTPUTF8 or without."""
+
+
+class Octets(Content):
+    """Bytes, sent as they are."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, octets: bytes) -> None:
+        if octets.isascii():
+            self._source = Source(octets, eight_bit=False)
+        else:
+            self._source = Source(octets, eight_bit=True, utf8=has_utf8_header(octets))
+
+    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+        return self._source
+
+
+class MessageObject(Content):
+    """An ``EmailMessage`` (or an older ``Message``), written out for what the server can take."""
+
+    __slots__ = ("_done", "_message", "needs_utf8")
+
+    def __init__(self, message: Message[Any, Any]) -> None:
+        self._message = message
+        self._done: dict[tuple[bool, bool], Source] = {}
+        self.needs_utf8 = header_needs_utf8(message)
+
+    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+        source = self._done.get((eight_bit, utf8))
+        if source is None:
+            octets = serialize(self._message, eight_bit=eight_bit, utf8=utf8)
+            source = self._done[eight_bit, utf8] = Source(octets, eight_bit=not octets.isascii())
+        return source
+
+
+class File(Content):
+    """A file; read in a thread, and looked through first, so that a server hears nothing of an unreadable one."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: os.PathLike[str]) -> None:
+        self._path = Path(os.fspath(path))
+
+    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+        found = await trio.to_thread.run_sync(_look_through, self._path, abandon_on_cancel=True)
+        if isinstance(found, bytes):
+            return await Octets(found).open(eight_bit=eight_bit, utf8=utf8)
+        size, has_eight_bit = found
+        return Source(None, size=size, eight_bit=has_eight_bit, chunks=_Blocks(self._path))
+
+
+class _Blocks:
+    """The blocks of a large file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async with await trio.open_file(self._path, "rb") as file:
+            while block := await file.read(SMALL_FILE):
+                yield block
+
+
+class Stream(Content):
+    """An async iterable of bytes."""
+
+    __slots__ = ("_source", "replayable")
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._source = Source(None, eight_bit=None, chunks=chunks)
+        self.replayable = getattr(chunks, "replayable", False) is True
+
+    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+        return self._source
+
+
+def as_content(content: ContentLike) -> Content:
+    """The content of a message, in its shape.
+
+    Raises:
+        TypeError: it is nothing that can be sent.
+    """
+    if isinstance(content, bytes):
+        return Octets(content)
+    if isinstance(content, str):
+        return Octets(content.encode())
+    if isinstance(content, Message):
+        return MessageObject(content)
+    if isinstance(content, bytearray | memoryview):
+        return Octets(bytes(content))
+    if isinstance(content, os.PathLike):
+        return File(content)
+    if isinstance(content, AsyncIterable):
+        return Stream(content)
+    raise TypeError(
+        f"content is bytes, str, an EmailMessage, a path or an async iterable of bytes, not {type(content).__name__}"
+    )
+
+
+def _look_through(path: Path) -> bytes | tuple[int, bool]:
+    """A small file's octets; a large one's size with CR LF line ends, and whether it has 8-bit octets."""
+    with path.open("rb") as file:
+        block = file.read(SMALL_FILE + 1)
+        if len(block) <= SMALL_FILE:
+            return block
+        lines = NewlineNormalizer()
+        size, eight_bit = 0, False
+        while block:
+            size += len(lines.feed(block))
+            eight_bit = eight_bit or not block.isascii()
+            block = file.read(SMALL_FILE)
+        size += len(lines.finish())
+        return (size if lines.line_start else size + 2), eight_bit

@@ -1,0 +1,315 @@
+# From a host's name to a connection that is ready for mail: connect, greeting, EHLO, STARTTLS, EHLO again, AUTH.
+#
+# The five modes of TLS differ in three questions: does TLS start before the greeting, must it start at all, and must
+# the certificate be right. What they never differ in: what was said in clear is forgotten after the handshake, and a
+# server that has spoken on in clear behind its 220 is an attacker's (CVE-2011-0411 and its kin).
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+from .._protocol.checks import check_choice, check_count, check_flag, check_text
+from .._protocol.client_commands import STARTTLS, Verb, hello
+from .._protocol.errors import (
+    ConnectError,
+    ConnectionLostError,
+    Delivery,
+    RemoteProtocolError,
+    SMTPError,
+    SMTPTimeoutError,
+    Stage,
+    TLSError,
+)
+from .._protocol.extensions import Extensions
+from .._protocol.replies import Reply
+from .._protocol.sasl import Auth, as_auth
+from .._stream import Transport
+from .auth import Login, log_in
+from .config import ClientConfig
+from .connection import Connection, deadline_after
+
+TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "none"]
+TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
+IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
+SMTP_PORT: Final = 25
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opening:
+    """How connections are opened: the arguments of ``open_client`` and ``open_pool`` that are not the host's."""
+
+    tls: TLSMode = "auto"
+    ssl_context: ssl.SSLContext | None = None
+    auth: Auth | tuple[str, str] | None = None
+    local_hostname: str | None = None
+    allow_insecure_auth: bool = False
+    lmtp: bool = False
+    config: ClientConfig = field(default_factory=ClientConfig)
+    login: Login | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        check_choice("tls", self.tls, TLS_MODES)
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {self.ssl_context!r}")
+        if self.local_hostname is not None:
+            check_text("local_hostname", self.local_hostname, word=True)
+        check_flag("allow_insecure_auth", self.allow_insecure_auth)
+        check_flag("lmtp", self.lmtp)
+        if not isinstance(self.config, ClientConfig):
+            raise TypeError(f"the client's configuration is a ClientConfig, not {self.config!r}")
+        if self.auth is not None:
+            object.__setattr__(self, "login", Login(as_auth(self.auth)))
+
+    def port(self, port: int | None) -> int:
+        """The port to connect to, if none is named: 465 with implicit TLS, else 25."""
+        if port is None:
+            return IMPLICIT_TLS_PORT if self.tls == "implicit" else SMTP_PORT
+        check_count("port", port, optional=False)
+        if port > 65535:
+            raise ValueError(f"port must be at most 65535, not {port}")
+        return port
+
+    def context(self) -> ssl.SSLContext:
+        """The context for handshakes, made once: it reads the system's certificates, which takes a while."""
+        if self.ssl_context is None:
+            context = ssl.create_default_context()
+            if self.tls == "opportunistic":  # RFC 7435: encryption that may fail is not refused for its certificate
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            object.__setattr__(self, "ssl_context", context)
+        assert self.ssl_context is not None
+        return self.ssl_context
+
+
+Wrap: TypeAlias = Callable[[trio.abc.Stream], Transport]
+
+
+class _HandshakeFailed(Exception):
+    """STARTTLS was accepted and the handshake failed; the error is the cause."""
+
+    def __init__(self, error: TLSError) -> None:
+        self.error = error
+
+
+async def open_connection(
+    opening: Opening,
+    host: str,
+    port: int | None = None,
+    *,
+    stream: trio.abc.Stream | None = None,
+    wrap: Wrap = Transport,
+) -> Connection:
+    """Open a connection that is ready for MAIL.
+
+    Args:
+        opening: how.
+        host: whom to connect to; the name that a certificate must have.
+        port: see :meth:`Opening.port`.
+        stream: a connected stream to use instead; owned from now on.
+        wrap: makes a transport of the stream.
+
+    Raises:
+        ConnectError, ConnectionLostError, SMTPTimeoutError, RemoteProtocolError, TLSError, AuthenticationError:
+            with ``stage`` and ``delivery == "not_sent"``; nothing is left open.
+    """
+    port = opening.port(port)
+    if not isinstance(host, str) or not host:
+        raise TypeError(f"host is a name or an address, not {host!r}")
+    given = stream is not None
+    try:
+        try:
+            return await _open(opening, host, port, stream or await _connect(opening, host, port), wrap)
+        except _HandshakeFailed as exc:
+            if opening.tls != "opportunistic" or given:
+                raise exc.error from exc.error.__cause__
+        clear = await _connect(opening, host, port)
+        return await _open(opening, host, port, clear, wrap, clear=True)
+    except SMTPError as exc:
+        exc.delivery = Delivery.NOT_SENT
+        raise
+
+
+async def _connect(opening: Opening, host: str, port: int) -> trio.abc.Stream:
+    config = opening.config
+    try:
+        with trio.CancelScope(deadline=deadline_after(config.connect_timeout)):
+            return await trio.open_tcp_stream(host, port, local_address=config.local_address)
+    except OSError as exc:
+        raise ConnectError(f"cannot connect to {host}:{port}: {_reason(exc)}", stage=Stage.CONNECT) from exc
+    raise SMTPTimeoutError(
+        f"could not connect to {host}:{port} within {config.connect_timeout:g} seconds", stage=Stage.CONNECT
+    )
+
+
+def _reason(exc: OSError) -> str:
+    """The first useful words: Trio hides the attempts in a group (``__cause__``)."""
+    group = exc.__cause__
+    if isinstance(group, BaseExceptionGroup):
+        inner = group.exceptions[0]
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+    return exc.strerror or str(exc)
+
+
+async def _open(
+    opening: Opening,
+    host: str,
+    port: int,
+    stream: trio.abc.Stream,
+    wrap: Wrap,
+    *,
+    clear: bool = False,
+) -> Connection:
+    transport = wrap(stream)
+    connection = Connection(transport, opening.config, lmtp=opening.lmtp, name=f"{host}:{port}")
+    try:
+        if opening.tls == "implicit" or (opening.tls == "auto" and port == IMPLICIT_TLS_PORT):
+            await _start_implicit_tls(opening, transport, host, port)
+        await _hear_greeting(opening, connection, port)
+        await say_hello(opening, connection)
+        if opening.tls != "none" and not clear and transport.tls is None:
+            await _start_tls(opening, connection, host)
+        if opening.login is not None:
+            tls = transport.tls
+            await log_in(
+                connection,
+                opening.login,
+                # Whoever gives a context that verifies nothing has asked for it; an opportunist has not.
+                secure=tls is not None and (tls.verified or opening.tls != "opportunistic"),
+                allow_insecure=opening.allow_insecure_auth,
+                host=host,
+                port=port,
+            )
+    except (SMTPError, _HandshakeFailed):
+        await connection.aclose()
+        raise
+    except BaseException:
+        transport.broken = True
+        await transport.aclose()
+        raise
+    return connection
+
+
+async def _start_implicit_tls(opening: Opening, transport: Transport, host: str, port: int) -> None:
+    try:
+        await transport.start_tls(
+            opening.context(),
+            server_side=False,
+            server_hostname=host,
+            deadline=deadline_after(opening.config.tls_handshake_timeout),
+        )
+    except TLSError as exc:
+        exc.stage = Stage.CONNECT
+        if "does not speak TLS" in str(exc):
+            raise TLSError(
+                f"{host}:{port} does not speak TLS from the start; it may want tls='starttls'", stage=Stage.CONNECT
+            ) from exc.__cause__
+        raise
+    except (ConnectionLostError, SMTPTimeoutError) as exc:
+        exc.stage = Stage.CONNECT
+        raise
+
+
+async def _hear_greeting(opening: Opening, connection: Connection, port: int) -> None:
+    hint = ""
+    if connection.transport.tls is None:
+        hint = f"; if port {port} speaks TLS from the start, it wants tls='implicit'"
+    try:
+        _, reply = await connection.next_event(opening.config.greeting_timeout)
+    except SMTPTimeoutError as exc:
+        text = f"no greeting from {connection.name} within {opening.config.greeting_timeout:g} seconds{hint}"
+        raise SMTPTimeoutError(text, stage=Stage.GREETING) from exc
+    except RemoteProtocolError as exc:
+        raise RemoteProtocolError(f"{connection.name} does not greet: {exc}{hint}", stage=Stage.GREETING) from exc
+    except ConnectionLostError as exc:
+        exc.stage = Stage.GREETING
+        raise
+    if reply.code != 220:
+        raise ConnectError(f"{connection.name} does not want us: {reply}", reply=reply, stage=Stage.GREETING)
+    connection.greeting = reply
+
+
+async def say_hello(opening: Opening, connection: Connection) -> None:
+    """Say EHLO (LHLO), or HELO to a server that does not know it, and note what is offered.
+
+    Raises:
+        ConnectError: refused.
+    """
+    name = opening.local_hostname or await _own_name(connection.transport)
+    timeout = opening.config.command_timeout
+    connection.esmtp = False
+    connection.learn(Extensions())
+    reply = await connection.exchange(hello(Verb.LHLO if opening.lmtp else Verb.EHLO, name), timeout)
+    if reply.is_success:
+        connection.esmtp = True
+        connection.learn(Extensions.from_lines(reply.lines))
+        return
+    if reply.code != 421 and not opening.lmtp:
+        reply = await connection.exchange(hello(Verb.HELO, name), timeout)  # RFC 5321 §3.2
+    if not reply.is_success:
+        raise ConnectError(f"{connection.name} does not take our hello: {reply}", reply=reply, stage=Stage.HELLO)
+
+
+async def _start_tls(opening: Opening, connection: Connection, host: str) -> None:
+    if "STARTTLS" not in connection.extensions:
+        if opening.tls == "starttls":
+            raise TLSError(f"{connection.name} does not offer STARTTLS", stage=Stage.STARTTLS)
+        return
+    reply = await connection.exchange(STARTTLS, opening.config.command_timeout)
+    if not reply.is_success:
+        if opening.tls != "opportunistic":
+            raise TLSError(f"{connection.name} refuses STARTTLS: {reply}", reply=reply, stage=Stage.STARTTLS)
+        _check_alive(connection, reply)
+        return
+    if not connection.protocol.is_clean:
+        connection.transport.broken = True
+        raise TLSError(f"{connection.name} spoke before the TLS handshake", stage=Stage.STARTTLS)
+    try:
+        await connection.transport.start_tls(
+            opening.context(),
+            server_side=False,
+            server_hostname=host,
+            deadline=deadline_after(opening.config.tls_handshake_timeout),
+        )
+    except TLSError as exc:
+        exc.stage = Stage.STARTTLS
+        raise _HandshakeFailed(exc) from exc
+    except (ConnectionLostError, SMTPTimeoutError) as exc:
+        exc.stage = Stage.STARTTLS
+        raise
+    connection.protocol.tls_started()
+    await say_hello(opening, connection)  # RFC 3207 §4.2
+
+
+def _check_alive(connection: Connection, reply: Reply) -> None:
+    if connection.is_broken:
+        raise ConnectError(f"{connection.name} closed the session: {reply}", reply=reply, stage=Stage.STARTTLS)
+
+
+async def _own_name(transport: Transport) -> str:
+    """Our name for EHLO: the host's full name, else the address literal of this end (RFC 5321 section 4.1.4)."""
+    name = socket.gethostname()
+    local = transport.local
+    if "." not in name and local is not None:
+        # This may ask the DNS, so it happens in a thread; a full name is taken from there once.
+        name = await _full_name()
+    if "." in name and name.isascii() and name.isprintable() and " " not in name:
+        return name
+    address = local[0].partition("%")[0] if local is not None else "127.0.0.1"
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+_full_names: dict[str, str] = {}
+
+
+async def _full_name() -> str:
+    short = socket.gethostname()
+    if short not in _full_names:
+        with trio.move_on_after(5):
+            _full_names[short] = await trio.to_thread.run_sync(socket.getfqdn, abandon_on_cancel=True)
+    return _full_names.get(short, short)

@@ -1,0 +1,202 @@
+# One message on its way: who, to whom, what, and what has become of it so far.
+#
+# An Outgoing outlives connections: a recipient list that a server takes only in parts (LIMITS, RFC 9422), or a message
+# whose connection was lost before anything could have been accepted, goes on with `remaining` on the next transaction
+# or the next connection, and the results of all of them are merged here. It is checked when made, so that a caller's
+# mistake costs no connection and no byte.
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from .._protocol.addresses import check_address, needs_smtputf8
+from .._protocol.errors import (
+    Delivery,
+    LocalProtocolError,
+    MessageRefusedError,
+    RecipientsRefusedError,
+    SenderRefusedError,
+    SMTPError,
+    Stage,
+)
+from .._protocol.parameter_text import format_params
+from .._protocol.replies import Reply
+from .._protocol.transaction import Transaction
+from .content import Content, ContentLike, as_content
+
+Params: TypeAlias = Mapping[str, str | int | None]
+
+
+@dataclass(slots=True)
+class SendResult:
+    """What became of a message that the server took for at least one recipient.
+
+    Attributes:
+        reply: the server's reply to the end of the message (with LMTP, that of the first recipient who got it).
+        accepted: recipients for whom the server took the message, as the caller wrote them.
+        refused: recipients it refused, with the replies.
+        replies: LMTP: each recipient's reply to the end of the message.
+        attempts: how often the message was begun; more than 1 after a retry.
+        maybe_duplicate: an earlier attempt ended in doubt and was repeated because the caller had asked for it
+            (``on_unknown="retry"``): the message may have been delivered twice.
+    """
+
+    reply: Reply
+    accepted: list[str] = field(default_factory=list)
+    refused: dict[str, Reply] = field(default_factory=dict)
+    replies: dict[str, Reply] = field(default_factory=dict)
+    attempts: int = 1
+    maybe_duplicate: bool = False
+
+
+class Outgoing:
+    """A message, its envelope and its fate.
+
+    Raises:
+        TypeError: `recipients` is a str, or something in it is no str; `content` is nothing that can be sent.
+        LocalProtocolError: an address or a parameter that cannot be sent, or no recipient at all.
+    """
+
+    __slots__ = (
+        "accepted",
+        "attempts",
+        "content",
+        "error",
+        "is_binary",
+        "mail_params",
+        "maybe_duplicate",
+        "needs_utf8",
+        "rcpt_params",
+        "recipients",
+        "refused",
+        "remaining",
+        "replies",
+        "reply",
+        "sender",
+    )
+
+    def __init__(
+        self,
+        sender: str,
+        recipients: Iterable[str],
+        content: ContentLike | Content,
+        mail_params: Params | None = None,
+        rcpt_params: Mapping[str, Params] | None = None,
+    ) -> None:
+        if isinstance(recipients, str | bytes):
+            raise TypeError("recipients is an iterable of addresses, not one address")
+        self.sender = check_address(sender, null=True)
+        # The same recipient twice is sent once; the caller's spelling is the key of every result.
+        self.recipients = {written: check_address(written, postmaster=True) for written in recipients}
+        if not self.recipients:
+            raise LocalProtocolError("there are no recipients", delivery=Delivery.NOT_SENT)
+        self.mail_params = {name.upper(): value for name, value in mail_params.items()} if mail_params else None
+        self.rcpt_params = _checked_params(self.recipients, rcpt_params)
+        self.content = content if isinstance(content, Content) else as_content(content)
+        self.needs_utf8 = (
+            self.content.needs_utf8
+            or needs_smtputf8(self.sender)
+            or any(map(needs_smtputf8, self.recipients.values()))
+            or (self.mail_params is not None and "SMTPUTF8" in self.mail_params)
+        )
+        self.is_binary = False
+        if mail_params:
+            format_params(mail_params, smtputf8=self.needs_utf8)
+            self.is_binary = str(self.mail_params and self.mail_params.get("BODY")).upper() == "BINARYMIME"
+        self.remaining = list(self.recipients)
+        self.accepted: list[str] = []
+        self.refused: dict[str, Reply] = {}
+        self.replies: dict[str, Reply] = {}
+        self.reply: Reply | None = None
+        self.error: SMTPError | None = None  # the refusal to raise if nobody is accepted in the end
+        self.attempts = 0
+        self.maybe_duplicate = False
+
+    def settle(self, transaction: Transaction) -> None:
+        """Take over the fates of a transaction that is decided.
+
+        A refusal is kept for :meth:`result`: where a list was split, others may have been accepted.
+        """
+        delivered, refused, _ = transaction.fates()
+        batch = transaction.recipients
+        reply = transaction.reply
+        self.remaining = self.remaining[len(batch) :]
+        self.accepted += delivered
+        if transaction.replies:
+            self.replies.update(transaction.replies)
+        if delivered:
+            if self.reply is None:
+                self.reply = reply
+        else:
+            self.error = refusal(transaction)
+            if reply is not None and not reply.is_success:
+                others = {} if transaction.stage is Stage.MAIL else refused  # 503 to RCPT says nothing new
+                refused = dict.fromkeys(batch, reply) | others
+        if refused:
+            self.refused.update(refused)
+
+    def result(self) -> SendResult:
+        """The result, once nobody remains.
+
+        Raises:
+            SenderRefusedError, RecipientsRefusedError, MessageRefusedError: nobody was accepted.
+        """
+        if self.reply is None:
+            assert self.error is not None
+            self.error.refused = self.refused
+            raise self.error
+        return SendResult(self.reply, self.accepted, self.refused, self.replies, self.attempts, self.maybe_duplicate)
+
+    def explain(self, error: SMTPError, transaction: Transaction | None) -> None:
+        """Let an error that ended the sending say what became of each recipient."""
+        if transaction is None or not transaction.begun:
+            error.delivery = Delivery.NOT_SENT
+            delivered: list[str] = []
+            refused: dict[str, Reply] = {}
+            unknown: list[str] = []
+        else:
+            delivered, refused, unknown = transaction.fates()
+            error.delivery = transaction.delivery or error.delivery
+        error.accepted = self.accepted + delivered
+        error.refused = self.refused | refused
+        error.unknown = unknown
+
+
+def refusal(transaction: Transaction) -> SMTPError:
+    """The error for a transaction that the server refused to everybody."""
+    reply, stage = transaction.reply, transaction.stage
+    if stage is Stage.MAIL and reply is not None:
+        return SenderRefusedError(
+            f"the server refused the sender: {reply}", reply=reply, stage=stage, delivery=Delivery.REFUSED
+        )
+    if transaction.nobody_left or stage is Stage.RCPT:
+        answers = list(transaction.refused.values())
+        if stage is not Stage.RCPT or reply is None:
+            reply = next((answer for answer in answers if answer.is_temporary), answers[0])
+        return RecipientsRefusedError(
+            f"the server refused every recipient: {reply}",
+            reply=reply,
+            stage=Stage.RCPT,
+            delivery=Delivery.REFUSED,
+            refused=transaction.refused,
+        )
+    assert reply is not None
+    if reply.is_success:  # LMTP: the last recipient's reply may be anything, nobody has it
+        reply = next(iter(transaction.replies.values()))
+    return MessageRefusedError(
+        f"the server refused the message: {reply}", reply=reply, stage=stage, delivery=Delivery.REFUSED
+    )
+
+
+def _checked_params(
+    recipients: Mapping[str, str], params: Mapping[str, Params] | None
+) -> dict[str, dict[str, str | int | None]] | None:
+    if not params:
+        return None
+    strangers = [written for written in params if written not in recipients]
+    if strangers:
+        raise LocalProtocolError(f"rcpt_params names {strangers[0]!r}, who is no recipient", delivery=Delivery.NOT_SENT)
+    for written in params:
+        format_params(params[written], smtputf8=True)
+    return {written: dict(params[written]) for written in params}

@@ -1,0 +1,306 @@
+# Messages over one connection: what MAIL must say, in how many writes all goes out, and what came of it.
+#
+# Theory of operation. Content is opened first, so that everything that can go wrong on our side, or is forbidden by
+# what the server offers, goes wrong before MAIL. Then, by what the server understands, in round trips:
+#
+#     PIPELINING and CHUNKING, small, and the server has just answered:  MAIL RCPT… BDAT LAST text        1
+#     PIPELINING:                                 MAIL RCPT… DATA, then the text                          2
+#     PIPELINING and CHUNKING otherwise:          MAIL RCPT…, then BDAT … text                            2
+#     neither:                                    each command by itself
+#
+# In the first form the end of the message leaves before anything is answered, so a connection that turns out to be
+# dead would leave its fate unknown: after an idle spell MAIL goes first.
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from .._protocol.addresses import wire_address
+from .._protocol.client import State
+from .._protocol.client_commands import RSET, Command, Verb, bdat, data, end, mail, rcpt
+from .._protocol.dotstuff import DotEncoder, encode_message
+from .._protocol.errors import (
+    ConnectionLostError,
+    Delivery,
+    ExtensionNotSupportedError,
+    MessageTooLargeError,
+    SMTPError,
+    Stage,
+)
+from .._protocol.extensions import Extensions
+from .._protocol.newlines import NewlineEncoder, encode_newlines
+from .._protocol.parameter_text import format_params, required_extensions
+from .._protocol.transaction import Transaction
+from .._stream import Interrupted
+from .body import BodyWriter, write_text
+from .connection import Connection
+from .content import Source
+from .outgoing import Outgoing, Params
+
+ONE_WRITE: Final = 1 << 15  # octets of text that are worth sending before anybody has agreed to take them
+_GROUP: Final = 200  # commands in one write; their replies fit into the buffers, so that nobody waits for the other
+
+
+async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: bool = False) -> None:
+    """Send a message to everybody who remains, in as many transactions as the server's RCPTMAX asks for.
+
+    Refusals are noted in the message, for its ``result()`` to tell. However this ends, the connection afterwards is
+    reusable or broken.
+
+    Args:
+        connection: a reusable one.
+        message: what is still to be sent of it.
+        stop_at_limit: return when the server's MAILMAX is reached, even if somebody remains.
+
+    Raises:
+        ExtensionNotSupportedError, MessageTooLargeError, LocalProtocolError: nothing was sent.
+        ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: ``delivery`` says what is known.
+        OSError: of reading the content, or what an async iterable raised.
+    """
+    while message.remaining and not (stop_at_limit and connection.is_exhausted):
+        transaction = Transaction(next_batch(connection, message), lmtp=connection.lmtp)
+        try:
+            await _transact(connection, message, transaction)
+        except SMTPError as exc:
+            if transaction.reply is None:
+                if exc.stage is None:
+                    exc.stage = connection.stage
+                message.explain(exc, transaction)
+                raise
+            # A reply that was read beats a connection loss noticed later.
+        finally:
+            connection.check()
+        message.settle(transaction)
+
+
+def next_batch(connection: Connection, message: Outgoing) -> list[str]:
+    """The recipients of the next transaction (RFC 9422 section 4.2).
+
+    Raises:
+        ExtensionNotSupportedError: the list must be split, and the content cannot be produced twice.
+    """
+    if connection.is_broken:
+        raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
+    limit = connection.extensions.limits.rcptmax
+    if limit is None or len(message.remaining) <= limit:
+        return message.remaining
+    if not message.content.replayable:
+        raise ExtensionNotSupportedError(
+            f"the server takes {limit} recipients at a time, and this content cannot be produced twice",
+            stage=Stage.MAIL,
+            delivery=Delivery.NOT_SENT,
+        )
+    return message.remaining[:limit]
+
+
+async def _transact(connection: Connection, message: Outgoing, transaction: Transaction) -> None:
+    extensions = connection.extensions
+    source = await message.content.open(
+        eight_bit="8BITMIME" in extensions, utf8=message.needs_utf8 and "SMTPUTF8" in extensions
+    )
+    if source.whole is not None:
+        await _send_whole(connection, message, transaction, source)
+    else:
+        await _send_stream(connection, message, transaction, source)
+
+
+async def _send_whole(connection: Connection, message: Outgoing, transaction: Transaction, source: Source) -> None:
+    newlines = connection.config.newlines
+    assert source.whole is not None
+    chunked = uses_chunking(connection)
+    if message.is_binary:
+        text, tail = source.whole, b""
+        size = len(text)
+    elif chunked:
+        text, tail = encode_newlines(source.whole, newlines)
+        size = len(text) + len(tail)
+    else:
+        text, tail, size = encode_message(source.whole, newlines)
+    commands = envelope(connection, message, transaction, source, size)
+    if (
+        chunked
+        and size <= ONE_WRITE
+        and connection.protocol.pipelining
+        and len(commands) < _GROUP
+        and connection.has_just_answered
+    ):
+        commands.append(bdat(transaction, size, last=True))
+        await write_text(connection, transaction, connection.encode(commands) + text + tail)
+    elif await say_envelope(connection, transaction, commands, chunked=chunked):
+        writer = BodyWriter(connection, transaction, None, chunked=chunked)
+        if await writer.write_encoded(text):
+            await writer.finish(tail)
+    await await_end(connection, transaction)
+
+
+async def _send_stream(connection: Connection, message: Outgoing, transaction: Transaction, source: Source) -> None:
+    assert source.chunks is not None
+    chunked = uses_chunking(connection)
+    commands = envelope(connection, message, transaction, source, source.size)
+    if await say_envelope(connection, transaction, commands, chunked=chunked):
+        writer = open_writer(connection, message, transaction, chunked=chunked)
+        chunks = aiter(source.chunks)
+        try:
+            async for piece in chunks:
+                if not await writer.write(piece):
+                    break
+            else:
+                await writer.finish()
+        except Exception:
+            await give_up(connection, transaction)
+            raise
+        finally:
+            aclose = getattr(chunks, "aclose", None)
+            if aclose is not None:
+                await aclose()
+    await await_end(connection, transaction)
+
+
+def uses_chunking(connection: Connection) -> bool:
+    """Whether messages go by BDAT."""
+    return connection.config.chunking and "CHUNKING" in connection.extensions
+
+
+def open_writer(connection: Connection, message: Outgoing, transaction: Transaction, *, chunked: bool) -> BodyWriter:
+    """A writer for text that comes in pieces."""
+    encoder: NewlineEncoder | None = None
+    if not message.is_binary:
+        encoder = (NewlineEncoder if chunked else DotEncoder)(connection.config.newlines)
+    return BodyWriter(connection, transaction, encoder, chunked=chunked)
+
+
+def envelope(
+    connection: Connection, message: Outgoing, transaction: Transaction, source: Source, size: int | None
+) -> list[Command]:
+    """RSET if there is a transaction to be forgotten, MAIL, and RCPT for everybody in the transaction.
+
+    Raises:
+        ExtensionNotSupportedError, MessageTooLargeError: the server cannot take this message.
+    """
+    extensions = connection.extensions
+    has_utf8 = "SMTPUTF8" in extensions
+    utf8 = message.needs_utf8 or (source.utf8 and has_utf8)
+    given = message.mail_params
+    params = ""
+    if size is not None and "SIZE" in extensions:
+        if extensions.size is not None and size > extensions.size:
+            raise MessageTooLargeError(
+                f"the message has {size} octets, and the server takes {extensions.size}",
+                stage=Stage.MAIL,
+                delivery=Delivery.NOT_SENT,
+            )
+        if given is None or "SIZE" not in given:
+            params = f" SIZE={size}"
+    if source.eight_bit and (given is None or "BODY" not in given):
+        _require(extensions, {"8BITMIME"}, "the message has 8-bit octets")
+        params += " BODY=8BITMIME"
+    if utf8:
+        _require(extensions, {"SMTPUTF8"}, "an address has non-ASCII characters before the @")
+        if given is None or "SMTPUTF8" not in given:
+            params += " SMTPUTF8"
+    if given is not None:
+        _check_mail_params(connection, given)
+        params += format_params(given, smtputf8=utf8)
+    commands = [] if connection.protocol.state is State.READY else [RSET]
+    sender = message.sender if message.sender.isascii() else wire_address(message.sender, smtputf8=has_utf8)
+    commands.append(mail(transaction, sender, params, utf8=utf8))
+    recipients, rcpt_params = message.recipients, message.rcpt_params
+    params = ""
+    for written in transaction.recipients:
+        address = recipients[written]
+        if not address.isascii():
+            address = wire_address(address, smtputf8=has_utf8)
+        if rcpt_params is not None:
+            own = rcpt_params.get(written, {})
+            _require(extensions, required_extensions("RCPT", own), f"the parameters for {written}")
+            params = format_params(own, smtputf8=utf8)
+        commands.append(rcpt(transaction, written, address, params, utf8=utf8))
+    connection.transactions += 1
+    return commands
+
+
+def _check_mail_params(connection: Connection, given: Params) -> None:
+    _require(connection.extensions, required_extensions("MAIL", given), "the parameters for MAIL")
+    if str(given.get("BODY")).upper() == "BINARYMIME" and not connection.config.chunking:
+        raise _unsupported("BODY=BINARYMIME needs BDAT, and chunking=False forbids it")
+    if "REQUIRETLS" in given:
+        tls = connection.transport.tls
+        if tls is None or not tls.verified:  # RFC 8689 §4.2.1
+            raise _unsupported("REQUIRETLS needs a connection under TLS with a verified certificate")
+
+
+def _require(extensions: Extensions, wanted: Iterable[str], why: str) -> None:
+    missing = [keyword for keyword in wanted if keyword not in extensions]
+    if missing:
+        raise _unsupported(f"{why}: that needs {', '.join(sorted(missing))}, which the server does not offer")
+
+
+def _unsupported(text: str) -> ExtensionNotSupportedError:
+    return ExtensionNotSupportedError(text, stage=Stage.MAIL, delivery=Delivery.NOT_SENT)
+
+
+async def say_envelope(
+    connection: Connection, transaction: Transaction, commands: list[Command], *, chunked: bool
+) -> bool:
+    """Say MAIL and RCPT, and DATA unless `chunked`; whether the text is to follow.
+
+    Where nobody was accepted, the transaction's facts say so afterwards, and nothing is owed to the server.
+    """
+    if not chunked:
+        commands.append(data(transaction))
+    timeout = connection.config.command_timeout
+    step = _GROUP if connection.protocol.pipelining else 1
+    for at in range(0, len(commands), step):
+        group = commands[at : at + step]
+        if at and (transaction.reply is not None or (group[0].verb is Verb.DATA and transaction.nobody_left)):
+            return False
+        await connection.write(connection.encode(group), timeout)
+        await connection.drain(timeout)
+    if transaction.reply is not None or connection.is_broken:
+        return False
+    if not transaction.nobody_left:
+        return True
+    if transaction.go_ahead:  # RFC 2920 §3.1: 354 for nobody; say that there is no text, and expect a refusal
+        await connection.exchange(end(transaction, b".\r\n"), connection.config.end_timeout)
+    return False
+
+
+async def await_end(connection: Connection, transaction: Transaction) -> None:
+    """Wait for all replies of a transaction. A caller cancelled here still gets a reply that comes soon.
+
+    Cancellation after the end of the message has left: waits on, shielded, for at most ``end_grace``. If the reply
+    comes, this returns normally; the cancellation is then met at the caller's next checkpoint.
+    """
+    config = connection.config
+    try:
+        await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
+    except (trio.Cancelled, Interrupted):
+        if not transaction.ended or connection.is_broken:
+            raise
+        with trio.move_on_after(config.end_grace, shield=True):
+            try:
+                await connection.drain(config.end_grace)
+            except (SMTPError, Interrupted):
+                pass
+        if transaction.reply is None:
+            raise
+    if connection.protocol.outstanding and transaction.reply is None:
+        raise connection.farewell_error()
+
+
+async def give_up(connection: Connection, transaction: Transaction) -> None:
+    """Forget a message in the middle of its text, with BDAT; with DATA there is no way, and the connection ends.
+
+    Never raises an :class:`SMTPError`: whoever calls this has a better error to raise.
+    """
+    if connection.protocol.state is State.BODY or connection.is_broken:
+        connection.transport.broken = True
+        return
+    try:
+        timeout = connection.config.command_timeout
+        await connection.drain(timeout)
+        await connection.exchange(RSET, timeout)
+    except SMTPError:
+        connection.transport.broken = True

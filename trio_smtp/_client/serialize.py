@@ -1,0 +1,145 @@
+# An EmailMessage as octets for a given server, and its envelope as its header names it.
+#
+# The email package writes what a message is; what a server can take is known only after EHLO. So a message is written
+# once per kind of server: with 8-bit text where 8BITMIME was offered and re-encoded where not, with UTF-8 in the header
+# in a transaction with SMTPUTF8 and as encoded words otherwise. Bcc is never written (RFC 5322 §3.6.3).
+from __future__ import annotations
+
+import copy
+import io
+from email import encoders
+from email.generator import BytesGenerator
+from email.headerregistry import Address, Group
+from email.message import Message
+from email.utils import getaddresses
+from typing import Any, Final
+
+from .._protocol.addresses import needs_smtputf8, to_ascii
+from .._protocol.errors import Delivery, LocalProtocolError
+
+_HIDDEN: Final = ("Bcc", "Resent-Bcc")
+_ADDRESSED: Final = ("From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc")
+
+
+def serialize(message: Message[Any, Any], *, eight_bit: bool, utf8: bool) -> bytes:
+    """Write a message with CR LF line ends, without Bcc.
+
+    Args:
+        message: left as it is.
+        eight_bit: the server takes octets above 127; otherwise parts that have them are re-encoded.
+        utf8: the transaction has SMTPUTF8: the header may be UTF-8.
+    """
+    message = _without_bcc(message)
+    if not utf8:
+        message = _with_ascii_domains(message)
+    octets = _write(message, eight_bit, utf8)
+    if eight_bit or octets.isascii():
+        return octets
+    # cte_type="7bit" re-encodes text whose charset is known; what is left is re-encoded here, part by part.
+    plain = copy.deepcopy(message)
+    for part in plain.walk():
+        if not part.is_multipart() and part.get("Content-Transfer-Encoding", "").lower() in ("8bit", "binary"):
+            payload = part.get_payload(decode=True)
+            del part["Content-Transfer-Encoding"]
+            part.set_payload(payload)
+            encoders.encode_base64(part)
+        elif part.get("Content-Transfer-Encoding", "").lower() in ("8bit", "binary"):
+            del part["Content-Transfer-Encoding"]  # of a container: RFC 2045 §6.4
+    return _write(plain, False, utf8)
+
+
+def _write(message: Message[Any, Any], eight_bit: bool, utf8: bool) -> bytes:
+    changes: dict[str, Any] = {"linesep": "\r\n", "cte_type": "8bit" if eight_bit else "7bit"}
+    if hasattr(message.policy, "utf8"):
+        changes["utf8"] = utf8
+    out = io.BytesIO()
+    generator = BytesGenerator(out, mangle_from_=False, policy=message.policy.clone(**changes))
+    generator.flatten(message)
+    return out.getvalue()
+
+
+def _without_bcc(message: Message[Any, Any]) -> Message[Any, Any]:
+    if not any(name in message for name in _HIDDEN):
+        return message
+    visible = _with_own_header(message)
+    for name in _HIDDEN:
+        del visible[name]
+    return visible
+
+
+def _with_ascii_domains(message: Message[Any, Any]) -> Message[Any, Any]:
+    """A-labels for what the email package would make encoded words of, which no address may be (RFC 2047 §5)."""
+    changed = message
+    for name in _ADDRESSED:
+        value = message.get(name)
+        groups = getattr(value, "groups", ())
+        if not any(not a.domain.isascii() and a.username.isascii() for group in groups for a in group.addresses):
+            continue
+        if changed is message:
+            changed = _with_own_header(message)
+        changed.replace_header(name, tuple(Group(g.display_name, tuple(map(_ascii, g.addresses))) for g in groups))
+    return changed
+
+
+def _ascii(address: Address) -> Address:
+    if address.domain.isascii() or not address.username.isascii():
+        return address
+    return Address(address.display_name, address.username, to_ascii(f"@{address.domain}")[1:])
+
+
+def _with_own_header(message: Message[Any, Any]) -> Message[Any, Any]:
+    """A shallow copy whose header can be changed; the body is shared."""
+    changed = copy.copy(message)
+    changed._headers = list(message._headers)  # type: ignore[attr-defined]
+    return changed
+
+
+def has_utf8_header(octets: bytes) -> bool:
+    """Whether the header section has octets above 127 that are UTF-8."""
+    end = octets.find(b"\n\r\n")
+    bare = octets.find(b"\n\n")
+    end = min(at for at in (end, bare, len(octets)) if at >= 0)
+    header = octets[:end]
+    if header.isascii():
+        return False
+    try:
+        header.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def header_needs_utf8(message: Message[Any, Any]) -> bool:
+    """Whether the header names an address whose local part only SMTPUTF8 can carry."""
+    return any(needs_smtputf8(address) for address in _addresses(message, _ADDRESSED))
+
+
+def envelope_of(message: Message[Any, Any], *, need_sender: bool = True) -> tuple[str, list[str]]:
+    """Sender and recipients as the header names them; of a message sent on, the Resent- fields count.
+
+    Raises:
+        LocalProtocolError: there is no sender or no recipient, or there are several sets of Resent- fields.
+    """
+    resent = message.get_all("Resent-Date", [])
+    if len(resent) > 1:
+        raise LocalProtocolError(
+            "the message was sent on more than once: say sender and recipients yourself", delivery=Delivery.NOT_SENT
+        )
+    prefix = "Resent-" if resent else ""
+    senders = _addresses(message, (prefix + "Sender",)) or _addresses(message, (prefix + "From",))
+    recipients = _addresses(message, (prefix + "To", prefix + "Cc", prefix + "Bcc"))
+    if not senders and need_sender:
+        raise LocalProtocolError(f"the message has no {prefix}From", delivery=Delivery.NOT_SENT)
+    return (senders[0] if senders else ""), recipients
+
+
+def _addresses(message: Message[Any, Any], names: tuple[str, ...]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        for value in message.get_all(name, []):
+            parsed = getattr(value, "addresses", None)
+            if parsed is not None:
+                found.extend(address.addr_spec for address in parsed)
+            else:
+                found.extend(address for _, address in getaddresses([str(value)]) if address)
+    return found
