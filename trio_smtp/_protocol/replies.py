@@ -36,7 +36,7 @@ class Reply:
     lines: tuple[str, ...]
     enhanced: str | None
     close: bool
-    _wire: dict[tuple[bool, bool], bytes]
+    _wire: bytes | None  # with the enhanced code and in ASCII, as nearly every reply goes out
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Reply:
         write(self, "lines", lines)
         write(self, "enhanced", enhanced)
         write(self, "close", close)
-        write(self, "_wire", {})
+        write(self, "_wire", None)
 
     @classmethod
     def received(cls, code: int, lines: tuple[str, ...], enhanced: str | None) -> Reply:
@@ -113,7 +113,7 @@ class Reply:
         """5xx: no; the same command will fail again."""
         return 500 <= self.code <= 599
 
-    def to_bytes(self, *, enhanced: bool = True, utf8: bool = False) -> bytes:
+    def to_bytes(self, enhanced: bool = True, utf8: bool = False) -> bytes:
         """The reply as it goes over the wire.
 
         Args:
@@ -121,10 +121,12 @@ class Reply:
             utf8: the client used SMTPUTF8, so that text may be UTF-8 (RFC 6531 section 3.7.4.2); else what is not
                 ASCII is written as backslash escapes.
         """
-        key = (enhanced, utf8)
-        wire = self._wire.get(key)
+        if not enhanced or utf8:
+            return self._encode(enhanced, utf8)
+        wire = self._wire
         if wire is None:
-            wire = self._wire[key] = self._encode(enhanced, utf8)
+            wire = self._encode(True, False)
+            object.__setattr__(self, "_wire", wire)
         return wire
 
     def _encode(self, with_enhanced: bool, utf8: bool) -> bytes:
@@ -132,6 +134,8 @@ class Reply:
         if with_enhanced and self.code // 100 != 3:  # RFC 2034 §4: 2xx, 4xx and 5xx only
             enhanced = (self.enhanced or f"{self.code // 100}.0.0").encode("ascii") + b" "
         room = MAX_LINE - len("250-\r\n") - len(enhanced)
+        if len(self.lines) == 1 and len(line := self.lines[0]) <= room and line.isascii() and line.isprintable():
+            return b"%d %b%b\r\n" % (self.code, enhanced, line.encode("ascii"))
         pieces: list[bytes] = []
         for line in self.lines:
             clean = _UNPRINTABLE.sub("?", line)
@@ -159,6 +163,8 @@ class Reject(Exception):
 def _split(text: str | Sequence[str]) -> tuple[str, ...]:
     """Lines of a text, none of which can end a line on the wire."""
     if isinstance(text, str):
+        if text.isprintable():
+            return (text,)
         text = (text,)
     lines: list[str] = []
     for item in text:

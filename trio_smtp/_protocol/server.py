@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 from .envelope import Envelope
 from .parameters import parse_mail, parse_rcpt
@@ -97,13 +98,16 @@ class ServerProtocol:
     __slots__ = (
         "_auth",
         "_auth_failures",
+        "_commands",
         "_drop",
         "_drop_reply",
+        "_enhanced",
         "_errors",
         "_flush",
         "_input",
         "_junk",
         "_message",
+        "_must_start_tls",
         "_out",
         "_pending",
         "_profile",
@@ -125,8 +129,10 @@ class ServerProtocol:
 
     def __init__(self, profile: ServerProfile, *, tls: bool = False) -> None:
         self._profile = profile
+        self._commands = _commands_of(profile)
         self._input = LineReader(profile.config.max_command_line, profile.config.max_auth_line)
-        self._out = bytearray()
+        self._out: list[bytes] = []
+        self._enhanced = profile.enhanced
         self._flush = False
         self._pending: Command | None = None
         self._verb = b""  # of the command that is being taken
@@ -141,6 +147,7 @@ class ServerProtocol:
         self.hello: str | None = None
         self.esmtp = False
         self.tls = tls
+        self._must_start_tls = profile.config.require_tls and not tls
         self.authenticated = False
         self.envelope: Envelope | None = None
         self.accepted = False
@@ -162,10 +169,12 @@ class ServerProtocol:
         """Whether bytes were received that no event has used yet."""
         return bool(self._input)
 
-    def data_to_send(self) -> bytes | bytearray:
+    def data_to_send(self) -> bytes:
         """The replies so far; the caller sends them in one piece."""
-        out, self._out = self._out, bytearray()
-        return out
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return data
 
     @property
     def has_output(self) -> bool:
@@ -202,26 +211,25 @@ class ServerProtocol:
 
     def accept(self) -> None:
         """Answer the event with the usual success."""
-        event = self._pending
-        if isinstance(event, Hello):
-            self._answer_hello(event, None)
-        elif event is not None:
-            self.answer(DEFAULTS[type(event)])
-
-    def answer(self, reply: Reply) -> None:
-        """Answer the event: anything but 2xx refuses it and changes nothing."""
         event, self._pending = self._pending, None
         if event is None:
             raise RuntimeError("there is no command to answer")
-        if isinstance(event, Authenticate):
-            self._answer_auth(reply)
-            return
-        if isinstance(event, Hello):
-            self._answer_hello(event, reply)
-            return
+        kind = event.__class__
+        _SUCCEED[kind](self, event, DEFAULTS[kind])
+
+    def answer(self, reply: Reply) -> None:
+        """Answer the event: anything but 2xx refuses it and changes nothing."""
         if reply.is_success:
-            self._succeed(event)
-        self._reply(reply, enhanced=not isinstance(event, StartTLS) or not reply.is_success)
+            event, self._pending = self._pending, None
+            if event is None:
+                raise RuntimeError("there is no command to answer")
+            _SUCCEED[event.__class__](self, event, reply)
+        elif self._auth is not None:
+            self._pending = None
+            self._answer_auth(reply)
+        else:
+            self._pending = None
+            self._reply(reply)
 
     def close(self, reply: Reply) -> None:
         """Say a last word (421), unless the last word has been said."""
@@ -244,6 +252,7 @@ class ServerProtocol:
     def start_tls(self) -> None:
         """TLS is active now; forget what was said before (RFC 3207 section 4.2)."""
         self.tls = True
+        self._must_start_tls = False
         self.state = State.GREETED
         self.hello = None
         self.esmtp = False
@@ -265,8 +274,9 @@ class ServerProtocol:
                 return Signal.FLUSH
             if self.state is State.CLOSED:
                 return Signal.CLOSE
-            if self._message is not None and self._message.reading:
-                event = self._next_of_message(self._message)
+            message = self._message
+            if message is not None and message.reading:
+                event = self._next_of_message(message)
             elif self._drop_reply is not None:
                 event = self._drop_chunk(self._drop_reply)
             else:
@@ -278,7 +288,7 @@ class ServerProtocol:
         return Signal.EOF if self._input.eof else Signal.NEED_DATA
 
     def _next_command(self) -> Event | None:
-        line = self._input.next_line(auth=self._auth is not None)
+        line = self._input.next_line(self._auth is not None)
         if line is None:
             return self._starved()
         if isinstance(line, Overlong):
@@ -288,7 +298,7 @@ class ServerProtocol:
         if isinstance(taken, Reply):
             self._reply(taken)
             return None
-        if taken is not None and not isinstance(taken, Signal):
+        if not isinstance(taken, Signal):
             self._pending = taken
         return taken
 
@@ -316,10 +326,10 @@ class ServerProtocol:
             self._trace_command(verb, line)
         if _control_in(line):
             return self._take_garbage(line)
-        take = _TAKE.get(verb)
-        if take is None or not self._offers(verb):
+        take = self._commands.get(verb)
+        if take is None:
             return self._take_unknown(verb)
-        if verb in NEEDS_TLS and self._must_start_tls:
+        if self._must_start_tls and verb in NEEDS_TLS:
             return TLS_FIRST
         if verb not in row:
             misplaced = MISPLACED[self.state][verb]
@@ -343,15 +353,6 @@ class ServerProtocol:
             return NOT_IMPLEMENTED
         return UNKNOWN
 
-    def _offers(self, verb: bytes) -> bool:
-        """Whether this server has a command at all; one that is switched off is unknown, not refused."""
-        keyword = _KEYWORD_OF.get(verb)
-        if keyword is not None:
-            return keyword in self._profile.extensions
-        if verb in HELLO:
-            return verb.decode() in self._profile.hello_verbs
-        return verb != b"EXPN" or self._profile.expand
-
     # ---- commands
 
     def _take_hello(self, argument: bytes) -> Taken:
@@ -364,16 +365,12 @@ class ServerProtocol:
             self._count_junk()
         return Hello(self._verb.decode(), name.decode("ascii"))
 
-    def _answer_hello(self, event: Hello, reply: Reply | None) -> None:
-        self._pending = None
-        if reply is not None and not reply.is_success:
-            self._reply(reply)
-            return
+    def _succeed_hello(self, event: Hello, reply: Reply) -> None:
         self._end_transaction(accepted=False)  # RFC 5321 §4.1.4: EHLO clears like RSET
         self.hello = event.name
         self.esmtp = event.verb != "HELO"
         self.state = State.READY
-        lines = list(reply.lines if reply is not None else (self._profile.config.hostname,))
+        lines = [self._profile.config.hostname] if reply is DEFAULTS[Hello] else list(reply.lines)
         if self.esmtp:
             lines += self._profile.keywords(self.tls, self._mechanisms(), self.trusted)
         self._reply(Reply(250, lines), enhanced=False)  # RFC 2034 §4
@@ -387,10 +384,6 @@ class ServerProtocol:
         if self._input:  # CVE-2011-0411: what came before the handshake must not be read as if it came inside
             return Reply(554, "nothing may follow STARTTLS", "5.5.1", close=True)
         return self._abort_message() or StartTLS()
-
-    @property
-    def _must_start_tls(self) -> bool:
-        return not self.tls and self._profile.config.require_tls
 
     def _take_mail(self, argument: bytes) -> Taken:
         config = self._profile.config
@@ -425,7 +418,7 @@ class ServerProtocol:
 
     def _take_help(self, argument: bytes) -> Taken:
         self._count_junk()
-        verbs = sorted(verb.decode() for verb in _TAKE if self._offers(verb))
+        verbs = sorted(verb.decode() for verb in self._commands)
         return Reply(214, "commands: " + " ".join(verbs), "2.0.0")
 
     def _take_vrfy(self, argument: bytes) -> Taken:
@@ -456,16 +449,28 @@ class ServerProtocol:
         self.state = State.CLOSED
         return None
 
-    def _succeed(self, event: Command) -> None:
-        if isinstance(event, Mail):
-            self.envelope = Envelope(event.sender)
-            self.transaction_count += 1
-        elif isinstance(event, Rcpt):
-            assert self.envelope is not None
-            self.envelope.recipients.append(event.recipient)
-        elif isinstance(event, StartTLS):
-            self._end_transaction(accepted=False)
-        self.state = NEXT[self.state][self._verb]
+    def _succeed_mail(self, event: Mail, reply: Reply) -> None:
+        self.envelope = Envelope(event.sender)
+        self.transaction_count += 1
+        self.state = State.MAIL
+        self._reply(reply)
+
+    def _succeed_rcpt(self, event: Rcpt, reply: Reply) -> None:
+        assert self.envelope is not None
+        self.envelope.recipients.append(event.recipient)
+        self.state = State.RCPT
+        self._reply(reply)
+
+    def _succeed_starttls(self, event: StartTLS, reply: Reply) -> None:
+        self._end_transaction(accepted=False)
+        self.state = State.GREETED
+        self._reply(reply, enhanced=False)
+
+    def _succeed_lookup(self, event: Command, reply: Reply) -> None:
+        self._reply(reply)
+
+    def _succeed_auth(self, event: Authenticate, reply: Reply) -> None:
+        self._answer_auth(SUCCESS)
 
     # ---- AUTH
 
@@ -526,7 +531,7 @@ class ServerProtocol:
     def _answer_auth(self, reply: Reply) -> None:
         assert self._auth is not None
         try:
-            next_reply = self._auth.verdict(SUCCESS if reply.is_success else reply)
+            next_reply = self._auth.verdict(reply)
         except UnverifiedError as exc:
             self._reply(self._end_auth(exc.reply))
             raise
@@ -652,11 +657,12 @@ class ServerProtocol:
         if fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
             verdict = fault
         replies = self._final_replies(verdict, envelope)
-        accepted = any(reply.is_success for reply in replies)
+        codes = [reply.code for reply in replies]
+        accepted = min(codes) < 300
         self._end_transaction(accepted=accepted)
         if accepted:
             self._errors = self._junk = 0
-        elif any(reply.is_permanent for reply in replies):
+        elif max(codes) >= 500:
             self._errors += 1  # one message, one error, although LMTP has a reply for each recipient
         for reply in replies:
             self._write(reply, utf8=envelope.sender.smtputf8)
@@ -677,7 +683,6 @@ class ServerProtocol:
             self.accepted = accepted
             self.state = State.READY
         self._message = None
-        self._input.bypass = False
 
     # ---- writing
 
@@ -687,21 +692,21 @@ class ServerProtocol:
         if limit is not None and self._junk > limit:
             self._errors += 1
 
-    def _reply(self, reply: Reply, *, enhanced: bool = True) -> None:
+    def _reply(self, reply: Reply, enhanced: bool = True) -> None:
         limit = self._profile.config.max_errors
         if reply.code >= 500:
             self._errors += 1
-        if limit is not None and self._errors > limit:
+        if self._errors and limit is not None and self._errors > limit:
             reply, enhanced = TOO_MANY_ERRORS, True
-        self._write(reply, enhanced=enhanced)
+        self._write(reply, enhanced)
 
-    def _write(self, reply: Reply, *, enhanced: bool = True, utf8: bool | None = None) -> None:
+    def _write(self, reply: Reply, enhanced: bool = True, *, utf8: bool | None = None) -> None:
         if utf8 is None:
             utf8 = self.envelope is not None and self.envelope.sender.smtputf8
-        wire = reply.to_bytes(enhanced=enhanced and self._profile.enhanced, utf8=utf8)
+        wire = reply.to_bytes(enhanced and self._enhanced, utf8)
         if self.trace is not None:
             self.trace(">", b"334 ***" if reply.code == 334 else wire)
-        self._out += wire
+        self._out.append(wire)
         if reply.close or reply.code == 421:
             self.abandon()
 
@@ -730,3 +735,22 @@ _TAKE: Final[dict[bytes, Callable[[ServerProtocol, bytes], Taken]]] = {
     b"QUIT": ServerProtocol._take_quit,
 }
 _KEYWORD_OF: Final = {b"STARTTLS": "STARTTLS", b"AUTH": "AUTH", b"BDAT": "CHUNKING"}
+_SUCCEED: Final[dict[type[Command], Callable[[ServerProtocol, Any, Reply], None]]] = {
+    Hello: ServerProtocol._succeed_hello,
+    StartTLS: ServerProtocol._succeed_starttls,
+    Authenticate: ServerProtocol._succeed_auth,
+    Mail: ServerProtocol._succeed_mail,
+    Rcpt: ServerProtocol._succeed_rcpt,
+    Verify: ServerProtocol._succeed_lookup,
+    Expand: ServerProtocol._succeed_lookup,
+}
+
+
+@lru_cache(maxsize=64)
+def _commands_of(profile: ServerProfile) -> dict[bytes, Callable[[ServerProtocol, bytes], Taken]]:
+    """The commands that a server has at all; one that is switched off is unknown, not refused."""
+    absent = {verb for verb, keyword in _KEYWORD_OF.items() if keyword not in profile.extensions}
+    absent |= {verb for verb in HELLO if verb.decode() not in profile.hello_verbs}
+    if not profile.expand:
+        absent.add(b"EXPN")
+    return {verb: take for verb, take in _TAKE.items() if verb not in absent}

@@ -31,7 +31,6 @@ class LineReader:
         max_auth_line: octets of an AUTH command and of its continuation lines.
 
     Attributes:
-        bypass: a message is being read: what comes is handed on as it is, without a copy.
         eof: the peer has closed its side.
     """
 
@@ -44,7 +43,6 @@ class LineReader:
         "_max_line",
         "_searched",
         "_skipped",
-        "bypass",
         "eof",
     )
 
@@ -52,12 +50,11 @@ class LineReader:
         self._max_line = max_line
         self._max_auth_line = max_auth_line
         self._buffer = bytearray()
-        self._direct: bytes | bytearray = b""
+        self._direct: bytes | bytearray = b""  # what came last, when there was nothing before it: not copied yet
         self._searched = 0  # no LF in the buffer before this position
         self._skipped = 0  # octets dropped of a line that was too long; 0: no such line
         self._auth = False  # that line was an AUTH command
         self._last = b""
-        self.bypass = False
         self.eof = False
 
     def __bool__(self) -> bool:
@@ -67,10 +64,11 @@ class LineReader:
         """Take bytes from the wire; ``b""`` is their end."""
         if not data:
             self.eof = True
-        elif self.bypass and not self:
-            self._direct = data
+        elif self._buffer or self._direct:
+            self._buffer += self._direct + data
+            self._direct = b""
         else:
-            self._buffer += data
+            self._direct = data
 
     def take_all(self) -> bytes | bytearray:
         """Everything that is there, maybe nothing."""
@@ -79,20 +77,38 @@ class LineReader:
             self._direct = b""
             return data
         data = bytes(self._buffer)
-        self._buffer.clear()
-        self._searched = 0
+        if data:
+            self._buffer.clear()
+            self._searched = 0
         return data
 
     def take(self, size: int) -> bytes:
         """At most `size` octets of what is there, maybe nothing."""
+        if self._direct:
+            self._buffer += self._direct
+            self._direct = b""
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         self._searched = 0
         return data
 
-    def next_line(self, *, auth: bool) -> bytes | Overlong | None:
-        """The next line with its line end, or ``None`` when more bytes are needed."""
+    def next_line(self, auth: bool = False) -> bytes | Overlong | None:
+        """The next line with its line end, or ``None`` when more bytes are needed.
+
+        Args:
+            auth: it belongs to an AUTH exchange.
+        """
+        direct = self._direct
         buffer = self._buffer
+        if direct:
+            self._direct = b""
+            # In lock-step one line comes at a time, and needs no buffer.
+            if direct.find(b"\n") + 1 == len(direct) <= self._max_line and not self._skipped:
+                self._last = line = bytes(direct)
+                return line
+            buffer += direct
+        if not buffer:
+            return None
         end = buffer.find(b"\n", self._searched)
         if end < 0:
             self._searched = len(buffer)
@@ -112,7 +128,8 @@ class LineReader:
 
     def unread(self) -> None:
         """Put the last line back, to be read again."""
-        self._buffer[:0] = self._last
+        self._buffer[:0] = self._last + self._direct
+        self._direct = b""
         self._searched = 0
 
     def _limit(self, auth: bool) -> int:

@@ -59,7 +59,6 @@ class IncomingMessage:
     def start(self) -> None:
         """The client may send; of a chunk it has begun already."""
         self.reading = True
-        self._source.bypass = isinstance(self.body, DottedBody)
 
     def begin_chunk(self, size: int, last: bool) -> None:
         """The next BDAT."""
@@ -75,7 +74,8 @@ class IncomingMessage:
         """Octets for the application, or why there are none."""
         if self._over:
             return Signal.BODY_END
-        text = self._read_dotted(self.body) if isinstance(self.body, DottedBody) else self._read_chunk(self.body)
+        body = self.body
+        text = self._read_dotted(body) if isinstance(body, DottedBody) else self._read_chunk(body)
         if not isinstance(text, bytes):
             return text
         if self.verdict is not None:
@@ -97,7 +97,6 @@ class IncomingMessage:
         text = body.feed(data)
         if body.done:
             self._over = True
-            self._source.bypass = False
             if body.rest:
                 self._source.feed(body.rest)
         return text

@@ -6,7 +6,7 @@ from typing import Final
 
 from .replies import Reply
 from .server_auth import SUCCESS
-from .server_events import Authenticate, Command, Expand, Mail, Rcpt, StartTLS, State, Verify
+from .server_events import Authenticate, Command, Expand, Hello, Mail, Rcpt, StartTLS, State, Verify
 
 # ---- the order of commands (RFC 5321 §4.1.4): what is allowed where, and where its success leads
 
@@ -69,6 +69,7 @@ VRFY: Final = Reply(252, "cannot verify the user, but will take mail for it", "2
 END_WITH_DOT: Final = Reply(354, "end data with <CR><LF>.<CR><LF>")
 OK: Final = Reply(250, "OK", "2.0.0")
 DEFAULTS: Final[dict[type[Command], Reply]] = {
+    Hello: Reply(250),
     StartTLS: Reply(220, "ready to start TLS"),
     Authenticate: SUCCESS,
     Mail: Reply(250, "OK", "2.1.0"),

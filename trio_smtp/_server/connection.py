@@ -77,6 +77,7 @@ class Connection:
         self._config = service.config
         self._timer = keeper.timer(self._expired)
         self._transport = Transport(stream, self._timer)
+        self._now = trio.lowlevel.current_clock().current_time  # trio.current_time() looks the clock up every time
         self._protocol = ServerProtocol(service.profile)
         self.session = Session(self._protocol, self._transport.peer, self._transport.local)
         self._scope = trio.CancelScope()  # around everything but the good-bye
@@ -100,9 +101,8 @@ class Connection:
     async def run(self) -> None:
         """Serve the connection. Raises nothing but cancellation."""
         token = current_connection.set(self)
-        now = trio.current_time()
         if self._config.session_timeout is not None:
-            self._end = now + self._config.session_timeout
+            self._end = self._now() + self._config.session_timeout
         cancelled = True
         try:
             with self._scope:
@@ -245,11 +245,10 @@ class Connection:
             await self._conclude()
         while True:
             event = protocol.next_event()
-            if session.envelope is not None and session.envelope is not protocol.envelope:
-                await self._end_transaction()
+            if session.envelope is not protocol.envelope:
+                await self._follow_transaction()
             if event is Signal.NEED_DATA:
-                if protocol.has_output:
-                    await self._flush()
+                await self._flush()
                 await self._receive_command()
             elif isinstance(event, Signal):
                 await self._flush()
@@ -277,22 +276,22 @@ class Connection:
     async def _receive_content(self) -> None:
         """Receive octets of a message; the time that is left for it grows with what arrives (Postfix's rule)."""
         limit = self._config.data_timeout
-        began = trio.current_time()
+        began = self._now()
         data = await self._transport.receive(min(began + self._budget, self._end))
         if limit is not None:
             rate = self._config.min_data_rate
             earned = limit if rate is None else len(data) / rate
-            self._budget = min(limit, self._budget - (trio.current_time() - began) + earned)
+            self._budget = min(limit, self._budget - (self._now() - began) + earned)
         self._service.statistics.octets += len(data)
         self._protocol.receive_data(data)
 
     async def _flush(self) -> None:
-        data = self._protocol.data_to_send()
-        if data:
+        if self._protocol.has_output:
+            data = self._protocol.data_to_send()
             await self._transport.send(data, self._deadline(self._config.command_timeout))
 
     def _deadline(self, limit: float | None) -> float:
-        return self._end if limit is None else min(trio.current_time() + limit, self._end)
+        return self._end if limit is None else min(self._now() + limit, self._end)
 
     # ---- commands
 
@@ -317,8 +316,7 @@ class Connection:
     async def _on_data(self, event: Data) -> None:
         self._body_error = None
         self._budget = math.inf if self._config.data_timeout is None else self._config.data_timeout
-        if self._protocol.has_output:
-            await self._flush()
+        await self._flush()
         self._body = Body(self._next_chunk)
         await self._judge(event, self._service.hooks.on_data, self.session.envelope, self._body)
 
@@ -333,10 +331,13 @@ class Connection:
         """Ask the hook about an event, and tell the protocol."""
         self._event = event
         if hook is None:
+            if not isinstance(event, Data | Authenticate):
+                self._protocol.accept()
+                return
             self._outcome = (None,)
         else:
             limit = self._config.handler_timeout
-            self._hook_deadline = math.inf if limit is None else trio.current_time() + limit
+            self._hook_deadline = math.inf if limit is None else self._now() + limit
             self._timer.set(self._hook_deadline)
             self._in_hook = True
             try:
@@ -379,9 +380,6 @@ class Connection:
                 protocol.accept()
             else:
                 protocol.answer(reply)
-            if isinstance(event, Mail) and protocol.envelope is not None:
-                self.session.envelope = protocol.envelope
-                self._service.statistics.transactions += 1
 
     async def _conclude_message(self, outcome: object) -> None:
         self._body = None
@@ -447,11 +445,10 @@ class Connection:
 
     async def _wait_in_hook(self, event: object) -> None:
         """Receive for a hook; the time does not count as the hook's."""
-        began = trio.current_time()
+        began = self._now()
         self._in_hook = False
         try:
-            if self._protocol.has_output:
-                await self._flush()
+            await self._flush()
             if event is Signal.NEED_DATA:
                 if self._ending:
                     raise Interrupted
@@ -462,12 +459,20 @@ class Connection:
             raise self._spoil(ConnectionLostError(f"the message was cut off: {exc or 'shutting down'}")) from exc
         finally:
             self._in_hook = True
-            self._hook_deadline += trio.current_time() - began
+            self._hook_deadline += self._now() - began
             self._timer.set(self._hook_deadline)
 
     def _spoil(self, error: SMTPError) -> SMTPError:
         self._body_error = error
         return error
+
+    async def _follow_transaction(self) -> None:
+        """Keep the session's envelope that of the protocol."""
+        if self.session.envelope is not None:
+            await self._end_transaction()
+        if self._protocol.envelope is not None:
+            self.session.envelope = self._protocol.envelope
+            self._service.statistics.transactions += 1
 
     async def _end_transaction(self) -> None:
         """Note that the transaction is over, and tell the application if its message was not accepted."""
