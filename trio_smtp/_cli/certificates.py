@@ -106,13 +106,19 @@ def load_certificate(certificate: str, key: str | None) -> ssl.SSLContext:
     """A server's context from PEM files; the key may be in the certificate's file.
 
     Raises:
-        OSError: a file cannot be read, or (``ssl.SSLError``) holds something else, or the two do not belong together.
+        OSError: a file cannot be read.
+        ValueError: they do not hold a certificate and its key.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key, password=_no_password)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as exc:
+        # OpenSSL has a reason for a key that belongs to another certificate, and "PEM lib" for everything else.
+        words = exc.reason.replace("_", " ").lower() if exc.reason else "no certificate and private key in PEM form"
+        raise ValueError(words) from exc
     return context
 
 
 def _no_password() -> str:
     # Without this OpenSSL would stop and ask for a password at the terminal.
-    raise ssl.SSLError("the key is protected by a password; a server needs one that is not")
+    raise ValueError("the key is protected by a password; a server needs one that is not")

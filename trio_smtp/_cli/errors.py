@@ -4,6 +4,9 @@
 # them. `STATUSES` is the one list of them: the help text prints it, and a test holds the README to it.
 from __future__ import annotations
 
+import os
+import re
+import socket
 import ssl
 import sys
 import traceback
@@ -95,13 +98,23 @@ def reason(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, BaseExceptionGroup):  # every address of a host was tried; the last attempt tells enough
             cause = cause.exceptions[-1]
-        elif isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message
-        elif isinstance(cause, OSError) and cause.strerror and not isinstance(cause, trio_smtp.SMTPError):
-            return cause.strerror
+        elif (words := _system_words(cause)) is not None:
+            return words
         else:
             cause = cause.__cause__
     return str(error) or type(error).__name__
+
+
+def _system_words(error: BaseException) -> str | None:
+    if isinstance(error, trio_smtp.SMTPError) or not isinstance(error, OSError):
+        return None
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return error.reason.replace("_", " ").lower() if error.reason else None
+    if isinstance(error, socket.gaierror):
+        return error.strerror
+    return os.strerror(error.errno) if error.errno else None
 
 
 def status_of(error: trio_smtp.SMTPError) -> Status:
@@ -134,6 +147,9 @@ _BY_KIND: Sequence[tuple[type[trio_smtp.SMTPError], Status]] = (
 )
 
 
+_TLS_ARGUMENT = re.compile(r"tls='(\w+)'")  # what the library calls an option by its Python name
+
+
 def describe(error: trio_smtp.SMTPError, server: str) -> str:
     """One line about an error of the library, with a hint where there is something to do about it.
 
@@ -148,9 +164,12 @@ def describe(error: trio_smtp.SMTPError, server: str) -> str:
         )
     if isinstance(error, trio_smtp.ConnectError) and error.reply is None:
         return f"cannot connect to {server}: {reason(error)}"
+    words = _TLS_ARGUMENT.sub(r"--tls \1", str(error)).replace("allow_insecure_auth=True", "--allow-insecure-auth")
+    if not isinstance(error, trio_smtp.LocalProtocolError) and server not in words:
+        words = f"{server}: {words}"
     if error.delivery == trio_smtp.Delivery.UNKNOWN:
-        return f"{server}: {error}; the message may have been delivered"
-    return f"{server}: {error}"
+        words += "; the message may have been delivered"
+    return words
 
 
 def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:

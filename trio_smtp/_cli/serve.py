@@ -202,10 +202,9 @@ def _tls(
     if tls_cert:
         try:
             return load_certificate(tls_cert, tls_key), kind
-        except OSError as exc:  # ssl.SSLError is one
+        except (OSError, ValueError) as exc:
             files = tls_cert if tls_key is None else f"{tls_cert} and {tls_key}"
-            why = f"{exc.reason or exc}" if isinstance(exc, ssl.SSLError) else exc.strerror
-            raise CommandError(f"cannot use {files} for TLS: {why}", Status.NO_INPUT) from exc
+            raise CommandError(f"cannot use {files} for TLS: {reason(exc)}", Status.NO_INPUT) from exc
     if not tls_self_signed:
         return None, "no TLS"
     certificate = make_certificate(names)

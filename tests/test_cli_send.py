@@ -1,0 +1,389 @@
+# `trio-smtp send`: to our own server, to Postfix's smtp-sink, and to a server that says what it is told to say.
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from contextlib import contextmanager
+
+import pytest
+from cli_process import LIMIT, Process, run, serving, tool
+
+LETTER = b"From: a@example.com\nSubject: hi\n\n.dot\nlast\n"
+ON_THE_WIRE = LETTER.replace(b"\n", b"\r\n")
+
+
+@pytest.fixture
+def letter(tmp_path):
+    path = tmp_path / "letter.eml"
+    path.write_bytes(LETTER)
+    return path
+
+
+def send(port, *args, stdin=b"", to=("b@example.net",), env=None):
+    recipients = [word for address in to for word in ("--to", address)]
+    command = ["send", "--server", f"127.0.0.1:{port}", "--from", "a@example.com", "--hostname", "client.example"]
+    return run(*command, *recipients, *args, stdin=stdin, env=env)
+
+
+class Script(threading.Thread):
+    """A server that answers each command by the first word of `answers` it begins with, one connection only.
+
+    An answer of ``None`` closes the connection. What was said is in `said`.
+    """
+
+    def __init__(self, greeting=b"220 mx ESMTP", **answers):
+        super().__init__(daemon=True)
+        self._greeting = greeting
+        self._answers = answers
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(LIMIT)
+        self.port = self._socket.getsockname()[1]
+        self.said = []
+
+    def run(self):
+        connection, _ = self._socket.accept()
+        with connection, connection.makefile("rb") as lines:
+            connection.settimeout(LIMIT)
+            connection.sendall(self._greeting + b"\r\n")
+            in_data = False
+            for line in lines:
+                if in_data and line != b".\r\n":
+                    continue
+                command = "END" if in_data else line.decode().strip()
+                self.said.append(command)
+                word = next((word for word in self._answers if command.replace(":", "_").startswith(word)), None)
+                default = b"354 go on" if command == "DATA" else b"250 OK"
+                answer = self._answers[word] if word else default
+                if answer is None:
+                    return
+                in_data = not in_data and answer.startswith(b"354")
+                connection.sendall(answer + b"\r\n")
+                if command == "QUIT":
+                    return
+
+    def close(self):
+        self._socket.close()
+        self.join(LIMIT)
+
+
+@contextmanager
+def script(*args, **answers):
+    server = Script(*args, **answers)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+# --- to our own server ---
+
+
+def test_a_file(tmp_path, letter):
+    with serving(tmp_path) as served:
+        done = send(served.port, letter, to=["b@example.net", "c@example.net"])
+        assert done.returncode == 0, done.stderr
+        [(trace, content)] = served.traced()
+        assert content == ON_THE_WIRE
+        queue_id = trace.partition(" id ")[2].partition(";")[0]
+        assert done.stdout.splitlines() == [
+            f"{letter}: accepted for <b@example.net> (250 2.0.0 OK: queued as {queue_id})",
+            f"{letter}: accepted for <c@example.net> (250 2.0.0 OK: queued as {queue_id})",
+        ]
+        assert trace.startswith("Return-Path: <a@example.com>\r\n")
+        assert "Received: from client.example ([127.0.0.1])\r\n" in trace
+
+
+@pytest.mark.parametrize("args", [[], ["-"]])
+def test_standard_input(tmp_path, args):
+    with serving(tmp_path) as served:
+        done = send(served.port, *args, stdin=ON_THE_WIRE)
+        assert done.returncode == 0, done.stderr
+        assert served.messages() == [ON_THE_WIRE]
+        assert done.stdout.startswith("standard input: accepted for <b@example.net> (250 2.0.0 ")
+
+
+def test_several_files_over_one_connection(tmp_path, letter):
+    other = tmp_path / "other.eml"
+    other.write_bytes(b"")
+    with serving(tmp_path, "-v") as served:
+        done = send(served.port, letter, other)
+        assert done.returncode == 0, done.stderr
+        assert served.messages() == [ON_THE_WIRE, b""]
+        served.process.signal()
+        served.process.wait()
+        assert served.process.errors().count("> 220 ") == 1
+
+
+def test_the_null_sender_and_addresses_in_utf8(tmp_path, letter):
+    with serving(tmp_path) as served:
+        recipients = ["--from", "", "--to", "jürgen@example.net"]
+        done = run("send", "--server", f"127.0.0.1:{served.port}", *recipients, letter)
+        assert done.returncode == 0, done.stderr
+        [(trace, _)] = served.traced()
+        assert trace.startswith("Return-Path: <>\r\nDelivered-To: jürgen@example.net\r\n")
+        assert " with UTF8SMTP id " in trace
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_tls_with_a_verified_certificate_and_a_login(tmp_path, letter, implicit):
+    ca = tmp_path / "ca.pem"
+    options = ["--tls-self-signed", "--tls-cert-out", ca, "--auth", "me:s3cret", *["--implicit-tls"] * implicit]
+    with serving(tmp_path, *options) as served:
+        mode = ["--tls", "implicit" if implicit else "starttls"]
+        done = send(served.port, *mode, "--ca", ca, "--auth", "me", letter, env={"TRIO_SMTP_PASSWORD": "s3cret"})
+        assert done.returncode == 0, done.stderr
+        assert " with ESMTPSA id " in served.traced()[0][0]
+
+        done = send(served.port, *mode, "--ca", ca, "--auth", "me:wrong", letter)
+        assert done.returncode == 77
+        assert done.stdout == ""
+        assert "535" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+        done = send(served.port, *mode, "--auth", "me:s3cret", letter)
+        assert done.returncode == 77
+        assert done.stderr == (
+            f"trio-smtp: the certificate of 127.0.0.1:{served.port} is not accepted: self-signed certificate"
+            " (--ca FILE trusts the certificates in FILE; --tls opportunistic encrypts without checking)\n"
+        )
+
+        assert len(served.messages()) == 1
+
+
+def test_opportunistic_tls(tmp_path, letter):
+    with serving(tmp_path, "--tls-self-signed") as served:
+        done = send(served.port, "--tls", "opportunistic", letter)
+        assert done.returncode == 0, done.stderr
+        assert " with ESMTPS id " in served.traced()[0][0]
+
+
+def test_lmtp(tmp_path, letter):
+    with serving(tmp_path, "--lmtp") as served:
+        done = send(served.port, "--lmtp", letter, to=["b@example.net", "c@example.net"])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("accepted for ") == 2
+        assert served.messages() == [ON_THE_WIRE]
+
+
+def test_json(tmp_path, letter):
+    with serving(tmp_path) as served:
+        done = send(served.port, "--json", letter)
+        result = json.loads(done.stdout)
+        reply = result["accepted"]["b@example.net"]
+        assert reply["text"].startswith("OK: queued as ")
+        assert result == {
+            "file": str(letter),
+            "status": 0,
+            "delivery": "accepted",
+            "accepted": {"b@example.net": {"code": 250, "enhanced": "2.0.0", "text": reply["text"]}},
+            "refused": {},
+            "unknown": [],
+            "error": None,
+        }
+
+
+# --- to a server of others ---
+
+
+def test_postfix_smtp_sink(tmp_path, letter):
+    sink = tool("smtp-sink")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    user = ["-u", "nobody"] if os.getuid() == 0 else []
+    dump = tmp_path / "dump"
+    dump.mkdir()
+    dump.chmod(0o777)
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        if directory.stat().st_uid == os.getuid() and directory.stat().st_mode & 0o011 != 0o011:
+            directory.chmod(0o711)
+    process = subprocess.Popen(
+        [sink, *user, "-d", f"{dump}/m.", f"127.0.0.1:{port}", "10"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        wait_for(port, process)
+        done = send(port, letter, to=["b@example.net", "c@example.net"])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(": accepted for <") == 2
+    finally:
+        process.terminate()
+        process.communicate(timeout=LIMIT)
+
+
+def wait_for(port, process):
+    """Wait until somebody listens, or the process has ended."""
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+    pytest.fail(process.stdout.read().decode())
+
+
+# --- refusals ---
+
+
+def test_some_recipients_refused(letter):
+    with script(RCPT=b"250 OK", **{"RCPT TO_<no": b"550 5.1.1 no such user"}) as server:
+        server._answers = dict(reversed(server._answers.items()))  # the longer one first
+        done = send(server.port, letter, to=["yes@example.net", "no@example.net"])
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        f"{letter}: accepted for <yes@example.net> (250 OK)",
+        f"{letter}: refused for <no@example.net> (550 5.1.1 no such user)",
+    ]
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("answers", "status", "words"),
+    [
+        ({"RCPT": b"550 5.1.1 no such user"}, 69, "550 5.1.1 no such user"),
+        ({"RCPT": b"450 4.2.0 try later"}, 75, "450 4.2.0 try later"),
+        ({"MAIL": b"550 5.7.1 not you"}, 69, "550 5.7.1 not you"),
+        ({"MAIL": b"451 4.3.0 not now"}, 75, "451 4.3.0 not now"),
+        ({"DATA": b"554 5.0.0 no"}, 69, "554 5.0.0 no"),
+        ({"END": b"554 5.7.0 spam"}, 69, "554 5.7.0 spam"),
+        ({"END": b"452 4.3.1 disk full"}, 75, "452 4.3.1 disk full"),
+        ({"END": None}, 74, "may have been delivered"),
+        ({"MAIL": None}, 75, ""),
+        ({"EHLO": b"babble"}, 76, ""),
+        ({"EHLO": None}, 75, ""),
+    ],
+)
+def test_refusals_have_a_status_and_one_line(letter, answers, status, words):
+    with script(**answers) as server:
+        done = send(server.port, letter)
+    assert done.returncode == status, done
+    assert words in done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("trio-smtp: ")
+    assert "accepted for" not in done.stdout
+
+
+@pytest.mark.parametrize(("greeting", "status"), [(b"554 5.3.2 no", 69), (b"421 4.3.2 busy", 75), (b"HTTP/1.1", 76)])
+def test_a_greeting_that_is_none(letter, greeting, status):
+    with script(greeting) as server:
+        done = send(server.port, letter)
+    assert done.returncode == status
+    assert done.stderr.count("\n") == 1
+
+
+def test_one_of_two_messages_refused(letter):
+    with script(END=b"554 no") as server:
+        answers = [b"250 OK", b"554 no"]
+        server._answers = Once(END=answers)
+        done = send(server.port, letter, letter, "--json")
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["status"] for result in results] == [0, 69]
+    assert [result["delivery"] for result in results] == ["accepted", "refused"]
+    assert done.returncode == 1
+
+
+class Once(dict):
+    """Each answer is a list, used up from its front."""
+
+    def __getitem__(self, word):
+        return super().__getitem__(word).pop(0)
+
+
+def test_the_rest_is_not_sent_after_the_connection_is_lost(letter):
+    with script(END=None) as server:
+        done = send(server.port, letter, letter, "--json")
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["delivery"] for result in results] == ["unknown", "not_sent"]
+    assert done.returncode == 74
+
+
+# --- complaints before anything is sent ---
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+def test_nobody_listens(letter):
+    port = free_port()
+    done = send(port, letter)
+    assert done.returncode == 68
+    assert done.stderr == f"trio-smtp: cannot connect to 127.0.0.1:{port}: Connection refused\n"
+
+
+def test_nobody_listens_in_json(letter):
+    port = free_port()
+    done = send(port, letter, "--json")
+    assert done.returncode == 68
+    result = json.loads(done.stdout)
+    assert (result["status"], result["delivery"]) == (68, "not_sent")
+    assert result["error"] == f"cannot connect to 127.0.0.1:{port}: Connection refused"
+
+
+def test_unknown_host(letter):
+    done = run("send", "--server", "no-such-host.invalid:25", "--from", "a@x", "--to", "b@x", letter)
+    assert done.returncode == 68
+    assert done.stderr.startswith("trio-smtp: cannot connect to no-such-host.invalid:25: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_such_file(tmp_path):
+    done = send(free_port(), tmp_path / "none")
+    assert done.returncode == 66
+    assert done.stderr == f"trio-smtp: cannot read {tmp_path}/none: No such file or directory\n"
+
+
+def test_a_directory(tmp_path):
+    done = send(free_port(), tmp_path)
+    assert done.returncode == 66
+    assert done.stderr == f"trio-smtp: cannot read {tmp_path}: Is a directory\n"
+
+
+def test_ca_file_without_certificates(tmp_path, letter):
+    done = send(free_port(), "--ca", letter, letter)
+    assert done.returncode == 66
+    assert done.stderr == f"trio-smtp: cannot read certificates from {letter}: it holds no certificate in PEM form\n"
+
+
+def test_an_impossible_address(tmp_path, letter):
+    with serving(tmp_path) as served:
+        done = send(served.port, letter, to=["b@example.net\r\nDATA"])
+        assert done.returncode == 65
+        assert done.stderr.count("\n") == 1
+        assert served.messages() == []
+
+
+def test_a_login_in_clear_is_refused_unless_asked_for(tmp_path, letter):
+    with serving(tmp_path, "--auth", "me:s3cret", "--allow-insecure-auth") as served:
+        done = send(served.port, "--auth", "me:s3cret", letter)
+        assert done.returncode == 77
+        assert done.stderr.count("\n") == 1
+        done = send(served.port, "--auth", "me:s3cret", "--allow-insecure-auth", letter)
+        assert done.returncode == 0, done.stderr
+
+
+def test_verbose_shows_the_dialogue_but_no_secrets(tmp_path, letter):
+    with serving(tmp_path, "--auth", "me:s3cret", "--allow-insecure-auth") as served:
+        done = send(served.port, "-v", "--auth", "me:s3cret", "--allow-insecure-auth", letter)
+        assert "RCPT TO:<b@example.net>" in done.stderr
+        assert "s3cret" not in done.stderr
+        assert "bWU" not in done.stderr  # the beginning of "me", in base64
+        assert ".dot" not in done.stderr
+
+
+def test_an_interrupt_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        process = Process("send", "--server", f"127.0.0.1:{port}", "--from", "a@x", "--to", "b@x")
+        try:
+            connection, _ = silent.accept()
+            with connection:
+                process.signal(2)
+                assert process.wait() == (130, [])
+                assert process.errors() == "trio-smtp: interrupted\n"
+        finally:
+            process.close()
