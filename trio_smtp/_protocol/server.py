@@ -11,19 +11,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from .envelope import Envelope
 from .parameters import parse_mail, parse_rcpt
 from .replies import Reject, Reply
-from .sasl import SERVER_MECHANISMS, Credentials, ServerContext, UnverifiedError
-from .server_auth import REFUSED, SUCCESS, AuthDialogue
+from .server_auth import REFUSED
+from .server_core import Taken
 from .server_events import (
     Authenticate,
     Command,
-    Data,
     Event,
     Expand,
     Hello,
@@ -34,8 +33,8 @@ from .server_events import (
     State,
     Verify,
 )
-from .server_lines import LineReader, Overlong
-from .server_message import IncomingMessage, Progress, Verdict
+from .server_lines import Overlong
+from .server_login import LoginCommands
 from .server_profile import ServerProfile
 from .server_tables import (
     AUTH_FIRST,
@@ -43,7 +42,6 @@ from .server_tables import (
     BARE_LINE_CLOSE,
     CONTROL,
     DEFAULTS,
-    END_WITH_DOT,
     FOREIGN,
     FOREIGN_REPLY,
     HELLO,
@@ -56,158 +54,33 @@ from .server_tables import (
     OK,
     TLS_FIRST,
     TLS_REPLY,
-    TOO_MANY_ERRORS,
-    TOO_MANY_FAILURES,
     TOO_MANY_MESSAGES,
     TOO_MANY_RECIPIENTS,
     UNIMPLEMENTED,
     UNKNOWN,
     VRFY,
 )
+from .server_transfer import TransferCommands
 
 _control_in = re.compile(rb"[\x00-\x1f\x7f]").search
 _HELLO_NAME = re.compile(rb"[\x21-\x7e]{1,255}")
-_BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
-
-Taken: TypeAlias = "Command | Signal | Reply | None"
 
 
-class ServerProtocol:
-    """One session.
+class ServerProtocol(LoginCommands, TransferCommands):
+    """One session; its attributes are those of :class:`ServerCore`.
 
     Args:
         profile: what the server says and allows.
         tls: TLS is active from the start.
-
-    Attributes:
-        state: where the session is.
-        hello: the name given with EHLO, HELO or LHLO; ``None`` before, and after STARTTLS.
-        esmtp: EHLO or LHLO was used.
-        tls: TLS is active.
-        authenticated: an AUTH command has succeeded.
-        envelope: the transaction, from MAIL's acceptance to its end.
-        accepted: whether the transaction that ended last ended with its message accepted.
-        transaction_count: transactions begun.
-        quit: the client has said QUIT.
-        peer_gone: the connection was lost, so that nothing more can be said.
-        external_identity: whom the client's TLS certificate names, for EXTERNAL.
-        trusted: the peer may use XCLIENT.
-        trace: called with each command line and reply, secrets masked, when set.
     """
 
-    __slots__ = (
-        "_auth",
-        "_auth_failures",
-        "_commands",
-        "_drop",
-        "_drop_reply",
-        "_enhanced",
-        "_errors",
-        "_flush",
-        "_input",
-        "_junk",
-        "_message",
-        "_must_start_tls",
-        "_out",
-        "_pending",
-        "_profile",
-        "_verb",
-        "accepted",
-        "authenticated",
-        "envelope",
-        "esmtp",
-        "external_identity",
-        "hello",
-        "peer_gone",
-        "quit",
-        "state",
-        "tls",
-        "trace",
-        "transaction_count",
-        "trusted",
-    )
+    __slots__ = ("_commands",)
 
     def __init__(self, profile: ServerProfile, *, tls: bool = False) -> None:
-        self._profile = profile
+        super().__init__(profile, tls=tls)
         self._commands = _commands_of(profile)
-        self._input = LineReader(profile.config.max_command_line, profile.config.max_auth_line)
-        self._out: list[bytes] = []
-        self._enhanced = profile.enhanced
-        self._flush = False
-        self._pending: Command | None = None
-        self._verb = b""  # of the command that is being taken
-        self._auth: AuthDialogue | None = None
-        self._errors = 0
-        self._junk = 0
-        self._auth_failures = 0
-        self._message: IncomingMessage | None = None
-        self._drop = 0  # octets still to come of a BDAT chunk that nobody wants, and then
-        self._drop_reply: Reply | None = None
-        self.state = State.CONNECTED
-        self.hello: str | None = None
-        self.esmtp = False
-        self.tls = tls
-        self._must_start_tls = profile.config.require_tls and not tls
-        self.authenticated = False
-        self.envelope: Envelope | None = None
-        self.accepted = False
-        self.transaction_count = 0
-        self.quit = False
-        self.peer_gone = False
-        self.external_identity: str | None = None
-        self.trusted = False
-        self.trace: Callable[[str, bytes], None] | None = None
 
-    # ---- bytes
-
-    def receive_data(self, data: bytes | bytearray) -> None:
-        """Take what the peer sent; ``b""`` says that it has closed its side."""
-        self._input.feed(data)
-
-    @property
-    def has_input(self) -> bool:
-        """Whether bytes were received that no event has used yet."""
-        return bool(self._input)
-
-    def data_to_send(self) -> bytes:
-        """The replies so far; the caller sends them in one piece."""
-        out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        return data
-
-    @property
-    def has_output(self) -> bool:
-        """Whether :meth:`data_to_send` would return something."""
-        return bool(self._out)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the last word has been said."""
-        return self.state is State.CLOSED
-
-    @property
-    def in_message(self) -> bool:
-        """Whether the next bytes belong to a message."""
-        return self._message is not None and self._message.reading
-
-    @property
-    def awaits_start(self) -> bool:
-        """Whether :meth:`start_body` is due before the message can be read."""
-        return isinstance(self._pending, Data)
-
-    # ---- replies
-
-    def greet(self, reply: Reply | None = None) -> None:
-        """Send the greeting, or refuse the connection with a 4xx or 5xx reply."""
-        self.state = State.GREETED
-        if reply is None:
-            reply = Reply(220, self._profile.greeting)
-        elif reply.is_success:
-            reply = Reply(220, reply.lines)  # RFC 5321 §4.2: no other success greets
-        else:
-            self.state = State.CLOSED  # RFC 5321 §3.1 would wait for QUIT; nobody does
-        self._write(reply, enhanced=not reply.is_success)
+    # ---- answers
 
     def accept(self) -> None:
         """Answer the event with the usual success."""
@@ -231,32 +104,9 @@ class ServerProtocol:
             self._pending = None
             self._reply(reply)
 
-    def close(self, reply: Reply) -> None:
-        """Say a last word (421), unless the last word has been said."""
-        if self.state is not State.CLOSED:
-            self.abandon()
-            self._write(reply)
-
-    def lose_peer(self) -> None:
-        """The connection is lost: drop the replies that nobody will read, and end the session."""
-        self.peer_gone = True
-        self._out.clear()
-        self.abandon()
-
-    def abandon(self) -> None:
-        """End the session without another word."""
-        self._end_transaction(accepted=False)
-        self._pending = None
-        self.state = State.CLOSED
-
-    def start_tls(self) -> None:
-        """TLS is active now; forget what was said before (RFC 3207 section 4.2)."""
-        self.tls = True
-        self._must_start_tls = False
-        self.state = State.GREETED
-        self.hello = None
-        self.esmtp = False
-        self.authenticated = False
+    def refuse_credentials(self) -> None:
+        """Answer Authenticate with the one reply for every reason (535)."""
+        self.answer(REFUSED)
 
     # ---- events
 
@@ -283,9 +133,6 @@ class ServerProtocol:
                 event = self._next_command()
             if event is not None:
                 return event
-
-    def _starved(self) -> Signal:
-        return Signal.EOF if self._input.eof else Signal.NEED_DATA
 
     def _next_command(self) -> Event | None:
         line = self._input.next_line(self._auth is not None)
@@ -468,253 +315,6 @@ class ServerProtocol:
 
     def _succeed_lookup(self, event: Command, reply: Reply) -> None:
         self._reply(reply)
-
-    def _succeed_auth(self, event: Authenticate, reply: Reply) -> None:
-        self._answer_auth(SUCCESS)
-
-    # ---- AUTH
-
-    def _mechanisms(self) -> tuple[str, ...]:
-        profile = self._profile
-        if "AUTH" not in profile.extensions or not (self.tls or profile.config.allow_insecure_auth):
-            return ()
-        if self.external_identity is None and "EXTERNAL" in profile.mechanisms:
-            return tuple(name for name in profile.mechanisms if name != "EXTERNAL")
-        return profile.mechanisms
-
-    def _take_auth(self, argument: bytes) -> Taken:
-        config = self._profile.config
-        if self.authenticated:
-            return Reply(503, "already authenticated", "5.5.1")  # RFC 4954 §4
-        if not self.esmtp:
-            return HELLO_FIRST
-        if not (self.tls or config.allow_insecure_auth):
-            return Reply(538, "encryption is required for authentication", "5.7.11")  # RFC 4954 §6
-        words = argument.split()
-        if not 1 <= len(words) <= 2:
-            return Reply(501, "syntax: AUTH mechanism [initial-response]", "5.5.4")
-        name = words[0].upper().decode("ascii", "replace")
-        if name not in self._mechanisms():
-            return Reply(504, "unrecognized authentication type", "5.5.4")
-        context = ServerContext(
-            hostname=config.hostname,
-            secret=config.scram_secret,
-            scram_iterations=config.scram_iterations,
-            external_identity=self.external_identity,
-        )
-        self._auth = AuthDialogue(SERVER_MECHANISMS[name](context))
-        return self._step_auth(self._auth.begin(words[1] if len(words) == 2 else None))
-
-    def _continue_auth(self, line: bytes) -> Taken:
-        assert self._auth is not None
-        if self.trace is not None:
-            self.trace("<", b"***")
-        return self._step_auth(self._auth.receive_line(line))
-
-    def _step_auth(self, step: Reply | Credentials) -> Taken:
-        if isinstance(step, Credentials):
-            return Authenticate(step)
-        if step.code == 334:
-            self._flush = True
-            return step
-        return self._end_auth(step)
-
-    def _end_auth(self, reply: Reply) -> Reply:
-        self._auth = None
-        if reply.is_success:
-            self.authenticated = True
-            return reply
-        self._auth_failures += 1
-        limit = self._profile.config.max_auth_failures
-        return reply if limit is None or self._auth_failures <= limit else TOO_MANY_FAILURES
-
-    def _answer_auth(self, reply: Reply) -> None:
-        assert self._auth is not None
-        try:
-            next_reply = self._auth.verdict(reply)
-        except UnverifiedError as exc:
-            self._reply(self._end_auth(exc.reply))
-            raise
-        if next_reply.code == 334:
-            self._flush = True
-            self._reply(next_reply)
-        else:
-            self._reply(self._end_auth(next_reply))
-
-    def refuse_credentials(self) -> None:
-        """Answer Authenticate with the one reply for every reason (535)."""
-        self.answer(REFUSED)
-
-    # ---- messages
-
-    def start_body(self) -> None:
-        """The application wants the message: ask for it, unless it comes in chunks by itself."""
-        event, self._pending = self._pending, None
-        if not isinstance(event, Data) or self._message is None:
-            raise RuntimeError("there is no message to read")
-        if not event.chunking:
-            self._write(END_WITH_DOT)
-        self._message.start()
-
-    def conclude(self, reply: Verdict) -> None:
-        """Say what became of the message: one reply, or (LMTP) one for each recipient address.
-
-        What is left of the message is dropped, and the reply goes out after its end. A message that could not be
-        had whole or has bare newlines is refused, whatever `reply` says.
-        """
-        event, message = self._pending, self._message
-        if message is None:
-            return  # the client gave it up
-        message.served = False
-        if isinstance(event, Data):  # the application has not looked at it
-            if not event.chunking and isinstance(reply, Reply) and not reply.is_success:
-                self._pending = None
-                self._end_transaction(accepted=False)
-                self._reply(reply)
-                self._flush = True
-                return
-            self.start_body()
-        message.verdict = reply
-        if message.is_over:
-            self._finish_message(message, reply)
-
-    @property
-    def body_fault(self) -> Reply | None:
-        """What is wrong with the message that has come to its end, as the reply that will refuse it."""
-        return self._message.body.fault if self._message is not None else None
-
-    def _new_message(self, *, chunking: bool) -> IncomingMessage:
-        assert self.envelope is not None
-        binary = self.envelope.sender.body == "BINARYMIME"
-        self._message = IncomingMessage(self._input, self._profile.config, binary=binary, chunking=chunking)
-        return self._message
-
-    def _take_data(self, argument: bytes) -> Taken:
-        if argument.strip():
-            return Reply(501, "DATA takes no argument", "5.5.4")
-        assert self.envelope is not None
-        if self.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
-            return Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
-        self._new_message(chunking=False)
-        return Data()
-
-    def _take_bdat(self, argument: bytes) -> Taken:
-        match = _BDAT.fullmatch(argument.strip(b" "))
-        if match is None:  # how many octets follow is anybody's guess, so there is no way to stay in step
-            return Reply(501, "syntax: BDAT octets [LAST]", "5.5.4", close=True)
-        size, last = int(match[1]), match[2] is not None
-        limit = self._profile.config.max_message_size
-        if limit is not None and size > limit:
-            return Reply(552, "the chunk is larger than a message may be", "5.3.4", close=True)
-        refusal = TLS_FIRST if self._must_start_tls else MISPLACED[self.state].get(b"BDAT")
-        if refusal is not None:  # RFC 3030 §2: the octets come all the same
-            self._drop, self._drop_reply = size, refusal
-            return None
-        if not size and not last:
-            self._count_junk()
-        message = self._message
-        if message is not None:
-            message.begin_chunk(size, last)
-            message.start()
-            return None
-        self._new_message(chunking=True).begin_chunk(size, last)
-        self.state = State.CHUNKING
-        return Data(chunking=True)
-
-    def _drop_chunk(self, reply: Reply) -> Signal | None:
-        if self._drop:
-            data = self._input.take(self._drop)
-            if not data:
-                return self._starved()
-            self._drop -= len(data)
-        if not self._drop:
-            self._drop_reply = None
-            self._reply(reply)
-        return None
-
-    def _next_of_message(self, message: IncomingMessage) -> Event | None:
-        event = message.next()
-        if not isinstance(event, Progress):
-            return event
-        if event is Progress.CHUNK_TAKEN:
-            self._reply(Reply(250, f"{message.body.received} octets received", "2.0.0"))
-        elif event is Progress.FINISHED:
-            assert message.verdict is not None
-            self._finish_message(message, message.verdict)
-        return None
-
-    def _abort_message(self) -> Signal | None:
-        """Before a command that ends the transaction between two chunks: the application must hear of it first."""
-        if self._message is None or not self._message.served:
-            return None
-        self._end_transaction(accepted=False)
-        self._input.unread()
-        return Signal.BODY_ABORTED
-
-    def _finish_message(self, message: IncomingMessage, verdict: Verdict) -> None:
-        envelope, fault = self.envelope, message.body.fault
-        assert envelope is not None
-        if fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
-            verdict = fault
-        replies = self._final_replies(verdict, envelope)
-        codes = [reply.code for reply in replies]
-        accepted = min(codes) < 300
-        self._end_transaction(accepted=accepted)
-        if accepted:
-            self._errors = self._junk = 0
-        elif max(codes) >= 500:
-            self._errors += 1  # one message, one error, although LMTP has a reply for each recipient
-        for reply in replies:
-            self._write(reply, utf8=envelope.sender.smtputf8)
-
-    def _final_replies(self, verdict: Verdict, envelope: Envelope) -> Sequence[Reply]:
-        if not self._profile.config.lmtp:
-            if not isinstance(verdict, Reply):
-                raise TypeError("only LMTP has a reply for each recipient")
-            return (verdict,)
-        if isinstance(verdict, Reply):
-            return (verdict,) * len(envelope.recipients)
-        missing = Reply(451, "no word about this recipient", "4.3.0")
-        return [verdict.get(recipient.address, missing) for recipient in envelope.recipients]  # RFC 2033 §4.2
-
-    def _end_transaction(self, *, accepted: bool) -> None:
-        if self.envelope is not None:
-            self.envelope = None
-            self.accepted = accepted
-            self.state = State.READY
-        self._message = None
-
-    # ---- writing
-
-    def _count_junk(self) -> None:
-        self._junk += 1
-        limit = self._profile.config.max_junk_commands
-        if limit is not None and self._junk > limit:
-            self._errors += 1
-
-    def _reply(self, reply: Reply, enhanced: bool = True) -> None:
-        limit = self._profile.config.max_errors
-        if reply.code >= 500:
-            self._errors += 1
-        if self._errors and limit is not None and self._errors > limit:
-            reply, enhanced = TOO_MANY_ERRORS, True
-        self._write(reply, enhanced)
-
-    def _write(self, reply: Reply, enhanced: bool = True, *, utf8: bool | None = None) -> None:
-        if utf8 is None:
-            utf8 = self.envelope is not None and self.envelope.sender.smtputf8
-        wire = reply.to_bytes(enhanced and self._enhanced, utf8)
-        if self.trace is not None:
-            self.trace(">", b"334 ***" if reply.code == 334 else wire)
-        self._out.append(wire)
-        if reply.close or reply.code == 421:
-            self.abandon()
-
-    def _trace_command(self, verb: bytes, line: bytes) -> None:
-        assert self.trace is not None
-        if verb == b"AUTH":
-            line = b" ".join(line.split()[:2]) + b" ***"
-        self.trace("<", line)
 
 
 _TAKE: Final[dict[bytes, Callable[[ServerProtocol, bytes], Taken]]] = {

@@ -1,0 +1,226 @@
+# What every command of a server's session stands on: the state, the input, the replies, and the end of a transaction.
+#
+# Rule: whatever is said to the client goes through _write, the one choke point; a reply that closes ends the session
+# there and then. The commands themselves are in server.py (the order and the simple ones), server_login.py (AUTH) and
+# server_transfer.py (DATA and BDAT), as classes on top of this one that ServerProtocol brings together.
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from .envelope import Envelope
+from .replies import Reply
+from .server_auth import AuthDialogue
+from .server_events import Command, Data, Signal, State
+from .server_lines import LineReader
+from .server_message import IncomingMessage
+from .server_profile import ServerProfile
+from .server_tables import TOO_MANY_ERRORS
+
+# What a command comes to: an event to ask about, a reply to give at once, or nothing more.
+Taken: TypeAlias = "Command | Signal | Reply | None"
+
+
+class ServerCore:
+    """The state of one session, and its last words.
+
+    Args:
+        profile: what the server says and allows.
+        tls: TLS is active from the start.
+
+    Attributes:
+        state: where the session is.
+        hello: the name given with EHLO, HELO or LHLO; ``None`` before, and after STARTTLS.
+        esmtp: EHLO or LHLO was used.
+        tls: TLS is active.
+        authenticated: an AUTH command has succeeded.
+        envelope: the transaction, from MAIL's acceptance to its end.
+        accepted: whether the transaction that ended last ended with its message accepted.
+        transaction_count: transactions begun.
+        quit: the client has said QUIT.
+        peer_gone: the connection was lost, so that nothing more can be said.
+        external_identity: whom the client's TLS certificate names, for EXTERNAL.
+        trusted: the peer may use XCLIENT.
+        trace: called with each command line and reply, secrets masked, when set.
+    """
+
+    __slots__ = (
+        "_auth",
+        "_auth_failures",
+        "_drop",
+        "_drop_reply",
+        "_enhanced",
+        "_errors",
+        "_flush",
+        "_input",
+        "_junk",
+        "_message",
+        "_must_start_tls",
+        "_out",
+        "_pending",
+        "_profile",
+        "_verb",
+        "accepted",
+        "authenticated",
+        "envelope",
+        "esmtp",
+        "external_identity",
+        "hello",
+        "peer_gone",
+        "quit",
+        "state",
+        "tls",
+        "trace",
+        "transaction_count",
+        "trusted",
+    )
+
+    def __init__(self, profile: ServerProfile, *, tls: bool = False) -> None:
+        self._profile = profile
+        self._input = LineReader(profile.config.max_command_line, profile.config.max_auth_line)
+        self._out: list[bytes] = []
+        self._enhanced = profile.enhanced
+        self._flush = False
+        self._pending: Command | None = None
+        self._verb = b""  # of the command that is being taken
+        self._auth: AuthDialogue | None = None
+        self._errors = 0
+        self._junk = 0
+        self._auth_failures = 0
+        self._message: IncomingMessage | None = None
+        self._drop = 0  # octets still to come of a BDAT chunk that nobody wants, and then
+        self._drop_reply: Reply | None = None
+        self.state = State.CONNECTED
+        self.hello: str | None = None
+        self.esmtp = False
+        self.tls = tls
+        self._must_start_tls = profile.config.require_tls and not tls
+        self.authenticated = False
+        self.envelope: Envelope | None = None
+        self.accepted = False
+        self.transaction_count = 0
+        self.quit = False
+        self.peer_gone = False
+        self.external_identity: str | None = None
+        self.trusted = False
+        self.trace: Callable[[str, bytes], None] | None = None
+
+    # ---- bytes
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Take what the peer sent; ``b""`` says that it has closed its side."""
+        self._input.feed(data)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether bytes were received that no event has used yet."""
+        return bool(self._input)
+
+    def data_to_send(self) -> bytes:
+        """The replies so far; the caller sends them in one piece."""
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return data
+
+    @property
+    def has_output(self) -> bool:
+        """Whether :meth:`data_to_send` would return something."""
+        return bool(self._out)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the last word has been said."""
+        return self.state is State.CLOSED
+
+    @property
+    def in_message(self) -> bool:
+        """Whether the next bytes belong to a message."""
+        return self._message is not None and self._message.reading
+
+    @property
+    def awaits_start(self) -> bool:
+        """Whether :meth:`start_body` is due before the message can be read."""
+        return isinstance(self._pending, Data)
+
+    # ---- the beginning and the end
+
+    def greet(self, reply: Reply | None = None) -> None:
+        """Send the greeting, or refuse the connection with a 4xx or 5xx reply."""
+        self.state = State.GREETED
+        if reply is None:
+            reply = Reply(220, self._profile.greeting)
+        elif reply.is_success:
+            reply = Reply(220, reply.lines)  # RFC 5321 §4.2: no other success greets
+        else:
+            self.state = State.CLOSED  # RFC 5321 §3.1 would wait for QUIT; nobody does
+        self._write(reply, enhanced=not reply.is_success)
+
+    def close(self, reply: Reply) -> None:
+        """Say a last word (421), unless the last word has been said."""
+        if self.state is not State.CLOSED:
+            self.abandon()
+            self._write(reply)
+
+    def lose_peer(self) -> None:
+        """The connection is lost: drop the replies that nobody will read, and end the session."""
+        self.peer_gone = True
+        self._out.clear()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End the session without another word."""
+        self._end_transaction(accepted=False)
+        self._pending = None
+        self.state = State.CLOSED
+
+    def start_tls(self) -> None:
+        """TLS is active now; forget what was said before (RFC 3207 section 4.2)."""
+        self.tls = True
+        self._must_start_tls = False
+        self.state = State.GREETED
+        self.hello = None
+        self.esmtp = False
+        self.authenticated = False
+
+    def _starved(self) -> Signal:
+        return Signal.EOF if self._input.eof else Signal.NEED_DATA
+
+    def _end_transaction(self, *, accepted: bool) -> None:
+        if self.envelope is not None:
+            self.envelope = None
+            self.accepted = accepted
+            self.state = State.READY
+        self._message = None
+
+    # ---- writing
+
+    def _count_junk(self) -> None:
+        self._junk += 1
+        limit = self._profile.config.max_junk_commands
+        if limit is not None and self._junk > limit:
+            self._errors += 1
+
+    def _reply(self, reply: Reply, enhanced: bool = True) -> None:
+        limit = self._profile.config.max_errors
+        if reply.code >= 500:
+            self._errors += 1
+        if self._errors and limit is not None and self._errors > limit:
+            reply, enhanced = TOO_MANY_ERRORS, True
+        self._write(reply, enhanced)
+
+    def _write(self, reply: Reply, enhanced: bool = True, *, utf8: bool | None = None) -> None:
+        if utf8 is None:
+            utf8 = self.envelope is not None and self.envelope.sender.smtputf8
+        wire = reply.to_bytes(enhanced and self._enhanced, utf8)
+        if self.trace is not None:
+            self.trace(">", b"334 ***" if reply.code == 334 else wire)
+        self._out.append(wire)
+        if reply.close or reply.code == 421:
+            self.abandon()
+
+    def _trace_command(self, verb: bytes, line: bytes) -> None:
+        assert self.trace is not None
+        if verb == b"AUTH":
+            line = b" ".join(line.split()[:2]) + b" ***"
+        self.trace("<", line)

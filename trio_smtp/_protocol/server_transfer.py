@@ -1,0 +1,152 @@
+# DATA and BDAT at a server: from the command to the reply at the message's end (RFC 5321 section 4.1.1.4, RFC 3030).
+#
+# Rule: the octets that a client has announced are read, whatever becomes of them, or the connection is closed.
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .envelope import Envelope
+from .replies import Reply
+from .server_core import ServerCore, Taken
+from .server_events import Data, Event, Signal, State
+from .server_message import IncomingMessage, Progress, Verdict
+from .server_tables import END_WITH_DOT, MISPLACED, TLS_FIRST
+
+_BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+
+
+class TransferCommands(ServerCore):
+    """DATA, BDAT and the message."""
+
+    __slots__ = ()
+
+    def start_body(self) -> None:
+        """The application wants the message: ask for it, unless it comes in chunks by itself."""
+        event, self._pending = self._pending, None
+        if not isinstance(event, Data) or self._message is None:
+            raise RuntimeError("there is no message to read")
+        if not event.chunking:
+            self._write(END_WITH_DOT)
+        self._message.start()
+
+    def conclude(self, reply: Verdict) -> None:
+        """Say what became of the message: one reply, or (LMTP) one for each recipient address.
+
+        What is left of the message is dropped, and the reply goes out after its end. A message that could not be
+        had whole or has bare newlines is refused, whatever `reply` says.
+        """
+        event, message = self._pending, self._message
+        if message is None:
+            return  # the client gave it up
+        message.served = False
+        if isinstance(event, Data):  # the application has not looked at it
+            if not event.chunking and isinstance(reply, Reply) and not reply.is_success:
+                self._pending = None
+                self._end_transaction(accepted=False)
+                self._reply(reply)
+                self._flush = True
+                return
+            self.start_body()
+        message.verdict = reply
+        if message.is_over:
+            self._finish_message(message, reply)
+
+    @property
+    def body_fault(self) -> Reply | None:
+        """What is wrong with the message that has come to its end, as the reply that will refuse it."""
+        return self._message.body.fault if self._message is not None else None
+
+    def _new_message(self, *, chunking: bool) -> IncomingMessage:
+        assert self.envelope is not None
+        binary = self.envelope.sender.body == "BINARYMIME"
+        self._message = IncomingMessage(self._input, self._profile.config, binary=binary, chunking=chunking)
+        return self._message
+
+    def _take_data(self, argument: bytes) -> Taken:
+        if argument.strip():
+            return Reply(501, "DATA takes no argument", "5.5.4")
+        assert self.envelope is not None
+        if self.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
+            return Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
+        self._new_message(chunking=False)
+        return Data()
+
+    def _take_bdat(self, argument: bytes) -> Taken:
+        match = _BDAT.fullmatch(argument.strip(b" "))
+        if match is None:  # how many octets follow is anybody's guess, so there is no way to stay in step
+            return Reply(501, "syntax: BDAT octets [LAST]", "5.5.4", close=True)
+        size, last = int(match[1]), match[2] is not None
+        limit = self._profile.config.max_message_size
+        if limit is not None and size > limit:
+            return Reply(552, "the chunk is larger than a message may be", "5.3.4", close=True)
+        refusal = TLS_FIRST if self._must_start_tls else MISPLACED[self.state].get(b"BDAT")
+        if refusal is not None:  # RFC 3030 §2: the octets come all the same
+            self._drop, self._drop_reply = size, refusal
+            return None
+        if not size and not last:
+            self._count_junk()
+        message = self._message
+        if message is not None:
+            message.begin_chunk(size, last)
+            message.start()
+            return None
+        self._new_message(chunking=True).begin_chunk(size, last)
+        self.state = State.CHUNKING
+        return Data(chunking=True)
+
+    def _drop_chunk(self, reply: Reply) -> Signal | None:
+        if self._drop:
+            data = self._input.take(self._drop)
+            if not data:
+                return self._starved()
+            self._drop -= len(data)
+        if not self._drop:
+            self._drop_reply = None
+            self._reply(reply)
+        return None
+
+    def _next_of_message(self, message: IncomingMessage) -> Event | None:
+        event = message.next()
+        if not isinstance(event, Progress):
+            return event
+        if event is Progress.CHUNK_TAKEN:
+            self._reply(Reply(250, f"{message.body.received} octets received", "2.0.0"))
+        elif event is Progress.FINISHED:
+            assert message.verdict is not None
+            self._finish_message(message, message.verdict)
+        return None
+
+    def _abort_message(self) -> Signal | None:
+        """Before a command that ends the transaction between two chunks: the application must hear of it first."""
+        if self._message is None or not self._message.served:
+            return None
+        self._end_transaction(accepted=False)
+        self._input.unread()
+        return Signal.BODY_ABORTED
+
+    def _finish_message(self, message: IncomingMessage, verdict: Verdict) -> None:
+        envelope, fault = self.envelope, message.body.fault
+        assert envelope is not None
+        if fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
+            verdict = fault
+        replies = self._final_replies(verdict, envelope)
+        codes = [reply.code for reply in replies]
+        accepted = min(codes) < 300
+        self._end_transaction(accepted=accepted)
+        if accepted:
+            self._errors = self._junk = 0
+        elif max(codes) >= 500:
+            self._errors += 1  # one message, one error, although LMTP has a reply for each recipient
+        for reply in replies:
+            self._write(reply, utf8=envelope.sender.smtputf8)
+
+    def _final_replies(self, verdict: Verdict, envelope: Envelope) -> Sequence[Reply]:
+        if not self._profile.config.lmtp:
+            if not isinstance(verdict, Reply):
+                raise TypeError("only LMTP has a reply for each recipient")
+            return (verdict,)
+        if isinstance(verdict, Reply):
+            return (verdict,) * len(envelope.recipients)
+        missing = Reply(451, "no word about this recipient", "4.3.0")
+        return [verdict.get(recipient.address, missing) for recipient in envelope.recipients]  # RFC 2033 §4.2
