@@ -148,11 +148,21 @@ class Transport:
                 raise reason
         self._receiving = True
         try:
-            if self._timer is not None:
-                self._timer.set(deadline)
-                return await self._receive()
-            with trio.CancelScope(deadline=deadline) as self._scope:
-                return await self._receive()
+            timer, fd = self._timer, self._fd
+            if timer is None:
+                with trio.CancelScope(deadline=deadline) as self._scope:
+                    return await self._receive()
+            else:
+                timer.set(deadline)
+                if fd < 0 or self._more:
+                    return await self._receive()
+                # What _receive() does, without its frame: this is where a session spends its life.
+                await trio.lowlevel.wait_readable(fd)
+                data = os.read(fd, RECEIVE_SIZE)
+                self._more = len(data) == RECEIVE_SIZE
+                return data
+        except BlockingIOError:  # woken for nothing
+            return await self.receive(deadline)
         except trio.BrokenResourceError as exc:
             if isinstance(exc.__cause__, ssl.SSLEOFError):
                 return b""  # AWS SES and others close TLS without close_notify; SMTP's own framing shows truncation
@@ -185,6 +195,22 @@ class Transport:
             self._more = len(data) == RECEIVE_SIZE
             return data
 
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Give the socket what it takes without waiting; the number of octets, 0 on other streams.
+
+        Raises:
+            ConnectionLostError: the connection was lost.
+        """
+        if self._fd < 0 or self.broken:
+            return 0
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            self.broken = True
+            raise ConnectionLostError("the connection was lost") from exc
+
     async def send(self, data: bytes | bytearray | memoryview, deadline: float = math.inf) -> None:
         """Send everything. Not always a checkpoint.
 
@@ -194,16 +220,13 @@ class Transport:
         """
         if self.broken:
             raise ConnectionLostError("the connection was lost")
+        sent = self.send_nowait(data)
+        if sent == len(data):
+            return
+        if sent:
+            data = memoryview(data)[sent:]
         self._sending = True
         try:
-            if self._fd >= 0:
-                try:
-                    sent = os.write(self._fd, data)
-                except BlockingIOError:
-                    sent = 0
-                if sent == len(data):
-                    return
-                data = memoryview(data)[sent:]
             if self._timer is not None:
                 self._timer.set(deadline)
                 await self._send(data)
@@ -249,6 +272,13 @@ class Transport:
     def interrupt(self) -> None:
         """End the wait for bytes in progress, or the next one, with :class:`Interrupted`. A send is left alone."""
         if self._receiving:
+            self._wake(Interrupted())
+        else:
+            self._interruption = Interrupted()
+
+    def abandon(self) -> None:
+        """End the wait in progress, or the next one for bytes, with :class:`Interrupted`; a send is broken by it."""
+        if self._receiving or self._sending:
             self._wake(Interrupted())
         else:
             self._interruption = Interrupted()
@@ -332,6 +362,8 @@ class Transport:
                     pass
         self.broken = True
         self._fd = -1
+        if self._timer is not None:
+            self._timer.close()
         await trio.aclose_forcefully(self._stream)
 
     async def aclose_lingering(self, within: float = 2.0, drop: int = 1 << 20) -> None:

@@ -12,7 +12,8 @@ import contextvars
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -79,6 +80,7 @@ class Connection:
         self._transport = Transport(stream, self._timer)
         self._now = trio.lowlevel.current_clock().current_time  # trio.current_time() looks the clock up every time
         self._protocol = ServerProtocol(service.profile)
+        self._on = _handlers_of(service)
         self.session = Session(self._protocol, self._transport.peer, self._transport.local)
         self._scope = trio.CancelScope()  # around everything but the good-bye
         self._hook_scope = trio.CancelScope()  # around the loop; cancelled when a hook's time is up
@@ -241,12 +243,17 @@ class Connection:
     async def _converse(self) -> None:
         protocol = self._protocol
         session = self.session
+        hooks = self._on
         if self._outcome is not None:
             await self._conclude()
         while True:
             event = protocol.next_event()
             if session.envelope is not protocol.envelope:
-                await self._follow_transaction()
+                if session.envelope is not None:
+                    await self._end_transaction()
+                if (envelope := protocol.envelope) is not None:
+                    self._service.statistics.transactions += 1
+                session.envelope = envelope
             if event is Signal.NEED_DATA:
                 await self._flush()
                 await self._receive_command()
@@ -256,8 +263,10 @@ class Connection:
                     if event is Signal.EOF:
                         protocol.lose_peer()
                     return
+            elif (hook := hooks[event.__class__]) is None:
+                protocol.accept()
             else:
-                await _ON[event.__class__](self, event)
+                await hook(self, event)
 
     async def _receive_command(self) -> None:
         protocol = self._protocol
@@ -286,9 +295,10 @@ class Connection:
         self._protocol.receive_data(data)
 
     async def _flush(self) -> None:
-        if self._protocol.has_output:
-            data = self._protocol.data_to_send()
-            await self._transport.send(data, self._deadline(self._config.command_timeout))
+        data = self._protocol.data_to_send()
+        sent = self._transport.send_nowait(data)
+        if sent < len(data):
+            await self._transport.send(data[sent:], self._deadline(self._config.command_timeout))
 
     def _deadline(self, limit: float | None) -> float:
         return self._end if limit is None else min(self._now() + limit, self._end)
@@ -331,9 +341,6 @@ class Connection:
         """Ask the hook about an event, and tell the protocol."""
         self._event = event
         if hook is None:
-            if not isinstance(event, Data | Authenticate):
-                self._protocol.accept()
-                return
             self._outcome = (None,)
         else:
             limit = self._config.handler_timeout
@@ -466,14 +473,6 @@ class Connection:
         self._body_error = error
         return error
 
-    async def _follow_transaction(self) -> None:
-        """Keep the session's envelope that of the protocol."""
-        if self.session.envelope is not None:
-            await self._end_transaction()
-        if self._protocol.envelope is not None:
-            self.session.envelope = self._protocol.envelope
-            self._service.statistics.transactions += 1
-
     async def _end_transaction(self) -> None:
         """Note that the transaction is over, and tell the application if its message was not accepted."""
         if self._protocol.accepted:
@@ -528,13 +527,20 @@ class Connection:
             self._scope.cancel(reason="shutdown")
 
 
-_ON: Final[Mapping[type, Callable[[Connection, Any], Awaitable[None]]]] = {
-    Hello: Connection._on_hello,
-    Mail: Connection._on_mail,
-    Rcpt: Connection._on_rcpt,
-    Verify: Connection._on_vrfy,
-    Expand: Connection._on_expn,
-    Authenticate: Connection._on_auth,
-    Data: Connection._on_data,
-    StartTLS: Connection._on_starttls,
-}
+EventHandler: TypeAlias = Callable[[Connection, Any], Awaitable[None]]
+
+
+@lru_cache(maxsize=64)
+def _handlers_of(service: Service) -> Mapping[type, EventHandler | None]:
+    """What to do about each event; ``None`` accepts it at once, where the application has no hook for it."""
+    hooks = service.hooks
+    return {
+        Hello: hooks.on_hello and Connection._on_hello,
+        Mail: hooks.on_mail and Connection._on_mail,
+        Rcpt: hooks.on_rcpt and Connection._on_rcpt,
+        Verify: hooks.on_vrfy and Connection._on_vrfy,
+        Expand: hooks.on_expn and Connection._on_expn,
+        Authenticate: Connection._on_auth,
+        Data: Connection._on_data,
+        StartTLS: Connection._on_starttls,
+    }
