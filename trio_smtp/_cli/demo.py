@@ -77,10 +77,10 @@ def demo(*, maildir: str | None, count: int, connections: int, as_json: bool) ->
     kinds to it through a pool of connections, with STARTTLS, a verified certificate and a login; and checks that what
     lies in the Maildir is byte for byte what was sent.
     """
-    run(_demo, maildir, count, connections, as_json)
+    run(partial(_demo, maildir, count=count, connections=connections, as_json=as_json))
 
 
-async def _demo(directory: str | None, count: int, connections: int, as_json: bool) -> Status:
+async def _demo(directory: str | None, *, count: int, connections: int, as_json: bool) -> Status:
     try:
         maildir = Maildir(directory or tempfile.mkdtemp(prefix="trio-smtp-demo-"))
     except OSError as exc:
