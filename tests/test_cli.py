@@ -5,6 +5,7 @@ import ssl
 import subprocess
 import sys
 
+import click
 import pytest
 from cli_process import LIMIT, clean_environment, run
 from click.testing import CliRunner
@@ -221,7 +222,7 @@ def test_the_reason_is_the_systems():
     error = trio_smtp.ConnectError("cannot connect")
     error.__cause__ = OSError("all attempts failed")
     error.__cause__.__cause__ = ExceptionGroup("", [OSError(111, "Connection refused"), OSError(113, "No route")])
-    assert errors.describe(error, "mx:25") == "cannot connect to mx:25: No route"
+    assert errors.describe(error, "mx:25") == "cannot connect to mx:25: No route to host"
 
 
 def test_what_a_peer_says_stays_on_one_line():
@@ -233,19 +234,28 @@ async def fail(error):
     raise error
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "words"),
-    [
-        (KeyboardInterrupt(), 130, "trio-smtp: interrupted\n"),
-        (BaseExceptionGroup("", [KeyboardInterrupt(), ValueError()]), 130, "trio-smtp: interrupted\n"),
-        (ValueError("a bug"), 70, "this is an error in trio-smtp itself"),
-    ],
-)
-def test_run_ends_with_a_status(error, status, words, capsys):
+def test_an_error_of_ours_is_shown_whole(capsys):
     with pytest.raises(SystemExit) as ended:
-        errors.run(fail, error)
-    assert ended.value.code == status
-    assert words in capsys.readouterr().err
+        errors.run(fail, ValueError("a bug"))
+    assert ended.value.code == 70
+    output = capsys.readouterr().err
+    assert "ValueError: a bug" in output
+    assert output.endswith("trio-smtp: this is an error in trio-smtp itself, please report it\n")
+
+
+def test_an_interrupt_comes_out_of_nurseries_as_itself():
+    with pytest.raises(KeyboardInterrupt):
+        errors.run(fail, BaseExceptionGroup("", [KeyboardInterrupt(), ValueError()]))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_while_options_are_read(error, monkeypatch):
+    def interrupt(*args):
+        raise error
+
+    monkeypatch.setattr("trio_smtp._cli.send.credentials", interrupt)
+    result = invoke("send", "--server", "x", "--from", "a@x", "--to", "b@x")
+    assert (result.exit_code, result.output) == (130, "trio-smtp: interrupted\n")
 
 
 def test_a_command_error_comes_out_of_nurseries_as_itself():

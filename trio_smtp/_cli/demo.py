@@ -56,7 +56,7 @@ class _Tally:
     "--count",
     metavar="N",
     type=click.IntRange(1, 100_000),
-    default=25,
+    default=50,
     show_default=True,
     help="Send each message N times.",
 )
@@ -104,7 +104,7 @@ async def _demo(directory: str | None, *, count: int, connections: int, as_json:
         listeners: list[trio.SocketListener] = await nursery.start(partial(server.serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         if not as_json:
-            click.echo(f"Server on 127.0.0.1:{port}: STARTTLS with a throw-away certificate, AUTH required")
+            click.echo(f"Server on 127.0.0.1:{port}: STARTTLS, throw-away certificate, AUTH required")
         await _send_all(tally, samples * count, port, connections, certificate, password, quiet=as_json)
         await server.shutdown(grace=5)
     await trio.to_thread.run_sync(_check, tally, maildir)
@@ -177,8 +177,8 @@ def _check(tally: _Tally, maildir: Maildir) -> None:
 def _print_summary(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> None:
     rate, speed = (total / max(tally.seconds, 1e-6) for total in (tally.messages, tally.octets))
     rows = {
-        "Messages": f"{tally.messages} accepted of {kinds * count} ({kinds} kinds, {count} times)",
-        "Recipients": f"{tally.recipients}",
+        "Messages": f"{tally.messages:,} accepted of {kinds * count:,} ({kinds} kinds, {count} times)",
+        "Recipients": f"{tally.recipients:,}",
         "Octets": f"{tally.octets:,}",
         "Time": f"{tally.seconds:.2f} s: {rate:,.0f} messages/s, {speed / 1e6:.1f} MB/s",
         "Maildir": f"{maildir.path}",
@@ -186,7 +186,7 @@ def _print_summary(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> N
     for name, value in rows.items():
         click.echo(f"{name:<11}{value}")
     if not tally.failures:
-        click.echo(f"{'Check':<11}all {tally.messages} files are byte for byte what was sent, below the trace lines")
+        click.echo(f"{'Check':<11}every file is byte for byte what was sent, below its trace lines")
         return
     for failure in tally.failures[:10]:
         click.echo(f"trio-smtp: {failure}", err=True)

@@ -80,6 +80,9 @@ class Commands(click.Group):
         except CommandError as exc:
             click.echo(f"trio-smtp: {exc}", err=True)
             ctx.exit(int(exc.status))
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("trio-smtp: interrupted", err=True)
+            ctx.exit(int(Status.INTERRUPTED))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the exit statuses, wrapped to the width of the terminal."""
@@ -184,8 +187,8 @@ def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | N
 def run(function: Callable[..., Awaitable[Status]], *args: object) -> None:
     """Run an async command to its end and exit with its status.
 
-    A :class:`CommandError` comes out as itself, also from inside nurseries; Ctrl-C is status 130; anything else is
-    an error of ours, shown with its traceback.
+    A :class:`CommandError` and Ctrl-C come out as themselves, also from inside nurseries; anything else is an error
+    of ours, shown with its traceback.
     """
     try:
         status = trio.run(function, *args)
@@ -195,8 +198,7 @@ def run(function: Callable[..., Awaitable[Status]], *args: object) -> None:
             if isinstance(error, CommandError):
                 raise error from None
         if any(isinstance(error, KeyboardInterrupt) for error in errors):
-            click.echo("trio-smtp: interrupted", err=True)
-            sys.exit(int(Status.INTERRUPTED))
+            raise KeyboardInterrupt from None
         traceback.print_exception(exc)
         click.echo("trio-smtp: this is an error in trio-smtp itself, please report it", err=True)
         status = Status.INTERNAL
