@@ -5,10 +5,10 @@ import json
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import trio
@@ -31,11 +31,16 @@ _TRACE = re.compile(
 _SECURE: Final = frozenset({"ESMTPSA", "UTF8SMTPSA"})  # with TLS, by somebody who logged in
 
 
+class _Job(NamedTuple):
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+
+
 @dataclass(kw_only=True)
 class _Tally:
     """What happened, as it happens."""
 
-    started: float = 0.0
     seconds: float = 0.0
     messages: int = 0
     recipients: int = 0
@@ -122,7 +127,7 @@ async def _send_all(
     *,
     quiet: bool,
 ) -> None:
-    jobs: Iterator[trio_smtp.Job] = ((sample.sender, sample.recipients, sample.content) for sample in samples)
+    jobs = (_Job(sample.sender, sample.recipients, sample.content) for sample in samples)
     started = trio.current_time()
     with show_progress("Sending", len(samples), quiet=quiet) as advance:
         async with (
@@ -144,17 +149,20 @@ async def _send_all(
 
 
 def _count(tally: _Tally, outcome: trio_smtp.Outcome) -> None:
-    sender, _, content = outcome.job
-    if outcome.error is not None:
-        tally.fail(f"from {sender}: {outcome.error}", status_of(outcome.error))
+    job, result = outcome.job, outcome.result
+    assert isinstance(job, _Job)
+    if result is None:
+        error = outcome.error
+        if not isinstance(error, trio_smtp.SMTPError):
+            raise error or AssertionError("an outcome is a result or an error")
+        tally.fail(f"from {job.sender}: {error}", status_of(error))
         return
-    result = outcome.result
     for address, reply in result.refused.items():
         tally.fail(f"to {address}: {reply}", Status.PARTIAL)
     tally.messages += 1
     tally.recipients += len(result.accepted)
-    tally.octets += len(content)
-    tally.stored.append((result.reply.text.rpartition(" ")[2], content))
+    tally.octets += len(job.content)
+    tally.stored.append((result.reply.text.rpartition(" ")[2], job.content))
 
 
 def _check(tally: _Tally, maildir: Maildir) -> None:
