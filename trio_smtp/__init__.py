@@ -8,6 +8,13 @@ from ._client.client import OutgoingMessage as OutgoingMessage
 from ._client.client import open_client as open_client
 from ._client.config import ClientConfig as ClientConfig
 from ._client.outgoing import SendResult as SendResult
+from ._pool.bulk import Job as Job
+from ._pool.bulk import Outcome as Outcome
+from ._pool.config import PoolConfig as PoolConfig
+from ._pool.pool import Pool as Pool
+from ._pool.pool import PoolStatistics as PoolStatistics
+from ._pool.pool import open_pool as open_pool
+from ._pool.trace import TraceEvent as TraceEvent
 from ._protocol.envelope import DeliverBy as DeliverBy
 from ._protocol.envelope import Envelope as Envelope
 from ._protocol.envelope import Recipient as Recipient
@@ -32,6 +39,7 @@ from ._protocol.errors import Stage as Stage
 from ._protocol.errors import TLSError as TLSError
 from ._protocol.errors import UnsupportedAuthError as UnsupportedAuthError
 from ._protocol.extensions import Extensions as Extensions
+from ._protocol.proxy import ProxyHeader as ProxyHeader
 from ._protocol.replies import Reject as Reject
 from ._protocol.replies import Reply as Reply
 from ._protocol.sasl import Credentials as Credentials

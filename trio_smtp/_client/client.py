@@ -224,6 +224,7 @@ class Client:
             transaction = Transaction(next_batch(connection, outgoing), lmtp=connection.lmtp)
             if len(transaction.recipients) < len(outgoing.remaining):
                 raise LocalProtocolError(f"the server takes {len(transaction.recipients)} recipients at a time")
+            outgoing.transaction = transaction
             try:
                 chunked = uses_chunking(connection)
                 commands = envelope(connection, outgoing, transaction, Source(None, eight_bit=None), None)
@@ -242,7 +243,7 @@ class Client:
             except SMTPError as exc:
                 if transaction.reply is None:
                     exc.stage = exc.stage or connection.stage
-                    outgoing.explain(exc, transaction)
+                    outgoing.explain(exc)
                     raise
                 if not transaction.ended:
                     raise

@@ -58,6 +58,7 @@ class Content(ABC):
 
     __slots__ = ()
     replayable = True
+    at_hand = False  # opening and sending it waits for nobody but the server
     needs_utf8 = False  # the server must offer SMTPUTF8, whatever the envelope
 
     @abstractmethod
@@ -69,6 +70,7 @@ class Octets(Content):
     """Bytes, sent as they are."""
 
     __slots__ = ("_source",)
+    at_hand = True
 
     def __init__(self, octets: bytes) -> None:
         if octets.isascii():
@@ -84,6 +86,7 @@ class MessageObject(Content):
     """An ``EmailMessage`` (or an older ``Message``), written out for what the server can take."""
 
     __slots__ = ("_done", "_message", "needs_utf8")
+    at_hand = True
 
     def __init__(self, message: Message[Any, Any]) -> None:
         self._message = message

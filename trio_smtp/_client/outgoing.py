@@ -74,6 +74,8 @@ class Outgoing:
         "replies",
         "reply",
         "sender",
+        "streamed",
+        "transaction",
     )
 
     def __init__(
@@ -112,6 +114,26 @@ class Outgoing:
         self.error: SMTPError | None = None  # the refusal to raise if nobody is accepted in the end
         self.attempts = 0
         self.maybe_duplicate = False
+        self.streamed = False  # reading the caller's iterable has begun
+        self.transaction: Transaction | None = None  # the latest
+
+    @property
+    def is_spent(self) -> bool:
+        """The content cannot be produced again."""
+        return self.streamed and not self.content.replayable
+
+    @property
+    def has_temporary(self) -> bool:
+        """Somebody was refused with a 4xx."""
+        return any(reply.is_temporary for reply in self.refused.values())
+
+    def readmit_temporary(self) -> dict[str, Reply]:
+        """Let those who were refused with a 4xx remain again; the replies so far."""
+        again = {written: reply for written, reply in self.refused.items() if reply.is_temporary}
+        self.refused = {written: reply for written, reply in self.refused.items() if written not in again}
+        self.remaining += again
+        self.error = None
+        return again
 
     def settle(self, transaction: Transaction) -> None:
         """Take over the fates of a transaction that is decided.
@@ -121,6 +143,7 @@ class Outgoing:
         delivered, refused, _ = transaction.fates()
         batch = transaction.recipients
         reply = transaction.reply
+        self.transaction = None
         self.remaining = self.remaining[len(batch) :]
         self.accepted += delivered
         if transaction.replies:
@@ -148,8 +171,9 @@ class Outgoing:
             raise self.error
         return SendResult(self.reply, self.accepted, self.refused, self.replies, self.attempts, self.maybe_duplicate)
 
-    def explain(self, error: SMTPError, transaction: Transaction | None) -> None:
+    def explain(self, error: SMTPError) -> None:
         """Let an error that ended the sending say what became of each recipient."""
+        transaction = self.transaction
         if transaction is None or not transaction.begun:
             error.delivery = Delivery.NOT_SENT
             delivered: list[str] = []

@@ -61,13 +61,14 @@ async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: b
     """
     while message.remaining and not (stop_at_limit and connection.is_exhausted):
         transaction = Transaction(next_batch(connection, message), lmtp=connection.lmtp)
+        message.transaction = transaction
         try:
             await _transact(connection, message, transaction)
         except SMTPError as exc:
             if transaction.reply is None:
                 if exc.stage is None:
                     exc.stage = connection.stage
-                message.explain(exc, transaction)
+                message.explain(exc)
                 raise
             # A reply that was read beats a connection loss noticed later.
         finally:
@@ -141,6 +142,7 @@ async def _send_stream(connection: Connection, message: Outgoing, transaction: T
     commands = envelope(connection, message, transaction, source, source.size)
     if await say_envelope(connection, transaction, commands, chunked=chunked):
         writer = open_writer(connection, message, transaction, chunked=chunked)
+        message.streamed = True
         chunks = aiter(source.chunks)
         try:
             async for piece in chunks:

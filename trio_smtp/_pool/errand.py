@@ -1,0 +1,64 @@
+# A message between its caller and the task of a connection: handed over, done, and its outcome.
+#
+# One try each time it is handed over; whether there is another is the caller's side's business (retry.py). Whatever
+# happens to the task, the outcome is set, so that a caller always hears. A caller who is cancelled says so by
+# abandon(), which ends whatever wait the task is in, and waits for the outcome all the same: shielded, and as briefly
+# as the task can make it.
+from __future__ import annotations
+
+import trio
+
+from .._client.connection import Connection
+from .._client.outgoing import Outgoing
+
+
+class Errand:
+    """One message to be sent by a connection's task.
+
+    Attributes:
+        message: with what has become of it so far.
+        error: what ended the latest try, ``None`` if it reached its end.
+        abandoned: the caller does not want it any more.
+        fresh: only on a connection that was opened for it.
+        connection: the one it is being sent on.
+        scope: around what only a cancel scope can end: connecting, waiting for the rate limit, the caller's iterable.
+    """
+
+    __slots__ = ("_done", "abandoned", "connection", "error", "fresh", "message", "scope")
+
+    def __init__(self, message: Outgoing) -> None:
+        self.message = message
+        self.error: Exception | None = None
+        self.abandoned = False
+        self.fresh = False
+        self.connection: Connection | None = None
+        self.scope: trio.CancelScope | None = None
+        self._done = trio.Event()
+
+    def again(self) -> None:
+        """Get ready for another try."""
+        self.error = None
+        self._done = trio.Event()
+
+    def finish(self, error: Exception | None = None) -> None:
+        """Set the outcome of this try and wake the caller."""
+        self.error = error
+        self.connection = None
+        self._done.set()
+
+    @property
+    def is_finished(self) -> bool:
+        """The outcome of this try is set."""
+        return self._done.is_set()
+
+    async def wait(self) -> None:
+        """Wait for the outcome of this try."""
+        await self._done.wait()
+
+    def abandon(self) -> None:
+        """Let the task come to an end with it as fast as what was already sent allows."""
+        self.abandoned = True
+        if self.scope is not None:
+            self.scope.cancel(reason="the caller was cancelled")
+        elif self.connection is not None:
+            self.connection.transport.abandon()

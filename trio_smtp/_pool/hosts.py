@@ -1,0 +1,72 @@
+# Whom to connect to: hosts in order of preference, those that could not be reached last for a while.
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, cast
+
+import trio
+
+Host: TypeAlias = "str | tuple[str, int | None]"
+HostsLike: TypeAlias = "str | Sequence[Host] | Callable[[], Awaitable[str | Sequence[Host]]]"
+Route: TypeAlias = "tuple[str, int | None]"
+
+
+class Hosts:
+    """The servers of a pool.
+
+    Args:
+        hosts: a name, a sequence of names or ``(name, port)`` pairs, or an async callable that returns one of these,
+            which is asked for each new connection.
+        port: for names without a port of their own.
+        rest: seconds for which a host that failed is tried last.
+
+    Raises:
+        TypeError, ValueError: it is none of these, or empty.
+    """
+
+    def __init__(self, hosts: HostsLike, port: int | None, rest: float) -> None:
+        self._port = port
+        self._rest = rest
+        self._failed_until: dict[Route, float] = {}
+        self._ask: Callable[[], Awaitable[str | Sequence[Host]]] | None = None
+        self._routes: list[Route] = []
+        if callable(hosts):
+            self._ask = hosts
+        else:
+            self._routes = self._checked(hosts)
+
+    def __str__(self) -> str:
+        return ", ".join(name for name, _ in self._routes) or "hosts to be asked for"
+
+    async def routes(self) -> list[Route]:
+        """Hosts and ports to try, one after the other."""
+        if self._ask is not None:
+            self._routes = self._checked(await self._ask())
+        now = trio.current_time()
+        # Stable: among those that rest, and among those that do not, the order is that of preference.
+        return sorted(self._routes, key=lambda route: self._failed_until.get(route, 0) > now)
+
+    def failed(self, route: Route) -> None:
+        """Leave a host alone for a while."""
+        now = trio.current_time()
+        self._failed_until = {key: until for key, until in self._failed_until.items() if until > now}
+        self._failed_until[route] = now + self._rest
+
+    def succeeded(self, route: Route) -> None:
+        """A host is there again."""
+        self._failed_until.pop(route, None)
+
+    def _checked(self, hosts: str | Sequence[Host]) -> list[Route]:
+        if isinstance(hosts, str):
+            hosts = [hosts]
+        elif isinstance(hosts, tuple) and len(hosts) == 2 and isinstance(hosts[1], int):
+            hosts = [cast("tuple[str, int]", hosts)]
+        routes: list[Route] = []
+        for host in hosts:
+            name, port = (host, self._port) if isinstance(host, str) else host
+            if not isinstance(name, str) or not name:
+                raise TypeError(f"a host is a name, or a pair of name and port, not {host!r}")
+            routes.append((name, port if port is not None else self._port))
+        if not routes:
+            raise ValueError("there is no host to connect to")
+        return list(dict.fromkeys(routes))

@@ -1,0 +1,68 @@
+# Whether a message may be tried again, and when: only where nothing can have been accepted, unless the caller asks.
+from __future__ import annotations
+
+import random
+import socket
+
+from .._client.outgoing import Outgoing
+from .._protocol.errors import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionLostError,
+    Delivery,
+    SMTPError,
+    SMTPTimeoutError,
+    UnsupportedAuthError,
+)
+from .config import PoolConfig
+
+_OF_THE_WIRE = (ConnectError, ConnectionLostError, SMTPTimeoutError)
+
+
+class Retry:
+    """The tries of one message."""
+
+    __slots__ = ("_config", "_refusals", "_tries")
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._tries = 0
+        self._refusals = 0
+
+    def after_error(self, error: Exception, message: Outgoing) -> float | None:
+        """Seconds to wait before the next try; ``None``: there is none."""
+        if not isinstance(error, SMTPError) or message.is_spent or self._tries >= self._config.connect_retries:
+            return None
+        if error.delivery is Delivery.UNKNOWN:
+            if self._config.on_unknown != "retry":
+                return None
+            message.maybe_duplicate = True
+        elif not is_passing(error):
+            return None
+        self._tries += 1
+        return self._delay(self._tries)
+
+    def after_refusal(self, message: Outgoing) -> float | None:
+        """The same where the server has refused recipients with a 4xx, or the whole message."""
+        if self._refusals >= self._config.retry_temporary or message.is_spent or not message.has_temporary:
+            return None
+        self._refusals += 1
+        return self._delay(self._refusals)
+
+    def _delay(self, tries: int) -> float:
+        # Jitter, so that messages that failed together do not come back together.
+        return self._config.retry_delay * 2.0 ** (tries - 1) * random.uniform(0.5, 1)
+
+
+def is_passing(error: SMTPError) -> bool:
+    """Whether the error says that nothing was sent, and may be gone the next time."""
+    if error.delivery is not Delivery.NOT_SENT:
+        return False
+    if isinstance(error, AuthenticationError) and not isinstance(error, UnsupportedAuthError):
+        return error.reply is not None and error.reply.is_temporary
+    if not isinstance(error, _OF_THE_WIRE):
+        return False
+    cause = error.__cause__
+    if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+        return False  # there is no such host
+    return error.reply is None or not error.reply.is_permanent

@@ -1,0 +1,279 @@
+# One connection's task: it takes messages, opens a connection when it has one to send and none to send it on, keeps the
+# connection while it is good, and is its only owner.
+#
+#   a message ─→ connect ─→ send ─→ a next message?  yes ─→ send …
+#                                   no, and the connection is good ─→ idle, a reader parked on it
+#                                        a message comes: send;  octets, FIN, too long, too old: close, the task ends
+#
+# Idle means parked in Transport.receive(), which sees a FIN, a 421 or garbage at once, under TLS too, and is woken for
+# a message by interrupt(). Between looking for the next message and standing in the list of the idle there is no
+# checkpoint, so no caller can find neither an idle connection nor room for a new one, and then wait in vain.
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from .._client.connection import Connection, deadline_after
+from .._client.log import logger
+from .._client.opening import open_connection
+from .._client.sending import deliver
+from .._protocol.errors import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionLostError,
+    PoolClosedError,
+    RemoteProtocolError,
+    SMTPError,
+    SMTPTimeoutError,
+    Stage,
+)
+from .._stream import Interrupted
+from .errand import Errand
+from .hosts import Route
+from .retry import is_passing
+
+if TYPE_CHECKING:
+    from .._client.outgoing import Outgoing
+    from .desk import Desk
+
+_AGE_JITTER: Final = 0.1  # of max_age
+
+
+class Slot:
+    """The task of one connection, and of the next one when that has had its day.
+
+    Attributes:
+        connection: the connection, while there is one.
+        route: where it leads.
+    """
+
+    __slots__ = ("_dies_at", "_next", "_number", "_opened_at", "_pool", "_sent", "connection", "route")
+
+    def __init__(self, pool: Desk) -> None:
+        self._pool = pool
+        self._next: Errand | None = None
+        self._number = 0
+        self._opened_at = 0.0
+        self._dies_at = math.inf
+        self._sent = 0  # messages on this connection
+        self.connection: Connection | None = None
+        self.route: Route | None = None
+
+    async def run(self, errand: Errand | None) -> None:
+        """Send messages until there are none and the connection is gone; without one, open a connection to have it."""
+        pool = self._pool
+        try:
+            if errand is None:
+                await self._warm_up()
+            else:
+                await self._serve(errand)
+            while True:
+                if self.connection is not None and (reason := self._why_close(self.connection)):
+                    await self._close(reason)
+                errand = pool.take()
+                if errand is None:
+                    if self.connection is None:
+                        return
+                    errand = await self._park(self.connection)
+                if errand is not None:
+                    await self._serve(errand)
+        finally:
+            if self.connection is not None:
+                self.connection.transport.broken = True
+                await self._close("the pool was cancelled")
+            pool.slot_ended(self)
+
+    def assign(self, errand: Errand | None) -> None:
+        """Wake an idle connection's task, with a message or to look around."""
+        assert self.connection is not None
+        self._next = errand
+        self.connection.transport.interrupt()
+
+    # -- one message
+
+    async def _serve(self, errand: Errand) -> None:
+        """One try of a message; whatever happens, its outcome is set."""
+        try:
+            await self._try(errand)
+        except Exception as exc:
+            errand.finish(exc)
+        except BaseException:  # this task is being cancelled, and the caller may be elsewhere
+            error = PoolClosedError("the pool was cancelled")
+            errand.message.explain(error)
+            errand.finish(error)
+            raise
+        else:
+            errand.finish()
+
+    async def _try(self, errand: Errand) -> None:
+        message, rate_limit = errand.message, self._pool.rate_limit
+        while message.remaining:  # again where an idle connection turned out dead, or the server's MAILMAX was reached
+            if self.connection is not None and (self.connection.is_broken or self.connection.is_exhausted):
+                await self._close("it is used up")
+            if self.connection is None:
+                await _cancellable(errand, self._open)
+            if rate_limit is not None:
+                await _cancellable(errand, rate_limit.start)
+            if message.content.at_hand:
+                await self._send(errand)
+            else:
+                await _cancellable(errand, lambda: self._send(errand))
+
+    async def _send(self, errand: Errand) -> None:
+        """Send on the connection there is. On one that was idle, its death before any answer costs nothing."""
+        connection, message, pool = self.connection, errand.message, self._pool
+        assert connection is not None
+        if errand.abandoned:
+            raise Interrupted
+        reused = self._sent > 0
+        self._sent += 1
+        message.attempts += 1
+        errand.connection = connection
+        started = trio.current_time()
+        failure: BaseException | None = None
+        try:
+            await deliver(connection, message, stop_at_limit=True)
+        except (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError) as exc:
+            failure = exc
+            if not reused or errand.abandoned or message.is_spent or not _is_unanswered(message):
+                raise
+        except BaseException as exc:
+            failure = exc
+            raise
+        finally:
+            errand.connection = None
+            pool.trace("send", started, self._number, error=failure)
+        if failure is not None:
+            return
+        if connection.protocol.farewell is None:
+            pool.message_done()
+        elif reused and _was_closed_while_idle(message):
+            message.readmit_temporary()
+        else:
+            pool.connection_failed()
+
+    # -- the connection
+
+    async def _open(self) -> None:
+        """Connect to the first host that will have us.
+
+        Raises:
+            SMTPError: the last one's.
+        """
+        pool = self._pool
+        error: SMTPError | None = None
+        for route in await pool.hosts.routes():
+            started = trio.current_time()
+            number = pool.count_connection()
+            try:
+                self.connection = await open_connection(pool.opening, *route, wrap=pool.wrap)
+            except SMTPError as exc:
+                pool.trace("connect", started, number, detail=_name(route), error=exc)
+                pool.connection_failed(route if not isinstance(exc, AuthenticationError) else None, exc)
+                if isinstance(exc, AuthenticationError) and not is_passing(exc):
+                    raise
+                error = exc
+                continue
+            pool.trace("connect", started, number, detail=_name(route))
+            pool.hosts.succeeded(route)
+            self.route, self._number, self._sent = route, number, 0
+            self._opened_at = trio.current_time()
+            age = pool.config.max_age
+            self._dies_at = math.inf if age is None else self._opened_at + age * random.uniform(1 - _AGE_JITTER, 1)
+            return
+        raise error if error is not None else ConnectError("there is no host to connect to")
+
+    async def _warm_up(self) -> None:
+        try:
+            await self._open()
+        except (SMTPError, OSError) as exc:
+            logger.debug("pool: no connection to keep: %s", exc)
+            self._pool.warming_failed()
+
+    def _why_close(self, connection: Connection) -> str:
+        """Why this connection is not to be used for another message; ``""`` if it may be."""
+        pool = self._pool
+        if connection.is_broken:
+            return "it was lost"
+        most = pool.config.max_messages
+        if (most is not None and self._sent >= most) or connection.is_exhausted:
+            return "it has had its messages"
+        if self._dies_at < math.inf and trio.current_time() >= self._dies_at:
+            return "it is old"
+        if pool.is_closing:
+            return "the pool is closing"
+        return "there are too many" if pool.has_too_many else ""
+
+    async def _park(self, connection: Connection) -> Errand | None:
+        """Wait with the connection for a message; ``None`` if it must look around, maybe without the connection."""
+        pool, transport = self._pool, connection.transport
+        idle_since = trio.current_time()
+        pool.idle.append(self)
+        data: bytes | bytearray = b""
+        try:
+            data = await transport.receive(min(deadline_after(pool.config.idle_timeout), self._dies_at))
+            reason = "the server spoke" if data else "the server closed it"
+        except Interrupted:
+            reason = ""
+        except SMTPTimeoutError:
+            reason = "" if pool.keeps_warm and trio.current_time() < self._dies_at else "it was idle"
+        except ConnectionLostError:
+            reason = "it was lost"
+        finally:
+            errand, self._next = self._next, None
+            if errand is None and self in pool.idle:
+                pool.idle.remove(self)
+        if reason:
+            if reason != "it was idle":
+                transport.broken = True
+            logger.debug("%s: idle for %.1f s: %s %r", connection.name, trio.current_time() - idle_since, reason, data)
+            await self._close(reason, errand)
+        return errand
+
+    async def _close(self, reason: str, errand: Errand | None = None) -> None:
+        """Say QUIT if there is anybody to hear it and nobody waits with an `errand`, and close; never raises."""
+        connection, self.connection = self.connection, None
+        assert connection is not None
+        self._pool.trace("retire", self._opened_at, self._number, detail=reason)
+        if errand is not None:
+            connection.transport.broken = True
+        await connection.aclose()
+
+
+async def _cancellable(errand: Errand, work: Callable[[], Awaitable[None]]) -> None:
+    """Do what only a cancel scope can end; the caller's :meth:`Errand.abandon` ends it.
+
+    Raises:
+        Interrupted: it did.
+    """
+    if errand.abandoned:
+        raise Interrupted
+    with trio.CancelScope() as scope:
+        errand.scope = scope
+        try:
+            await work()
+        finally:
+            errand.scope = None
+    if scope.cancelled_caught:
+        raise Interrupted
+
+
+def _is_unanswered(message: Outgoing) -> bool:
+    """Nothing of the transaction that failed can have been accepted, since the server never answered its MAIL."""
+    transaction = message.transaction
+    return transaction is None or not (transaction.answered or transaction.ended)
+
+
+def _was_closed_while_idle(message: Outgoing) -> bool:
+    """MAIL was answered by a 421: it said farewell to an idle connection, and our MAIL crossed it on its way."""
+    error = message.error
+    return error is not None and error.stage is Stage.MAIL and error.reply is not None and error.reply.code == 421
+
+
+def _name(route: Route) -> str:
+    host, port = route
+    return host if port is None else f"{host}:{port}"
