@@ -50,8 +50,22 @@ UNKNOWN: Final = Reply(500, "command not recognized", "5.5.1")
 NOT_IMPLEMENTED: Final = Reply(502, "command not implemented", "5.5.1")  # RFC 5321 §4.2.4: known, but not done here
 UNIMPLEMENTED: Final = frozenset((b"ETRN", b"ATRN", b"TURN", b"SEND", b"SOML", b"SAML", b"BURL"))
 # Browsers and forged requests speak to SMTP servers (ALPACA): the first word gives them away, and the end is at once.
+# So does a proxy that is not in proxy_protocol_from: nothing that follows its header can be believed.
 FOREIGN: Final = frozenset(
-    (b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"HOST:", b"USER-AGENT:")
+    (
+        b"PROXY",
+        b"GET",
+        b"POST",
+        b"PUT",
+        b"HEAD",
+        b"CONNECT",
+        b"OPTIONS",
+        b"DELETE",
+        b"PATCH",
+        b"TRACE",
+        b"HOST:",
+        b"USER-AGENT:",
+    )
 )
 FOREIGN_REPLY: Final = Reply(554, "this is SMTP", "5.5.1", close=True)
 TLS_REPLY: Final = Reply(554, "TLS does not start by itself on this port", "5.5.1", close=True)

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import trio
+
 
 class Body:
     """The octets of a message: ``async for chunk in body``, or ``await body.read()``.
@@ -28,6 +30,10 @@ class Body:
         self._next = next_chunk
         self.received = 0
 
+    def detach(self) -> None:
+        """``on_data`` has returned: what comes next on the connection is not for whoever kept this."""
+        self._next = _gone
+
     def __aiter__(self) -> Body:
         return self
 
@@ -40,5 +46,12 @@ class Body:
 
     async def read(self) -> bytes:
         """All of the message that is left, ``b""`` at its end."""
-        chunks = [chunk async for chunk in self]
+        chunks: list[bytes] = []
+        while chunk := await self._next():
+            self.received += len(chunk)
+            chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _gone() -> Awaitable[bytes]:
+    raise trio.ClosedResourceError("the message is gone: on_data has returned")

@@ -12,7 +12,6 @@ import contextvars
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -46,7 +45,9 @@ from .._stream import Interrupted, Transport
 from .._timekeeper import Timekeeper
 from .body import Body
 from .handler import Hook
-from .outcomes import LOCAL_ERROR, UNAVAILABLE, message_outcome, rejection_in, reply_or_none
+from .limits import is_within
+from .outcomes import LOCAL_ERROR, UNAVAILABLE, lmtp_outcome, message_outcome, reply_or_none
+from .outcomes import leaves_of, rejection_in
 from .service import Service
 from .session import Session
 
@@ -55,6 +56,7 @@ logger = logging.getLogger("trio_smtp")
 CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
+TURNS: Final = 16  # lots of pipelined commands that are answered before other sessions have their turn
 _SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
 _TIMEOUT: Final = Reply(421, "timeout exceeded", "4.4.2", close=True)
 _EARLY_TALKER: Final = Reply(554, "you talk before the greeting", "5.5.1", close=True)
@@ -80,7 +82,9 @@ class Connection:
         self._transport = Transport(stream, self._timer)
         self._now = trio.lowlevel.current_clock().current_time  # trio.current_time() looks the clock up every time
         self._protocol = ServerProtocol(service.profile)
-        self._on = _handlers_of(service)
+        if service.handlers is None:
+            service.handlers = _handlers_of(service)
+        self._on: Mapping[type, EventHandler | None] = service.handlers
         self.session = Session(self._protocol, self._transport.peer, self._transport.local)
         self._scope = trio.CancelScope()  # around everything but the good-bye
         self._hook_scope = trio.CancelScope()  # around the loop; cancelled when a hook's time is up
@@ -89,14 +93,19 @@ class Connection:
         self._event: Command | None = None  # that the hook in progress is about
         self._outcome: tuple[object] | None = None  # of that hook, not yet told to the protocol
         self._waiting = False  # for a command
-        self._ending = False  # by shutdown: its grace is over
+        self._stopping = service.closing  # shutdown: 421 as soon as no transaction is in progress
+        self._ending = False  # its grace is over: 421 now
         self._introduced = False  # on_connect was reached, so that on_close is due
-        self._mute = False  # nothing may be said in clear (between STARTTLS's 220 and the handshake's end)
+        # nothing may be said in clear: between STARTTLS's 220 and the handshake's end, and before an implicit one's
+        self._mute = service.implicit_tls
         self._end = math.inf
+        self._command_limit = math.inf if self._config.command_timeout is None else self._config.command_timeout
+        self._command_end = math.inf  # of the command that is coming in; infinite before its first octet is awaited
         # a message in transit
         self._body: Body | None = None
         self._body_error: SMTPError | None = None
-        self._budget = math.inf  # seconds that the peer may still take for it
+        self._data_limit = math.inf if self._config.data_timeout is None else self._config.data_timeout
+        self._budget = self._data_limit  # seconds that the peer may still take for it
 
     # ---- from the first byte to the last
 
@@ -113,7 +122,7 @@ class Connection:
         except Exception:
             cancelled = False
             logger.exception("session %s: internal error", self.session.id, extra=self._facts())
-            self._protocol.close(UNAVAILABLE)
+            self._say_last_word(UNAVAILABLE)
         finally:
             self._in_hook = False
             self._timer.set(math.inf)
@@ -171,7 +180,7 @@ class Connection:
             await self._end_transaction()
         hook = self._service.hooks.on_close
         if hook is not None:
-            await self._notify(hook, CLEANUP_LIMIT, shield=True)
+            await self._notify("on_close", hook, CLEANUP_LIMIT, shield=True)
 
     def _facts(self) -> dict[str, object]:
         return {"smtp_session": self.session.id, "smtp_peer": self.session.peer}
@@ -182,8 +191,9 @@ class Connection:
         service = self._service
         if logger.isEnabledFor(logging.DEBUG):
             self._protocol.trace = self._trace
-        if self._config.proxy_protocol_from and not await self._read_proxy_header():
-            return False
+        if self._config.xclient_from:
+            peer = self.session.peer
+            self._protocol.trusted = is_within(peer[0] if peer else None, self._config.xclient_from)
         self._introduced = True
         refusal = None
         if service.hooks.on_connect is not None:
@@ -210,6 +220,8 @@ class Connection:
                 if reply is None:
                     self._log_failure("on_connect", exc)
                 return reply or UNAVAILABLE
+            except BaseExceptionGroup as exc:
+                raise self._without_failures("on_connect", exc) from None
         self._log_timeout("on_connect")
         return UNAVAILABLE
 
@@ -221,13 +233,9 @@ class Connection:
         self._protocol.receive_data(data)
         return bool(data)
 
-    async def _read_proxy_header(self) -> bool:
-        raise NotImplementedError
-
     async def _start_tls(self) -> None:
         context = self._service.ssl_context
         assert context is not None
-        self._mute = True
         tls = await self._transport.start_tls(
             context, server_side=True, deadline=self._deadline(self._config.tls_handshake_timeout)
         )
@@ -236,7 +244,7 @@ class Connection:
         self._protocol.start_tls()
         hook = self._service.hooks.on_tls
         if hook is not None:
-            await self._notify(hook, self._config.handler_timeout)
+            await self._notify("on_tls", hook, self._config.handler_timeout)
 
     # ---- the loop
 
@@ -246,56 +254,80 @@ class Connection:
         hooks = self._on
         if self._outcome is not None:
             await self._conclude()
+        turns = 0  # since others had theirs
         while True:
+            if session.envelope is None and protocol.envelope is not None:
+                session.envelope = protocol.envelope
+                self._service.statistics.transactions += 1
             event = protocol.next_event()
             if session.envelope is not protocol.envelope:
-                if session.envelope is not None:
-                    await self._end_transaction()
-                if (envelope := protocol.envelope) is not None:
-                    self._service.statistics.transactions += 1
-                session.envelope = envelope
+                await self._end_transaction()
             if event is Signal.NEED_DATA:
-                await self._flush()
-                await self._receive_command()
+                if protocol.has_output:
+                    self._command_end = math.inf  # something was answered: the next command has all its time
+                    await self._flush()
+                if self._stopping or protocol.in_message:
+                    await self._receive_rarely()
+                    continue
+                turns = 0
+                now = self._now()
+                if self._command_end == math.inf or not protocol.has_input:
+                    self._command_end = now + self._command_limit
+                limit = self._command_end if self._command_end < self._end else self._end
+                if limit <= now:  # a peer that always has something to read would win the race against the timer
+                    raise SMTPTimeoutError("the command or the session has lasted too long")
+                self._waiting = True
+                data = await self._transport.receive(limit)
+                self._waiting = False
+                protocol.receive_data(data)
             elif isinstance(event, Signal):
                 await self._flush()
                 if event is not Signal.FLUSH:
                     if event is Signal.EOF:
                         protocol.lose_peer()
                     return
+                self._command_end = math.inf
+                turns += 1
+                if turns % TURNS == 0:  # nothing above waits while the socket takes the replies
+                    await trio.lowlevel.checkpoint()
             elif (hook := hooks[event.__class__]) is None:
                 protocol.accept()
             else:
                 await hook(self, event)
 
-    async def _receive_command(self) -> None:
+    async def _receive_rarely(self) -> None:
+        """Receive what is not simply the next command: the rest of a message that nobody reads, or a last one."""
         protocol = self._protocol
-        if protocol.in_message:  # that nobody reads any more
-            return await self._receive_content()
-        if self._service.closing and protocol.envelope is None:
+        if self._ending or (self._stopping and protocol.envelope is None):
             raise Interrupted
-        if self._ending:
-            raise Interrupted
+        if protocol.in_message:
+            await self._receive_content()
+            return
         self._waiting = True
         data = await self._transport.receive(self._deadline(self._config.command_timeout))
         self._waiting = False
         protocol.receive_data(data)
-        return None
 
     async def _receive_content(self) -> None:
         """Receive octets of a message; the time that is left for it grows with what arrives (Postfix's rule)."""
         limit = self._config.data_timeout
         began = self._now()
-        data = await self._transport.receive(min(began + self._budget, self._end))
-        if limit is not None:
-            rate = self._config.min_data_rate
-            earned = limit if rate is None else len(data) / rate
-            self._budget = min(limit, self._budget - (self._now() - began) + earned)
-        self._service.statistics.octets += len(data)
+        if began >= self._end:
+            raise SMTPTimeoutError("the session has lasted too long")
+        data: bytes | bytearray = b""
+        try:
+            data = await self._transport.receive(min(began + self._budget, self._end))
+        finally:  # a hook that gives its own reading up and tries again does not give the peer more time
+            if limit is not None:
+                rate = self._config.min_data_rate
+                earned = len(data) / rate if rate is not None else limit if data else 0
+                self._budget = min(limit, self._budget - (self._now() - began) + earned)
         self._protocol.receive_data(data)
 
     async def _flush(self) -> None:
         data = self._protocol.data_to_send()
+        if not data:
+            return
         sent = self._transport.send_nowait(data)
         if sent < len(data):
             await self._transport.send(data[sent:], self._deadline(self._config.command_timeout))
@@ -325,12 +357,14 @@ class Connection:
 
     async def _on_data(self, event: Data) -> None:
         self._body_error = None
-        self._budget = math.inf if self._config.data_timeout is None else self._config.data_timeout
-        await self._flush()
+        self._budget = self._data_limit
+        if self._protocol.has_output:
+            await self._flush()
         self._body = Body(self._next_chunk)
         await self._judge(event, self._service.hooks.on_data, self.session.envelope, self._body)
 
     async def _on_starttls(self, event: StartTLS) -> None:
+        self._mute = True
         self._protocol.accept()
         if self.session.envelope is not None:
             await self._end_transaction()
@@ -351,6 +385,8 @@ class Connection:
                 outcome = await hook(self.session, *args)
             except Exception as exc:
                 outcome = self._failure(exc)
+            except BaseExceptionGroup as exc:
+                raise self._without_failures(_hook_of(event), exc) from None
             self._in_hook = False
             self._outcome = (outcome,)
             if self._hook_scope.cancel_called:  # too late to be cancelled, and a cancelled scope is of no more use
@@ -361,16 +397,26 @@ class Connection:
         reply = rejection_in(exc)
         if reply is not None:
             return reply
-        if exc is self._body_error and self._body_error is not None:
-            if isinstance(exc, MessageTooLargeError):
-                return TOO_LARGE
-            return BARE_NEWLINE if isinstance(exc, RemoteProtocolError) else LOCAL_ERROR
-        self._log_failure(type(self._event).__name__, exc)
-        return LOCAL_ERROR
+        if any(leaf is not self._body_error for leaf in leaves_of(exc)):
+            self._log_failure(_hook_of(self._event), exc)
+        return self._failure_reply()
 
     def _timed_out(self) -> Reply:
-        self._log_timeout(type(self._event).__name__)
-        return LOCAL_ERROR
+        self._log_timeout(_hook_of(self._event))
+        return self._failure_reply()
+
+    def _failure_reply(self) -> Reply:
+        """What to say when a hook has failed: that the message is no good, if it is not, however the hook took it."""
+        if isinstance(self._body_error, MessageTooLargeError):
+            return TOO_LARGE
+        return BARE_NEWLINE if isinstance(self._body_error, RemoteProtocolError) else LOCAL_ERROR
+
+    def _without_failures(self, what: str, group: BaseExceptionGroup[BaseException]) -> BaseException:
+        """Log what else went wrong in a hook that was cancelled, so that only the cancellation gets past."""
+        failures, rest = group.split(Exception)
+        if failures is not None:
+            self._log_failure(what, failures)
+        return rest if rest is not None else group
 
     async def _conclude(self) -> None:
         """Tell the protocol what the hook has said of the event."""
@@ -378,30 +424,31 @@ class Connection:
         self._event = self._outcome = None
         protocol = self._protocol
         if isinstance(event, Data):
-            await self._conclude_message(outcome)
+            await self._conclude_message(event, outcome)
         elif isinstance(event, Authenticate):
             self._conclude_auth(event, outcome)
         else:
-            reply = self._checked(reply_or_none, outcome)
+            reply = self._checked(event, reply_or_none, outcome)
             if reply is None:
                 protocol.accept()
             else:
                 protocol.answer(reply)
 
-    async def _conclude_message(self, outcome: object) -> None:
-        self._body = None
-        if isinstance(self._body_error, ConnectionLostError):
-            raise self._body_error.__cause__ or self._body_error
-        lmtp = self._config.lmtp
-        result = self._checked(lambda result: message_outcome(result, lmtp=lmtp), outcome)
-        self._protocol.conclude(result)
+    async def _conclude_message(self, event: Data, outcome: object) -> None:
+        if self._body is not None:
+            self._body.detach()
+        error, self._body, self._body_error = self._body_error, None, None
+        if isinstance(error, ConnectionLostError):
+            raise error.__cause__ or error
+        convert = lmtp_outcome if self._config.lmtp else message_outcome
+        self._protocol.conclude(self._checked(event, convert, outcome))
 
     def _conclude_auth(self, event: Authenticate, outcome: object) -> None:
         protocol = self._protocol
         reply: Reply | None = None
         identity: object = None
         if isinstance(outcome, Reply):
-            reply = self._checked(reply_or_none, outcome)
+            reply = self._checked(event, reply_or_none, outcome)
             identity = event.credentials.username if reply.is_success else None
         elif outcome:
             identity = event.credentials.username if outcome is True else outcome
@@ -417,11 +464,11 @@ class Connection:
         except UnverifiedError as exc:
             logger.error("session %s: %s", self.session.id, exc, extra=self._facts())
 
-    def _checked(self, convert: Callable[[object], Any], outcome: object) -> Any:
+    def _checked(self, event: Command | None, convert: Callable[[object], Any], outcome: object) -> Any:
         try:
             return convert(outcome)
         except (TypeError, ValueError) as exc:
-            self._log_failure("a hook's result", exc)
+            self._log_failure(_hook_of(event), exc)
             return LOCAL_ERROR
 
     # ---- the message
@@ -430,8 +477,6 @@ class Connection:
         """The next octets of the message for the hook in progress, ``b""`` at its end."""
         if self._body_error is not None:
             raise self._body_error
-        if self._body is None:
-            raise trio.ClosedResourceError("the message is gone: on_data has returned")
         protocol = self._protocol
         if protocol.awaits_start:
             protocol.start_body()
@@ -475,23 +520,31 @@ class Connection:
 
     async def _end_transaction(self) -> None:
         """Note that the transaction is over, and tell the application if its message was not accepted."""
-        if self._protocol.accepted:
-            self._service.statistics.messages += 1
-        elif self._service.hooks.on_reset is not None:
-            await self._notify(self._service.hooks.on_reset, CLEANUP_LIMIT, shield=self._protocol.is_closed)
-        self.session.envelope = None
+        statistics = self._service.statistics
+        statistics.octets += self._protocol.octets
+        self._protocol.octets = 0
+        try:
+            if self._protocol.accepted:
+                statistics.messages += 1
+            elif (hook := self._service.hooks.on_reset) is not None:
+                # Shielded, so that a session that is cancelled meanwhile has not begun it in vain, nor twice.
+                await self._notify("on_reset", hook, CLEANUP_LIMIT, shield=True)
+        finally:
+            self.session.envelope = None
 
     # ---- hooks that are only told
 
-    async def _notify(self, hook: Hook, limit: float | None, *, shield: bool = False) -> None:
+    async def _notify(self, what: str, hook: Hook, limit: float | None, *, shield: bool = False) -> None:
         with trio.CancelScope(shield=shield) as scope:
             scope.deadline = math.inf if limit is None else trio.current_time() + limit
             try:
                 await hook(self.session)
             except Exception as exc:
-                self._log_failure(getattr(hook, "__name__", "a hook"), exc)
+                self._log_failure(what, exc)
+            except BaseExceptionGroup as exc:
+                raise self._without_failures(what, exc) from None
         if scope.cancelled_caught:
-            self._log_timeout(getattr(hook, "__name__", "a hook"))
+            self._log_timeout(what)
 
     def _log_failure(self, what: str, exc: Exception) -> None:
         self._service.statistics.failed_hooks += 1
@@ -515,22 +568,42 @@ class Connection:
 
     def begin_shutdown(self) -> None:
         """Say 421 now if nothing is in progress, else as soon as nothing is."""
+        self._stopping = True
         if self._waiting and self._protocol.envelope is None:
             self._transport.interrupt()
 
+    def end_soon(self) -> None:
+        """The grace is over for the session whose hook has asked for it: 421 when that hook has ended."""
+        self._stopping = self._ending = True
+
     def end_now(self) -> None:
         """The grace is over: say 421 whatever is in progress."""
-        self._ending = True
+        self._stopping = self._ending = True
         if self._waiting or self._transport.is_receiving:
             self._transport.interrupt()
         else:
             self._scope.cancel(reason="shutdown")
 
 
+_HOOKS: Final[Mapping[type, str]] = {
+    Hello: "on_hello",
+    Mail: "on_mail",
+    Rcpt: "on_rcpt",
+    Verify: "on_vrfy",
+    Expand: "on_expn",
+    Authenticate: "on_auth",
+    Data: "on_data",
+}
+
+
+def _hook_of(event: Command | None) -> str:
+    """The name of the hook that judges an event, for logs."""
+    return _HOOKS.get(type(event), "a hook")
+
+
 EventHandler: TypeAlias = Callable[[Connection, Any], Awaitable[None]]
 
 
-@lru_cache(maxsize=64)
 def _handlers_of(service: Service) -> Mapping[type, EventHandler | None]:
     """What to do about each event; ``None`` accepts it at once, where the application has no hook for it."""
     hooks = service.hooks

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from .._protocol.replies import Reply
+from .._protocol.server_config import Network
 
 FULL: Final = Reply(421, "too many connections, try again later", "4.3.2", close=True)
 FULL_FOR_HOST: Final = Reply(421, "too many connections from your host", "4.7.0", close=True)
@@ -22,6 +24,19 @@ def network_of(host: str) -> str:
             return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
+
+
+def is_within(host: str | None, networks: Iterable[Network]) -> bool:
+    """Whether a host's address is in one of these networks."""
+    if host is None:
+        return False
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped  # a socket that listens on both families shows IPv4 clients so
+    return any(address in network for network in networks)
 
 
 class ConnectionLimits:
@@ -42,16 +57,22 @@ class ConnectionLimits:
         """The reply for one connection too many; ``None`` takes a slot, for :meth:`release` to give back."""
         if self._total is not None and self.in_use >= self._total:
             return FULL
+        refusal = self.refusal_of_host(host)
+        if refusal is None:
+            self.in_use += 1
+        return refusal
+
+    def refusal_of_host(self, host: str | None) -> Reply | None:
+        """The same for the host alone, of a connection that has a slot already but no host until now."""
         if host is not None and self._per_host is not None:
             network = network_of(host)
             if self._hosts[network] >= self._per_host:
                 return FULL_FOR_HOST
             self._hosts[network] += 1
-        self.in_use += 1
         return None
 
     def release(self, host: str | None) -> None:
-        """Give a slot back."""
+        """Give a slot back, and the host's unless it is ``None``."""
         self.in_use -= 1
         if host is not None and self._per_host is not None:
             network = network_of(host)

@@ -1,7 +1,7 @@
 # What a hook returned, as the reply that the client gets. A TypeError from here is the application's mistake.
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from .._protocol.replies import Reject, Reply
 
@@ -20,24 +20,46 @@ def reply_or_none(result: object) -> Reply | None:
     return result
 
 
-def message_outcome(result: object, *, lmtp: bool) -> Reply | Mapping[str, Reply]:
-    """A message's outcome: ``None`` and a queue id accept; with LMTP, one for each address."""
-    if lmtp and isinstance(result, Mapping):
-        return {address: _message_reply(each) for address, each in result.items()}
-    return _message_reply(result)
+def queued_as(queue_id: str) -> Reply:
+    """The usual success, with the name under which the application keeps the message."""
+    if queue_id.isprintable():
+        return Reply.received(250, ("OK: queued as " + queue_id,), "2.0.0")  # nothing to check, nothing to split
+    return Reply(250, f"OK: queued as {queue_id}", "2.0.0")
 
 
-def _message_reply(result: object) -> Reply:
+def message_outcome(result: object) -> Reply:
+    """A message's outcome: ``None`` and a queue id accept."""
     if isinstance(result, str):
-        return Reply(250, f"OK: queued as {result}", "2.0.0")
+        return queued_as(result)
     return reply_or_none(result) or _QUEUED
 
 
 _QUEUED = Reply(250, "OK: queued", "2.0.0")
 
 
-def rejection_in(exc: BaseException) -> Reply | None:
-    """The reply of a Reject, also of one that comes out of a nursery alone in its group."""
-    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
-    return exc.reply if isinstance(exc, Reject) else None
+def lmtp_outcome(result: object) -> Reply | Mapping[str, Reply]:
+    """The same with LMTP: one outcome for all, or one for each address."""
+    if isinstance(result, Mapping):
+        return {address: message_outcome(each) for address, each in result.items()}
+    return message_outcome(result)
+
+
+def rejection_in(exc: Exception) -> Reply | None:
+    """The reply of a Reject, also of those that come out of a nursery with nothing else; a permanent one first."""
+    replies = [leaf.reply if isinstance(leaf, Reject) else None for leaf in leaves_of(exc)]
+    if None in replies:
+        return None
+    return max((reply for reply in replies if reply is not None), key=_is_permanent)
+
+
+def _is_permanent(reply: Reply) -> bool:
+    return reply.is_permanent
+
+
+def leaves_of(exc: BaseException) -> Iterator[BaseException]:
+    """An exception itself, or what is in its group, however deep."""
+    if isinstance(exc, BaseExceptionGroup):
+        for each in exc.exceptions:
+            yield from leaves_of(each)
+    else:
+        yield exc

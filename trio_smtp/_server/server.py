@@ -4,6 +4,7 @@
 # returns when the last of them has ended. A task beside them keeps their time.
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Sequence
 from functools import partial
@@ -11,12 +12,14 @@ from typing import Any
 
 import trio
 
+from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server_config import ServerConfig
 from .._stream import Transport, watch_server_name
 from .._timekeeper import Timekeeper
 from .connection import Connection, current_connection
-from .limits import ConnectionLimits
+from .limits import ConnectionLimits, is_within
+from .proxy import read_proxy_header
 from .service import ServerStatistics, Service
 from .session import Session
 
@@ -128,13 +131,31 @@ class Server:
 
     async def _serve_stream(self, keeper: Timekeeper, stream: trio.abc.Stream) -> None:
         connection = Connection(self._service, stream, keeper)
-        host = connection.session.peer[0] if connection.session.peer else None
+        session = connection.session
+        behind_proxy = is_within(session.host, self.config.proxy_protocol_from)
+        host = None if behind_proxy else session.host  # whose slot is taken; a proxy's is that of the client it names
         refusal = _SHUTTING_DOWN if self._service.closing else self._limits.refusal(host)
-        statistics = self._service.statistics
         if refusal is not None:
-            statistics.refused_connections += 1
             await self._refuse(stream, refusal)
             return
+        try:
+            if behind_proxy:
+                header = await self._read_proxy_header(stream)
+                if header is None:
+                    await self._refuse(stream, None)
+                    return
+                session._introduce(header)
+                refusal = self._limits.refusal_of_host(session.host)
+                if refusal is not None:
+                    await self._refuse(stream, refusal)
+                    return
+                host = session.host
+            await self._run(connection)
+        finally:
+            self._limits.release(host)
+
+    async def _run(self, connection: Connection) -> None:
+        statistics = self._service.statistics
         statistics.total_connections += 1
         statistics.connections += 1
         self._connections.add(connection)
@@ -143,14 +164,30 @@ class Server:
         finally:
             self._connections.discard(connection)
             statistics.connections -= 1
-            self._limits.release(host)
             self._left.set()
+            self._left = trio.Event()
 
-    async def _refuse(self, stream: trio.abc.Stream, refusal: Reply) -> None:
+    async def _read_proxy_header(self, stream: trio.abc.Stream) -> ProxyHeader | None:
+        limit = self.config.proxy_timeout
+        with trio.CancelScope() as scope:
+            scope.deadline = math.inf if limit is None else trio.current_time() + limit
+            self._accepting.add(scope)  # there is no session yet that shutdown() could end
+            try:
+                return await read_proxy_header(stream)
+            except BaseException:
+                if not scope.cancel_called:
+                    await trio.aclose_forcefully(stream)
+                raise
+            finally:
+                self._accepting.discard(scope)
+        return None
+
+    async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
+        self._service.statistics.refused_connections += 1
         transport = Transport(stream)
         with trio.move_on_after(REFUSAL_LIMIT):
             try:
-                if not self._service.implicit_tls:  # to say it there would cost a handshake
+                if refusal is not None and not self._service.implicit_tls:  # to say it there would cost a handshake
                     await transport.send(refusal.to_bytes())
             except OSError:
                 pass
@@ -173,13 +210,14 @@ class Server:
         with trio.move_on_after(grace):
             await self._wait_for_others(own)
         for connection in tuple(self._connections):
-            if connection is not own:
+            if connection is own:
+                connection.end_soon()
+            else:
                 connection.end_now()
         await self._wait_for_others(own)
 
     async def _wait_for_others(self, own: Connection | None) -> None:
         while self._connections - {own}:
-            self._left = trio.Event()
             await self._left.wait()
 
 

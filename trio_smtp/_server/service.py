@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .._protocol.server_config import ServerConfig
 from .._protocol.server_profile import ServerProfile
@@ -47,6 +49,7 @@ class Service:
         self.ssl_context = ssl_context
         self.implicit_tls = implicit_tls
         self.statistics = ServerStatistics()
+        self.handlers: Mapping[type, Any] | None = None  # of events, worked out by the first connection
         self.closing = False  # shutdown() was called
         self.profile = ServerProfile(
             config,

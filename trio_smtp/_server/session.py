@@ -5,6 +5,7 @@ import secrets
 from types import SimpleNamespace
 
 from .._protocol.envelope import Envelope
+from .._protocol.proxy import ProxyHeader
 from .._protocol.server import ServerProtocol
 from .._stream import TLSInfo
 
@@ -14,13 +15,15 @@ class Session:
 
     Attributes:
         id: a short random word for logs.
-        peer: the client's host and port, ``None`` where the stream has none; a PROXY header changes it.
-        local: the host and port it connected to.
+        peer: the client's host and port, ``None`` where the stream has none. Behind a trusted proxy they are what its
+            PROXY header says.
+        local: the host and port it connected to; likewise.
+        proxy: the :class:`ProxyHeader` with which the connection began, or ``None``.
         tls: ``None`` or a :class:`TLSInfo`.
         envelope: the transaction: ``None`` outside one, set once MAIL is accepted.
     """
 
-    __slots__ = ("__weakref__", "_identity", "_protocol", "_state", "envelope", "id", "local", "peer", "tls")
+    __slots__ = ("__weakref__", "_identity", "_protocol", "_state", "envelope", "id", "local", "peer", "proxy", "tls")
 
     def __init__(self, protocol: ServerProtocol, peer: tuple[str, int] | None, local: tuple[str, int] | None) -> None:
         self._protocol = protocol
@@ -29,8 +32,21 @@ class Session:
         self.id = secrets.token_hex(6)
         self.peer = peer
         self.local = local
+        self.proxy: ProxyHeader | None = None
         self.tls: TLSInfo | None = None
         self.envelope: Envelope | None = None
+
+    def _introduce(self, header: ProxyHeader) -> None:
+        """Take who the client is from a trusted proxy (the server does this, before any hook)."""
+        self.proxy = header
+        if header.source is not None:
+            self.peer = header.source
+            self.local = header.destination
+
+    @property
+    def host(self) -> str | None:
+        """The client's address alone."""
+        return self.peer[0] if self.peer is not None else None
 
     @property
     def hello(self) -> str | None:
