@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from .envelope import Envelope
 from .replies import Reply
@@ -19,6 +19,8 @@ from .server_tables import TOO_MANY_ERRORS
 
 # What a command comes to: an event to ask about, a reply to give at once, or nothing more.
 Taken: TypeAlias = "Command | Signal | Reply | None"
+
+MAX_REPLIES: Final = 256  # that gather before they are to be sent, however much is pipelined
 
 
 class ServerCore:
@@ -37,6 +39,7 @@ class ServerCore:
         envelope: the transaction, from MAIL's acceptance to its end.
         accepted: whether the transaction that ended last ended with its message accepted.
         transaction_count: transactions begun.
+        octets: octets of messages received; the caller may set it back.
         quit: the client has said QUIT.
         peer_gone: the connection was lost, so that nothing more can be said.
         external_identity: whom the client's TLS certificate names, for EXTERNAL.
@@ -66,6 +69,7 @@ class ServerCore:
         "esmtp",
         "external_identity",
         "hello",
+        "octets",
         "peer_gone",
         "quit",
         "state",
@@ -99,6 +103,7 @@ class ServerCore:
         self.envelope: Envelope | None = None
         self.accepted = False
         self.transaction_count = 0
+        self.octets = 0
         self.quit = False
         self.peer_gone = False
         self.external_identity: str | None = None
@@ -114,7 +119,7 @@ class ServerCore:
     @property
     def has_input(self) -> bool:
         """Whether bytes were received that no event has used yet."""
-        return bool(self._input)
+        return bool(self._input) or self._input.is_skipping
 
     def data_to_send(self) -> bytes:
         """The replies so far; the caller sends them in one piece."""
@@ -135,8 +140,8 @@ class ServerCore:
 
     @property
     def in_message(self) -> bool:
-        """Whether the next bytes belong to a message."""
-        return self._message is not None and self._message.reading
+        """Whether the next bytes belong to a message, or to a chunk of one that nobody wants."""
+        return (self._message is not None and self._message.reading) or self._drop_reply is not None
 
     @property
     def awaits_start(self) -> bool:
@@ -187,6 +192,8 @@ class ServerCore:
         return Signal.EOF if self._input.eof else Signal.NEED_DATA
 
     def _end_transaction(self, *, accepted: bool) -> None:
+        if self._message is not None:
+            self.octets += self._message.received
         if self.envelope is not None:
             self.envelope = None
             self.accepted = accepted
@@ -216,6 +223,8 @@ class ServerCore:
         if self.trace is not None:
             self.trace(">", b"334 ***" if reply.code == 334 else wire)
         self._out.append(wire)
+        if len(self._out) >= MAX_REPLIES:
+            self._flush = True
         if reply.close or reply.code == 421:
             self.abandon()
 

@@ -60,6 +60,11 @@ class LineReader:
     def __bool__(self) -> bool:
         return bool(self._buffer or self._direct)
 
+    @property
+    def is_skipping(self) -> bool:
+        """Whether a line that is too long is being dropped."""
+        return self._skipped > 0
+
     def feed(self, data: bytes | bytearray) -> None:
         """Take bytes from the wire; ``b""`` is their end."""
         if not data:

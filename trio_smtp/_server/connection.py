@@ -46,8 +46,7 @@ from .._timekeeper import Timekeeper
 from .body import Body
 from .handler import Hook
 from .limits import is_within
-from .outcomes import LOCAL_ERROR, UNAVAILABLE, lmtp_outcome, message_outcome, reply_or_none
-from .outcomes import leaves_of, rejection_in
+from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, lmtp_outcome, message_outcome, rejection_in, reply_or_none
 from .service import Service
 from .session import Session
 

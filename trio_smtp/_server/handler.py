@@ -1,6 +1,7 @@
 # What an application brings: a handler with some of these hooks, and the check that it brings no others.
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -109,6 +110,12 @@ def _own_hook(handler: object, name: str) -> Hook | None:
     hook = getattr(handler, name, None)
     if hook is None or getattr(hook, "__func__", None) is getattr(Handler, name):
         return None
-    if not inspect.iscoroutinefunction(hook) and not inspect.iscoroutinefunction(getattr(hook, "__call__", None)):  # noqa: B004
+    if not _is_async(hook):
         raise TypeError(f"{type(handler).__name__}.{name} must be an async function")
     return hook  # type: ignore[no-any-return]
+
+
+def _is_async(hook: object) -> bool:
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    return inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(getattr(hook, "__call__", None))  # noqa: B004

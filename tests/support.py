@@ -1,0 +1,208 @@
+# What the server's tests share: a client that speaks in transcripts, and handlers that remember what they were asked.
+#
+# A transcript has lines "C: …", sent with CR LF, those that follow each other in one piece, and "S: …", which must come
+# just so; "S: 250…" is content with how the line begins, "S: <closed>" wants the end of the stream.
+from __future__ import annotations
+
+import contextlib
+
+import trio
+from trio.testing import memory_stream_pair
+
+from trio_smtp import Server, ServerConfig
+
+HOSTNAME = "mx.test"
+GREETING = f"220 {HOSTNAME} ESMTP trio_smtp"
+
+
+class Peer:
+    """The client's end of a session, which checks every line it gets."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.buffer = bytearray()
+
+    async def send(self, data: str | bytes) -> None:
+        await self.stream.send_all(data.encode() if isinstance(data, str) else data)
+
+    async def send_line(self, line: str) -> None:
+        await self.send(line + "\r\n")
+
+    async def line(self) -> str:
+        """The next line without CR LF, ``"<closed>"`` at the end of the stream."""
+        while (end := self.buffer.find(b"\r\n")) < 0:
+            data = await self.stream.receive_some()
+            if not data:
+                assert not self.buffer, bytes(self.buffer)
+                return "<closed>"
+            self.buffer += data
+        line = self.buffer[:end].decode()
+        del self.buffer[: end + 2]
+        return line
+
+    async def reply(self) -> list[str]:
+        """The lines of the next reply."""
+        lines = [await self.line()]
+        while lines[-1][3:4] == "-":
+            lines.append(await self.line())
+        return lines
+
+    async def code(self) -> str:
+        return (await self.reply())[-1][:3]
+
+    async def ask(self, line: str) -> str:
+        """Send a command, return its reply, lines joined with ``" / "``."""
+        await self.send_line(line)
+        return " / ".join(await self.reply())
+
+    async def expect(self, wanted: str) -> None:
+        got = await self.line()
+        assert got.startswith(wanted[:-1]) if wanted.endswith("…") else got == wanted, f"{got!r}, not {wanted!r}"
+
+    async def speak(self, transcript: str) -> None:
+        pending = b""
+        for text in map(str.lstrip, transcript.splitlines()):
+            if not text:
+                continue
+            side, line = text[:2], text[3:]
+            if side == "C:":
+                pending += line.encode() + b"\r\n"
+                continue
+            assert side == "S:", text
+            if pending:
+                await self.send(pending)
+                pending = b""
+            await self.expect(line)
+        if pending:
+            await self.send(pending)
+
+    async def hello(self) -> None:
+        await self.reply()
+        await self.ask("EHLO client.test")
+
+    async def rest(self) -> str:
+        """All that still comes, to the end of the stream."""
+        while data := await self.stream.receive_some():
+            self.buffer += data
+        rest = self.buffer.decode()
+        self.buffer.clear()
+        return rest
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self.stream)
+
+
+class Recorder:
+    """A handler that remembers; each hook's answer is a value, an exception to raise, or an async function.
+
+    ``on_auth`` is there only if an answer is given for it.
+    """
+
+    def __init__(self, **answers: object) -> None:
+        self.answers = answers
+        self.calls: list[str] = []
+        self.seen: list[tuple[str, object]] = []
+        self.messages: list[tuple[str, list[str], bytes]] = []
+        self.sessions: list[object] = []
+        if "on_auth" in answers:
+            self.on_auth = self._on_auth
+
+    async def _take(self, name, session, *args):
+        self.calls.append(name)
+        self.seen.append((name, args[0] if args else None))
+        answer = self.answers.get(name)
+        if callable(answer):
+            answer = await answer(session, *args)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def on_connect(self, session):
+        self.sessions.append(session)
+        return await self._take("on_connect", session)
+
+    async def on_hello(self, session, name):
+        return await self._take("on_hello", session, name)
+
+    async def on_tls(self, session):
+        return await self._take("on_tls", session)
+
+    async def _on_auth(self, session, credentials):
+        return await self._take("on_auth", session, credentials)
+
+    async def on_mail(self, session, sender):
+        return await self._take("on_mail", session, sender)
+
+    async def on_rcpt(self, session, recipient):
+        return await self._take("on_rcpt", session, recipient)
+
+    async def on_data(self, session, envelope, body):
+        if "on_data" in self.answers:
+            return await self._take("on_data", session, envelope, body)
+        self.calls.append("on_data")
+        content = await body.read()
+        self.messages.append((envelope.sender.address, [each.address for each in envelope.recipients], content))
+        return None
+
+    async def on_reset(self, session):
+        return await self._take("on_reset", session)
+
+    async def on_vrfy(self, session, argument):
+        return await self._take("on_vrfy", session, argument)
+
+    async def on_close(self, session):
+        return await self._take("on_close", session)
+
+    def count(self, name: str) -> int:
+        return self.calls.count(name)
+
+
+def make_server(handler: object = None, *, ssl_context=None, implicit_tls=False, **config: object) -> Server:
+    handler = Recorder() if handler is None else handler
+    config = ServerConfig(hostname=HOSTNAME, **config)
+    return Server(handler, config=config, ssl_context=ssl_context, implicit_tls=implicit_tls)
+
+
+@contextlib.asynccontextmanager
+async def serving(server: Server):
+    """Connect to a server through memory, any number of times: ``async with serving(server) as connect``.
+
+    At the end the clients go away, and all sessions must end by themselves.
+    """
+    peers: list[Peer] = []
+    async with trio.open_nursery() as nursery:
+
+        def connect() -> Peer:
+            near, far = memory_stream_pair()
+            nursery.start_soon(server.serve_stream, far)
+            peers.append(Peer(near))
+            return peers[-1]
+
+        yield connect
+        for peer in peers:
+            await peer.aclose()
+
+
+@contextlib.asynccontextmanager
+async def session(handler: object = None, *, hello: bool = True, **options: object):
+    """One session, after EHLO: ``async with session(Recorder(), max_errors=3) as peer``."""
+    async with serving(make_server(handler, **options)) as connect:
+        peer = connect()
+        if hello:
+            await peer.hello()
+        yield peer
+
+
+MAIL = """
+    C: MAIL FROM:<a@a.test>
+    S: 250 2.1.0 OK
+    C: RCPT TO:<b@b.test>
+    S: 250 2.1.5 OK
+"""
+DATA = (
+    MAIL
+    + """
+    C: DATA
+    S: 354 end data with <CR><LF>.<CR><LF>
+"""
+)
