@@ -261,8 +261,8 @@ class ClientProtocol:
             self._current.decide(Stage.BODY, reply)
             self.state = State.CLOSED
             return Command(Verb.END, b"", self._current), reply
-        if reply.code == 421:
-            self.farewell = reply
+        if reply.code == 421 or self.farewell is not None:  # what follows a farewell has no meaning
+            self.farewell = self.farewell or reply
             self.state = State.CLOSED
             return None
         raise self._broken(f"the server spoke before it was asked: {reply}", reply)
