@@ -181,6 +181,8 @@ class ClientProtocol:
         Raises:
             RemoteProtocolError: what came is no reply, answers nothing, or cannot be the answer to its command.
         """
+        if self.state is State.CLOSED and not self.outstanding:
+            return None  # what follows a farewell has no meaning
         try:
             reply = self._reader.next_reply()
         except RemoteProtocolError:
@@ -261,8 +263,8 @@ class ClientProtocol:
             self._current.decide(Stage.BODY, reply)
             self.state = State.CLOSED
             return Command(Verb.END, b"", self._current), reply
-        if reply.code == 421 or self.farewell is not None:  # what follows a farewell has no meaning
-            self.farewell = self.farewell or reply
+        if reply.code == 421:
+            self.farewell = reply
             self.state = State.CLOSED
             return None
         raise self._broken(f"the server spoke before it was asked: {reply}", reply)
