@@ -48,6 +48,7 @@ from ._protocol.sasl import OAuth as OAuth
 from ._protocol.sasl import Password as Password
 from ._protocol.sasl import XOAuth as XOAuth
 from ._protocol.server_config import ServerConfig as ServerConfig
+from ._protocol.server_extension import ServerExtension as ServerExtension
 from ._server.body import Body as Body
 from ._server.handler import Handler as Handler
 from ._server.server import Server as Server

@@ -125,6 +125,7 @@ class Offer:
         max_hold_until: the same as a time with a time zone, or ``None``.
         min_deliver_by: the least seconds that ``BY=`` may ask for (DELIVERBY), or ``None``.
         xclient: attributes that this peer may set by XCLIENT.
+        xforward: the same for XFORWARD.
         verify: the application answers VRFY.
     """
 
@@ -138,6 +139,7 @@ class Offer:
     max_hold_until: datetime | None = None
     min_deliver_by: int | None = None
     xclient: Sequence[str] = ()
+    xforward: Sequence[str] = ()
     verify: bool = False
 
 
@@ -197,6 +199,7 @@ EXTENSIONS: Final = (
     Extension("DELIVERBY", lambda offer: str(offer.min_deliver_by or ""), opt_in=True),
     Extension("FUTURERELEASE", _futurerelease, opt_in=True),
     Extension("XCLIENT", lambda offer: " ".join(offer.xclient) or None),
+    Extension("XFORWARD", lambda offer: " ".join(offer.xforward) or None),
     Extension("VRFY", lambda offer: _when(offer.verify)),
 )
 KNOWN_EXTENSIONS: Final = frozenset(row.keyword for row in EXTENSIONS)

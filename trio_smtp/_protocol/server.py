@@ -25,7 +25,9 @@ from .server_events import (
     Command,
     Event,
     Expand,
+    Extra,
     Hello,
+    Introduction,
     Mail,
     Rcpt,
     Signal,
@@ -36,6 +38,7 @@ from .server_events import (
 from .server_lines import Overlong
 from .server_login import LoginCommands
 from .server_profile import ServerProfile
+from .server_relay import RelayCommands
 from .server_tables import (
     AUTH_FIRST,
     BARE_LINE,
@@ -51,6 +54,7 @@ from .server_tables import (
     NEEDS_TLS,
     NEXT,
     NOT_IMPLEMENTED,
+    NOT_NOW,
     OK,
     TLS_FIRST,
     TLS_REPLY,
@@ -66,7 +70,7 @@ _control_in = re.compile(rb"[\x00-\x1f\x7f]").search
 _HELLO_NAME = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
-class ServerProtocol(LoginCommands, TransferCommands):
+class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
     """One session; its attributes are those of :class:`ServerCore`.
 
     Args:
@@ -179,8 +183,9 @@ class ServerProtocol(LoginCommands, TransferCommands):
         if self._must_start_tls and verb in NEEDS_TLS:
             return TLS_FIRST
         if verb not in row:
-            misplaced = MISPLACED[self.state][verb]
-            return LHLO_FIRST if misplaced is HELLO_FIRST and self._profile.config.lmtp else misplaced
+            misplaced = MISPLACED[self.state].get(verb)
+            if misplaced is not None:
+                return LHLO_FIRST if misplaced is HELLO_FIRST and self._profile.config.lmtp else misplaced
         try:
             return take(self, argument)
         except Reject as exc:
@@ -287,6 +292,15 @@ class ServerProtocol(LoginCommands, TransferCommands):
             return VRFY
         return event(text)
 
+    def _take_extra(self, argument: bytes) -> Taken:
+        self._flush = True
+        if self._message is not None:  # between chunks the application is busy with the message
+            return NOT_NOW
+        try:
+            return Extra(self._verb.decode(), argument.decode("utf-8").strip())
+        except UnicodeDecodeError:
+            return Reply(501, "the argument is not UTF-8", "5.5.2")
+
     def _take_quit(self, argument: bytes) -> Taken:
         if aborted := self._abort_message():
             return aborted
@@ -333,8 +347,16 @@ _TAKE: Final[dict[bytes, Callable[[ServerProtocol, bytes], Taken]]] = {
     b"VRFY": ServerProtocol._take_vrfy,
     b"EXPN": ServerProtocol._take_expn,
     b"QUIT": ServerProtocol._take_quit,
+    b"XCLIENT": ServerProtocol._take_xclient,
+    b"XFORWARD": ServerProtocol._take_xforward,
 }
-_KEYWORD_OF: Final = {b"STARTTLS": "STARTTLS", b"AUTH": "AUTH", b"BDAT": "CHUNKING"}
+_KEYWORD_OF: Final = {
+    b"STARTTLS": "STARTTLS",
+    b"AUTH": "AUTH",
+    b"BDAT": "CHUNKING",
+    b"XCLIENT": "XCLIENT",
+    b"XFORWARD": "XFORWARD",
+}
 _SUCCEED: Final[dict[type[Command], Callable[[ServerProtocol, Any, Reply], None]]] = {
     Hello: ServerProtocol._succeed_hello,
     StartTLS: ServerProtocol._succeed_starttls,
@@ -343,6 +365,8 @@ _SUCCEED: Final[dict[type[Command], Callable[[ServerProtocol, Any, Reply], None]
     Rcpt: ServerProtocol._succeed_rcpt,
     Verify: ServerProtocol._succeed_lookup,
     Expand: ServerProtocol._succeed_lookup,
+    Introduction: ServerProtocol._succeed_xclient,
+    Extra: ServerProtocol._succeed_lookup,
 }
 
 
@@ -353,4 +377,5 @@ def _commands_of(profile: ServerProfile) -> dict[bytes, Callable[[ServerProtocol
     absent |= {verb for verb in HELLO if verb.decode() not in profile.hello_verbs}
     if not profile.expand:
         absent.add(b"EXPN")
-    return {verb: take for verb, take in _TAKE.items() if verb not in absent}
+    taken = {verb: take for verb, take in _TAKE.items() if verb not in absent}
+    return {**dict.fromkeys(profile.extra_commands, ServerProtocol._take_extra), **taken}

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from .checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
 from .extensions import KNOWN_EXTENSIONS, OPT_IN_EXTENSIONS
 from .sasl import SERVER_MECHANISMS
+from .server_extension import ServerExtension, check_extensions
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -40,7 +41,8 @@ class ServerConfig:
         require_tls: refuse MAIL, RCPT, DATA and BDAT before TLS.
         disabled_extensions: EHLO keywords not to offer; their commands and parameters are then unknown.
         enabled_extensions: EHLO keywords to offer that oblige the application: DSN, REQUIRETLS, DELIVERBY,
-            FUTURERELEASE, MT-PRIORITY, BINARYMIME.
+            FUTURERELEASE, MT-PRIORITY.
+        extensions: extensions of your own, each a :class:`ServerExtension`.
         max_connections: connections at one time; the next gets 421 4.3.2.
         max_connections_per_host: the same for one IPv4 address or IPv6 /64 network; the next gets 421 4.7.0.
         max_recipients: accepted recipients of one message; the next gets 452 4.5.3 (RFC 5321 section 4.5.3.1.10).
@@ -82,6 +84,7 @@ class ServerConfig:
     require_tls: bool = False
     disabled_extensions: Sequence[str] = ()
     enabled_extensions: Sequence[str] = ()
+    extensions: Sequence[ServerExtension] = ()
     max_connections: int | None = 1000
     max_connections_per_host: int | None = 50
     max_recipients: int | None = 1000
@@ -133,9 +136,12 @@ class ServerConfig:
             check_flag(name, getattr(self, name))
         if self.lmtp and not self.enable_ehlo:
             raise ValueError("enable_ehlo: LMTP has no HELO to fall back on")
+        self._store("extensions", check_extensions(self.extensions))
+        own = {extension.keyword for extension in self.extensions}
         self._store("auth_mechanisms", check_names("auth_mechanisms", self.auth_mechanisms, SERVER_MECHANISMS))
         self._store(
-            "disabled_extensions", check_names("disabled_extensions", self.disabled_extensions, KNOWN_EXTENSIONS)
+            "disabled_extensions",
+            check_names("disabled_extensions", self.disabled_extensions, KNOWN_EXTENSIONS | own),
         )
         self._store("enabled_extensions", check_names("enabled_extensions", self.enabled_extensions, OPT_IN_EXTENSIONS))
         self._store("proxy_protocol_from", _networks("proxy_protocol_from", self.proxy_protocol_from))

@@ -43,7 +43,9 @@ class ServerCore:
         quit: the client has said QUIT.
         peer_gone: the connection was lost, so that nothing more can be said.
         external_identity: whom the client's TLS certificate names, for EXTERNAL.
-        trusted: the peer may use XCLIENT.
+        trusted: the peer may use XCLIENT and XFORWARD.
+        introduced: what XCLIENT has said of the client, attribute to value or ``None``.
+        forwarded: what XFORWARD has said of the next message, likewise; forgotten with its transaction.
         trace: called with each command line and reply, secrets masked, when set.
     """
 
@@ -68,7 +70,9 @@ class ServerCore:
         "envelope",
         "esmtp",
         "external_identity",
+        "forwarded",
         "hello",
+        "introduced",
         "octets",
         "peer_gone",
         "quit",
@@ -108,6 +112,8 @@ class ServerCore:
         self.peer_gone = False
         self.external_identity: str | None = None
         self.trusted = False
+        self.introduced: dict[str, str | None] = {}
+        self.forwarded: dict[str, str | None] = {}
         self.trace: Callable[[str, bytes], None] | None = None
 
     # ---- bytes
@@ -184,6 +190,9 @@ class ServerCore:
         self.tls = True
         self._must_start_tls = False
         self.state = State.GREETED
+        self._forget()
+
+    def _forget(self) -> None:
         self.hello = None
         self.esmtp = False
         self.authenticated = False
@@ -196,6 +205,7 @@ class ServerCore:
             self.octets += self._message.received
         if self.envelope is not None:
             self.envelope = None
+            self.forwarded = {}
             self.accepted = accepted
             self.state = State.READY
         self._message = None

@@ -88,5 +88,20 @@ class Expand:
     argument: str
 
 
-Command: TypeAlias = Hello | StartTLS | Authenticate | Mail | Rcpt | Data | Verify | Expand
+@dataclass(slots=True)
+class Introduction:
+    """XCLIENT: a trusted relay names its client; accepted, :meth:`ServerProtocol.greet` is next."""
+
+    attributes: dict[str, str | None]
+
+
+@dataclass(slots=True)
+class Extra:
+    """A command that the application brought (:class:`ServerExtension`)."""
+
+    verb: str
+    argument: str
+
+
+Command: TypeAlias = Hello | StartTLS | Authenticate | Mail | Rcpt | Data | Verify | Expand | Introduction | Extra
 Event: TypeAlias = Command | Signal | bytes

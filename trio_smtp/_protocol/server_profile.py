@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from .extensions import Offer, resolve_extensions, server_keywords
 from .parameters import ParameterContext
+from .relay_attributes import XCLIENT, XFORWARD
 from .server_config import ServerConfig
 
 
@@ -29,8 +30,11 @@ class ServerProfile:
         if not auth:
             disabled.add("AUTH")
         if not config.xclient_from:
-            disabled.add("XCLIENT")
-        self.extensions = resolve_extensions(enabled=config.enabled_extensions, disabled=disabled)
+            disabled.update(("XCLIENT", "XFORWARD"))
+        self._rows = [extension.row() for extension in config.extensions]
+        self.extensions = resolve_extensions(enabled=config.enabled_extensions, disabled=disabled, extra=self._rows)
+        own = [extension for extension in config.extensions if extension.keyword in self.extensions]
+        self.extra_commands = tuple(verb.encode() for extension in own for verb in extension.commands)
         self.enhanced = "ENHANCEDSTATUSCODES" in self.extensions
         self.mechanisms = tuple(config.auth_mechanisms)
         self.hello_verbs = ("LHLO",) if config.lmtp else ("EHLO", "HELO") if config.enable_ehlo else ("HELO",)
@@ -44,6 +48,7 @@ class ServerProfile:
             max_message_size=self.config.max_message_size,
             tls=tls,
             lenient=self.config.lenient_addresses,
+            extra=[row for extension in self.config.extensions for row in extension.parameter_rows()],
         )
 
     def _keywords(self, tls: bool, mechanisms: tuple[str, ...], trusted: bool) -> tuple[str, ...]:
@@ -54,6 +59,7 @@ class ServerProfile:
             max_message_size=self.config.max_message_size,
             max_recipients=self.config.max_recipients,
             max_messages=self.config.max_messages,
-            xclient=("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT") if trusted else (),
+            xclient=tuple(XCLIENT) if trusted else (),
+            xforward=tuple(XFORWARD) if trusted else (),
         )
-        return tuple(server_keywords(self.extensions, offer))
+        return tuple(server_keywords(self.extensions, offer, self._rows))

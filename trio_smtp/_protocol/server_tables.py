@@ -6,7 +6,19 @@ from typing import Final
 
 from .replies import Reply
 from .server_auth import SUCCESS
-from .server_events import Authenticate, Command, Expand, Hello, Mail, Rcpt, StartTLS, State, Verify
+from .server_events import (
+    Authenticate,
+    Command,
+    Expand,
+    Extra,
+    Hello,
+    Introduction,
+    Mail,
+    Rcpt,
+    StartTLS,
+    State,
+    Verify,
+)
 
 # ---- the order of commands (RFC 5321 §4.1.4): what is allowed where, and where its success leads
 
@@ -19,10 +31,25 @@ def _row(state: State, allowed: Mapping[bytes, State]) -> dict[bytes, State]:
 
 
 NEXT: Final[dict[State, dict[bytes, State]]] = {
-    State.GREETED: _row(State.GREETED, {b"STARTTLS": State.GREETED, b"RSET": State.GREETED}),
+    State.GREETED: _row(
+        State.GREETED,
+        {
+            b"STARTTLS": State.GREETED,
+            b"RSET": State.GREETED,
+            b"XCLIENT": State.CONNECTED,
+            b"XFORWARD": State.GREETED,
+        },
+    ),
     State.READY: _row(
         State.READY,
-        {b"MAIL": State.MAIL, b"AUTH": State.READY, b"STARTTLS": State.GREETED, b"RSET": State.READY},
+        {
+            b"MAIL": State.MAIL,
+            b"AUTH": State.READY,
+            b"STARTTLS": State.GREETED,
+            b"RSET": State.READY,
+            b"XCLIENT": State.CONNECTED,
+            b"XFORWARD": State.READY,
+        },
     ),
     State.MAIL: _row(State.MAIL, {b"RCPT": State.RCPT, b"STARTTLS": State.GREETED, b"RSET": State.READY}),
     State.RCPT: _row(
@@ -38,12 +65,13 @@ MAIL_FIRST: Final = Reply(503, "send MAIL first", "5.5.1")
 RCPT_FIRST: Final = Reply(503, "send RCPT first", "5.5.1")
 NESTED: Final = Reply(503, "a transaction is in progress", "5.5.1")
 NOT_NOW: Final = Reply(503, "not during a transaction", "5.5.1")
+_RELAYS: Final = {b"XCLIENT": NOT_NOW, b"XFORWARD": NOT_NOW}  # XCLIENT_README: 503 mail transaction in progress
 MISPLACED: Final[dict[State, dict[bytes, Reply]]] = {
     State.GREETED: dict.fromkeys((b"MAIL", b"RCPT", b"DATA", b"BDAT", b"AUTH"), HELLO_FIRST),
     State.READY: dict.fromkeys((b"RCPT", b"DATA", b"BDAT"), MAIL_FIRST),
-    State.MAIL: {b"MAIL": NESTED, b"AUTH": NOT_NOW, b"DATA": RCPT_FIRST, b"BDAT": RCPT_FIRST},
-    State.RCPT: {b"MAIL": NESTED, b"AUTH": NOT_NOW},
-    State.CHUNKING: dict.fromkeys((b"MAIL", b"RCPT", b"DATA", b"AUTH"), NESTED),
+    State.MAIL: {b"MAIL": NESTED, b"AUTH": NOT_NOW, b"DATA": RCPT_FIRST, b"BDAT": RCPT_FIRST, **_RELAYS},
+    State.RCPT: {b"MAIL": NESTED, b"AUTH": NOT_NOW, **_RELAYS},
+    State.CHUNKING: {**dict.fromkeys((b"MAIL", b"RCPT", b"DATA", b"AUTH"), NESTED), **_RELAYS},
 }
 
 UNKNOWN: Final = Reply(500, "command not recognized", "5.5.1")
@@ -90,4 +118,6 @@ DEFAULTS: Final[dict[type[Command], Reply]] = {
     Rcpt: Reply(250, "OK", "2.1.5"),
     Verify: VRFY,
     Expand: Reply(252, "cannot expand the list", "2.5.0"),
+    Introduction: OK,
+    Extra: OK,
 }

@@ -34,7 +34,9 @@ from .._protocol.server_events import (
     Command,
     Data,
     Expand,
+    Extra,
     Hello,
+    Introduction,
     Mail,
     Rcpt,
     Signal,
@@ -351,6 +353,16 @@ class Connection:
     async def _on_expn(self, event: Expand) -> None:
         await self._judge(event, self._service.hooks.on_expn, event.argument)
 
+    async def _on_extra(self, event: Extra) -> None:
+        await self._judge(event, self._service.hooks.on_command, event.verb, event.argument)
+
+    async def _on_introduction(self, event: Introduction) -> None:
+        """XCLIENT: it is as if the client that was named had just connected."""
+        self._protocol.accept()
+        self.session._reintroduce(event.attributes)
+        hook = self._service.hooks.on_connect
+        self._protocol.greet(None if hook is None else await self._ask_on_connect(hook))
+
     async def _on_auth(self, event: Authenticate) -> None:
         await self._judge(event, self._service.hooks.on_auth, event.credentials)
 
@@ -590,6 +602,7 @@ _HOOKS: Final[Mapping[type, str]] = {
     Rcpt: "on_rcpt",
     Verify: "on_vrfy",
     Expand: "on_expn",
+    Extra: "on_command",
     Authenticate: "on_auth",
     Data: "on_data",
 }
@@ -612,6 +625,8 @@ def _handlers_of(service: Service) -> Mapping[type, EventHandler | None]:
         Rcpt: hooks.on_rcpt and Connection._on_rcpt,
         Verify: hooks.on_vrfy and Connection._on_vrfy,
         Expand: hooks.on_expn and Connection._on_expn,
+        Extra: hooks.on_command and Connection._on_extra,
+        Introduction: Connection._on_introduction,
         Authenticate: Connection._on_auth,
         Data: Connection._on_data,
         StartTLS: Connection._on_starttls,

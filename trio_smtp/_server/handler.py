@@ -29,7 +29,8 @@ class Handler:
     async def on_connect(self, session: Session) -> Reply | None:
         """A client has connected; nothing was said yet, and ``session.tls`` is ``None``.
 
-        A 2xx reply's text becomes the greeting's; a 4xx or 5xx one refuses the connection.
+        A 2xx reply's text becomes the greeting's; a 4xx or 5xx one refuses the connection. After XCLIENT it is asked
+        again, about the client that a trusted relay has named (``session.xclient`` is no longer empty then).
         """
         return None
 
@@ -75,6 +76,13 @@ class Handler:
 
     async def on_expn(self, session: Session, argument: str) -> Reply | None:
         """EXPN; known to clients only where a handler defines this hook. ``None`` answers 252."""
+        return None
+
+    async def on_command(self, session: Session, verb: str, argument: str) -> Reply | None:
+        """A command of one of ``ServerConfig.extensions``, its verb in upper case; ``None`` answers ``250 OK``.
+
+        It may come at any time but between the chunks of a message, before EHLO too: ``session`` tells.
+        """
         return None
 
     async def on_close(self, session: Session) -> None:

@@ -26,7 +26,7 @@ def network_of(host: str) -> str:
     return str(address)
 
 
-def is_within(host: str | None, networks: Iterable[Network]) -> bool:
+def is_within(host: str | None, networks: Iterable[str | Network]) -> bool:
     """Whether a host's address is in one of these networks."""
     if host is None:
         return False
@@ -36,7 +36,7 @@ def is_within(host: str | None, networks: Iterable[Network]) -> bool:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped  # a socket that listens on both families shows IPv4 clients so
-    return any(address in network for network in networks)
+    return any(address in network for network in networks if not isinstance(network, str))  # ServerConfig made them
 
 
 class ConnectionLimits:

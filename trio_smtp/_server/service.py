@@ -51,6 +51,9 @@ class Service:
         self.statistics = ServerStatistics()
         self.handlers: Mapping[type, Any] | None = None  # of events, worked out by the first connection
         self.closing = False  # shutdown() was called
+        for extension in config.extensions:
+            if extension.commands and self.hooks.on_command is None:
+                raise TypeError(f"{extension.keyword} brings commands, and the handler has no on_command")
         self.profile = ServerProfile(
             config,
             starttls=ssl_context is not None and not implicit_tls,

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 from .._protocol.envelope import Envelope
@@ -16,7 +17,7 @@ class Session:
     Attributes:
         id: a short random word for logs.
         peer: the client's host and port, ``None`` where the stream has none. Behind a trusted proxy they are what its
-            PROXY header says.
+            PROXY header says, behind a trusted relay what its XCLIENT says.
         local: the host and port it connected to; likewise.
         proxy: the :class:`ProxyHeader` with which the connection began, or ``None``.
         tls: ``None`` or a :class:`TLSInfo`.
@@ -43,6 +44,28 @@ class Session:
             self.peer = header.source
             self.local = header.destination
 
+    def _reintroduce(self, attributes: Mapping[str, str | None]) -> None:
+        """Take who the client is from a trusted relay's XCLIENT (the server does this)."""
+        self._identity = self._protocol.introduced.get("LOGIN")
+        self.peer = _named(self.peer, attributes, "ADDR", "PORT")
+        self.local = _named(self.local, attributes, "DESTADDR", "DESTPORT")
+
+    @property
+    def xclient(self) -> Mapping[str, str | None]:
+        """What a trusted relay has said by XCLIENT: attribute in upper case to value, ``None`` if it does not know.
+
+        ``ADDR``, ``PORT``, ``DESTADDR``, ``DESTPORT``, ``HELO``, ``PROTO`` and ``LOGIN`` are in :attr:`peer`,
+        :attr:`local`, :attr:`hello`, :attr:`esmtp` and :attr:`identity` already; ``NAME`` is only here.
+        """
+        return self._protocol.introduced
+
+    @property
+    def forwarded(self) -> Mapping[str, str | None]:
+        """What a trusted relay has said by XFORWARD of the message to come: ``NAME``, ``ADDR``, ``PORT``, ``PROTO``,
+        ``HELO``, ``IDENT``, ``SOURCE``, ``None`` for what it does not know. Forgotten with the transaction.
+        """
+        return self._protocol.forwarded
+
     @property
     def host(self) -> str | None:
         """The client's address alone."""
@@ -50,13 +73,14 @@ class Session:
 
     @property
     def hello(self) -> str | None:
-        """The name given with EHLO, HELO or LHLO; forgotten by STARTTLS."""
-        return self._protocol.hello
+        """The name given with EHLO, HELO or LHLO; forgotten by STARTTLS. A trusted relay's XCLIENT goes before it."""
+        return self._protocol.introduced.get("HELO") or self._protocol.hello
 
     @property
     def esmtp(self) -> bool:
         """Whether the client said EHLO (or LHLO)."""
-        return self._protocol.esmtp
+        protocol = self._protocol.introduced.get("PROTO")
+        return self._protocol.esmtp if protocol is None else protocol == "ESMTP"
 
     @property
     def identity(self) -> object:
@@ -78,3 +102,13 @@ class Session:
     def __repr__(self) -> str:
         peer = f"{self.peer[0]}:{self.peer[1]}" if self.peer else "no address"
         return f"<Session {self.id} from {peer}>"
+
+
+def _named(
+    known: tuple[str, int] | None, attributes: Mapping[str, str | None], address: str, port: str
+) -> tuple[str, int] | None:
+    """An end of the connection, as far as XCLIENT names it; a port nobody knows is 0."""
+    if address not in attributes:
+        return known if known is None or port not in attributes else (known[0], int(attributes[port] or 0))
+    host = attributes[address]
+    return None if host is None else (host, int(attributes.get(port) or 0))
