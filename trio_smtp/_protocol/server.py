@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final
 
 from .envelope import Envelope
@@ -82,7 +81,9 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
 
     def __init__(self, profile: ServerProfile, *, tls: bool = False) -> None:
         super().__init__(profile, tls=tls)
-        self._commands = _commands_of(profile)
+        if profile.commands is None:
+            profile.commands = _commands_of(profile)
+        self._commands: dict[bytes, Callable[[ServerProtocol, bytes], Taken]] = profile.commands
 
     # ---- answers
 
@@ -124,6 +125,8 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
             raise RuntimeError(f"{self._pending} was not answered")
         while True:
             if self._flush:
+                if self.penalty:
+                    return Signal.PAUSE
                 self._flush = False
                 return Signal.FLUSH
             if self.state is State.CLOSED:
@@ -134,14 +137,14 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
             elif self._drop_reply is not None:
                 event = self._drop_chunk(self._drop_reply)
             else:
-                event = self._next_command()
+                line = self._input.next_line(self._auth is not None)
+                if line is None:
+                    return self._starved()
+                event = self._next_command(line)
             if event is not None:
                 return event
 
-    def _next_command(self) -> Event | None:
-        line = self._input.next_line(self._auth is not None)
-        if line is None:
-            return self._starved()
+    def _next_command(self, line: bytes | Overlong) -> Event | None:
         if isinstance(line, Overlong):
             self._refuse_overlong(line)
             return None
@@ -370,7 +373,6 @@ _SUCCEED: Final[dict[type[Command], Callable[[ServerProtocol, Any, Reply], None]
 }
 
 
-@lru_cache(maxsize=64)
 def _commands_of(profile: ServerProfile) -> dict[bytes, Callable[[ServerProtocol, bytes], Taken]]:
     """The commands that a server has at all; one that is switched off is unknown, not refused."""
     absent = {verb for verb, keyword in _KEYWORD_OF.items() if keyword not in profile.extensions}

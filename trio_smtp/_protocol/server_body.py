@@ -1,4 +1,4 @@
-# The octets of one message as they arrive, after DATA or in BDAT chunks: where they end, and what is wrong with them.
+# The octets of one message that arrives in BDAT chunks, and what can be wrong with a message however it arrives.
 #
 # Guarantees: a message is read to its true end before it is refused, whatever is wrong with it, so that client and
 # server stay in step; and nothing that another server could read differently is ever handed on as accepted.
@@ -6,57 +6,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from .dotstuff import DotDecoder
 from .newlines import BareNewlineChecker, NewlineNormalizer, NewlinePolicy
 from .replies import Reply
 
 TOO_LARGE: Final = Reply(552, "the message is too large", "5.3.4")  # RFC 1870 §6.3
 BARE_NEWLINE: Final = Reply(550, "the message has a bare CR or LF", "5.6.11")  # RFC 5321 §2.3.8
-
-
-class DottedBody:
-    """The message after DATA.
-
-    Attributes:
-        done: its end was met; ``rest`` is what came after it.
-        received: octets of the message so far.
-        too_large: it has more than the limit.
-    """
-
-    __slots__ = ("_decoder", "_limit", "_reject", "too_large")
-
-    def __init__(self, newlines: NewlinePolicy, limit: int | None) -> None:
-        self._decoder = DotDecoder(newlines)
-        self._reject = newlines == "reject"
-        self._limit = float("inf") if limit is None else limit
-        self.too_large = False
-
-    def feed(self, data: bytes | bytearray) -> bytes:
-        """Take octets from the wire, return those of the message."""
-        decoder = self._decoder
-        text = decoder.feed(data)
-        if decoder.received > self._limit:
-            self.too_large = True
-        return text
-
-    @property
-    def done(self) -> bool:
-        return self._decoder.done
-
-    @property
-    def rest(self) -> bytes:
-        return self._decoder.rest
-
-    @property
-    def received(self) -> int:
-        return self._decoder.received
-
-    @property
-    def fault(self) -> Reply | None:
-        """What the message must be refused with, now that it is complete."""
-        if self.too_large:
-            return TOO_LARGE
-        return BARE_NEWLINE if self._reject and self._decoder.bare else None
 
 
 class ChunkedBody:
@@ -101,9 +55,6 @@ class ChunkedBody:
         return b"" if self._newlines is None or self.too_large else self._newlines.finish()
 
     @property
-    def fault(self) -> Reply | None:
-        """What the message must be refused with, now that it is complete."""
-        if self.too_large:
-            return TOO_LARGE
-        bare = isinstance(self._newlines, BareNewlineChecker) and self._newlines.bare
-        return BARE_NEWLINE if bare else None
+    def bare(self) -> bool:
+        """Whether a bare CR or LF was met that the message must be refused for."""
+        return isinstance(self._newlines, BareNewlineChecker) and self._newlines.bare

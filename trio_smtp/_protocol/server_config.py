@@ -50,7 +50,13 @@ class ServerConfig:
         max_errors: 5xx replies on one connection since the last accepted message; the next gets 421.
         max_junk_commands: NOOP, RSET, VRFY, EXPN, HELP and repeated EHLO since the last accepted message; further
             ones count as errors.
+        soft_errors: errors on one connection that cost nothing; from the next on each one costs a delay.
+        error_delay: seconds that the reply waits for each error beyond `soft_errors`, and for each failed AUTH command
+            of the connection or of its host, whichever is more; at most 10 in one go. ``None``: no delays.
         max_auth_failures: failed AUTH commands on one connection; the next gets 421.
+        max_auth_failures_per_host: how many refused credentials in how many seconds from one IPv4 address or IPv6 /64
+            network, over all its connections; then AUTH gets 454 4.7.0 and the application is not asked. A success
+            resets it.
         max_command_line: length of a command.
         max_auth_line: length of an AUTH command and of each line of its exchange (RFC 4954 section 4).
         bare_newlines: a message with a bare CR or LF is refused (``"reject"``), or they are made CR LF
@@ -91,7 +97,10 @@ class ServerConfig:
     max_messages: int | None = 1000
     max_errors: int | None = 20
     max_junk_commands: int | None = 100
+    soft_errors: int | None = 10
+    error_delay: float | None = 1
     max_auth_failures: int | None = 3
+    max_auth_failures_per_host: tuple[int, float] | None = (10, 60)
     max_command_line: int = 2048
     max_auth_line: int = 12288
     bare_newlines: Literal["reject", "normalize"] = "reject"
@@ -120,6 +129,12 @@ class ServerConfig:
         ):
             check_count(name, getattr(self, name))
         check_count("max_junk_commands", self.max_junk_commands, least=0)
+        check_count("soft_errors", self.soft_errors, least=0)
+        check_seconds("error_delay", self.error_delay)
+        if self.max_auth_failures_per_host is not None:
+            failures, seconds = self.max_auth_failures_per_host
+            check_count("max_auth_failures_per_host", failures, optional=False)
+            check_seconds("max_auth_failures_per_host", seconds)
         check_count("max_command_line", self.max_command_line, least=512, optional=False)  # RFC 5321 §4.5.3.1.4
         check_count("max_auth_line", self.max_auth_line, least=self.max_command_line, optional=False)
         check_count("scram_iterations", self.scram_iterations, least=4096, optional=False)  # RFC 7677 §4

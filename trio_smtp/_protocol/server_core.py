@@ -41,6 +41,7 @@ class ServerCore:
         transaction_count: transactions begun.
         octets: octets of messages received; the caller may set it back.
         quit: the client has said QUIT.
+        penalty: units of ``error_delay`` that the next reply is to wait for.
         peer_gone: the connection was lost, so that nothing more can be said.
         external_identity: whom the client's TLS certificate names, for EXTERNAL.
         trusted: the peer may use XCLIENT and XFORWARD.
@@ -75,6 +76,7 @@ class ServerCore:
         "introduced",
         "octets",
         "peer_gone",
+        "penalty",
         "quit",
         "state",
         "tls",
@@ -111,6 +113,7 @@ class ServerCore:
         self.quit = False
         self.peer_gone = False
         self.external_identity: str | None = None
+        self.penalty = 0
         self.trusted = False
         self.introduced: dict[str, str | None] = {}
         self.forwarded: dict[str, str | None] = {}
@@ -183,6 +186,7 @@ class ServerCore:
         """End the session without another word."""
         self._end_transaction(accepted=False)
         self._pending = None
+        self.penalty = 0  # the last word is not kept back
         self.state = State.CLOSED
 
     def start_tls(self) -> None:
@@ -210,18 +214,34 @@ class ServerCore:
             self.state = State.READY
         self._message = None
 
+    def penalize(self, units: int) -> None:
+        """Let the reply that is due wait for at least so many units."""
+        self.penalty = max(self.penalty, units)
+        self._flush = True
+
+    def take_penalty(self) -> int:
+        """The units to wait for, which are then taken as waited for."""
+        units, self.penalty = self.penalty, 0
+        return units
+
     # ---- writing
 
     def _count_junk(self) -> None:
         self._junk += 1
         limit = self._profile.config.max_junk_commands
         if limit is not None and self._junk > limit:
-            self._errors += 1
+            self._count_error()
+
+    def _count_error(self) -> None:
+        self._errors += 1
+        soft = self._profile.config.soft_errors
+        if soft is not None and self._errors > soft:
+            self.penalize(self._errors - soft)
 
     def _reply(self, reply: Reply, enhanced: bool = True) -> None:
         limit = self._profile.config.max_errors
         if reply.code >= 500:
-            self._errors += 1
+            self._count_error()
         if self._errors and limit is not None and self._errors > limit:
             reply, enhanced = TOO_MANY_ERRORS, True
         self._write(reply, enhanced)

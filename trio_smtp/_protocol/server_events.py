@@ -26,6 +26,7 @@ class Signal(Enum):
 
     NEED_DATA = "send what there is to send, then receive"
     FLUSH = "send what there is to send now (RFC 2920 section 3.2)"
+    PAUSE = "wait for take_penalty() units before going on: the peer makes mistakes"
     EOF = "the peer has closed its side"
     CLOSE = "send what there is to send, then close"
     BODY_END = "the message is complete"

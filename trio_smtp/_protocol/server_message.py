@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import TypeAlias
 
+from .dotstuff import DotDecoder
 from .replies import Reply
-from .server_body import ChunkedBody, DottedBody
+from .server_body import BARE_NEWLINE, TOO_LARGE, ChunkedBody
 from .server_config import ServerConfig
 from .server_events import Signal
 from .server_lines import LineReader
@@ -35,80 +36,94 @@ class IncomingMessage:
         chunking: it comes by BDAT.
 
     Attributes:
-        body: its octets.
         reading: the next octets on the wire belong to it.
+        is_over: its end was met.
         served: the application has not concluded it yet.
         verdict: what the application has concluded; the rest is dropped.
     """
 
-    __slots__ = ("_over", "_source", "_told_too_large", "body", "reading", "served", "verdict")
+    __slots__ = ("_chunked", "_config", "_dotted", "_source", "_too_large", "is_over", "reading", "served", "verdict")
 
     def __init__(self, source: LineReader, config: ServerConfig, *, binary: bool, chunking: bool) -> None:
         self._source = source
-        self._over = False
-        self._told_too_large = False
-        self.body: DottedBody | ChunkedBody
+        self._config = config
+        self._dotted: DotDecoder | None = None
+        self._chunked: ChunkedBody | None = None
         if chunking:
-            self.body = ChunkedBody(config.bare_newlines, config.max_message_size, binary=binary)
+            self._chunked = ChunkedBody(config.bare_newlines, config.max_message_size, binary=binary)
         else:
-            self.body = DottedBody(config.bare_newlines, config.max_message_size)
+            self._dotted = DotDecoder(config.bare_newlines)
+        self._too_large = False
         self.reading = False
+        self.is_over = False
         self.served = True
         self.verdict: Verdict | None = None
 
-    def start(self) -> None:
-        """The client may send; of a chunk it has begun already."""
-        self.reading = True
-
     def begin_chunk(self, size: int, last: bool) -> None:
         """The next BDAT."""
-        assert isinstance(self.body, ChunkedBody)
-        self.body.begin(size, last)
+        assert self._chunked is not None
+        self._chunked.begin(size, last)
 
     @property
-    def is_over(self) -> bool:
-        """Whether its end was met."""
-        return self._over
+    def received(self) -> int:
+        """Octets of the message so far."""
+        body = self._dotted or self._chunked
+        assert body is not None
+        return body.received
+
+    @property
+    def fault(self) -> Reply | None:
+        """What it must be refused with, now that its end was met."""
+        if self._too_large:
+            return TOO_LARGE
+        if self._dotted is not None:
+            bare = self._dotted.bare and self._config.bare_newlines == "reject"
+        else:
+            bare = self._chunked is not None and self._chunked.bare
+        return BARE_NEWLINE if bare else None
 
     def next(self) -> bytes | Signal | Progress:
         """Octets for the application, or why there are none."""
-        if self._over:
+        if self.is_over:
             return Signal.BODY_END
-        body = self.body
-        text = self._read_dotted(body) if isinstance(body, DottedBody) else self._read_chunk(body)
+        was_too_large = self._too_large
+        text = self._read_dotted(self._dotted) if self._dotted is not None else self._read_chunk(self._chunked)
         if not isinstance(text, bytes):
             return text
         if self.verdict is not None:
-            return Progress.FINISHED if self._over else Progress.GO_ON
-        if self.body.too_large:
-            if self._told_too_large:
-                return Progress.GO_ON
-            self._told_too_large = True
-            return Signal.BODY_TOO_LARGE
+            return Progress.FINISHED if self.is_over else Progress.GO_ON
+        if self._too_large:
+            return Progress.GO_ON if was_too_large else Signal.BODY_TOO_LARGE
         return text or Progress.GO_ON
 
     def _starved(self) -> Signal:
         return Signal.EOF if self._source.eof else Signal.NEED_DATA
 
-    def _read_dotted(self, body: DottedBody) -> bytes | Signal:
+    def _read_dotted(self, decoder: DotDecoder) -> bytes | Signal:
         data = self._source.take_all()
         if not data:
             return self._starved()
-        text = body.feed(data)
-        if body.done:
-            self._over = True
-            if body.rest:
-                self._source.feed(body.rest)
+        text = decoder.feed(data)
+        if decoder.done:
+            self.is_over = True
+            if decoder.rest:
+                self._source.feed(decoder.rest)
+        limit = self._config.max_message_size
+        if limit is not None and decoder.received > limit:
+            self._too_large = True
         return text
 
-    def _read_chunk(self, body: ChunkedBody) -> bytes | Signal | Progress:
+    def _read_chunk(self, body: ChunkedBody | None) -> bytes | Signal | Progress:
+        assert body is not None
+        if body.too_large:
+            self._too_large = True
         if body.remaining:
             data = self._source.take(body.remaining)
             return body.feed(data) if data else self._starved()
         if isinstance(self.verdict, Reply) and not self.verdict.is_success:
             return Progress.FINISHED  # refused: each chunk has a reply of its own, and this one gets the refusal
         if body.last:
-            self._over = True
+            self.is_over = True
             return body.finish()
         self.reading = False
         return Progress.CHUNK_TAKEN

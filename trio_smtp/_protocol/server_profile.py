@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from .extensions import Offer, resolve_extensions, server_keywords
 from .parameters import ParameterContext
@@ -24,6 +25,7 @@ class ServerProfile:
     ) -> None:
         self.config = config
         self.expand = expand
+        self.commands: dict[bytes, Any] | None = None  # worked out by the first session
         disabled = set(config.disabled_extensions)
         if not starttls:
             disabled.add("STARTTLS")

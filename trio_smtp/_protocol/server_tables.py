@@ -105,6 +105,7 @@ NEEDS_TLS: Final = frozenset((b"MAIL", b"RCPT", b"DATA"))
 AUTH_FIRST: Final = Reply(530, "authentication required", "5.7.0")  # RFC 4954 §6
 TOO_MANY_ERRORS: Final = Reply(421, "too many errors", "4.7.0", close=True)
 TOO_MANY_FAILURES: Final = Reply(421, "too many failed authentications", "4.7.0", close=True)
+TOO_MANY_FAILURES_OF_HOST: Final = Reply(454, "too many failed authentications, try again later", "4.7.0")
 TOO_MANY_MESSAGES: Final = Reply(421, "too many messages on this connection", "4.7.0", close=True)
 TOO_MANY_RECIPIENTS: Final = Reply(452, "too many recipients", "4.5.3")  # RFC 5321 §4.5.3.1.10
 VRFY: Final = Reply(252, "cannot verify the user, but will take mail for it", "2.5.0")  # RFC 5321 §3.5.3

@@ -28,7 +28,7 @@ class TransferCommands(ServerCore):
             raise RuntimeError("there is no message to read")
         if not event.chunking:
             self._write(END_WITH_DOT)
-        self._message.start()
+        self._message.reading = True
 
     def conclude(self, reply: Verdict) -> None:
         """Say what became of the message: one reply, or (LMTP) one for each recipient address.
@@ -55,7 +55,7 @@ class TransferCommands(ServerCore):
     @property
     def body_fault(self) -> Reply | None:
         """What is wrong with the message that has come to its end, as the reply that will refuse it."""
-        return self._message.body.fault if self._message is not None else None
+        return self._message.fault if self._message is not None else None
 
     def _new_message(self, *, chunking: bool) -> IncomingMessage:
         assert self.envelope is not None
@@ -89,7 +89,7 @@ class TransferCommands(ServerCore):
         message = self._message
         if message is not None:
             message.begin_chunk(size, last)
-            message.start()
+            message.reading = True
             return None
         self._new_message(chunking=True).begin_chunk(size, last)
         self.state = State.CHUNKING
@@ -111,7 +111,7 @@ class TransferCommands(ServerCore):
         if not isinstance(event, Progress):
             return event
         if event is Progress.CHUNK_TAKEN:
-            self._reply(Reply(250, f"{message.body.received} octets received", "2.0.0"))
+            self._reply(Reply(250, f"{message.received} octets received", "2.0.0"))
         elif event is Progress.FINISHED:
             assert message.verdict is not None
             self._finish_message(message, message.verdict)
@@ -126,27 +126,35 @@ class TransferCommands(ServerCore):
         return Signal.BODY_ABORTED
 
     def _finish_message(self, message: IncomingMessage, verdict: Verdict) -> None:
-        envelope, fault = self.envelope, message.body.fault
+        envelope, fault = self.envelope, message.fault
         assert envelope is not None
         if fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
             verdict = fault
-        replies = self._final_replies(verdict, envelope)
-        codes = [reply.code for reply in replies]
-        accepted = min(codes) < 300
-        self._end_transaction(accepted=accepted)
-        if accepted:
-            self._errors = self._junk = 0
-        elif max(codes) >= 500:
-            self._errors += 1  # one message, one error, although LMTP has a reply for each recipient
-        for reply in replies:
-            self._write(reply, utf8=envelope.sender.smtputf8)
-
-    def _final_replies(self, verdict: Verdict, envelope: Envelope) -> Sequence[Reply]:
         if not self._profile.config.lmtp:
             if not isinstance(verdict, Reply):
                 raise TypeError("only LMTP has a reply for each recipient")
-            return (verdict,)
+            self._count_message(verdict, verdict)
+            self._write(verdict, utf8=envelope.sender.smtputf8)
+            return
+        replies = self._replies_for_each(verdict, envelope)
+        self._count_message(min(replies, key=_code), max(replies, key=_code))
+        for reply in replies:
+            self._write(reply, utf8=envelope.sender.smtputf8)
+
+    def _count_message(self, best: Reply, worst: Reply) -> None:
+        accepted = best.is_success
+        self._end_transaction(accepted=accepted)
+        if accepted:
+            self._errors = self._junk = 0
+        elif worst.is_permanent:
+            self._count_error()  # one message, one error, although LMTP has a reply for each recipient
+
+    def _replies_for_each(self, verdict: Verdict, envelope: Envelope) -> Sequence[Reply]:
         if isinstance(verdict, Reply):
             return (verdict,) * len(envelope.recipients)
         missing = Reply(451, "no word about this recipient", "4.3.0")
         return [verdict.get(recipient.address, missing) for recipient in envelope.recipients]  # RFC 2033 §4.2
+
+
+def _code(reply: Reply) -> int:
+    return reply.code

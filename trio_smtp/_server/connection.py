@@ -43,9 +43,11 @@ from .._protocol.server_events import (
     StartTLS,
     Verify,
 )
+from .._protocol.server_tables import TOO_MANY_FAILURES_OF_HOST
 from .._stream import Interrupted, Transport
 from .._timekeeper import Timekeeper
 from .body import Body
+from .certificates import certificate_identity
 from .handler import Hook
 from .limits import is_within
 from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, lmtp_outcome, message_outcome, rejection_in, reply_or_none
@@ -56,6 +58,7 @@ logger = logging.getLogger("trio_smtp")
 
 CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
+MAX_DELAY: Final = 10.0  # seconds that one reply is kept back at most
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
 TURNS: Final = 16  # lots of pipelined commands that are answered before other sessions have their turn
 _SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
@@ -89,6 +92,7 @@ class Connection:
         self.session = Session(self._protocol, self._transport.peer, self._transport.local)
         self._scope = trio.CancelScope()  # around everything but the good-bye
         self._hook_scope = trio.CancelScope()  # around the loop; cancelled when a hook's time is up
+        self._pausing = trio.CancelScope()  # around a delay
         self._hook_deadline = math.inf
         self._in_hook = False  # a hook is running by itself, not waiting for the peer
         self._event: Command | None = None  # that the hook in progress is about
@@ -243,6 +247,7 @@ class Connection:
         self._mute = False
         self.session.tls = tls
         self._protocol.start_tls()
+        self._protocol.external_identity = certificate_identity(tls)
         hook = self._service.hooks.on_tls
         if hook is not None:
             await self._notify("on_tls", hook, self._config.handler_timeout)
@@ -282,6 +287,9 @@ class Connection:
                 self._waiting = False
                 protocol.receive_data(data)
             elif isinstance(event, Signal):
+                if event is Signal.PAUSE:
+                    await self._pause()
+                    continue
                 await self._flush()
                 if event is not Signal.FLUSH:
                     if event is Signal.EOF:
@@ -325,6 +333,18 @@ class Connection:
                 self._budget = min(limit, self._budget - (self._now() - began) + earned)
         self._protocol.receive_data(data)
 
+    async def _pause(self) -> None:
+        """Keep the reply back from a peer that makes many mistakes; its session's time goes on."""
+        delay = self._config.error_delay or 0
+        units = self._protocol.take_penalty()
+        with trio.CancelScope() as self._pausing:
+            self._pausing.deadline = min(self._now() + min(units * delay, MAX_DELAY), self._end)
+            if self._stopping:
+                return
+            await trio.sleep_forever()
+        if self._now() >= self._end:
+            raise SMTPTimeoutError("the session has lasted too long")
+
     async def _flush(self) -> None:
         data = self._protocol.data_to_send()
         if not data:
@@ -364,6 +384,9 @@ class Connection:
         self._protocol.greet(None if hook is None else await self._ask_on_connect(hook))
 
     async def _on_auth(self, event: Authenticate) -> None:
+        if self._service.auth_failures.is_reached(self.session.host, self._now()):
+            self._protocol.answer(TOO_MANY_FAILURES_OF_HOST)
+            return
         await self._judge(event, self._service.hooks.on_auth, event.credentials)
 
     async def _on_data(self, event: Data) -> None:
@@ -465,6 +488,7 @@ class Connection:
             identity = event.credentials.username if outcome is True else outcome
         else:
             protocol.refuse_credentials()
+            self._count_auth_failure()
             return
         self.session._identity = identity
         try:
@@ -474,6 +498,16 @@ class Connection:
                 protocol.answer(reply)
         except UnverifiedError as exc:
             logger.error("session %s: %s", self.session.id, exc, extra=self._facts())
+            return
+        if identity is not None:
+            self._service.auth_failures.forget(self.session.host)
+        elif reply is not None and reply.is_permanent:
+            self._count_auth_failure()
+
+    def _count_auth_failure(self) -> None:
+        failures = self._service.auth_failures.add(self.session.host, self._now())
+        if failures and not self._protocol.is_closed:
+            self._protocol.penalize(failures)
 
     def _checked(self, event: Command | None, convert: Callable[[object], Any], outcome: object) -> Any:
         try:
@@ -511,6 +545,9 @@ class Connection:
         began = self._now()
         self._in_hook = False
         try:
+            if event is Signal.PAUSE:
+                await self._pause()
+                return
             await self._flush()
             if event is Signal.NEED_DATA:
                 if self._ending:
@@ -580,6 +617,7 @@ class Connection:
     def begin_shutdown(self) -> None:
         """Say 421 now if nothing is in progress, else as soon as nothing is."""
         self._stopping = True
+        self._pausing.cancel(reason="shutdown")
         if self._waiting and self._protocol.envelope is None:
             self._transport.interrupt()
 

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final
 
 from .._protocol.replies import Reply
 from .._protocol.server_config import Network
 
+MAX_HOSTS: Final = 10_000  # whose failures are remembered; whoever failed longest ago is forgotten first
 FULL: Final = Reply(421, "too many connections, try again later", "4.3.2", close=True)
 FULL_FOR_HOST: Final = Reply(421, "too many connections from your host", "4.7.0", close=True)
 
@@ -79,3 +80,46 @@ class ConnectionLimits:
             self._hosts[network] -= 1
             if not self._hosts[network]:
                 del self._hosts[network]
+
+
+class FailureLimit:
+    """Failed authentications of each host, over all its connections and within a time.
+
+    Args:
+        limit: how many, in how many seconds; ``None`` counts none.
+    """
+
+    def __init__(self, limit: tuple[int, float] | None) -> None:
+        self._count, self._seconds = limit or (0, 0.0)
+        self._hosts: OrderedDict[str, deque[float]] = OrderedDict()  # when they failed, the latest host last
+
+    def failures(self, host: str | None, now: float) -> int:
+        """How many of the host's failures still count."""
+        if host is None or (times := self._hosts.get(network := network_of(host))) is None:
+            return 0
+        while times and times[0] <= now - self._seconds:
+            times.popleft()
+        if not times:
+            del self._hosts[network]
+        return len(times)
+
+    def is_reached(self, host: str | None, now: float) -> bool:
+        """Whether the host has to wait before it tries again."""
+        return bool(self._count) and self.failures(host, now) >= self._count
+
+    def add(self, host: str | None, now: float) -> int:
+        """Note a failure; returns how many there are."""
+        if host is None or not self._count:
+            return 0
+        network = network_of(host)
+        times = self._hosts.setdefault(network, deque(maxlen=self._count))
+        times.append(now)
+        self._hosts.move_to_end(network)
+        if len(self._hosts) > MAX_HOSTS:
+            self._hosts.popitem(last=False)
+        return self.failures(host, now)
+
+    def forget(self, host: str | None) -> None:
+        """Note a success."""
+        if host is not None:
+            self._hosts.pop(network_of(host), None)

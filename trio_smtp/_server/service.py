@@ -9,6 +9,7 @@ from typing import Any
 from .._protocol.server_config import ServerConfig
 from .._protocol.server_profile import ServerProfile
 from .handler import Hooks
+from .limits import FailureLimit
 
 
 @dataclass(kw_only=True)
@@ -49,6 +50,7 @@ class Service:
         self.ssl_context = ssl_context
         self.implicit_tls = implicit_tls
         self.statistics = ServerStatistics()
+        self.auth_failures = FailureLimit(config.max_auth_failures_per_host)
         self.handlers: Mapping[type, Any] | None = None  # of events, worked out by the first connection
         self.closing = False  # shutdown() was called
         for extension in config.extensions:
