@@ -1,0 +1,51 @@
+# Numbers: what a round has given, and what is made of several rounds.
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One contender's round.
+
+    Attributes:
+        figure: the main figure; microseconds of CPU time per message, unless the row's unit says otherwise.
+        wall: microseconds per message on the clock.
+    """
+
+    figure: float
+    wall: float | None = None
+
+
+@dataclass
+class Row:
+    """One contender's rounds of one workload.
+
+    Attributes:
+        unit: of the figures: ``"µs CPU"``, ``"KiB"``, ``"MiB"``, ``"ms"``, ``"round trips"``.
+        failure: why there are none.
+    """
+
+    work: str
+    contender: str
+    unit: str = "µs CPU"
+    samples: list[Sample] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def median(self) -> float:
+        """The middle of the rounds' main figures."""
+        return statistics.median(sample.figure for sample in self.samples)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the most."""
+        figures = [sample.figure for sample in self.samples]
+        return min(figures), max(figures)
+
+    @property
+    def wall(self) -> float | None:
+        """The middle of the rounds' wall times."""
+        walls = [sample.wall for sample in self.samples if sample.wall is not None]
+        return statistics.median(walls) if walls else None

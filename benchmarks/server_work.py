@@ -1,0 +1,119 @@
+# What the servers are given to do, and how the CPU time of a message is taken.
+#
+# The load is smtp-source where it can do the work: it is written in C, so that servers are not kept waiting, and it is
+# nobody's own. It says HELO and waits for every reply. What it cannot do comes from programs/load.py.
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from .environment import Environment, tool
+from .process import BenchmarkError, Process, free_port
+from .results import Sample
+from .servers import Server
+
+LIMIT = 180.0  # seconds that one load may take
+SETTLE = 0.05  # seconds for the server to finish what the last message has left it to do
+KIB, MIB = 1024, 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ServerWork:
+    """One workload.
+
+    Attributes:
+        key: its name on the command line and in the results.
+        title: what it is.
+        messages: how many, in one round.
+        size: octets of each.
+        connections: how many at one time.
+        reconnect: one connection per message.
+        recipients: how many each message has.
+        tls: ``"none"``, ``"starttls"`` or ``"implicit"``.
+        resume: TLS sessions are resumed.
+        form: ``"lock-step"``, ``"pipelined"`` or ``"bdat"``.
+        only: contenders that can do it, if not all.
+    """
+
+    key: str
+    title: str
+    messages: int
+    size: int = KIB
+    connections: int = 20
+    reconnect: bool = False
+    recipients: int = 1
+    tls: str = "none"
+    resume: bool = False
+    form: str = "lock-step"
+    only: tuple[str, ...] = ()
+
+    def load(self, environment: Environment, port: int, messages: int) -> list[str]:
+        """The command that does it."""
+        if self.tls == "none" and self.form == "lock-step" and "smtp-source" not in environment.missing:
+            return self._smtp_source(port, messages)
+        options: list[object] = [port, "--messages", messages, "--connections", self.connections, "--size", self.size]
+        options += ["--recipients", self.recipients, "--form", self.form, "--tls", self.tls]
+        options += ["--reconnect"] * self.reconnect + ["--resume"] * self.resume
+        return environment.python_program("load", *options)
+
+    def _smtp_source(self, port: int, messages: int) -> list[str]:
+        argv = [tool("smtp-source") or "smtp-source", "-l", str(self.size), "-m", str(messages)]
+        argv += ["-s", str(self.connections), "-r", str(self.recipients)]
+        argv += [] if self.reconnect else ["-d"]
+        return [*argv, "-f", "a@test.example", "-t", "b@test.example", f"127.0.0.1:{port}"]
+
+
+_BDAT = ("trio_smtp",)
+_PIPELINED = ("trio_smtp", "floor: SocketStream", "floor: descriptor", "aiosmtpd", "smtp-server", "smtp-sink")
+SERVER_WORK = (
+    ServerWork("kept-1", "1 KiB, 1 kept connection", 3000, connections=1),
+    ServerWork("kept-20", "1 KiB, 20 kept connections", 6000),
+    ServerWork("kept-200", "1 KiB, 200 kept connections", 10000, connections=200),
+    ServerWork("kept-1000", "1 KiB, 1000 kept connections", 20000, connections=1000),
+    ServerWork("each", "1 KiB, one connection per message", 2500, reconnect=True),
+    ServerWork("1mib", "1 MiB, 4 kept connections", 120, size=MIB, connections=4),
+    ServerWork("25mib", "25 MiB, 2 kept connections", 6, size=25 * MIB, connections=2),
+    ServerWork("recipients", "1 KiB to 100 recipients, 20 kept connections", 400, recipients=100),
+    ServerWork("pipelined", "1 KiB pipelined, 20 kept connections", 6000, form="pipelined", only=_PIPELINED),
+    ServerWork("bdat", "1 KiB by BDAT in one write, 20 kept connections", 6000, form="bdat", only=_BDAT),
+    ServerWork("tls-kept-20", "1 KiB over TLS, 20 kept connections", 4000, tls="implicit"),
+    ServerWork("tls-1mib", "1 MiB over TLS, 4 kept connections", 100, size=MIB, connections=4, tls="implicit"),
+    ServerWork("tls-each", "one TLS connection per message, new sessions", 800, tls="implicit", reconnect=True),
+    ServerWork(
+        "tls-resumed",
+        "one TLS connection per message, resumed sessions",
+        800,
+        tls="implicit",
+        reconnect=True,
+        resume=True,
+    ),
+    ServerWork("starttls-each", "one STARTTLS connection per message", 800, tls="starttls", reconnect=True),
+)
+
+
+def measure(environment: Environment, server: Server, work: ServerWork, messages: int) -> Sample:
+    """Start the server, warm it up, and take the CPU time of the messages."""
+    port = free_port()
+    variables = environment.variables()
+    warm_up = max(work.connections, messages // 3)  # Node compiles what runs often, and only then
+    with Process(server.command(environment, port, work.tls), environment=variables) as process:
+        process.wait_for_port(port)
+        _run(work.load(environment, port, warm_up), variables)
+        before = process.cpu()
+        seconds = _run(work.load(environment, port, messages), variables)
+        time.sleep(SETTLE)
+        cpu = process.cpu() - before
+    return Sample(cpu / messages * 1e6, seconds / messages * 1e6)
+
+
+def _run(argv: list[str], variables: dict[str, str]) -> float:
+    """Run a load to its end; returns the seconds that it took."""
+    began = time.perf_counter()
+    with Process(argv, environment=variables) as load:
+        load.wait(LIMIT)
+        seconds = time.perf_counter() - began
+        try:
+            return float(json.loads(load.hear())["seconds"])
+        except BenchmarkError:  # smtp-source says nothing
+            return seconds
