@@ -19,21 +19,7 @@ from .parameters import parse_mail, parse_rcpt
 from .replies import Reject, Reply
 from .server_auth import REFUSED
 from .server_core import Taken
-from .server_events import (
-    Authenticate,
-    Command,
-    Event,
-    Expand,
-    Extra,
-    Hello,
-    Introduction,
-    Mail,
-    Rcpt,
-    Signal,
-    StartTLS,
-    State,
-    Verify,
-)
+from .server_events import (Authenticate, CLOSED, Command, Event, Expand, Extra, FLUSH, Hello, Introduction, Mail, Rcpt, Signal, StartTLS, State, Verify)
 from .server_lines import Overlong
 from .server_login import LoginCommands
 from .server_profile import ServerProfile
@@ -128,8 +114,8 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
                 if self.penalty:
                     return Signal.PAUSE
                 self._flush = False
-                return Signal.FLUSH
-            if self.state is State.CLOSED:
+                return FLUSH
+            if self.state is CLOSED:
                 return Signal.CLOSE
             message = self._message
             if message is not None and message.reading:
@@ -310,7 +296,7 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
         self._end_transaction(accepted=False)
         self.quit = True
         self._write(Reply(221, f"{self._profile.config.hostname} closing connection", "2.0.0"))
-        self.state = State.CLOSED
+        self.state = CLOSED
         return None
 
     def _succeed_mail(self, event: Mail, reply: Reply) -> None:

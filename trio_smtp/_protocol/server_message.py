@@ -12,7 +12,7 @@ from .dotstuff import DotDecoder
 from .replies import Reply
 from .server_body import BARE_NEWLINE, TOO_LARGE, ChunkedBody
 from .server_config import ServerConfig
-from .server_events import Signal
+from .server_events import (BODY_END, NEED_DATA, Signal)
 from .server_lines import LineReader
 
 Verdict: TypeAlias = Reply | Mapping[str, Reply]
@@ -85,7 +85,7 @@ class IncomingMessage:
     def next(self) -> bytes | Signal | Progress:
         """Octets for the application, or why there are none."""
         if self.is_over:
-            return Signal.BODY_END
+            return BODY_END
         was_too_large = self._too_large
         text = self._read_dotted(self._dotted) if self._dotted is not None else self._read_chunk(self._chunked)
         if not isinstance(text, bytes):
@@ -97,7 +97,7 @@ class IncomingMessage:
         return text or Progress.GO_ON
 
     def _starved(self) -> Signal:
-        return Signal.EOF if self._source.eof else Signal.NEED_DATA
+        return Signal.EOF if self._source.eof else NEED_DATA
 
     def _read_dotted(self, decoder: DotDecoder) -> bytes | Signal:
         data = self._source.take_all()
