@@ -19,7 +19,23 @@ from .parameters import parse_mail, parse_rcpt
 from .replies import Reject, Reply
 from .server_auth import REFUSED
 from .server_core import Taken
-from .server_events import (Authenticate, CLOSED, Command, Event, Expand, Extra, FLUSH, Hello, Introduction, Mail, Rcpt, Signal, StartTLS, State, Verify)
+from .server_events import (
+    CLOSED,
+    FLUSH,
+    Authenticate,
+    Command,
+    Event,
+    Expand,
+    Extra,
+    Hello,
+    Introduction,
+    Mail,
+    Rcpt,
+    Signal,
+    StartTLS,
+    State,
+    Verify,
+)
 from .server_lines import Overlong
 from .server_login import LoginCommands
 from .server_profile import ServerProfile

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from .envelope import Envelope
 from .replies import Reply
 from .server_auth import AuthDialogue
-from .server_events import Command, Data, Signal, State
+from .server_events import CLOSED, NEED_DATA, Command, Data, Signal, State
 from .server_lines import LineReader
 from .server_message import IncomingMessage
 from .server_profile import ServerProfile
@@ -145,7 +145,7 @@ class ServerCore:
     @property
     def is_closed(self) -> bool:
         """Whether the last word has been said."""
-        return self.state is State.CLOSED
+        return self.state is CLOSED
 
     @property
     def in_message(self) -> bool:
@@ -167,12 +167,12 @@ class ServerCore:
         elif reply.is_success:
             reply = Reply(220, reply.lines)  # RFC 5321 §4.2: no other success greets
         else:
-            self.state = State.CLOSED  # RFC 5321 §3.1 would wait for QUIT; nobody does
+            self.state = CLOSED  # RFC 5321 §3.1 would wait for QUIT; nobody does
         self._write(reply, enhanced=not reply.is_success)
 
     def close(self, reply: Reply) -> None:
         """Say a last word (421), unless the last word has been said."""
-        if self.state is not State.CLOSED:
+        if self.state is not CLOSED:
             self.abandon()
             self._write(reply)
 
@@ -187,7 +187,7 @@ class ServerCore:
         self._end_transaction(accepted=False)
         self._pending = None
         self.penalty = 0  # the last word is not kept back
-        self.state = State.CLOSED
+        self.state = CLOSED
 
     def start_tls(self) -> None:
         """TLS is active now; forget what was said before (RFC 3207 section 4.2)."""
@@ -202,7 +202,7 @@ class ServerCore:
         self.authenticated = False
 
     def _starved(self) -> Signal:
-        return Signal.EOF if self._input.eof else Signal.NEED_DATA
+        return Signal.EOF if self._input.eof else NEED_DATA
 
     def _end_transaction(self, *, accepted: bool) -> None:
         if self._message is not None:

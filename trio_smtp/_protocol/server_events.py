@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from .envelope import Recipient, Sender
 from .sasl import Credentials
@@ -32,6 +32,13 @@ class Signal(Enum):
     BODY_END = "the message is complete"
     BODY_TOO_LARGE = "the message has more than max_message_size octets; the rest is dropped"
     BODY_ABORTED = "the client gave the message up"
+
+
+# Python 3.11 takes 60 ns to read a member off its class and 5 ns for a global, and some are read at every command.
+CLOSED: Final = State.CLOSED
+NEED_DATA: Final = Signal.NEED_DATA
+FLUSH: Final = Signal.FLUSH
+BODY_END: Final = Signal.BODY_END
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from .dotstuff import DotDecoder
 from .replies import Reply
 from .server_body import BARE_NEWLINE, TOO_LARGE, ChunkedBody
 from .server_config import ServerConfig
-from .server_events import (BODY_END, NEED_DATA, Signal)
+from .server_events import BODY_END, NEED_DATA, Signal
 from .server_lines import LineReader
 
 Verdict: TypeAlias = Reply | Mapping[str, Reply]

@@ -30,6 +30,9 @@ from .._protocol.sasl import UnverifiedError
 from .._protocol.server import ServerProtocol
 from .._protocol.server_body import BARE_NEWLINE, TOO_LARGE
 from .._protocol.server_events import (
+    BODY_END,
+    FLUSH,
+    NEED_DATA,
     Authenticate,
     Command,
     Data,
@@ -268,7 +271,7 @@ class Connection:
             event = protocol.next_event()
             if session.envelope is not protocol.envelope:
                 await self._end_transaction()
-            if event is Signal.NEED_DATA:
+            if event is NEED_DATA:
                 if protocol.has_output:
                     self._command_end = math.inf  # something was answered: the next command has all its time
                     await self._flush()
@@ -291,7 +294,7 @@ class Connection:
                     await self._pause()
                     continue
                 await self._flush()
-                if event is not Signal.FLUSH:
+                if event is not FLUSH:
                     if event is Signal.EOF:
                         protocol.lose_peer()
                     return
@@ -529,7 +532,7 @@ class Connection:
             event = protocol.next_event()
             if isinstance(event, bytes):
                 return event
-            if event is Signal.BODY_END:
+            if event is BODY_END:
                 if protocol.body_fault is None:
                     return b""
                 raise self._spoil(RemoteProtocolError("the message has a bare CR or LF"))
@@ -549,11 +552,11 @@ class Connection:
                 await self._pause()
                 return
             await self._flush()
-            if event is Signal.NEED_DATA:
+            if event is NEED_DATA:
                 if self._ending:
                     raise Interrupted
                 await self._receive_content()
-            elif event is not Signal.FLUSH:
+            elif event is not FLUSH:
                 raise ConnectionLostError("the client closed the connection")
         except (ConnectionLostError, SMTPTimeoutError, Interrupted) as exc:
             raise self._spoil(ConnectionLostError(f"the message was cut off: {exc or 'shutting down'}")) from exc
