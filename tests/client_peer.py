@@ -81,6 +81,14 @@ class Peer:
         except EOFError:
             assert not self._buffer, bytes(self._buffer)
 
+    async def end_whatever(self) -> None:
+        """Hear no more, until the client closes."""
+        try:
+            while True:
+                await self._more()
+        except EOFError:
+            pass
+
     async def goodbye(self) -> None:
         await self.hear("QUIT")
         await self.say("221 bye")

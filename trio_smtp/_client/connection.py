@@ -134,7 +134,7 @@ class Connection:
                 exc.stage = STAGES.get(command.verb)
             raise
         finally:
-            if self.protocol.outstanding or self.protocol.state is State.CLOSED:
+            if self.protocol.outstanding:
                 self.transport.broken = True
 
     async def next_event(self, timeout: float | None) -> Event:

@@ -5,6 +5,7 @@
 # server that has spoken on in clear behind its 220 is an attacker's (CVE-2011-0411 and its kin).
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -147,12 +148,13 @@ async def _connect(opening: Opening, host: str, port: int) -> trio.abc.Stream:
 
 
 def _reason(exc: OSError) -> str:
-    """The first useful words: Trio hides the attempts in a group (``__cause__``)."""
+    """The useful words: of a name with several addresses, those of the first attempt, which Trio hides in a group."""
     group = exc.__cause__
     if isinstance(group, BaseExceptionGroup):
         inner = group.exceptions[0]
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
+        exc = inner if isinstance(inner, OSError) else exc
+    if exc.errno and not isinstance(exc, socket.gaierror):
+        return os.strerror(exc.errno)
     return exc.strerror or str(exc)
 
 

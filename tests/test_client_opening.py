@@ -1,0 +1,568 @@
+"""From connecting to AUTH: the modes of TLS, who gets credentials, and what a hostile server can do on the way."""
+
+import base64
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from client_peer import Peer, client_and
+from tls_support import NAME, client_context, server_context
+
+import trio_smtp
+from trio_smtp import ClientConfig, Delivery, Reply
+
+
+class TLSPeer(Peer):
+    """A scripted server that can start TLS."""
+
+    async def start_tls(self) -> None:
+        assert not self._buffer
+        stream = trio.SSLStream(self._own, server_context(), server_side=True)
+        await stream.do_handshake()
+        self._own = stream  # type: ignore[assignment]
+
+
+@asynccontextmanager
+async def tls_client(script: Callable[[TLSPeer], Any], **options: Any) -> AsyncIterator[trio_smtp.Client]:
+    peer = TLSPeer()
+    options = {"local_hostname": "me.test", "ssl_context": client_context()} | options
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script, peer)
+        async with trio_smtp.open_client(NAME, stream=peer.stream, **options) as client:
+            yield client
+
+
+async def refused(error: type[Exception], script: Callable[[TLSPeer], Any], match: str = "", **options: Any) -> Any:
+    """The error that opening a client ends with; it must say that nothing was sent."""
+    peer = TLSPeer()
+    found = None
+    settings: dict[str, Any] = {"local_hostname": "me.test", "ssl_context": client_context(), **options}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script, peer)
+        try:
+            async with trio_smtp.open_client(NAME, stream=peer.stream, **settings):
+                raise AssertionError("it opened")
+        except error as exc:
+            found = exc
+    assert isinstance(found, trio_smtp.SMTPError)
+    assert re.search(match, str(found))
+    assert found.delivery is Delivery.NOT_SENT
+    return found
+
+
+async def starttls(peer: TLSPeer) -> None:
+    await peer.greet("STARTTLS", "AUTH PLAIN", "SIZE 5")
+    await peer.hear("STARTTLS")
+    await peer.say("220 2.0.0 go")
+    await peer.start_tls()
+    await peer.hear("EHLO me.test")
+
+
+# -- greeting and hello
+
+
+async def test_greeting_other_than_220_is_a_connect_error() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("554 5.7.1 not you")
+        await peer.end()
+
+    error = await refused(trio_smtp.ConnectError, script)
+    assert error.reply == Reply(554, "not you", "5.7.1")
+    assert error.stage == "greeting"
+    assert isinstance(error, OSError)
+
+
+async def test_c8_421_instead_of_the_greeting() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("421 4.3.2 busy")
+        await peer.end()
+
+    error = await refused(trio_smtp.ConnectError, script)
+    assert error.reply.code == 421
+    assert error.stage == "greeting"
+
+
+async def test_c8_421_at_hello() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("220 hi")
+        await peer.hear("EHLO me.test")
+        await peer.say("421 4.3.2 busy")
+        await peer.end()
+
+    error = await refused(trio_smtp.ConnectError, script)
+    assert error.reply.code == 421
+    assert error.stage == "hello"
+
+
+async def test_no_greeting_names_the_likely_mistake(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.end()
+
+    error = await refused(trio_smtp.SMTPTimeoutError, script, "no greeting.*tls='implicit'")
+    assert error.stage == "greeting"
+
+
+async def test_connection_closed_instead_of_the_greeting() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.close()
+
+    error = await refused(trio_smtp.ConnectionLostError, script)
+    assert error.stage == "greeting"
+
+
+async def test_garbage_instead_of_the_greeting() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say_bytes(b"\x15\x03\x01\x00\x02\x02\n")
+        await peer.end()
+
+    await refused(trio_smtp.RemoteProtocolError, script, "tls='implicit'")
+
+
+async def test_helo_where_ehlo_is_refused() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("220 hi")
+        await peer.hear("EHLO me.test")
+        await peer.say("502 what?")
+        await peer.hear("HELO me.test")
+        await peer.say("250 hi")
+        for line, answer in (("MAIL FROM:<a@x.test>", "250 ok"), ("RCPT TO:<b@y.test>", "250 ok"), ("DATA", "354 go")):
+            await peer.hear(line)
+            await peer.say(answer)
+        assert await peer.text() == b"x\r\n"
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        assert len(client.extensions) == 0
+        await client.send("a@x.test", ["b@y.test"], b"x")
+
+
+async def test_helo_refused_too() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("220 hi")
+        await peer.hear("EHLO me.test")
+        await peer.say("502 what?")
+        await peer.hear("HELO me.test")
+        await peer.say("550 no")
+        await peer.goodbye()
+
+    error = await refused(trio_smtp.ConnectError, script)
+    assert error.stage == "hello"
+
+
+async def test_own_name_is_a_name_or_an_address_literal() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("220 hi")
+        word, name = (await peer.line()).split()
+        assert word == "EHLO"
+        assert "." in name or name.startswith("[")
+        await peer.offer()
+        await peer.goodbye()
+
+    async with client_and(script, local_hostname=None):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tls", "yes"),
+        ("local_hostname", "a b"),
+        ("local_hostname", "a\r\nb"),
+        ("ssl_context", 1),
+        ("auth", "me"),
+        ("auth", ("a\nb", "c")),
+        ("config", 1),
+        ("lmtp", "no"),
+        ("port", 70000),
+    ],
+)
+async def test_wrong_argument_is_an_error_before_connecting(name: str, value: object) -> None:
+    arguments: Any = {name: value}
+    with pytest.raises((TypeError, ValueError)):
+        async with trio_smtp.open_client("mail.test", **arguments):
+            pass
+
+
+async def test_refused_tcp_connection() -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    with pytest.raises(trio_smtp.ConnectError, match=f"127.0.0.1:{port}: Connection refused") as caught:
+        async with trio_smtp.open_client("127.0.0.1", port):
+            pass
+    assert caught.value.stage == "connect"
+    assert caught.value.delivery is Delivery.NOT_SENT
+
+
+async def test_connect_timeout(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
+    async def never(*args: object, **kwargs: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio, "open_tcp_stream", never)
+    started = trio.current_time()
+    with pytest.raises(trio_smtp.SMTPTimeoutError) as caught:
+        async with trio_smtp.open_client("mail.test", config=ClientConfig(connect_timeout=7)):
+            pass
+    assert trio.current_time() - started == pytest.approx(7)
+    assert caught.value.stage == "connect"
+
+
+# -- TLS
+
+
+async def test_auto_uses_starttls_where_offered_and_c4_only_what_is_said_inside_counts() -> None:
+    async def script(peer: TLSPeer) -> None:
+        await starttls(peer)
+        await peer.offer("PIPELINING")
+        await peer.goodbye()
+
+    async with tls_client(script) as client:
+        assert client.tls is not None
+        assert client.tls.verified
+        assert client.tls.version.startswith("TLS")
+        assert dict(client.extensions) == {"PIPELINING": ""}
+
+
+async def test_auto_goes_in_clear_where_starttls_is_not_offered() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        await peer.goodbye()
+
+    async with tls_client(script) as client:
+        assert client.tls is None
+
+
+async def test_none_never_starts_tls() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("STARTTLS")
+        await peer.goodbye()
+
+    async with tls_client(script, tls="none") as client:
+        assert client.tls is None
+
+
+async def test_implicit() -> None:
+    async def script(peer: TLSPeer) -> None:
+        await peer.start_tls()
+        await peer.greet("PIPELINING")
+        await peer.goodbye()
+
+    async with tls_client(script, tls="implicit") as client:
+        assert client.tls is not None
+    async with tls_client(script, port=465) as client:
+        assert client.tls is not None
+
+
+@pytest.mark.parametrize("tls", ["auto", "starttls"])
+async def test_c2_starttls_refused_is_an_error_and_nothing_goes_in_clear(tls: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("STARTTLS", "AUTH PLAIN")
+        await peer.hear("STARTTLS")
+        await peer.say("454 4.7.0 not now")
+        await peer.goodbye()
+
+    error = await refused(trio_smtp.TLSError, script, tls=tls, auth=("me", "secret"))
+    assert error.reply == Reply(454, "not now", "4.7.0")
+    assert error.stage == "starttls"
+
+
+async def test_c2_starttls_required_and_not_offered() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH PLAIN")
+        await peer.goodbye()
+
+    error = await refused(trio_smtp.TLSError, script, "does not offer STARTTLS", tls="starttls", auth=("me", "secret"))
+    assert error.stage == "starttls"
+
+
+@pytest.mark.parametrize("injected", [b"250-evil\r\n250 AUTH PLAIN\r\n", b"2"])
+@pytest.mark.parametrize("tls", ["auto", "opportunistic"])
+async def test_c1_words_in_clear_behind_the_answer_to_starttls(injected: bytes, tls: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("STARTTLS")
+        await peer.hear("STARTTLS")
+        await peer.say_bytes(b"220 go\r\n" + injected)
+        await peer.end()
+
+    await refused(trio_smtp.TLSError, script, "spoke before the TLS handshake", tls=tls)
+
+
+async def test_c12_certificate_for_another_name() -> None:
+    async def script(peer: TLSPeer) -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await starttls(peer)
+
+    peer = TLSPeer()
+    with pytest.raises(trio_smtp.TLSError, match="certificate is not valid") as caught:  # noqa: PT012
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(script, peer)
+            try:
+                async with trio_smtp.open_client(
+                    "other.test", stream=peer.stream, ssl_context=client_context(), local_hostname="me.test"
+                ):
+                    pass
+            except trio_smtp.TLSError as exc:
+                error = exc
+        raise error
+    assert caught.value.stage == "starttls"
+    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
+
+async def test_c13_server_in_clear_where_tls_was_expected() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("220 hi")
+        await peer.close()
+
+    await refused(trio_smtp.TLSError, script, "does not speak TLS from the start", tls="implicit")
+
+
+async def test_c13_handshake_that_hangs_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("STARTTLS")
+        await peer.hear("STARTTLS")
+        await peer.say("220 go")
+        with pytest.raises(EOFError):
+            await peer.line()
+
+    started = trio.current_time()
+    error = await refused(trio_smtp.SMTPTimeoutError, script)
+    assert trio.current_time() - started == pytest.approx(60)
+    assert error.stage == "starttls"
+
+
+async def test_opportunistic_takes_any_certificate_but_no_credentials_with_it() -> None:
+    async def script(peer: TLSPeer) -> None:
+        await starttls(peer)
+        await peer.offer("AUTH PLAIN")
+        await peer.goodbye()
+
+    async with tls_client(script, tls="opportunistic", ssl_context=None) as client:
+        assert client.tls is not None
+        assert not client.tls.verified
+    await refused(trio_smtp.UnsupportedAuthError, script, tls="opportunistic", ssl_context=None, auth=("me", "secret"))
+
+
+async def test_opportunistic_goes_on_in_clear_after_a_refusal() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("STARTTLS", "AUTH PLAIN")
+        await peer.hear("STARTTLS")
+        await peer.say("454 not now")
+        await peer.goodbye()
+
+    async with tls_client(script, tls="opportunistic") as client:
+        assert client.tls is None
+    await refused(trio_smtp.UnsupportedAuthError, script, tls="opportunistic", auth=("me", "secret"))
+
+
+async def test_opportunistic_after_a_failed_handshake_connects_again_in_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = [Peer(), Peer()]
+    streams = iter(peers)
+
+    async def connect(host: str, port: int, **options: object) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return next(streams).stream
+
+    async def first(peer: Peer) -> None:
+        await peer.greet("STARTTLS")
+        await peer.hear("STARTTLS")
+        await peer.say("220 go")
+        await peer.say_bytes(b"no TLS here, sorry\r\n")
+        await peer.close()
+
+    async def second(peer: Peer) -> None:
+        await peer.greet("STARTTLS")
+        await peer.goodbye()
+
+    monkeypatch.setattr(trio, "open_tcp_stream", connect)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first, peers[0])
+        nursery.start_soon(second, peers[1])
+        async with trio_smtp.open_client("mail.test", tls="opportunistic", local_hostname="me.test") as client:
+            assert client.tls is None
+
+
+async def test_opportunistic_with_a_stream_cannot_connect_again() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("STARTTLS")
+        await peer.hear("STARTTLS")
+        await peer.say("220 go")
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.say_bytes(b"no TLS here, sorry\r\n")
+        await peer.close()
+
+    await refused(trio_smtp.TLSError, script, tls="opportunistic")
+
+
+async def test_tls_closed_without_close_notify_after_quit() -> None:
+    async def script(peer: TLSPeer) -> None:
+        await starttls(peer)
+        await peer.offer()
+        await peer.hear("QUIT")
+        await trio.aclose_forcefully(peer._own)
+
+    async with tls_client(script):
+        pass
+
+
+async def test_requiretls_needs_a_verified_certificate() -> None:
+    async def script(peer: TLSPeer) -> None:
+        await starttls(peer)
+        await peer.offer("REQUIRETLS")
+        await peer.goodbye()
+
+    async with tls_client(script, tls="opportunistic", ssl_context=None) as client:
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="verified"):
+            await client.send("a@x.test", ["b@y.test"], b"x", mail_params={"REQUIRETLS": None})
+
+
+# -- AUTH
+
+
+def plain(username: str, password: str) -> str:
+    return "AUTH PLAIN " + base64.b64encode(f"\0{username}\0{password}".encode()).decode()
+
+
+async def test_auth_plain_under_tls() -> None:
+    async def script(peer: TLSPeer) -> None:
+        await starttls(peer)
+        await peer.offer("AUTH PLAIN LOGIN")
+        await peer.hear(plain("me", "secret"))
+        await peer.say("235 2.7.0 ok")
+        await peer.goodbye()
+
+    async with tls_client(script, auth=("me", "secret")):
+        pass
+
+
+async def test_c3_no_credentials_in_clear() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH PLAIN LOGIN")
+        await peer.goodbye()
+
+    error = await refused(trio_smtp.UnsupportedAuthError, script, auth=("me", "secret"))
+    assert error.stage == "auth"
+
+
+async def test_credentials_in_clear_where_allowed() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH PLAIN")
+        await peer.hear(plain("me", "secret"))
+        await peer.say("235 ok")
+        await peer.goodbye()
+
+    async with tls_client(script, auth=("me", "secret"), allow_insecure_auth=True):
+        pass
+
+
+async def test_refused_credentials() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH PLAIN")
+        await peer.hear(plain("me", "secret"))
+        await peer.say("535 5.7.8 no")
+        await peer.goodbye()
+
+    error = await refused(trio_smtp.AuthenticationError, script, auth=("me", "secret"), allow_insecure_auth=True)
+    assert error.reply == Reply(535, "no", "5.7.8")
+    assert error.stage == "auth"
+    assert "secret" not in str(error)
+
+
+async def test_auth_login_and_a_bad_challenge_is_cancelled() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH LOGIN")
+        await peer.hear("AUTH LOGIN")
+        await peer.say("334 VXNlcm5hbWU6")
+        await peer.hear("bWU=")
+        await peer.say("334 not base64!")
+        await peer.hear("*")
+        await peer.say("501 cancelled")
+        await peer.goodbye()
+
+    await refused(trio_smtp.AuthenticationError, script, auth=("me", "secret"), allow_insecure_auth=True)
+
+
+async def test_c14_235_before_scram_is_complete_is_no_success() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH SCRAM-SHA-256")
+        assert (await peer.line()).startswith("AUTH SCRAM-SHA-256 ")
+        await peer.say("235 welcome")
+        await peer.goodbye()
+
+    await refused(trio_smtp.AuthenticationError, script, auth=("me", "secret"), allow_insecure_auth=True)
+
+
+async def test_c15_token_provider_is_asked_once_more_after_a_535() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH XOAUTH2")
+        for token, answer in (("old", "535 5.7.8 expired"), ("new", "235 ok")):
+            word, mechanism, response = (await peer.line()).split()
+            assert (word, mechanism) == ("AUTH", "XOAUTH2")
+            assert f"Bearer {token}".encode() in base64.b64decode(response)
+            if token == "old":
+                await peer.say("334 " + base64.b64encode(b'{"status":"401"}').decode())
+                await peer.hear("")
+            await peer.say(answer)
+        await peer.goodbye()
+
+    tokens = iter(["old", "new"])
+
+    async def provider() -> str:
+        await trio.lowlevel.checkpoint()
+        return next(tokens)
+
+    async with tls_client(script, auth=trio_smtp.OAuth("me@x.test", provider), allow_insecure_auth=True):
+        pass
+    assert list(tokens) == []
+
+
+async def test_c15_second_refusal_is_final_and_says_what_the_server_said() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH XOAUTH2")
+        for _ in range(2):
+            await peer.line()
+            await peer.say("334 " + base64.b64encode(b'{"status":"401"}').decode())
+            await peer.hear("")
+            await peer.say("535 5.7.8 no")
+        await peer.goodbye()
+
+    asked = 0
+
+    async def provider() -> str:
+        nonlocal asked
+        await trio.lowlevel.checkpoint()
+        asked += 1
+        return f"token{asked}"
+
+    error = await refused(
+        trio_smtp.AuthenticationError,
+        script,
+        auth=trio_smtp.OAuth("me@x.test", provider),
+        allow_insecure_auth=True,
+    )
+    assert asked == 2
+    assert '{"status":"401"}' in str(error)
+
+
+async def test_xoauth_token_is_sent_as_it_is() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH XOAUTH")
+        await peer.hear("AUTH XOAUTH R0VUIGh0dHBz")
+        await peer.say("235 ok")
+        await peer.goodbye()
+
+    async with tls_client(script, auth=trio_smtp.XOAuth("R0VUIGh0dHBz"), allow_insecure_auth=True):
+        pass
+
+
+async def test_no_mechanism_in_common() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH GSSAPI")
+        await peer.goodbye()
+
+    await refused(trio_smtp.UnsupportedAuthError, script, auth=("me", "secret"), allow_insecure_auth=True)
