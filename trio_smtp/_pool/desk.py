@@ -182,6 +182,8 @@ class Desk:
 
     def _rebalance(self) -> None:
         """Start tasks for those who wait, and see to min_idle."""
+        if self.is_closing:
+            return
         while self.waiting and self._limiter.available_tokens > 0 and (errand := self.take()) is not None:
             self._grow(errand)
         if len(self._slots) < self.config.min_idle:
@@ -192,7 +194,7 @@ class Desk:
         while True:
             if self._warming_delay:
                 await trio.sleep(self._warming_delay)
-            while len(self._slots) < self.config.min_idle and self._grow(None):
+            while not self.is_closing and len(self._slots) < self.config.min_idle and self._grow(None):
                 pass
             self._shortage = trio.Event()
             await self._shortage.wait()
