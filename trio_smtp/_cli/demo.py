@@ -148,9 +148,8 @@ async def _send_all(
     tally.seconds = trio.current_time() - started
 
 
-def _count(tally: _Tally, outcome: trio_smtp.Outcome) -> None:
+def _count(tally: _Tally, outcome: trio_smtp.Outcome[_Job]) -> None:
     job, result = outcome.job, outcome.result
-    assert isinstance(job, _Job)
     if result is None:
         error = outcome.error
         if not isinstance(error, trio_smtp.SMTPError):
