@@ -36,7 +36,6 @@ from .sending import (
     next_batch,
     open_writer,
     say_envelope,
-    uses_chunking,
 )
 from .serialize import envelope_of
 
@@ -226,7 +225,7 @@ class Client:
                 raise LocalProtocolError(f"the server takes {len(transaction.recipients)} recipients at a time")
             outgoing.transaction = transaction
             try:
-                chunked = uses_chunking(connection)
+                chunked = connection.uses_chunking
                 commands = envelope(connection, outgoing, transaction, Source(None, eight_bit=None), None)
                 if not await say_envelope(connection, transaction, commands, chunked=chunked):
                     await await_end(connection, transaction)

@@ -44,6 +44,8 @@ class Connection:
         extensions: what its latest answer to EHLO or LHLO offered.
         esmtp: it understood EHLO.
         transactions: MAIL commands sent.
+        offers_size, offers_8bit, offers_utf8: whether SIZE, 8BITMIME, SMTPUTF8 are among the extensions.
+        uses_chunking: messages go by BDAT.
     """
 
     __slots__ = (
@@ -54,9 +56,13 @@ class Connection:
         "greeting",
         "lmtp",
         "name",
+        "offers_8bit",
+        "offers_size",
+        "offers_utf8",
         "protocol",
         "transactions",
         "transport",
+        "uses_chunking",
     )
 
     def __init__(self, transport: Transport, config: ClientConfig, *, lmtp: bool = False, name: str = "") -> None:
@@ -66,7 +72,7 @@ class Connection:
         self.name = name
         self.protocol = ClientProtocol(lmtp=lmtp, max_reply_size=config.max_reply_size)
         self.greeting: Reply | None = None
-        self.extensions = Extensions()
+        self.learn(Extensions())
         self.esmtp = False
         self.transactions = 0
         self._answered_at = -math.inf
@@ -95,6 +101,10 @@ class Connection:
     def learn(self, extensions: Extensions) -> None:
         """Go by what the server offers from now on."""
         self.extensions = extensions
+        self.offers_size = "SIZE" in extensions
+        self.offers_8bit = "8BITMIME" in extensions
+        self.offers_utf8 = "SMTPUTF8" in extensions
+        self.uses_chunking = self.config.chunking and "CHUNKING" in extensions
         self.protocol.pipelining = self.config.pipelining and "PIPELINING" in extensions
 
     def check(self) -> None:
@@ -148,30 +158,45 @@ class Connection:
         event = protocol.next_event()
         if event is None:
             # One deadline for the whole reply: a server that drips octets does not move it.
-            deadline = math.inf if timeout is None else trio.current_time() + timeout
+            deadline = deadline_after(timeout)
             while event is None:
-                if protocol.state is State.CLOSED:
-                    raise self.farewell_error()
-                try:
-                    data = await self.transport.receive(deadline)
-                except SMTPTimeoutError:
-                    self.transport.broken = True
-                    raise self._too_late(timeout) from None
-                if not data:
-                    self.transport.broken = True
-                    raise ConnectionLostError("the server closed the connection")
-                protocol.receive_data(data)
+                await self._receive(deadline, timeout)
                 event = protocol.next_event()
-            self._answered_at = trio.current_time()
         if is_on():
             logger.debug("%s S: %s", self.name, event[1])
         return event
 
+    async def _receive(self, deadline: float, timeout: float | None) -> None:
+        """Wait for octets and give them to the machine."""
+        protocol = self.protocol
+        if protocol.state is State.CLOSED:
+            raise self.farewell_error()
+        try:
+            data = await self.transport.receive(deadline)
+        except SMTPTimeoutError:
+            self.transport.broken = True
+            raise self._too_late(timeout) from None
+        if not data:
+            self.transport.broken = True
+            raise ConnectionLostError("the server closed the connection")
+        self._answered_at = trio.current_time()
+        protocol.receive_data(data)
+
     async def drain(self, timeout: float | None) -> None:
         """Read replies until every command has its own, or the server has said 421."""
         protocol = self.protocol
-        while protocol.outstanding and protocol.state is not State.CLOSED:
-            await self.next_event(timeout)
+        outstanding, next_event, log = protocol.outstanding, protocol.next_event, is_on()
+        deadline: float | None = None  # of the reply that is being waited for
+        while outstanding and protocol.state is not State.CLOSED:
+            event = next_event()
+            if event is None:
+                if deadline is None:
+                    deadline = deadline_after(timeout)
+                await self._receive(deadline, timeout)
+            else:
+                deadline = None
+                if log:
+                    logger.debug("%s S: %s", self.name, event[1])
 
     def farewell_error(self) -> ConnectionLostError:
         """The error for a command that the server's 421 left unanswered."""

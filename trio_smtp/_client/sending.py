@@ -97,9 +97,8 @@ def next_batch(connection: Connection, message: Outgoing) -> list[str]:
 
 
 async def _transact(connection: Connection, message: Outgoing, transaction: Transaction) -> None:
-    extensions = connection.extensions
     source = await message.content.open(
-        eight_bit="8BITMIME" in extensions, utf8=message.needs_utf8 and "SMTPUTF8" in extensions
+        eight_bit=connection.offers_8bit, utf8=message.needs_utf8 and connection.offers_utf8
     )
     if source.whole is not None:
         await _send_whole(connection, message, transaction, source)
@@ -110,7 +109,7 @@ async def _transact(connection: Connection, message: Outgoing, transaction: Tran
 async def _send_whole(connection: Connection, message: Outgoing, transaction: Transaction, source: Source) -> None:
     newlines = connection.config.newlines
     assert source.whole is not None
-    chunked = uses_chunking(connection)
+    chunked = connection.uses_chunking
     if message.is_binary:
         text, tail = source.whole, b""
         size = len(text)
@@ -138,7 +137,7 @@ async def _send_whole(connection: Connection, message: Outgoing, transaction: Tr
 
 async def _send_stream(connection: Connection, message: Outgoing, transaction: Transaction, source: Source) -> None:
     assert source.chunks is not None
-    chunked = uses_chunking(connection)
+    chunked = connection.uses_chunking
     commands = envelope(connection, message, transaction, source, source.size)
     if await say_envelope(connection, transaction, commands, chunked=chunked):
         writer = open_writer(connection, message, transaction, chunked=chunked)
@@ -160,11 +159,6 @@ async def _send_stream(connection: Connection, message: Outgoing, transaction: T
     await await_end(connection, transaction)
 
 
-def uses_chunking(connection: Connection) -> bool:
-    """Whether messages go by BDAT."""
-    return connection.config.chunking and "CHUNKING" in connection.extensions
-
-
 def open_writer(connection: Connection, message: Outgoing, transaction: Transaction, *, chunked: bool) -> BodyWriter:
     """A writer for text that comes in pieces."""
     encoder: NewlineEncoder | None = None
@@ -182,11 +176,11 @@ def envelope(
         ExtensionNotSupportedError, MessageTooLargeError: the server cannot take this message.
     """
     extensions = connection.extensions
-    has_utf8 = "SMTPUTF8" in extensions
+    has_utf8 = connection.offers_utf8
     utf8 = message.needs_utf8 or (source.utf8 and has_utf8)
     given = message.mail_params
     params = ""
-    if size is not None and "SIZE" in extensions:
+    if size is not None and connection.offers_size:
         if extensions.size is not None and size > extensions.size:
             raise MessageTooLargeError(
                 f"the message has {size} octets, and the server takes {extensions.size}",
