@@ -65,6 +65,7 @@ class LoginCommands(ServerCore):
             self.authenticated = True
             return reply
         self._auth_failures += 1
+        self.penalize(self._auth_failures)
         limit = self._profile.config.max_auth_failures
         return reply if limit is None or self._auth_failures <= limit else TOO_MANY_FAILURES
 
