@@ -36,7 +36,7 @@ from .server_events import (
     State,
     Verify,
 )
-from .server_lines import Overlong
+from .server_lines import TLS_HANDSHAKE, Overlong
 from .server_login import LoginCommands
 from .server_profile import ServerProfile
 from .server_relay import RelayCommands
@@ -166,6 +166,8 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
     def _take_line(self, line: bytes) -> Taken:
         # The two checks of the whole line come first, so that nothing below has to think of CR, LF and NUL.
         if not line.endswith(b"\r\n"):
+            if line[0] == TLS_HANDSHAKE:
+                return TLS_REPLY
             if self._profile.config.bare_newlines == "reject":
                 return BARE_LINE_CLOSE
             self._auth = None
@@ -181,7 +183,11 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
         if self.trace is not None:
             self._trace_command(verb, line)
         if _control_in(line):
-            return self._take_garbage(line)
+            line = line.rstrip(b" \t")  # RFC 5321 §4.1.1: tolerate trailing white space
+            if _control_in(line):
+                return self._take_garbage(line)
+            verb, _, argument = line.partition(b" ")
+            self._verb = verb = verb.upper()
         take = self._commands.get(verb)
         if take is None:
             return self._take_unknown(verb)
@@ -197,7 +203,7 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
             return exc.reply
 
     def _take_garbage(self, line: bytes) -> Reply:
-        if line[0] == 0x16:  # the first octet of a TLS handshake
+        if line[0] == TLS_HANDSHAKE:
             return TLS_REPLY
         return BARE_LINE_CLOSE if b"\r" in line and self._profile.config.bare_newlines == "reject" else CONTROL
 

@@ -260,6 +260,6 @@ class ServerCore:
 
     def _trace_command(self, verb: bytes, line: bytes) -> None:
         assert self.trace is not None
-        if verb == b"AUTH":
+        if line[:4].upper() == b"AUTH":  # however it goes on: a TAB is no blank, but what follows it is as secret
             line = b" ".join(line.split()[:2]) + b" ***"
         self.trace("<", line)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+TLS_HANDSHAKE: Final = 0x16  # the first octet of a client that takes this for a TLS port
 MAX_SKIPPED: Final = 65536  # octets of one line that are dropped in the hope of its end
 
 
@@ -116,6 +117,8 @@ class LineReader:
             return None
         end = buffer.find(b"\n", self._searched)
         if end < 0:
+            if buffer[0] == TLS_HANDSHAKE and not self._skipped:
+                return bytes(buffer)  # it may wait for our answer before it sends anything that looks like a line
             self._searched = len(buffer)
             if self._skipped or self._searched >= self._limit(auth):
                 return self._skip()
