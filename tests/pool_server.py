@@ -64,8 +64,8 @@ class Network:
 
     async def sink(self, peer: Peer, number: int) -> None:
         """Take every message, until QUIT or the end."""
-        await peer.greet(*self.offers)
         try:
+            await peer.greet(*self.offers)
             while await self.message(peer):
                 pass
         except (EOFError, trio.BrokenResourceError):
