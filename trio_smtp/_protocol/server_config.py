@@ -50,7 +50,8 @@ class ServerConfig:
         max_errors: 5xx replies on one connection since the last accepted message; the next gets 421.
         max_junk_commands: NOOP, RSET, VRFY, EXPN, HELP and repeated EHLO since the last accepted message; further
             ones count as errors.
-        soft_errors: errors on one connection that cost nothing; from the next on each one costs a delay.
+        soft_errors: errors on one connection that cost nothing; from the next on each one costs a delay, unless
+            `max_errors` is ``None``.
         error_delay: seconds that the reply waits for each error beyond `soft_errors`, and for each failed AUTH command
             of the connection or of its host, whichever is more; at most 10 in one go. ``None``: no delays.
         max_auth_failures: failed AUTH commands on one connection; the next gets 421.

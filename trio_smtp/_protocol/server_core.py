@@ -234,8 +234,9 @@ class ServerCore:
 
     def _count_error(self) -> None:
         self._errors += 1
-        soft = self._profile.config.soft_errors
-        if soft is not None and self._errors > soft:
+        config = self._profile.config
+        soft = config.soft_errors
+        if soft is not None and self._errors > soft and config.max_errors is not None:
             self.penalize(self._errors - soft)
 
     def _reply(self, reply: Reply, enhanced: bool = True) -> None:
