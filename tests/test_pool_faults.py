@@ -122,7 +122,7 @@ class Run:
             self.check(outcome, cancelled)
             if self.flawed is not None:
                 self.flawed.mend()
-            await trio.sleep(2)  # on a connection that has just answered, a message may end in doubt
+                await trio.sleep(2)  # on a connection that has just answered, a message may end in doubt
             before = len(net.accepted)
             await pool.send("a@x.test", ["b@y.test"], b"next\r\n")
             assert net.accepted[before:] == [b"next\r\n"]

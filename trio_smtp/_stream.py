@@ -283,6 +283,10 @@ class Transport:
         else:
             self._interruption = Interrupted()
 
+    def forget_interruption(self) -> None:
+        """Let an :meth:`interrupt` or :meth:`abandon` that came together with the last bytes not end the next wait."""
+        self._interruption = None
+
     def _wake(self, reason: Exception) -> None:
         self._interruption = reason
         if self._timer is not None and self._socket is not None:

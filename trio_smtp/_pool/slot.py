@@ -134,6 +134,7 @@ class Slot:
         reused = self._sent > 0
         self._sent += 1
         message.attempts += 1
+        connection.transport.forget_interruption()  # of an errand whose caller gave up when its last reply came
         errand.connection = connection
         started = trio.current_time()
         failure: BaseException | None = None
@@ -225,6 +226,7 @@ class Slot:
                 raise
             if self._next is not None or self not in pool.idle:
                 return self._leave_idle()
+        transport.forget_interruption()
         self._is_parked = True
         data: bytes | bytearray = b""
         try:
