@@ -115,11 +115,13 @@ class IncomingMessage:
 
     def _read_chunk(self, body: ChunkedBody | None) -> bytes | Signal | Progress:
         assert body is not None
-        if body.too_large:
-            self._too_large = True
         if body.remaining:
             data = self._source.take(body.remaining)
-            return body.feed(data) if data else self._starved()
+            if not data:
+                return self._starved()
+            if body.too_large:  # only with octets in hand, so that next() sees when it becomes true
+                self._too_large = True
+            return body.feed(data)
         if isinstance(self.verdict, Reply) and not self.verdict.is_success:
             return Progress.FINISHED  # refused: each chunk has a reply of its own, and this one gets the refusal
         if body.last:

@@ -1,0 +1,208 @@
+"""The server core under any input.
+
+Invariant: whatever bytes come, in whatever pieces, and whatever the application answers, the server core yields events
+and well-formed replies within its limits, or closes; never an exception. The pieces make no difference, and no
+accepted message has a bare CR or LF unless it is BINARYMIME.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from trio_smtp._protocol.replies import Reply, ReplyReader
+from trio_smtp._protocol.sasl import UnverifiedError
+from trio_smtp._protocol.server import ServerProtocol
+from trio_smtp._protocol.server_config import ServerConfig
+from trio_smtp._protocol.server_events import Authenticate, Data, Introduction, Signal, StartTLS
+from trio_smtp._protocol.server_extension import ServerExtension
+from trio_smtp._protocol.server_profile import ServerProfile
+
+HEADER = 4  # octets of an input before the wire: configuration, more of it, the application's mood, the cuts
+MAX_LINE, MAX_AUTH_LINE = 512, 700
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)").search
+
+
+@lru_cache(maxsize=None)
+def profile(switches: int, more: int) -> ServerProfile:
+    """A server's configuration, chosen by the bits of two octets."""
+    config = ServerConfig(
+        hostname="mx.test",
+        lmtp=bool(switches & 1),
+        bare_newlines="normalize" if switches & 2 else "reject",
+        allow_insecure_auth=True,
+        auth="required" if switches & 4 else "optional",
+        auth_mechanisms=("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"),
+        lenient_addresses=bool(switches & 8),
+        enabled_extensions=("DSN", "REQUIRETLS", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY"),
+        disabled_extensions=("CHUNKING", "SMTPUTF8") if switches & 16 else (),
+        extensions=(ServerExtension("XFOO", mail_parameters=["XTAG"], commands=["XDO"]),),
+        max_message_size=300,
+        max_recipients=4,
+        max_messages=8,
+        max_errors=None if more & 1 else 12,
+        max_auth_failures=None if more & 1 else 3,
+        max_junk_commands=20,
+        max_command_line=MAX_LINE,
+        max_auth_line=MAX_AUTH_LINE,
+        xclient_from=("::/0",),
+        scram_secret=bytes(32),
+    )
+    return ServerProfile(config, starttls=bool(more & 2), auth=True, expand=bool(more & 4))
+
+
+class Talk:
+    """One session: bytes in; replies, accepted messages and its end out. The application reads every message whole."""
+
+    def __init__(self, switches: int, more: int, mood: int) -> None:
+        self.protocol = ServerProtocol(profile(switches, more), tls=bool(more & 8))
+        self.protocol.trusted = bool(more & 16)
+        self.protocol.external_identity = "me" if more & 32 else None
+        self.mood = mood
+        self.asked = 0  # events the application has judged
+        self.out = b""
+        self.text: bytes | None = None  # of the message in transit
+        self.messages: list[tuple[bytes, bool]] = []  # accepted; whether it is BINARYMIME
+        self.over = False
+        self.tls_wanted = False
+        self.protocol.greet()
+
+    def feed(self, data: bytes) -> None:
+        """Take a piece of the input, and do all there is to do."""
+        if self.over:
+            return
+        self.protocol.receive_data(data)
+        while not self.over:
+            event = self.protocol.next_event()
+            if event is Signal.NEED_DATA:
+                break
+            if event is Signal.EOF or event is Signal.CLOSE:
+                self.over = True
+            elif event is Signal.PAUSE:
+                assert self.protocol.take_penalty() > 0
+            elif self.text is not None and (event is not Signal.FLUSH):
+                self.read(self.text, event)
+            elif event is not Signal.FLUSH:
+                self.judge(event)
+            self.out += self.protocol.data_to_send()
+        self.out += self.protocol.data_to_send()
+
+    def answer(self) -> Reply | None:
+        """What the application says this time: mostly yes."""
+        self.asked += 1
+        if not (self.mood >> (self.asked % 8)) & 1:
+            return None
+        return (Reply(550, "no\r\n250 yes", "5.7.1"), Reply(450, "läter"), Reply(250, "ja\r"))[self.asked % 3]
+
+    def judge(self, event: object) -> None:
+        protocol = self.protocol
+        if isinstance(event, StartTLS):
+            protocol.accept()
+            self.tls_wanted = self.over = True
+            return
+        if isinstance(event, Authenticate):
+            try:
+                if event.credentials.check_password("secret") or event.credentials.password is not None:
+                    protocol.accept()
+                else:
+                    protocol.refuse_credentials()
+            except UnverifiedError:
+                pass
+            return
+        reply = self.answer()
+        if isinstance(event, Introduction):
+            protocol.accept()
+            protocol.greet(reply)
+        elif isinstance(event, Data):
+            if reply is not None:
+                protocol.conclude(reply)
+            else:
+                protocol.start_body()
+                self.text = b""
+        elif reply is None:
+            protocol.accept()
+        else:
+            protocol.answer(reply)
+
+    def read(self, text: bytes, event: object) -> None:
+        """Take octets of a message, or conclude it."""
+        protocol = self.protocol
+        if isinstance(event, bytes):
+            self.text = text + event
+            return
+        self.text = None
+        if event is Signal.BODY_END:
+            assert protocol.envelope is not None
+            if protocol.body_fault is None:
+                self.messages.append((text, protocol.envelope.sender.body == "BINARYMIME"))
+            protocol.conclude(Reply(250, "OK"))
+        elif event is Signal.BODY_TOO_LARGE:
+            protocol.conclude(Reply(552, "too large"))
+        else:
+            assert event is Signal.BODY_ABORTED, event
+            protocol.conclude(Reply(451, "aborted"))
+
+
+def pieces(wire: bytes, cut: int) -> Iterator[bytes]:
+    """The wire in pieces whose sizes the octet `cut` decides; 0 is whole, 1 octet by octet."""
+    if cut == 0:
+        yield wire
+        return
+    at = 0
+    while at < len(wire):
+        size = 1 + (at * 31 + cut) % cut
+        yield wire[at : at + size]
+        at += size
+
+
+def talk(data: bytes, cut: int) -> Talk:
+    """One session over the input, cut as told."""
+    switches, more, mood, _ = data[:HEADER]
+    session = Talk(switches, more, mood)
+    for piece in pieces(data[HEADER:], cut):
+        session.feed(piece)
+        assert len(session.protocol._input._buffer) <= MAX_AUTH_LINE + len(piece)
+    session.feed(b"")
+    return session
+
+
+_CHALLENGE = re.compile(rb"334 [^\r]*")
+
+
+def check(data: bytes) -> None:
+    """Hold the invariant against one input."""
+    if len(data) < HEADER:
+        return
+    sessions = [talk(data, cut) for cut in {0, 1, data[3]}]
+    for session in sessions:
+        check_replies(session.out)
+        for text, binary in session.messages:
+            assert len(text) <= 300
+            assert binary or _BARE(text) is None, text
+    if any(session.tls_wanted for session in sessions) or b"STARTTLS" in data.upper():
+        return  # what shares a segment with STARTTLS is refused, what comes later is TLS's
+    first = sessions[0]
+    for session in sessions[1:]:
+        assert _CHALLENGE.sub(b"334", session.out) == _CHALLENGE.sub(b"334", first.out)
+        assert session.messages == first.messages
+        assert session.over == first.over
+
+
+def check_replies(out: bytes) -> None:
+    """Replies, whole ones and nothing but; none after the last word."""
+    assert _BARE(out) is None
+    assert max(map(len, out.split(b"\n"))) < 512
+    reader = ReplyReader(1 << 24)
+    reader.receive_data(out)
+    last = None
+    while (reply := reader.next_reply()) is not None:
+        assert last is None or last.code != 421, "a reply after 421"
+        last = reply
+    assert not reader
+
+
+if __name__ == "__main__":
+    from fuzz.runner import main
+
+    main("server")
