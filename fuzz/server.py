@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 
 from trio_smtp._protocol.replies import Reply, ReplyReader
 from trio_smtp._protocol.sasl import UnverifiedError
@@ -24,7 +24,7 @@ MAX_LINE, MAX_AUTH_LINE = 512, 700
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)").search
 
 
-@lru_cache(maxsize=None)
+@cache
 def profile(switches: int, more: int) -> ServerProfile:
     """A server's configuration, chosen by the bits of two octets."""
     config = ServerConfig(
