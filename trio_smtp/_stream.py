@@ -128,6 +128,11 @@ class Transport:
         return _host_and_port(self._socket.getsockname) if self._socket is not None else None
 
     @property
+    def is_direct(self) -> bool:
+        """Whether :meth:`send_nowait` may send something."""
+        return self._fd >= 0
+
+    @property
     def is_receiving(self) -> bool:
         """Whether a task waits for the peer in :meth:`receive`."""
         return self._receiving

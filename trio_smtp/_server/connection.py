@@ -349,9 +349,11 @@ class Connection:
             raise SMTPTimeoutError("the session has lasted too long")
 
     async def _flush(self) -> None:
-        data = self._protocol.data_to_send()
-        if not data:
+        if not self._protocol.has_output:
             return
+        if not self._transport.is_direct:  # cancelled as soon as it begins, a send would take these replies with it
+            await trio.lowlevel.checkpoint_if_cancelled()
+        data = self._protocol.data_to_send()
         sent = self._transport.send_nowait(data)
         if sent < len(data):
             await self._transport.send(data[sent:], self._deadline(self._config.command_timeout))

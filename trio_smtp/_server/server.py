@@ -19,6 +19,7 @@ from .._stream import Transport, watch_server_name
 from .._timekeeper import Timekeeper
 from .connection import Connection, current_connection
 from .limits import ConnectionLimits, is_within
+from .outcomes import leaves_of
 from .proxy import read_proxy_header
 from .service import ServerStatistics, Service
 from .session import Session
@@ -101,7 +102,23 @@ class Server:
         *,
         task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve the connections of some listeners, which are closed in the end; otherwise as :meth:`serve`."""
+        """Serve the connections of some listeners, which are closed in the end; otherwise as :meth:`serve`.
+
+        Raises:
+            Exception: whatever a listener's ``accept`` has raised, by itself and not in a group.
+        """
+        try:
+            await self._serve_listeners(listeners, task_status)
+            return
+        except ExceptionGroup as group:
+            leaves = list(leaves_of(group))
+            if len(leaves) > 1:
+                raise
+        raise leaves[0]
+
+    async def _serve_listeners(
+        self, listeners: Sequence[trio.abc.Listener[Any]], task_status: trio.TaskStatus[Any]
+    ) -> None:
         keeper = Timekeeper()
         async with trio.open_nursery() as background:
             background.start_soon(keeper.run)
