@@ -148,7 +148,7 @@ async def cancel_after(turns: int, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize(("retries", "depth"), [(0, 1), (2, 1), (0, 3)])
 @pytest.mark.parametrize("fault", ["cut", "reset", "stall"])
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("offers", OFFERS)
@@ -160,8 +160,9 @@ async def test_fault_at_every_octet(
     warm: bool,
     fault: Fault,
     retries: int,
+    depth: int,
 ) -> None:
-    config = PoolConfig(connect_retries=retries, idle_timeout=None)
+    config = PoolConfig(connect_retries=retries, idle_timeout=None, pipeline_depth=depth)
     run = Run(net, monkeypatch, offers, config)
     for direction in ("sends", "receives"):
         octets = 0
@@ -175,12 +176,18 @@ async def test_fault_at_every_octet(
         assert octets > 60
 
 
+@pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("offers", OFFERS)
 async def test_cancelled_at_every_turn(
-    net: Network, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, offers: str, warm: bool
+    net: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    offers: str,
+    warm: bool,
+    depth: int,
 ) -> None:
-    run = Run(net, monkeypatch, offers, PoolConfig(idle_timeout=None))
+    run = Run(net, monkeypatch, offers, PoolConfig(idle_timeout=None, pipeline_depth=depth))
     turns = 0
     while await run.once(warm=warm, turns=turns):
         turns += 1

@@ -107,17 +107,9 @@ async def _transact(connection: Connection, message: Outgoing, transaction: Tran
 
 
 async def _send_whole(connection: Connection, message: Outgoing, transaction: Transaction, source: Source) -> None:
-    newlines = connection.config.newlines
     assert source.whole is not None
     chunked = connection.uses_chunking
-    if message.is_binary:
-        text, tail = source.whole, b""
-        size = len(text)
-    elif chunked:
-        text, tail = encode_newlines(source.whole, newlines)
-        size = len(text) + len(tail)
-    else:
-        text, tail, size = encode_message(source.whole, newlines)
+    text, tail, size = encode_whole(connection, message, source.whole)
     commands = envelope(connection, message, transaction, source, size)
     if (
         chunked
@@ -133,6 +125,17 @@ async def _send_whole(connection: Connection, message: Outgoing, transaction: Tr
         if await writer.write_encoded(text):
             await writer.finish(tail)
     await await_end(connection, transaction)
+
+
+def encode_whole(connection: Connection, message: Outgoing, octets: bytes) -> tuple[bytes, bytes, int]:
+    """The text of a message at hand, what comes after it, and its size in octets (RFC 1870)."""
+    newlines = connection.config.newlines
+    if message.is_binary:
+        return octets, b"", len(octets)
+    if connection.uses_chunking:
+        text, tail = encode_newlines(octets, newlines)
+        return text, tail, len(text) + len(tail)
+    return encode_message(octets, newlines)
 
 
 async def _send_stream(connection: Connection, message: Outgoing, transaction: Transaction, source: Source) -> None:

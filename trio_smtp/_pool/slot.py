@@ -25,6 +25,7 @@ from .._protocol.errors import (
     AuthenticationError,
     ConnectError,
     ConnectionLostError,
+    Delivery,
     PoolClosedError,
     RemoteProtocolError,
     SMTPError,
@@ -34,6 +35,7 @@ from .._protocol.errors import (
 from .._stream import Interrupted
 from .errand import Errand
 from .hosts import Route
+from .pipeline import Pipeline
 from .retry import is_passing
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class Slot:
                         return
                     errand = await self._park(self.connection)
                 if errand is not None:
-                    await self._serve(errand)
+                    await self._serve_with_others(errand)
         finally:
             if self.connection is not None:
                 self.connection.transport.broken = True
@@ -95,7 +97,41 @@ class Slot:
         if self._is_parked:
             self.connection.transport.interrupt()
 
-    # -- one message
+    # -- messages
+
+    async def _serve_with_others(self, errand: Errand) -> None:
+        """Serve a message, and others in flight with it where ``pipeline_depth`` and the connection allow it."""
+        pool, connection = self._pool, self.connection
+        if (
+            pool.config.pipeline_depth == 1
+            or connection is None
+            or not connection.protocol.pipelining
+            or not connection.has_just_answered
+            or pool.rate_limit is not None
+        ):
+            await self._serve(errand)
+            return
+
+        def take() -> Errand | None:
+            more = None if self._why_close(connection) else pool.take()
+            self._sent += more is not None
+            return more
+
+        started = trio.current_time()
+        self._sent += 1
+        pipeline = Pipeline(connection, pool.config.pipeline_depth, take)
+        try:
+            await pipeline.run(errand)
+            pool.trace("send", started, self._number, detail="pipeline")
+            if connection.protocol.farewell is not None:
+                pool.connection_failed()
+            elif not connection.is_broken:
+                pool.message_done()
+            while pipeline.again:
+                await self._serve(pipeline.again.pop(0))
+        finally:
+            for alone in pipeline.again:  # this task is being cancelled
+                alone.finish(PoolClosedError("the pool was cancelled", delivery=Delivery.NOT_SENT))
 
     async def _serve(self, errand: Errand) -> None:
         """One try of a message; whatever happens, its outcome is set."""

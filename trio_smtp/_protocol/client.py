@@ -250,7 +250,9 @@ class ClientProtocol:
         if transaction is None or verb is Verb.END:
             return  # after the end the buffers are cleared, whatever the reply (RFC 5321 §4.1.1.4)
         if transaction.stage is Stage.MAIL:
-            self.state = State.READY
+            # 503 to MAIL: there is a transaction already that we do not know of (RFC 5321 §4.1.4).
+            nested = transaction.reply is not None and transaction.reply.code == 503
+            self.state = State.SPOILT if nested else State.READY
         elif verb is Verb.MAIL or verb is Verb.RCPT:
             self.state = State.MAIL if transaction.nobody_left else State.RCPT
         else:

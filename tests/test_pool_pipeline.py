@@ -1,0 +1,270 @@
+"""Several messages in flight on one connection: round trips saved, and each message's own certainty."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+from client_peer import Peer
+from pool_server import Network, network, pool_of
+
+import trio_smtp
+from trio_smtp import Delivery, PoolConfig
+
+Clock = trio.testing.MockClock
+DEEP = PoolConfig(pipeline_depth=4, max_connections=1, max_messages=None, connect_retries=0)
+
+
+@pytest.fixture
+async def net(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
+    async with network(monkeypatch) as net:
+        yield net
+
+
+class Outcomes:
+    """What became of the messages of one test."""
+
+    def __init__(self) -> None:
+        self.results: dict[bytes, trio_smtp.SendResult] = {}
+        self.errors: dict[bytes, trio_smtp.SMTPError] = {}
+
+    async def send(self, pool: trio_smtp.Pool, text: bytes) -> None:
+        try:
+            self.results[text] = await pool.send("a@x.test", ["b@y.test"], text)
+        except trio_smtp.SMTPError as exc:
+            self.errors[text] = exc
+
+
+async def send_all(pool: trio_smtp.Pool, texts: list[bytes]) -> Outcomes:
+    outcomes = Outcomes()
+    async with trio.open_nursery() as nursery:
+        for text in texts:
+            nursery.start_soon(outcomes.send, pool, text)
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    return outcomes
+
+
+async def test_bdat_messages_follow_each_other_without_waiting(net: Network, autojump_clock: Clock) -> None:
+    net.offers = ("PIPELINING", "CHUNKING")
+    seen = 0
+
+    async def script(peer: Peer, number: int) -> None:
+        nonlocal seen
+        await peer.greet(*net.offers)
+        await net.message(peer)
+        await peer.hear("MAIL FROM:<a@x.test>")
+        await trio.sleep(0.5)
+        seen = peer.heard.count(b"LAST")
+        await peer.say("250 ok")
+        while await net.message(peer):
+            pass
+
+    net.script = script
+    net.delay = 0.5
+    texts = [b"%d\r\n" % i for i in range(10)]
+    async with pool_of(DEEP) as pool:
+        outcomes = await send_all(pool, texts)
+    assert seen == 1 + 4
+    assert net.accepted == texts
+    assert len(outcomes.results) == 10
+
+
+async def test_data_next_envelope_rides_behind_the_end_of_the_last(net: Network, autojump_clock: Clock) -> None:
+    heard: list[bytes] = []
+
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet("PIPELINING")
+        await net.message(peer)
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
+        await peer.say("250 ok", "250 ok", "354 go")
+        heard.append(await peer.text())
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
+        await trio.sleep(0.5)
+        await peer.say("250 one", "250 ok", "250 ok", "354 go")
+        heard.append(await peer.text())
+        await peer.say("554 two")
+        while await net.message(peer):
+            pass
+
+    net.script = script
+    net.delay = 0.5
+    texts = [b"%d\r\n" % i for i in range(5)]
+    async with pool_of(DEEP) as pool:
+        outcomes = await send_all(pool, texts)
+    assert heard == texts[1:3]
+    assert outcomes.results[texts[1]].reply.text == "one"
+    assert isinstance(outcomes.errors[texts[2]], trio_smtp.MessageRefusedError)
+    assert len(outcomes.results) == 4
+
+
+@pytest.mark.parametrize("offers", [("PIPELINING",), ("PIPELINING", "CHUNKING")])
+async def test_refusals_of_every_kind_reach_the_message_they_belong_to(
+    net: Network, autojump_clock: Clock, offers: tuple[str, ...]
+) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet(*offers)
+        mail = rcpt = True
+        try:
+            while (line := await peer.line()) != "QUIT":
+                verb = line.split(" ")[0]
+                if verb == "MAIL":
+                    mail = "bad" not in line
+                    rcpt = False
+                    await peer.say("250 ok" if mail else "550 bad sender")
+                elif verb == "RCPT":
+                    rcpt = rcpt or (mail and "bad" not in line)
+                    await peer.say("250 ok" if mail and "bad" not in line else "550 bad recipient")
+                elif verb == "DATA":
+                    await peer.say("354 go" if rcpt else "554 nobody")
+                    if rcpt:
+                        text = await peer.text()
+                        await peer.say("554 bad text" if b"bad" in text else "250 taken")
+                elif verb == "BDAT":
+                    text = await peer.octets(int(line.split(" ")[1]))
+                    await peer.say("250 taken" if rcpt and b"bad" not in text else "554 no")
+                else:
+                    await peer.say("250 ok")
+            await peer.say("221 bye")
+        except EOFError:
+            pass
+
+    net.script = script
+    outcomes: list[str] = []
+
+    async def one(pool: trio_smtp.Pool, i: int) -> None:
+        bad = ["", "sender", "recipient", "text", ""][i % 5]
+        sender, recipient = "bad" if bad == "sender" else "a", "bad" if bad == "recipient" else "b"
+        try:
+            await pool.send(f"{sender}@x.test", [f"{recipient}@y.test"], b"bad" if bad == "text" else b"good")
+            outcomes.append("")
+        except trio_smtp.SenderRefusedError:
+            outcomes.append("sender")
+        except trio_smtp.RecipientsRefusedError:
+            outcomes.append("recipient")
+        except trio_smtp.MessageRefusedError:
+            outcomes.append("text")
+        assert outcomes.pop() == bad
+        outcomes.append(bad)
+
+    async with pool_of(DEEP) as pool, trio.open_nursery() as nursery:
+        for i in range(50):
+            nursery.start_soon(one, pool, i)
+    assert len(outcomes) == 50
+    assert net.connections == 1
+
+
+async def test_connection_lost_with_messages_in_flight_each_knows_its_fate(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        if number > 1:
+            return await net.sink(peer, number)
+        await peer.greet("PIPELINING", "CHUNKING")
+        await net.message(peer)
+        for _ in range(3):
+            await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>")
+            await peer.octets(int((await peer.line()).split(" ")[1]))
+        await peer.say("250 ok", "250 ok", "250 taken", "250 ok", "250 ok", "554 no", "250 ok")
+        return await peer.close()
+
+    net.script = script
+    net.delay = 0.5
+    texts = [b"%d\r\n" % i for i in range(4)]
+    async with pool_of(DEEP) as pool:
+        outcomes = await send_all(pool, texts)
+    assert set(outcomes.results) == set(texts[:2])
+    assert isinstance(outcomes.errors[texts[2]], trio_smtp.MessageRefusedError)
+    assert outcomes.errors[texts[3]].delivery is Delivery.UNKNOWN
+    assert outcomes.errors[texts[3]].unknown == ["b@y.test"]
+
+
+async def test_mail_out_of_order_after_a_refused_bdat_is_sent_again(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet("PIPELINING", "CHUNKING")
+        await net.message(peer)
+        for _ in range(2):
+            await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>")
+            await peer.octets(int((await peer.line()).split(" ")[1]))
+        await peer.say("250 ok", "250 ok", "554 no", "503 nested MAIL", "503 no", "503 no")
+        await peer.hear("RSET")
+        await peer.say("250 ok")
+        while await net.message(peer):
+            pass
+
+    net.script = script
+    net.delay = 0.5
+    texts = [b"%d\r\n" % i for i in range(3)]
+    async with pool_of(DEEP) as pool:
+        outcomes = await send_all(pool, texts)
+    assert list(outcomes.errors) == texts[1:2]
+    assert outcomes.results[texts[2]].attempts == 2
+    assert net.accepted == [texts[0], texts[2]]
+
+
+async def test_message_that_does_not_fit_is_sent_alone(net: Network, autojump_clock: Clock) -> None:
+    net.offers = ("PIPELINING", "CHUNKING")
+    net.delay = 0.5
+
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet(*net.offers)
+        text = b""
+        try:
+            while (line := await peer.line()) != "QUIT":
+                if line.startswith("BDAT"):
+                    text += await peer.octets(int(line.split(" ")[1]))
+                    if "LAST" in line:
+                        net.accepted.append(text)
+                        text = b""
+                        await trio.sleep(0.5)
+                await peer.say("250 ok")
+            await peer.say("221 bye")
+        except EOFError:
+            pass
+
+    net.script = script
+    texts = [b"0\r\n", b"1\r\n", b"2" * 500_000 + b"\r\n", b"3\r\n"]
+    async with pool_of(DEEP) as pool:
+        outcomes = await send_all(pool, texts)
+    assert set(outcomes.results) == set(texts)
+    assert sorted(net.accepted) == sorted(texts)
+
+
+@pytest.mark.parametrize("offers", [("PIPELINING",), ("PIPELINING", "CHUNKING")])
+async def test_cancelled_callers_harm_nobody_else(net: Network, autojump_clock: Clock, offers: tuple[str, ...]) -> None:
+    net.offers = offers
+    net.delay = 1
+    sent: list[bytes] = []
+    cancelled: list[bytes] = []
+
+    async def one(i: int) -> None:
+        text = b"%d\r\n" % i
+        with trio.move_on_after(0.35 * i if i % 2 else 1000) as scope:
+            await pool.send("a@x.test", ["b@y.test"], text)
+            sent.append(text)
+        if scope.cancelled_caught:
+            cancelled.append(text)
+
+    config = PoolConfig(pipeline_depth=4, max_connections=2, max_messages=None)
+    async with pool_of(config) as pool, trio.open_nursery() as nursery:
+        for i in range(60):
+            nursery.start_soon(one, i)
+    assert len(net.accepted) == len(set(net.accepted))
+    assert set(sent) <= set(net.accepted)
+    assert len(sent) + len(cancelled) == 60
+    assert {b"%d\r\n" % i for i in range(0, 60, 2)} <= set(sent)
+
+
+async def test_pool_cancelled_with_messages_in_flight(net: Network, autojump_clock: Clock) -> None:
+    net.offers = ("PIPELINING", "CHUNKING")
+    net.delay = 7
+    outcomes = Outcomes()
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(10):
+            async with pool_of(DEEP) as pool:
+                for i in range(6):
+                    nursery.start_soon(outcomes.send, pool, b"%d\r\n" % i)
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+                await trio.sleep_forever()
+    assert len(outcomes.results) + len(outcomes.errors) == 6
+    assert set(outcomes.results) <= set(net.accepted)
+    assert set(outcomes.results) == {b"0\r\n", b"1\r\n"}  # the second came in the seconds of grace
+    for text, error in outcomes.errors.items():
+        assert error.delivery is (Delivery.NOT_SENT if text == b"5\r\n" else Delivery.UNKNOWN), text

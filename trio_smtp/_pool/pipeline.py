@@ -1,0 +1,225 @@
+# Several messages in flight on one connection (pipeline_depth), each with its own certainty.
+#
+# With CHUNKING whole messages follow each other, MAIL RCPT… BDAT LAST text, so a round trip carries up to `depth` of
+# them. With DATA the go-ahead must be waited for, but the next message's envelope rides behind the end of the last one
+# (RFC 2920 §3.1): one round trip for each. Replies come in order, and each belongs to one transaction, so when the
+# connection fails every message knows for itself whether the server may have it.
+#
+# Only messages that fit are taken: at hand, small, in one transaction. A caller who is cancelled cannot stop his
+# message without stopping the others; he waits as long as anyone whose message has left may wait, and the reply is then
+# nobody's.
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from .._client.connection import Connection
+from .._client.sending import ONE_WRITE, encode_whole, envelope
+from .._protocol.client import Event
+from .._protocol.client_commands import Verb, bdat, data, end
+from .._protocol.errors import PoolClosedError, SMTPError, Stage
+from .._protocol.transaction import Transaction
+from .._stream import Interrupted
+from .errand import Errand
+
+_RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
+_MAIL_OUT_OF_ORDER: Final = 503
+
+
+def _has_left(errand: Errand) -> bool:
+    transaction = errand.message.transaction
+    return transaction is not None and transaction.ended
+
+
+class Pipeline:
+    """The messages in flight on one connection.
+
+    Args:
+        connection: reusable, with PIPELINING, and one that has just answered.
+        depth: how many there may be.
+        take: the next message, if there is one and the connection may be used for it.
+
+    Attributes:
+        again: messages to be sent alone: too large for this, or refused because of the message before.
+    """
+
+    def __init__(self, connection: Connection, depth: int, take: Callable[[], Errand | None]) -> None:
+        self._connection = connection
+        self._depth = depth
+        self._take = take
+        self._flight: deque[Errand] = deque()
+        self._spoilt = False  # a BDAT was refused, and the server may take the next MAIL amiss
+        self.again: list[Errand] = []
+
+    async def run(self, errand: Errand) -> None:
+        """Send this message and those that can be had meanwhile; the outcome of each is set, or it is in `again`."""
+        try:
+            await (self._run_bdat if self._connection.uses_chunking else self._run_data)(errand)
+        except (SMTPError, Interrupted) as exc:
+            self._fail(exc)
+        except BaseException as exc:  # the pool is being cancelled: what has left may still be answered
+            with trio.move_on_after(self._connection.config.end_grace, shield=True):
+                try:
+                    while self._flight and _has_left(self._flight[0]):
+                        await self._hear()
+                except (SMTPError, Interrupted):
+                    pass
+            self._fail(exc)
+            raise
+        finally:
+            self._connection.check()
+
+    def _fail(self, exc: BaseException) -> None:
+        """The connection is of no use any more: tell everybody what that means for him."""
+        self._connection.transport.broken = True
+        while self._flight:
+            errand = self._flight.popleft()
+            transaction = errand.message.transaction
+            if transaction is not None and transaction.reply is not None:
+                errand.message.settle(transaction)  # a reply that was read beats a loss noticed later
+                errand.finish()
+            else:
+                errand.finish(_own(exc, errand))
+
+    # -- whole messages, one behind the other
+
+    async def _run_bdat(self, errand: Errand | None) -> None:
+        flight = self._flight
+        while True:
+            wire: list[bytes] = []
+            while (begun := await self._begin_next(errand)) is not None:
+                wire += begun
+                errand = self._take_next()
+            await self._write(wire)
+            if not flight:
+                return
+            first = flight[0]
+            while flight and flight[0] is first:
+                await self._hear()
+            errand = self._take_next()
+
+    # -- the next envelope behind the end of the last message
+
+    async def _run_data(self, errand: Errand | None) -> None:
+        flight = self._flight
+        end_of_last: list[bytes] = []
+        while (begun := await self._begin_next(errand)) is not None:
+            commands, text, tail = begun
+            await self._write([*end_of_last, commands])
+            current = flight[-1]
+            transaction = current.message.transaction
+            assert transaction is not None
+            while not transaction.go_ahead and flight and flight[-1] is current:
+                await self._hear()
+            end_of_last = []
+            if transaction.go_ahead:
+                if current.abandoned:
+                    raise Interrupted  # after 354 there is no other way to end it
+                if transaction.nobody_left or transaction.reply is not None:
+                    text, tail = b"", b".\r\n"
+                end_of_last = [text, self._connection.encode((end(transaction, tail),))]
+            errand = self._take_next()
+        await self._write(end_of_last)
+        while flight:
+            await self._hear()
+
+    # -- what both do
+
+    def _take_next(self) -> Errand | None:
+        if len(self._flight) >= self._depth or self.again or self._connection.is_exhausted:
+            return None
+        return self._take()
+
+    async def _write(self, pieces: list[bytes]) -> None:
+        if pieces:
+            await self._connection.write(b"".join(pieces), self._connection.config.data_timeout)
+
+    async def _begin_next(self, errand: Errand | None) -> list[bytes] | None:
+        """:meth:`_begin` for the first message from this one on that can be sent; ``None`` if there is none."""
+        while errand is not None:
+            begun = await self._begin(errand)
+            if begun is not None:
+                return begun
+            errand = self._take_next()
+        return None
+
+    async def _begin(self, errand: Errand) -> list[bytes] | None:
+        """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
+        connection, message = self._connection, errand.message
+        if errand.abandoned:
+            errand.finish(Interrupted())
+            return None
+        limit = connection.extensions.limits.rcptmax
+        source = None
+        try:
+            if message.content.at_hand and len(message.remaining) <= (limit or _RECIPIENTS):
+                source = await message.content.open(
+                    eight_bit=connection.offers_8bit, utf8=message.needs_utf8 and connection.offers_utf8
+                )
+            if source is None or source.whole is None or len(source.whole) > ONE_WRITE:
+                self.again.append(errand)
+                return None
+            transaction = Transaction(message.remaining, lmtp=connection.lmtp)
+            text, tail, size = encode_whole(connection, message, source.whole)
+            commands = envelope(connection, message, transaction, source, size)
+        except SMTPError as exc:
+            message.transaction = None
+            message.explain(exc)
+            errand.finish(exc)
+            return None
+        message.transaction = transaction
+        message.attempts += 1
+        self._flight.append(errand)
+        if connection.uses_chunking:
+            commands.append(bdat(transaction, size, last=True))
+            return [connection.encode(commands), text, tail]
+        commands.append(data(transaction))
+        return [connection.encode(commands), text, tail]
+
+    async def _hear(self) -> None:
+        """Hear one reply; if it is a message's last, its fate is settled."""
+        connection = self._connection
+        timeout = connection.config.end_timeout
+        command, _ = await self._event(timeout)
+        transaction = command.transaction
+        if transaction is None:
+            return
+        waiting = connection.protocol.outstanding
+        over = command.verb in (Verb.END, Verb.LAST) and not (waiting and waiting[0] is command)
+        if over or (command.verb is Verb.DATA and not transaction.go_ahead):
+            self._settle(self._flight.popleft(), transaction)
+
+    async def _event(self, timeout: float | None) -> Event:
+        try:
+            return await self._connection.next_event(timeout)
+        except SMTPError as exc:
+            exc.stage = exc.stage or self._connection.stage
+            raise
+
+    def _settle(self, errand: Errand, transaction: Transaction) -> None:
+        message = errand.message
+        reply = transaction.reply
+        out_of_order = transaction.stage is Stage.MAIL and reply is not None and reply.code == _MAIL_OUT_OF_ORDER
+        if self._spoilt and out_of_order and not errand.abandoned:
+            message.transaction = None
+            self.again.append(errand)  # RFC 3030 leaves open what a refused BDAT leaves open
+            return
+        self._spoilt = self._connection.uses_chunking and reply is not None and not reply.is_success
+        message.settle(transaction)
+        errand.finish()
+
+
+def _own(exc: BaseException, errand: Errand) -> Exception:
+    """What ended the connection, as this message's own error."""
+    if isinstance(exc, Interrupted) and errand.abandoned:
+        return exc
+    if isinstance(exc, SMTPError):
+        error: SMTPError = type(exc)(str(exc), reply=exc.reply, stage=exc.stage)
+        error.__cause__ = exc.__cause__
+    else:
+        error = PoolClosedError("the pool was cancelled")
+    errand.message.explain(error)
+    return error
