@@ -30,13 +30,14 @@ class Reply:
         ValueError: for a code or an enhanced code that is none, or that disagree.
     """
 
-    __slots__ = ("_wire", "close", "code", "enhanced", "lines")
+    __slots__ = ("_plain_wire", "_wire", "close", "code", "enhanced", "lines")
 
     code: int
     lines: tuple[str, ...]
     enhanced: str | None
     close: bool
     _wire: bytes | None  # with the enhanced code and in ASCII, as nearly every reply goes out
+    _plain_wire: bytes | None  # without the code
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Reply:
         write(self, "enhanced", enhanced)
         write(self, "close", close)
         write(self, "_wire", None)
+        write(self, "_plain_wire", None)
 
     @classmethod
     def received(cls, code: int, lines: tuple[str, ...], enhanced: str | None) -> Reply:
@@ -121,12 +123,12 @@ class Reply:
             utf8: the client used SMTPUTF8, so that text may be UTF-8 (RFC 6531 section 3.7.4.2); else what is not
                 ASCII is written as backslash escapes.
         """
-        if not enhanced or utf8:
+        if utf8:
             return self._encode(enhanced, utf8)
-        wire = self._wire
+        wire = self._wire if enhanced else self._plain_wire
         if wire is None:
-            wire = self._encode(True, False)
-            object.__setattr__(self, "_wire", wire)
+            wire = self._encode(enhanced, False)
+            object.__setattr__(self, "_wire" if enhanced else "_plain_wire", wire)
         return wire
 
     def _encode(self, with_enhanced: bool, utf8: bool) -> bytes:

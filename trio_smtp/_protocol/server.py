@@ -233,10 +233,9 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
         self.hello = event.name
         self.esmtp = event.verb != "HELO"
         self.state = State.READY
-        lines = [self._profile.config.hostname] if reply is DEFAULTS[Hello] else list(reply.lines)
-        if self.esmtp:
-            lines += self._profile.keywords(self.tls, self._mechanisms(), self.trusted)
-        self._reply(Reply(250, lines), enhanced=False)  # RFC 2034 §4
+        lines = None if reply is DEFAULTS[Hello] else reply.lines
+        hello = self._profile.hello_reply(lines, self.esmtp, self.tls, self._mechanisms(), self.trusted)
+        self._reply(hello, enhanced=False)  # RFC 2034 §4
         self._flush = True
 
     def _take_starttls(self, argument: bytes) -> Taken:
@@ -317,7 +316,7 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
             return aborted
         self._end_transaction(accepted=False)
         self.quit = True
-        self._write(Reply(221, f"{self._profile.config.hostname} closing connection", "2.0.0"))
+        self._write(self._profile.farewell)
         self.state = CLOSED
         return None
 

@@ -163,7 +163,7 @@ class ServerCore:
         """Send the greeting, or refuse the connection with a 4xx or 5xx reply."""
         self.state = State.GREETED
         if reply is None:
-            reply = Reply(220, self._profile.greeting)
+            reply = self._profile.greeting
         elif reply.is_success:
             reply = Reply(220, reply.lines)  # RFC 5321 §4.2: no other success greets
         else:

@@ -7,6 +7,7 @@ from typing import Any
 from .extensions import Offer, resolve_extensions, server_keywords
 from .parameters import ParameterContext
 from .relay_attributes import XCLIENT, XFORWARD
+from .replies import Reply
 from .server_config import ServerConfig
 
 
@@ -40,9 +41,10 @@ class ServerProfile:
         self.enhanced = "ENHANCEDSTATUSCODES" in self.extensions
         self.mechanisms = tuple(config.auth_mechanisms)
         self.hello_verbs = ("LHLO",) if config.lmtp else ("EHLO", "HELO") if config.enable_ehlo else ("HELO",)
-        self.greeting = f"{config.hostname} {'LMTP' if config.lmtp else 'ESMTP'} {config.banner}".rstrip()
+        self.greeting = Reply(220, f"{config.hostname} {'LMTP' if config.lmtp else 'ESMTP'} {config.banner}".rstrip())
+        self.farewell = Reply(221, f"{config.hostname} closing connection", "2.0.0")
         self.parameters = lru_cache(maxsize=2)(self._parameters)
-        self.keywords = lru_cache(maxsize=8)(self._keywords)
+        self.hello_reply = lru_cache(maxsize=16)(self._hello_reply)
 
     def _parameters(self, tls: bool) -> ParameterContext:
         return ParameterContext(
@@ -53,7 +55,13 @@ class ServerProfile:
             extra=[row for extension in self.config.extensions for row in extension.parameter_rows()],
         )
 
-    def _keywords(self, tls: bool, mechanisms: tuple[str, ...], trusted: bool) -> tuple[str, ...]:
+    def _hello_reply(
+        self, lines: tuple[str, ...] | None, esmtp: bool, tls: bool, mechanisms: tuple[str, ...], trusted: bool
+    ) -> Reply:
+        """The answer to EHLO, LHLO or HELO: a first line, which may be the application's, and what is on offer."""
+        lines = lines or (self.config.hostname,)
+        if not esmtp:
+            return Reply(250, lines)
         offer = Offer(
             tls=tls,
             starttls=True,
@@ -64,4 +72,4 @@ class ServerProfile:
             xclient=tuple(XCLIENT) if trusted else (),
             xforward=tuple(XFORWARD) if trusted else (),
         )
-        return tuple(server_keywords(self.extensions, offer, self._rows))
+        return Reply(250, (*lines, *server_keywords(self.extensions, offer, self._rows)))

@@ -136,8 +136,9 @@ class Connection:
             self._timer.set(math.inf)
             if cancelled or self._scope.cancelled_caught:
                 self._say_last_word(_SHUTTING_DOWN)
-            with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
-                await self._flush_quietly()
+            if self._protocol.has_output:
+                with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
+                    await self._flush_quietly()
             await self._close_session()
             if self._protocol.quit or self._protocol.peer_gone or cancelled:
                 await self._transport.aclose()

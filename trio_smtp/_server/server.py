@@ -17,6 +17,7 @@ from .._protocol.replies import Reply
 from .._protocol.server_config import ServerConfig
 from .._stream import Transport, watch_server_name
 from .._timekeeper import Timekeeper
+from .accepting import accept_all
 from .connection import Connection, current_connection
 from .limits import ConnectionLimits, is_within
 from .outcomes import leaves_of
@@ -128,11 +129,11 @@ class Server:
                     if self._service.closing:
                         accepting.cancel(reason="shutdown")
                     try:
-                        await trio.serve_listeners(
+                        await accept_all(
+                            listeners,
                             partial(self._serve_stream, keeper),
-                            list(listeners),
-                            handler_nursery=sessions,
-                            task_status=task_status,
+                            sessions,
+                            partial(task_status.started, listeners),
                         )
                     finally:
                         self._accepting.discard(accepting)
@@ -149,7 +150,8 @@ class Server:
     async def _serve_stream(self, keeper: Timekeeper, stream: trio.abc.Stream) -> None:
         connection = Connection(self._service, stream, keeper)
         session = connection.session
-        behind_proxy = is_within(session.host, self.config.proxy_protocol_from)
+        proxies = self.config.proxy_protocol_from
+        behind_proxy = bool(proxies) and is_within(session.host, proxies)
         host = None if behind_proxy else session.host  # whose slot is taken; a proxy's is that of the client it names
         refusal = _SHUTTING_DOWN if self._service.closing else self._limits.refusal(host)
         if refusal is not None:

@@ -1,0 +1,81 @@
+# A connected socket as a stream, by os.read and os.write on its descriptor.
+#
+# trio.SocketStream tries to read before it waits, which in a lock-step protocol fails every time, gives way to the
+# scheduler after every send, and its layers of context managers cost more than the system call: with it a message of
+# four round trips costs a server 30 µs more, of some 80, and one under TLS 20 more. This stream waits first, unless
+# the last read was full, and sends without giving way as long as the socket takes it. It has one owner, who reads from
+# one task and writes from one task, and looks for no conflicts.
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import trio
+
+RECEIVE_SIZE: Final = 65536
+BULK_SIZE: Final = 131072  # once a read was full: fewer turns of the scheduler for a big message, 7 % of 1 MiB
+AVAILABLE: Final = os.name == "posix"  # elsewhere a socket is no file descriptor that os.read understands
+
+
+class DescriptorStream(trio.abc.Stream):
+    """The same connection as a :class:`trio.SocketStream`, which must not be used any more.
+
+    Attributes:
+        socket: Trio's socket.
+        fd: its descriptor.
+        more: the last read was full, so that more is likely to be there already.
+    """
+
+    __slots__ = ("fd", "more", "socket")
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.socket = stream.socket
+        self.fd = stream.socket.fileno()
+        self.more = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Wait for bytes; ``b""`` at the end."""
+        if self.more:
+            await trio.lowlevel.checkpoint()
+            size = max_bytes or BULK_SIZE
+        else:
+            await trio.lowlevel.wait_readable(self.fd)
+            size = max_bytes or RECEIVE_SIZE
+        while True:
+            try:
+                data = os.read(self.fd, size)
+            except BlockingIOError:  # less was there than it seemed
+                await trio.lowlevel.wait_readable(self.fd)
+            except OSError as exc:
+                raise trio.BrokenResourceError from exc
+            else:
+                self.more = len(data) == size
+                return data
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Give the socket what it takes without waiting, and return how much that was."""
+        try:
+            return os.write(self.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything. A checkpoint only where the socket does not take it at once."""
+        sent = self.send_nowait(data)
+        if sent == len(data):
+            return
+        rest = memoryview(data)[sent:]
+        while rest:
+            await trio.lowlevel.wait_writable(self.fd)
+            rest = rest[self.send_nowait(rest) :]
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket takes something."""
+        await trio.lowlevel.wait_writable(self.fd)
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+        await trio.lowlevel.checkpoint()
