@@ -134,6 +134,7 @@ class Connection:
         finally:
             self._in_hook = False
             self._timer.set(math.inf)
+            self._end = math.inf  # the last word has a time limit of its own
             if cancelled or self._scope.cancelled_caught:
                 self._say_last_word(_SHUTTING_DOWN)
             if self._protocol.has_output:
