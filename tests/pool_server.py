@@ -35,6 +35,7 @@ class Network:
         self.script: Script = self.sink
         self.connections = 0
         self.now = 0
+        self.changed = trio.Event()
         self.most = 0
         self.hosts: list[tuple[str, int]] = []
         self.refused: set[str] = set()
@@ -60,7 +61,9 @@ class Network:
             await self.script(peer, number)
         finally:
             self.now -= 1
-            await peer.close()
+            self.changed.set()
+            with trio.move_on_after(1, shield=True):
+                await peer.close()
 
     async def sink(self, peer: Peer, number: int) -> None:
         """Take every message, until QUIT or the end."""
@@ -106,7 +109,8 @@ async def network(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
         yield net
         with trio.move_on_after(100) as scope:
             while net.now:
-                await trio.sleep(1)
+                net.changed = trio.Event()
+                await net.changed.wait()
         assert not scope.cancelled_caught, "a connection was left open"
 
 

@@ -732,15 +732,16 @@ async def test_leaving_waits_for_messages_in_flight_and_sends_the_others_away(
     net.delay = 10
     outcomes: list[object] = []
 
-    async def one(pool: trio_smtp.Pool) -> None:
+    async def one(opened: list[trio_smtp.Pool]) -> None:
         try:
-            outcomes.append(await send(pool))
+            outcomes.append(await send(opened[0]))
         except trio_smtp.PoolClosedError as exc:
             outcomes.append(exc.delivery)
 
     async with trio.open_nursery() as nursery, pool_of(max_connections=1) as pool:
+        opened = [pool]
         for _ in range(3):
-            nursery.start_soon(one, pool)
+            nursery.start_soon(one, opened)
         await trio.testing.wait_all_tasks_blocked(0.01)
     assert [outcome for outcome in outcomes if isinstance(outcome, Delivery)] == [Delivery.NOT_SENT] * 2
     assert len(net.accepted) == 1
@@ -753,17 +754,18 @@ async def test_pool_cancelled_while_callers_are_elsewhere(net: Network, autojump
     net.delay = 50
     errors: list[Exception] = []
 
-    async def one(pool: trio_smtp.Pool) -> None:
+    async def one(opened: list[trio_smtp.Pool]) -> None:
         try:
-            await send(pool)
+            await send(opened[0])
         except trio_smtp.SMTPError as exc:
             errors.append(exc)
 
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(5) as scope:
             async with pool_of(max_connections=1) as pool:
-                nursery.start_soon(one, pool)
-                nursery.start_soon(one, pool)
+                opened = [pool]
+                nursery.start_soon(one, opened)
+                nursery.start_soon(one, opened)
                 await trio.sleep_forever()
         assert scope.cancelled_caught
     assert sorted(str(error.delivery) for error in errors) == ["not_sent", "unknown"]

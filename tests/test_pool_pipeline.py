@@ -1,6 +1,7 @@
 """Several messages in flight on one connection: round trips saved, and each message's own certainty."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import trio
@@ -259,8 +260,9 @@ async def test_pool_cancelled_with_messages_in_flight(net: Network, autojump_clo
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(10):
             async with pool_of(DEEP) as pool:
+                send = partial(outcomes.send, pool)
                 for i in range(6):
-                    nursery.start_soon(outcomes.send, pool, b"%d\r\n" % i)
+                    nursery.start_soon(send, b"%d\r\n" % i)
                     await trio.testing.wait_all_tasks_blocked(0.001)
                 await trio.sleep_forever()
     assert len(outcomes.results) + len(outcomes.errors) == 6

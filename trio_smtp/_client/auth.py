@@ -96,14 +96,22 @@ async def _converse(connection: Connection, mechanism: ClientMechanism) -> tuple
     rounds = 0
     while reply.code // 100 == 3:
         rounds += 1
-        try:
-            if rounds > MAX_ROUNDS:
-                raise AuthenticationError("the server asks on and on", reply=reply, stage=Stage.AUTH)
-            step = mechanism.respond(decode_challenge(reply))
-            while isinstance(step, DeriveKey):
-                step = mechanism.derived(await trio.to_thread.run_sync(step, abandon_on_cancel=True))
-        except AuthenticationError:
+        response = await _respond(mechanism, reply, rounds)
+        if isinstance(response, AuthenticationError):
             await connection.exchange(auth_response(b"*"), timeout)  # RFC 4954 §4: 501 comes back
-            raise
-        reply = await connection.exchange(auth_response(encode_challenge(step)), timeout)
+            raise response
+        reply = await connection.exchange(auth_response(encode_challenge(response)), timeout)
     return reply, mechanism
+
+
+async def _respond(mechanism: ClientMechanism, reply: Reply, rounds: int) -> bytes | AuthenticationError:
+    """The answer to a challenge, or why there is none: then the exchange is to be cancelled."""
+    try:
+        if rounds > MAX_ROUNDS:
+            raise AuthenticationError("the server asks on and on", reply=reply, stage=Stage.AUTH)
+        step = mechanism.respond(decode_challenge(reply))
+        while isinstance(step, DeriveKey):
+            step = mechanism.derived(await trio.to_thread.run_sync(step, abandon_on_cancel=True))
+    except AuthenticationError as exc:
+        return exc
+    return step

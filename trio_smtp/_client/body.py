@@ -115,12 +115,13 @@ async def write_text(connection: Connection, transaction: Transaction, data: byt
     """
     try:
         await connection.write(data, connection.config.data_timeout)
-    except (ConnectionLostError, SMTPTimeoutError):
-        # A server that gives up in mid-message says why and closes; then the send fails first.
-        try:
-            while transaction.reply is None:
-                await connection.next_event(_LAST_WORDS)
-        except SMTPError:
-            pass
-        if transaction.reply is None:
-            raise
+    except (ConnectionLostError, SMTPTimeoutError) as exc:
+        failure = exc
+    else:
+        return
+    # A server that gives up in mid-message says why and closes; then the send fails first.
+    try:
+        while transaction.reply is None:
+            await connection.next_event(_LAST_WORDS)
+    except SMTPError:
+        raise failure from failure.__cause__

@@ -29,10 +29,10 @@ from .content import ContentLike, Source
 from .opening import Opening, TLSMode, open_connection
 from .outgoing import Outgoing, Params, SendResult, refusal
 from .sending import (
+    GivingUp,
     await_end,
     deliver,
     envelope,
-    give_up,
     next_batch,
     open_writer,
     say_envelope,
@@ -232,12 +232,9 @@ class Client:
                     raise refusal(transaction)
                 writer = open_writer(connection, outgoing, transaction, chunked=chunked)
                 message = OutgoingMessage(transaction, writer)
-                try:
+                async with GivingUp(connection, transaction):
                     yield message
                     await writer.finish()
-                except Exception:
-                    await give_up(connection, transaction)
-                    raise
                 await await_end(connection, transaction)
             except SMTPError as exc:
                 if transaction.reply is None:

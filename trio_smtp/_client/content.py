@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from email.message import Message
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -123,10 +124,32 @@ class _Blocks:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async with await trio.open_file(self._path, "rb") as file:
-            while block := await file.read(SMALL_FILE):
-                yield block
+    def __aiter__(self) -> _Reading:
+        return _Reading(self._path)
+
+
+class _Reading:
+    """One pass through a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: trio._file_io.AsyncIOWrapper[BufferedReader] | None = None
+
+    def __aiter__(self) -> _Reading:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._file is None:
+            self._file = await trio.open_file(self._path, "rb")
+        block = await self._file.read(SMALL_FILE)
+        if not block:
+            raise StopAsyncIteration
+        return block
+
+    async def aclose(self) -> None:
+        """Close the file; the iteration is over."""
+        if self._file is not None:
+            await self._file.aclose()
 
 
 class Stream(Content):

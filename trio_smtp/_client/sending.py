@@ -13,7 +13,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from contextlib import aclosing, nullcontext
+from types import TracebackType
+from typing import Any, Final
 
 import trio
 
@@ -145,20 +147,13 @@ async def _send_stream(connection: Connection, message: Outgoing, transaction: T
     if await say_envelope(connection, transaction, commands, chunked=chunked):
         writer = open_writer(connection, message, transaction, chunked=chunked)
         message.streamed = True
-        chunks = aiter(source.chunks)
-        try:
+        chunks: Any = aiter(source.chunks)
+        async with GivingUp(connection, transaction), aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
             async for piece in chunks:
                 if not await writer.write(piece):
                     break
             else:
                 await writer.finish()
-        except Exception:
-            await give_up(connection, transaction)
-            raise
-        finally:
-            aclose = getattr(chunks, "aclose", None)
-            if aclose is not None:
-                await aclose()
     await await_end(connection, transaction)
 
 
@@ -273,20 +268,59 @@ async def await_end(connection: Connection, transaction: Transaction) -> None:
     comes, this returns normally; the cancellation is then met at the caller's next checkpoint.
     """
     config = connection.config
-    try:
+    async with _Grace(connection, transaction):
         await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
-    except (trio.Cancelled, Interrupted):
-        if not transaction.ended or connection.is_broken:
-            raise
-        with trio.move_on_after(config.end_grace, shield=True):
-            try:
-                await connection.drain(config.end_grace)
-            except (SMTPError, Interrupted):
-                pass
-        if transaction.reply is None:
-            raise
     if connection.protocol.outstanding and transaction.reply is None:
         raise connection.farewell_error()
+
+
+class _Grace:
+    """Around the wait for the reply to the end of a message: whoever is cancelled in it waits on for a while.
+
+    If the reply comes the cancellation is swallowed here; the caller meets it again at his next checkpoint.
+    """
+
+    __slots__ = ("_connection", "_transaction")
+
+    def __init__(self, connection: Connection, transaction: Transaction) -> None:
+        self._connection = connection
+        self._transaction = transaction
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        connection, transaction = self._connection, self._transaction
+        if not isinstance(exc, trio.Cancelled | Interrupted) or not transaction.ended or connection.is_broken:
+            return False
+        with trio.move_on_after(connection.config.end_grace, shield=True):
+            try:
+                await connection.drain(connection.config.end_grace)
+            except (SMTPError, Interrupted):
+                pass
+        return transaction.reply is not None
+
+
+class GivingUp:
+    """Around the writing of a message's text: an exception in it gives the message up, and goes on."""
+
+    __slots__ = ("_connection", "_transaction")
+
+    def __init__(self, connection: Connection, transaction: Transaction) -> None:
+        self._connection = connection
+        self._transaction = transaction
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(exc, Exception):  # a cancelled caller has no time for it: what is half said breaks the connection
+            with trio.move_on_after(self._connection.config.quit_timeout, shield=True):
+                await give_up(self._connection, self._transaction)
 
 
 async def give_up(connection: Connection, transaction: Transaction) -> None:

@@ -3,11 +3,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from types import TracebackType
+from typing import Self, TypeAlias
 
 import trio
 
 Leave: TypeAlias = Callable[[trio.Nursery, BaseException | None], None]
+
+
+class _Caught:
+    """Catches whatever its block raises, to be raised again by whoever looks at `error`."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self.error = exc
+        return True
 
 
 @asynccontextmanager
@@ -16,19 +32,16 @@ async def open_bare_nursery(leave: Leave) -> AsyncIterator[trio.Nursery]:
 
     The body's exception is raised bare. An exception of a task, which is a bug, comes in a group, as from any nursery.
     """
-    failure: BaseException | None = None
-    try:
+    body, whole = _Caught(), _Caught()
+    with whole:
         async with trio.open_nursery() as nursery:
-            try:
+            with body:
                 yield nursery
-            except BaseException as exc:  # raised again below
-                failure = exc
-            leave(nursery, failure)
-    except BaseException as exc:
-        if failure is None or not _is_cancellation(exc):
-            raise
-    if failure is not None:
-        raise failure
+            leave(nursery, body.error)
+    if whole.error is not None and (body.error is None or not _is_cancellation(whole.error)):
+        raise whole.error
+    if body.error is not None:
+        raise body.error
 
 
 def _is_cancellation(exc: BaseException) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from email.message import Message
+from types import TracebackType
 from typing import Any
 
 import trio
@@ -267,15 +268,8 @@ class Pool:
         Cancelled here, the try is given up, unless the end of the message has left; then its reply may still
         come, and if it does this returns.
         """
-        try:
+        async with _Grace(errand, self._desk.opening.config.end_grace + _SLACK):
             await errand.wait()
-        except trio.Cancelled:
-            errand.abandon()
-            grace = self._desk.opening.config.end_grace + _SLACK
-            with trio.move_on_after(grace, shield=True):
-                await errand.wait()
-            if not errand.is_finished or errand.error is not None or errand.message.remaining:
-                raise
 
     async def _pause(self, delay: float, error: Exception | None) -> None:
         """Wait before the next try; the pool's closing ends it."""
@@ -288,6 +282,33 @@ class Pool:
             if error is not None and not _is_certain(error):
                 raise error
             raise closed_error() from error
+
+
+class _Grace:
+    """Around the wait for an outcome: whoever is cancelled in it gives the message up and waits for what comes of it.
+
+    If it was sent all the same the cancellation is swallowed here; the caller meets it again at his next checkpoint.
+    """
+
+    __slots__ = ("_errand", "_seconds")
+
+    def __init__(self, errand: Errand, seconds: float) -> None:
+        self._errand = errand
+        self._seconds = seconds
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(exc, trio.Cancelled):
+            return False
+        errand = self._errand
+        errand.abandon()
+        with trio.move_on_after(self._seconds, shield=True):
+            await errand.wait()
+        return errand.is_finished and errand.error is None and not errand.message.remaining
 
 
 def _is_certain(error: Exception) -> bool:

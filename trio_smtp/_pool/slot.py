@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .desk import Desk
 
 _AGE_JITTER: Final = 0.1  # of max_age
+_CLOSING: Final = 5.0  # seconds; closing a broken connection takes none
 
 
 class Slot:
@@ -87,7 +88,8 @@ class Slot:
         finally:
             if self.connection is not None:
                 self.connection.transport.broken = True
-                await self._close("the pool was cancelled")
+                with trio.move_on_after(_CLOSING, shield=True):
+                    await self._close("the pool was cancelled")
             pool.slot_ended(self)
 
     def assign(self, errand: Errand | None) -> None:
@@ -119,6 +121,7 @@ class Slot:
 
         started = trio.current_time()
         self._sent += 1
+        connection.transport.forget_interruption()
         pipeline = Pipeline(connection, pool.config.pipeline_depth, take)
         try:
             await pipeline.run(errand)
