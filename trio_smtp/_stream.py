@@ -83,10 +83,14 @@ class Transport:
     Args:
         stream: any connected stream; owned from now on.
         timer: expires the waits, if the stream ends in a socket: its callback must call :meth:`expire`.
+
+    Attributes:
+        broken: an unknown number of bytes is on the wire, or the connection is lost: nothing more can be sent.
+        direct: the socket, where it is a plain one, so that :meth:`send_nowait` may send something.
+        tls: what TLS says of the connection, ``None`` in clear.
     """
 
     __slots__ = (
-        "_direct",
         "_interruption",
         "_receiving",
         "_scope",
@@ -95,15 +99,16 @@ class Transport:
         "_stream",
         "_timer",
         "broken",
+        "direct",
         "tls",
     )
 
     def __init__(self, stream: trio.abc.Stream, timer: Timer | None = None) -> None:
         self._socket = _socket_below(stream)
         self._timer = timer if self._socket is not None else None
-        self._direct: DescriptorStream | None = None
+        self.direct: DescriptorStream | None = None
         if _descriptor.AVAILABLE and isinstance(stream, trio.SocketStream):
-            stream = self._direct = DescriptorStream(stream)
+            stream = self.direct = DescriptorStream(stream)
         self._stream = stream
         self._scope: trio.CancelScope | None = None
         self._interruption: Exception | None = None
@@ -121,11 +126,6 @@ class Transport:
     def local(self) -> tuple[str, int] | None:
         """Host and port of this end."""
         return _host_and_port(self._socket.getsockname) if self._socket is not None else None
-
-    @property
-    def is_direct(self) -> bool:
-        """Whether :meth:`send_nowait` may send something."""
-        return self._direct is not None
 
     @property
     def is_receiving(self) -> bool:
@@ -148,7 +148,7 @@ class Transport:
                 raise reason
         self._receiving = True
         try:
-            timer, direct = self._timer, self._direct
+            timer, direct = self._timer, self.direct
             if timer is None:
                 with trio.CancelScope(deadline=deadline) as self._scope:
                     return await self._stream.receive_some()
@@ -184,11 +184,14 @@ class Transport:
         Raises:
             ConnectionLostError: the connection was lost.
         """
-        if self._direct is None or self.broken:
+        direct = self.direct
+        if direct is None or self.broken:
             return 0
         try:
-            return self._direct.send_nowait(data)
-        except trio.BrokenResourceError as exc:
+            return os.write(direct.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
             self.broken = True
             raise ConnectionLostError("the connection was lost") from exc
 
@@ -293,7 +296,7 @@ class Transport:
         seen.name = server_hostname
         stream = trio.SSLStream(self._stream, context, server_hostname=server_hostname, server_side=server_side)
         self._stream = stream
-        self._direct = None
+        self.direct = None
         token = _handshake.set(seen) if server_side else None
         self._receiving = True
         try:
@@ -333,7 +336,7 @@ class Transport:
                 except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
                     pass
         self.broken = True
-        self._direct = None
+        self.direct = None
         if self._timer is not None:
             self._timer.close()
         if self._socket is not None:

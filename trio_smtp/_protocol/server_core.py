@@ -40,6 +40,7 @@ class ServerCore:
         accepted: whether the transaction that ended last ended with its message accepted.
         transaction_count: transactions begun.
         octets: octets of messages received; the caller may set it back.
+        replies: what :meth:`data_to_send` has not been asked for yet.
         quit: the client has said QUIT.
         penalty: units of ``error_delay`` that the next reply is to wait for.
         peer_gone: the connection was lost, so that nothing more can be said.
@@ -62,7 +63,6 @@ class ServerCore:
         "_junk",
         "_message",
         "_must_start_tls",
-        "_out",
         "_pending",
         "_profile",
         "_verb",
@@ -78,6 +78,7 @@ class ServerCore:
         "peer_gone",
         "penalty",
         "quit",
+        "replies",
         "state",
         "tls",
         "trace",
@@ -88,7 +89,7 @@ class ServerCore:
     def __init__(self, profile: ServerProfile, *, tls: bool = False) -> None:
         self._profile = profile
         self._input = LineReader(profile.config.max_command_line, profile.config.max_auth_line)
-        self._out: list[bytes] = []
+        self.replies: list[bytes] = []
         self._enhanced = profile.enhanced
         self._flush = False
         self._pending: Command | None = None
@@ -132,15 +133,10 @@ class ServerCore:
 
     def data_to_send(self) -> bytes:
         """The replies so far; the caller sends them in one piece."""
-        out = self._out
+        out = self.replies
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
-
-    @property
-    def has_output(self) -> bool:
-        """Whether :meth:`data_to_send` would return something."""
-        return bool(self._out)
 
     @property
     def is_closed(self) -> bool:
@@ -179,7 +175,7 @@ class ServerCore:
     def lose_peer(self) -> None:
         """The connection is lost: drop the replies that nobody will read, and end the session."""
         self.peer_gone = True
-        self._out.clear()
+        self.replies.clear()
         self.abandon()
 
     def abandon(self) -> None:
@@ -253,8 +249,8 @@ class ServerCore:
         wire = reply.to_bytes(enhanced and self._enhanced, utf8)
         if self.trace is not None:
             self.trace(">", b"334 ***" if reply.code == 334 else wire)
-        self._out.append(wire)
-        if len(self._out) >= MAX_REPLIES:
+        self.replies.append(wire)
+        if len(self.replies) >= MAX_REPLIES:
             self._flush = True
         if reply.close or reply.code == 421:
             self.abandon()

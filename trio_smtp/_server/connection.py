@@ -137,7 +137,7 @@ class Connection:
             self._end = math.inf  # the last word has a time limit of its own
             if cancelled or self._scope.cancelled_caught:
                 self._say_last_word(_SHUTTING_DOWN)
-            if self._protocol.has_output:
+            if self._protocol.replies:
                 with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
                     await self._flush_quietly()
             await self._close_session()
@@ -274,7 +274,7 @@ class Connection:
             if session.envelope is not protocol.envelope:
                 await self._end_transaction()
             if event is NEED_DATA:
-                if protocol.has_output:
+                if protocol.replies:
                     self._command_end = math.inf  # something was answered: the next command has all its time
                     await self._flush()
                 if self._stopping or protocol.in_message:
@@ -351,9 +351,9 @@ class Connection:
             raise SMTPTimeoutError("the session has lasted too long")
 
     async def _flush(self) -> None:
-        if not self._protocol.has_output:
+        if not self._protocol.replies:
             return
-        if not self._transport.is_direct:  # cancelled as soon as it begins, a send would take these replies with it
+        if self._transport.direct is None:  # cancelled as soon as it begins, a send would take these replies with it
             await trio.lowlevel.checkpoint_if_cancelled()
         data = self._protocol.data_to_send()
         sent = self._transport.send_nowait(data)
@@ -399,7 +399,7 @@ class Connection:
     async def _on_data(self, event: Data) -> None:
         self._body_error = None
         self._budget = self._data_limit
-        if self._protocol.has_output:
+        if self._protocol.replies:
             await self._flush()
         self._body = Body(self._next_chunk)
         await self._judge(event, self._service.hooks.on_data, self.session.envelope, self._body)

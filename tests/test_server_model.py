@@ -1,0 +1,254 @@
+"""The server's core against a small model: random commands, random answers of the application, equal state after each.
+
+The model knows five facts of a session (greeted name, authenticated, sender, recipients, chunks begun) and one rule
+for each command. After every reply the core must say the same, and have answered with the same class of code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from trio_smtp import Reply, ServerConfig
+from trio_smtp._protocol.server import ServerProtocol
+from trio_smtp._protocol.server_events import Authenticate, Data, Signal, State
+from trio_smtp._protocol.server_profile import ServerProfile
+
+YES, NO, LATER = Reply(250, "yes"), Reply(550, "no"), Reply(450, "later")
+answers = st.sampled_from([YES, YES, YES, NO, LATER])
+
+
+@dataclass
+class Model:
+    """What a session should believe."""
+
+    auth_required: bool = False
+    hello: str | None = None
+    esmtp: bool = False
+    authenticated: bool = False
+    sender: str | None = None
+    recipients: list[str] = field(default_factory=list)
+    chunking: bool = False
+    accepted: int = 0
+
+    @property
+    def state(self) -> State:
+        if self.hello is None:
+            return State.GREETED
+        if self.sender is None:
+            return State.READY
+        if self.chunking:
+            return State.CHUNKING
+        return State.RCPT if self.recipients else State.MAIL
+
+    def forget_transaction(self) -> None:
+        self.sender, self.recipients, self.chunking = None, [], False
+
+    def judged(self, answer: Reply) -> int:
+        return answer.code // 100
+
+
+class ServerMachine(RuleBasedStateMachine):
+    """Says a command to both, compares."""
+
+    @initialize(auth_required=st.booleans())
+    def connect(self, auth_required: bool) -> None:
+        config = ServerConfig(
+            hostname="mx.test",
+            auth="required" if auth_required else "optional",
+            allow_insecure_auth=True,
+            max_errors=None,
+            max_junk_commands=None,
+            max_auth_failures=None,
+            max_recipients=3,
+            max_message_size=100,
+        )
+        self.core = ServerProtocol(ServerProfile(config, auth=True, expand=True))
+        self.model = Model(auth_required)
+        self.messages: list[tuple[str, list[str]]] = []
+        self.core.greet()
+        assert self.say(b"") == [2]
+
+    def say(self, wire: bytes, answer: Reply = YES) -> list[int]:
+        """The classes of the replies to a piece of input, the application answering all with `answer`."""
+        core = self.core
+        if wire:
+            core.receive_data(wire)
+        while (event := core.next_event()) is not Signal.NEED_DATA:
+            if event is Signal.CLOSE:
+                break
+            if event is Signal.PAUSE:
+                core.take_penalty()
+            elif isinstance(event, Data):
+                if answer is YES:
+                    core.start_body()
+                else:
+                    core.conclude(answer)
+            elif event is Signal.BODY_END:
+                assert core.envelope is not None
+                if core.body_fault is None:
+                    party = core.envelope
+                    self.messages.append((party.sender.address, [each.address for each in party.recipients]))
+                core.conclude(YES)
+            elif event is Signal.BODY_ABORTED or event is Signal.BODY_TOO_LARGE:
+                core.conclude(YES)
+            elif isinstance(event, Authenticate) and answer is NO:
+                core.refuse_credentials()
+            elif not isinstance(event, Signal | bytes):
+                core.answer(answer)
+        lines = bytes(core.data_to_send()).decode().splitlines()
+        return [int(line[0]) for line in lines if line[3] == " "]
+
+    # ---- commands, and the model's rule for each
+
+    @rule(name=st.sampled_from(["x.test", "y.test"]), verb=st.sampled_from(["EHLO", "HELO"]), answer=answers)
+    def hello(self, name: str, verb: str, answer: Reply) -> None:
+        got = self.say(f"{verb} {name}\r\n".encode(), answer)
+        model = self.model
+        assert got == [model.judged(answer)]
+        if model.chunking:
+            model.forget_transaction()  # the application heard of it before it could refuse the hello
+        if answer is YES:
+            model.hello, model.esmtp = name, verb == "EHLO"
+            model.forget_transaction()
+
+    @rule(
+        line=st.sampled_from(
+            ["EHLO", "EHLO a b", "RSET x", "DATA x", "STARTTLS", "FOO", "MAIL FROM:a", "VRFY", "ETRN x"]
+        )
+    )
+    def nonsense(self, line: str) -> None:
+        assert self.say(line.encode() + b"\r\n") == [5]
+
+    @rule(address=st.sampled_from(["", "a@a.test", "b@a.test"]), answer=answers)
+    def mail(self, address: str, answer: Reply) -> None:
+        got = self.say(f"MAIL FROM:<{address}>\r\n".encode(), answer)
+        model = self.model
+        if model.hello is None or model.sender is not None or (model.auth_required and not model.authenticated):
+            assert got == [5]
+            return
+        assert got == [model.judged(answer)]
+        if answer is YES:
+            model.sender = address
+
+    @rule(parameter=st.sampled_from(["SIZE=101", "FOO=1", "BODY=9BIT", "SIZE=1 SIZE=1", "RET=FULL"]))
+    def mail_with_a_bad_parameter(self, parameter: str) -> None:
+        assert self.say(f"MAIL FROM:<a@a.test> {parameter}\r\n".encode()) == [5]
+
+    @rule(address=st.sampled_from(["c@b.test", "d@b.test"]), answer=answers)
+    def rcpt(self, address: str, answer: Reply) -> None:
+        got = self.say(f"RCPT TO:<{address}>\r\n".encode(), answer)
+        model = self.model
+        if model.sender is None or model.chunking:
+            assert got == [5]
+        elif len(model.recipients) == 3:
+            assert got == [4]
+        else:
+            assert got == [model.judged(answer)]
+            if answer is YES:
+                model.recipients.append(address)
+
+    @rule(
+        text=st.sampled_from([b"", b"hi\r\n", b"..\r\n", b"a\nb\r\n", b"x" * 101 + b"\r\n"]),
+        answer=answers,
+        pieces=st.integers(1, 9),
+    )
+    def data(self, text: bytes, answer: Reply, pieces: int) -> None:
+        model = self.model
+        got = self.say(b"DATA\r\n", answer)
+        if not model.recipients or model.chunking:
+            assert got == [5]
+            return
+        if answer is not YES:
+            assert got == [model.judged(answer)]
+        else:
+            assert got == [3]
+            wire = text + b".\r\n"
+            got = [code for at in range(0, len(wire), pieces) for code in self.say(wire[at : at + pieces])]
+            good = b"a\nb" not in text and len(text) <= 100
+            assert got == [2 if good else 5]
+            model.accepted += good
+        model.forget_transaction()
+
+    @rule(text=st.sampled_from([b"", b"hi\r\n", b"QUIT\r\n", b"\n"]), last=st.booleans(), answer=answers)
+    def bdat(self, text: bytes, last: bool, answer: Reply) -> None:
+        model = self.model
+        self.bad = getattr(self, "bad", False) and model.chunking
+        got = self.say(b"BDAT %d%b\r\n" % (len(text), b" LAST" * last) + text, answer)
+        if not model.recipients:
+            assert got == [5]
+            return
+        if not model.chunking and answer is not YES:
+            # Refused with its first chunk: that ends the transaction.
+            assert got == [model.judged(answer)]
+            model.forget_transaction()
+            return
+        model.chunking = True
+        self.bad = self.bad or text == b"\n"
+        if last:
+            assert got == [5 if self.bad else 2]
+            model.accepted += not self.bad
+            model.forget_transaction()
+        else:
+            assert got == [2]
+
+    @rule()
+    def rset(self) -> None:
+        assert self.say(b"RSET\r\n") == [2]
+        self.model.forget_transaction()
+
+    @rule(line=st.sampled_from(["NOOP", "NOOP x", "HELP"]))
+    def harmless(self, line: str) -> None:
+        assert self.say(line.encode() + b"\r\n") == [2]
+
+    @rule(verb=st.sampled_from(["VRFY", "EXPN"]), answer=answers)
+    def lookup(self, verb: str, answer: Reply) -> None:
+        got = self.say(f"{verb} somebody\r\n".encode(), answer)
+        assert got == [2 if self.model.chunking else self.model.judged(answer)]
+
+    @rule(answer=answers)
+    def auth(self, answer: Reply) -> None:
+        model = self.model
+        got = self.say(b"AUTH PLAIN AG1lAHNlY3JldA==\r\n", answer)
+        if model.state is not State.READY or model.authenticated or not model.esmtp:
+            assert got == [5]
+            return
+        assert got == [model.judged(answer)]
+        model.authenticated = answer is YES
+
+    @precondition(lambda self: self.model.state is State.READY and self.model.esmtp and not self.model.authenticated)
+    @rule(line=st.sampled_from([b"*", b"!", b"AG1l", b"\xff"]))
+    def auth_that_fails(self, line: bytes) -> None:
+        assert self.say(b"AUTH PLAIN\r\n" + line + b"\r\n") == [3, 5]
+
+    @rule()
+    def a_long_line(self) -> None:
+        assert self.say(b"NOOP " + b"x" * 5000 + b"\r\n") == [5]
+
+    # ---- what must always agree
+
+    @invariant()
+    def agrees(self) -> None:
+        if not hasattr(self, "core"):
+            return
+        core, model = self.core, self.model
+        assert core.state is model.state
+        assert core.hello == model.hello
+        assert core.esmtp == model.esmtp
+        assert core.authenticated == model.authenticated
+        assert len(self.messages) == model.accepted
+        if model.sender is None:
+            assert core.envelope is None
+        else:
+            assert core.envelope is not None
+            assert core.envelope.sender.address == model.sender
+            assert [each.address for each in core.envelope.recipients] == model.recipients
+        assert not core.replies
+        assert not core.has_input
+
+
+ServerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestServerModel = ServerMachine.TestCase
