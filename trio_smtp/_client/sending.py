@@ -36,7 +36,7 @@ from .._protocol.newlines import NewlineEncoder, encode_newlines
 from .._protocol.parameter_text import format_params, required_extensions
 from .._protocol.transaction import Transaction
 from .._stream import Interrupted
-from .body import BodyWriter, write_text
+from .body import BLOCK, BodyWriter, write_text
 from .connection import Connection
 from .content import Source
 from .outgoing import Outgoing, Params
@@ -123,9 +123,14 @@ async def _send_whole(connection: Connection, message: Outgoing, transaction: Tr
         commands.append(bdat(transaction, size, last=True))
         await write_text(connection, transaction, connection.encode(commands) + text + tail)
     elif await say_envelope(connection, transaction, commands, chunked=chunked):
-        writer = BodyWriter(connection, transaction, None, chunked=chunked)
-        if await writer.write_encoded(text):
-            await writer.finish(tail)
+        if len(text) <= BLOCK:
+            last = bdat(transaction, size, last=True) if chunked else end(transaction, tail)
+            wire = connection.encode((last,))
+            await write_text(connection, transaction, b"".join((wire, text, tail) if chunked else (text, wire)))
+        else:
+            writer = BodyWriter(connection, transaction, None, chunked=chunked)
+            if await writer.write_encoded(text):
+                await writer.finish(tail)
     await await_end(connection, transaction)
 
 
