@@ -407,7 +407,9 @@ async def test_a_client_takes_a_slot_of_its_own_address_not_of_the_proxys() -> N
 
 async def test_who_sends_no_header_takes_a_slot_all_the_same() -> None:
     async with serving(ServerConfig(proxy_protocol_from=["127.0.0.1"], max_connections=1)) as (_, _witness, listener):
-        silent, late = await connect(listener), await connect(listener)
+        silent = await connect(listener)
+        await trio.testing.wait_all_tasks_blocked()
+        late = await connect(listener)
         assert await read_all(late) == b"421 4.3.2 too many connections, try again later\r\n"
         await silent.send_all(b"nonsense\r\n")
         assert await read_all(silent) == b""

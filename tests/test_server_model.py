@@ -71,6 +71,7 @@ class ServerMachine(RuleBasedStateMachine):
         self.messages: list[tuple[str, list[str]]] = []
         self.core.greet()
         assert self.say(b"") == [2]
+        self.hello("x.test", "EHLO", YES)
 
     def say(self, wire: bytes, answer: Reply = YES) -> list[int]:
         """The classes of the replies to a piece of input, the application answering all with `answer`."""
@@ -104,6 +105,7 @@ class ServerMachine(RuleBasedStateMachine):
 
     # ---- commands, and the model's rule for each
 
+    @precondition(lambda self: self.model.state is not State.CHUNKING or len(self.model.recipients) > 1)
     @rule(name=st.sampled_from(["x.test", "y.test"]), verb=st.sampled_from(["EHLO", "HELO"]), answer=answers)
     def hello(self, name: str, verb: str, answer: Reply) -> None:
         got = self.say(f"{verb} {name}\r\n".encode(), answer)
@@ -150,6 +152,15 @@ class ServerMachine(RuleBasedStateMachine):
             assert got == [model.judged(answer)]
             if answer is YES:
                 model.recipients.append(address)
+
+    @precondition(lambda self: self.model.state is State.READY)
+    @rule(recipients=st.integers(1, 4))
+    def envelope(self, recipients: int) -> None:
+        """The common way into a transaction, which a random walk would seldom find."""
+        self.auth(YES)
+        self.mail("a@a.test", YES)
+        for _ in range(recipients):
+            self.rcpt("c@b.test", YES)
 
     @rule(
         text=st.sampled_from([b"", b"hi\r\n", b"..\r\n", b"a\nb\r\n", b"x" * 101 + b"\r\n"]),
