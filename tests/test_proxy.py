@@ -14,6 +14,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+import trio_smtp
 from trio_smtp import ProxyHeader, RemoteProtocolError, Reply, Server, ServerConfig, Session
 from trio_smtp._protocol.proxy import MAX_LENGTH, MAX_LINE, SIGNATURE, ProxyReader
 
@@ -419,3 +420,44 @@ async def test_who_sends_no_header_takes_a_slot_all_the_same() -> None:
         assert (await read_until(again)).startswith(b"220 ")
         for stream in (silent, late, again):
             await stream.aclose()
+
+
+# ---- the client
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=str)
+async def test_the_client_says_who_it_speaks_for(header: ProxyHeader) -> None:
+    async with serving() as (_, witness, listener):
+        port = listener.socket.getsockname()[1]  # type: ignore[attr-defined]
+        async with trio_smtp.open_client("127.0.0.1", port, proxy_header=header) as client:
+            await client.noop()
+        assert witness.sessions[0].proxy == header
+
+
+async def test_the_pool_says_it_on_every_connection() -> None:
+    async with serving() as (_, witness, listener):
+        port = listener.socket.getsockname()[1]  # type: ignore[attr-defined]
+        async with trio_smtp.open_pool("127.0.0.1", port, proxy_header=V2_HEADER) as pool:
+            await pool.send("a@a.test", ["b@b.test"], b"hi\r\n")
+        assert witness.sessions[0].peer == V2_HEADER.source
+
+
+async def test_the_clients_handshake_comes_after_the_header() -> None:
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    async with serving(ssl_context=server_context) as (_, witness, listener):
+        port = listener.socket.getsockname()[1]  # type: ignore[attr-defined]
+        async with trio_smtp.open_client(
+            "127.0.0.1", port, tls="implicit", ssl_context=client_context, proxy_header=V1_HEADER
+        ) as client:
+            assert client.tls is not None
+        assert witness.sessions[0].peer == V1_HEADER.source
+
+
+async def test_a_proxy_header_is_a_proxy_header() -> None:
+    with pytest.raises(TypeError, match="proxy_header"):
+        async with trio_smtp.open_client("127.0.0.1", 1, proxy_header=V1):  # type: ignore[arg-type]
+            pass

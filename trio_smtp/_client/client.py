@@ -18,6 +18,7 @@ from .._protocol.errors import (
     SMTPError,
 )
 from .._protocol.extensions import Extensions
+from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
 from .._protocol.transaction import Transaction
@@ -51,6 +52,7 @@ async def open_client(
     local_hostname: str | None = None,
     allow_insecure_auth: bool = False,
     lmtp: bool = False,
+    proxy_header: ProxyHeader | None = None,
     config: ClientConfig | None = None,
     stream: trio.abc.Stream | None = None,
 ) -> AsyncIterator[Client]:
@@ -68,6 +70,8 @@ async def open_client(
         local_hostname: what to call ourselves; by default the host's full name, or else its address.
         allow_insecure_auth: send credentials in clear, or under TLS with a certificate that nobody has verified.
         lmtp: speak LMTP (RFC 2033): results are per recipient.
+        proxy_header: sent before anything else, to a server that trusts us to say who the client is (HAProxy's PROXY
+            protocol, version 1 or 2).
         config: time limits and the like.
         stream: a connected stream to use instead of connecting; owned from now on.
 
@@ -87,6 +91,7 @@ async def open_client(
         local_hostname=local_hostname,
         allow_insecure_auth=allow_insecure_auth,
         lmtp=lmtp,
+        proxy_header=proxy_header,
         config=ClientConfig() if config is None else config,
     )
     connection = await open_connection(opening, host, port, stream=stream)

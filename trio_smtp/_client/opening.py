@@ -27,6 +27,7 @@ from .._protocol.errors import (
     TLSError,
 )
 from .._protocol.extensions import Extensions
+from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth, as_auth
 from .._stream import Transport
@@ -50,6 +51,7 @@ class Opening:
     local_hostname: str | None = None
     allow_insecure_auth: bool = False
     lmtp: bool = False
+    proxy_header: ProxyHeader | None = None
     config: ClientConfig = field(default_factory=ClientConfig)
     login: Login | None = field(init=False, default=None)
 
@@ -61,6 +63,8 @@ class Opening:
             check_text("local_hostname", self.local_hostname, word=True)
         check_flag("allow_insecure_auth", self.allow_insecure_auth)
         check_flag("lmtp", self.lmtp)
+        if self.proxy_header is not None and not isinstance(self.proxy_header, ProxyHeader):
+            raise TypeError(f"proxy_header is a ProxyHeader or None, not {self.proxy_header!r}")
         if not isinstance(self.config, ClientConfig):
             raise TypeError(f"the client's configuration is a ClientConfig, not {self.config!r}")
         if self.auth is not None:
@@ -170,6 +174,8 @@ async def _open(
     transport = wrap(stream)
     connection = Connection(transport, opening.config, lmtp=opening.lmtp, name=f"{host}:{port}")
     try:
+        if opening.proxy_header is not None:  # before anything else, TLS included
+            await _send_proxy_header(transport, opening.proxy_header, opening.config)
         if opening.tls == "implicit" or (opening.tls == "auto" and port == IMPLICIT_TLS_PORT):
             await _start_implicit_tls(opening, transport, host, port)
         await _hear_greeting(opening, connection, port)
@@ -195,6 +201,14 @@ async def _open(
         await transport.aclose()
         raise
     return connection
+
+
+async def _send_proxy_header(transport: Transport, header: ProxyHeader, config: ClientConfig) -> None:
+    try:
+        await transport.send(header.to_bytes(), deadline_after(config.connect_timeout))
+    except (ConnectionLostError, SMTPTimeoutError) as exc:
+        exc.stage = Stage.CONNECT
+        raise
 
 
 async def _start_implicit_tls(opening: Opening, transport: Transport, host: str, port: int) -> None:

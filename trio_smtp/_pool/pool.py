@@ -17,6 +17,7 @@ from .._client.content import ContentLike
 from .._client.opening import Opening, TLSMode
 from .._client.outgoing import Outgoing, Params, SendResult
 from .._protocol.errors import Delivery, SMTPError
+from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
 from .bulk import J, Outcomes, send_many
@@ -44,6 +45,7 @@ async def open_pool(
     local_hostname: str | None = None,
     allow_insecure_auth: bool = False,
     lmtp: bool = False,
+    proxy_header: ProxyHeader | None = None,
 ) -> AsyncIterator[Pool]:
     """Open a pool of connections, for any number of tasks to send messages through.
 
@@ -56,7 +58,7 @@ async def open_pool(
         config: limits, retries and the like.
         client_config: of each connection.
         max_connections: instead of the configuration's.
-        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp: as :func:`open_client`. A token
+        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header: as :func:`open_client`. A token
             provider is asked once for all connections.
 
     Leaving the block waits for messages in flight; callers still waiting for a connection get ``PoolClosedError``. An
@@ -73,6 +75,7 @@ async def open_pool(
         local_hostname=local_hostname,
         allow_insecure_auth=allow_insecure_auth,
         lmtp=lmtp,
+        proxy_header=proxy_header,
         config=ClientConfig() if client_config is None else client_config,
     )
     hosts = Hosts(host, opening.port(port), settings.host_retry)
