@@ -163,7 +163,7 @@ class Connection:
                 await self._receive(deadline, timeout)
                 event = protocol.next_event()
         if is_on():
-            logger.debug("%s S: %s", self.name, event[1])
+            logger.debug("%s S: %s", self.name, _loggable(event[1]))
         return event
 
     async def _receive(self, deadline: float, timeout: float | None) -> None:
@@ -196,7 +196,7 @@ class Connection:
             else:
                 deadline = None
                 if log:
-                    logger.debug("%s S: %s", self.name, event[1])
+                    logger.debug("%s S: %s", self.name, _loggable(event[1]))
 
     def farewell_error(self) -> ConnectionLostError:
         """The error for a command that the server's 421 left unanswered."""
@@ -234,3 +234,8 @@ class Connection:
             await self.exchange(QUIT, self.config.quit_timeout)
         except (SMTPError, Interrupted):
             pass  # RFC 5321 §4.1.1.10 wants us to wait for the 221; nothing depends on it
+
+
+def _loggable(reply: Reply) -> Reply | str:
+    """A reply as it may be logged: challenges belong to the secrets of AUTH."""
+    return "334 ***" if reply.code == 334 else reply
