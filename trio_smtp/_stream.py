@@ -3,10 +3,10 @@
 # Theory of operation.
 #
 # * A failed or cancelled send leaves an unknown number of bytes on the wire: `broken` is set and stays set.
-# * Every wait for the peer has a deadline. Where a Timekeeper's timer was given and the stream ends in a socket, the
+# * Every wait for the peer has a deadline. Where a Timekeeper's timer was given and the stream is a plain socket, the
 #   timer ends the wait from outside by `trio.lowlevel.notify_closing`, which wakes whoever waits for the socket and
 #   does nothing else to it: no cancel scope per wait (5 µs), and the connection can still say why it ends. All
-#   other streams get a scope per wait.
+#   other streams get a scope per wait: under TLS, a task may be waiting for its turn instead of for the socket.
 # * A plain socket is read and written through a DescriptorStream, under TLS too: see there for what that saves.
 #
 # This module does not know what SMTP is. Errors of the wire become ConnectionLostError, TLSError or SMTPTimeoutError.
@@ -22,7 +22,7 @@ from typing import Any
 import trio
 
 from . import _descriptor
-from ._descriptor import RECEIVE_SIZE, DescriptorStream
+from ._descriptor import BULK_SIZE, RECEIVE_SIZE, DescriptorStream
 from ._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
 from ._timekeeper import Timer
 
@@ -149,19 +149,24 @@ class Transport:
         self._receiving = True
         try:
             timer, direct = self._timer, self.direct
-            if timer is None:
-                with trio.CancelScope(deadline=deadline) as self._scope:
-                    return await self._stream.receive_some()
-            else:
+            if timer is not None and direct is not None:
+                # What DescriptorStream.receive_some() does, without its frame: a session spends its life here. And
+                # with no turn of the scheduler but in the wait itself, where a wake-up cannot get lost.
                 timer.set(deadline)
-                if direct is None or direct.more:
-                    return await self._stream.receive_some()
-                # What receive_some() does, without its frame: this is where a session spends its life.
-                await trio.lowlevel.wait_readable(direct.fd)
-                data = os.read(direct.fd, RECEIVE_SIZE)
-                direct.more = len(data) == RECEIVE_SIZE
+                size = RECEIVE_SIZE
+                if direct.more:
+                    size = BULK_SIZE
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(direct.fd)
+                data = os.read(direct.fd, size)
+                direct.more = len(data) == size
                 return data
+            with self._scope_until(deadline):
+                return await self._stream.receive_some()
         except BlockingIOError:  # woken for nothing
+            if direct is not None:
+                direct.more = False
             return await self.receive(deadline)
         except trio.BrokenResourceError as exc:
             if isinstance(exc.__cause__, ssl.SSLEOFError):
@@ -211,11 +216,11 @@ class Transport:
             data = memoryview(data)[sent:]
         self._sending = True
         try:
-            if self._timer is not None:
+            if self._timer is not None and self.direct is not None:
                 self._timer.set(deadline)
                 await self._stream.send_all(data)
                 return
-            with trio.CancelScope(deadline=deadline) as self._scope:
+            with self._scope_until(deadline):
                 await self._stream.send_all(data)
                 return
         except (trio.BrokenResourceError, OSError) as exc:
@@ -234,6 +239,15 @@ class Transport:
         raise self._why(by_scope=True)
 
     # -- ending a wait from outside
+
+    def _scope_until(self, deadline: float) -> trio.CancelScope:
+        """A scope for a wait that is not simply one for a socket: TLS takes turns of the scheduler in between."""
+        self._scope = scope = trio.CancelScope()
+        if self._timer is not None:
+            self._timer.set(deadline)
+        else:
+            scope.deadline = deadline
+        return scope
 
     def expire(self) -> None:
         """End the wait in progress, if any, with :class:`SMTPTimeoutError` (the timer's callback)."""
@@ -260,10 +274,10 @@ class Transport:
 
     def _wake(self, reason: Exception) -> None:
         self._interruption = reason
-        if self._timer is not None and self._socket is not None:
-            trio.lowlevel.notify_closing(self._socket)
-        elif self._scope is not None:
+        if self._scope is not None:
             self._scope.cancel(reason=str(reason))
+        elif self._socket is not None:
+            trio.lowlevel.notify_closing(self._socket)
 
     def _why(self, *, by_scope: bool = False) -> Exception:
         """Take the reason for which a wait was ended."""
@@ -300,20 +314,16 @@ class Transport:
         token = _handshake.set(seen) if server_side else None
         self._receiving = True
         try:
-            if self._timer is not None:
-                self._timer.set(deadline)
+            with self._scope_until(deadline) as scope:
                 await stream.do_handshake()
-            else:
-                with trio.CancelScope(deadline=deadline) as self._scope:
-                    await stream.do_handshake()
-                if self._scope.cancelled_caught:
-                    raise trio.ClosedResourceError
+            if scope.cancelled_caught:
+                raise trio.ClosedResourceError
         except trio.BrokenResourceError as exc:
             self.broken = True
             raise _tls_error(exc) from (exc.__cause__ or exc)
         except trio.ClosedResourceError as exc:
             self.broken = True
-            raise self._why(by_scope=self._timer is None) from exc
+            raise self._why(by_scope=True) from exc
         except BaseException:
             self.broken = True
             raise
