@@ -159,10 +159,10 @@ async def test_serve_returns_after_shutdown():
         stream = await trio.open_tcp_stream(*listener.socket.getsockname())
         await stream.receive_some()
         assert len(server.sessions) == 1
-        await server.shutdown()
-        assert server.sessions == frozenset()
+        nursery.start_soon(server.shutdown)
         assert await stream.receive_some() == BYE.encode() + b"\r\n"
         await stream.aclose()
+    assert server.sessions == frozenset()
 
 
 async def test_serve_after_shutdown_returns_at_once():

@@ -216,11 +216,7 @@ class Transport:
             data = memoryview(data)[sent:]
         self._sending = True
         try:
-            if self._timer is not None and self.direct is not None:
-                self._timer.set(deadline)
-                await self._stream.send_all(data)
-                return
-            with self._scope_until(deadline):
+            with self._scope_until(deadline):  # a plain socket too: it may take some and be waited for again
                 await self._stream.send_all(data)
                 return
         except (trio.BrokenResourceError, OSError) as exc:
