@@ -4,19 +4,35 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
-from collections.abc import Callable
 
+from .client_work import CLIENT_WORK
+from .compare import Work, compare
 from .environment import Environment, machine
-from .process import BenchmarkError, lift_file_limit
-from .report import line_of, save
-from .results import Row, Sample
-from .server_work import SERVER_WORK, ServerWork
-from .server_work import measure as measure_server
-from .servers import SERVERS
-from .targets import OURS, verdicts
+from .idle_work import IDLE_WORK
+from .large_work import LARGE_WORK
+from .latency_work import LATENCY_WORK
+from .process import lift_file_limit
+from .report import save
+from .results import Row
+from .server_work import SERVER_WORK
+from .targets import verdicts
+from .trips_work import TRIPS_WORK
 
+PARTS: dict[str, tuple[Work, ...]] = {
+    "servers": SERVER_WORK,
+    "clients": CLIENT_WORK,
+    "trips": TRIPS_WORK,
+    "idle": IDLE_WORK,
+    "large": LARGE_WORK,
+    "latency": LATENCY_WORK,
+}
+ALL = [work for works in PARTS.values() for work in works]
 QUICK_SHARE = 0.05  # of the messages
-QUICK_WORK = ("kept-20", "each", "1mib", "tls-kept-20")
+QUICK_WORK = ("kept-20", "each", "1mib", "tls-kept-20", "pool-20", "client-1mib")
+LIFTED = (
+    "the server's connections in all and per host, messages per connection, message size; the pool's messages per "
+    "connection; those of the others likewise; {files} open files"
+)
 
 
 def main() -> None:
@@ -30,42 +46,49 @@ def main() -> None:
         "machine": machine(),
         "versions": ", ".join(f"{name} {version}" for name, version in environment.versions().items()),
         "when": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "rounds": f"{options.rounds}, every contender in turn; medians, and the range of the rounds",
+        "rounds": f"{options.rounds} (of what takes long, fewer), every contender in turn; medians and ranges",
         "processors": _pin(options.cpus),
-        "limits lifted": f"connections in all and per host, messages per connection, message size; {files} open files",
+        "limits lifted": LIFTED.format(files=files),
     }
-    works = [work for work in SERVER_WORK if _wanted(work.key, options.work)]
-    titles = {work.key: work.title for work in works}
+    works = [work for work in ALL if work.key in options.work]
     rows: list[Row] = []
     for work in works:
-        rows += _compare_servers(environment, work, options)
+        rows += compare(work, environment, only=options.only, rounds=options.rounds, share=options.share)
+    titles = {work.key: work.title for work in works}
     print("\ntargets")
-    for verdict in verdicts({(row.work, row.contender): row for row in rows}):
-        target = verdict.target
-        measured = "   –" if verdict.ratio is None else f"{verdict.ratio:.3f}"
-        print(f"  {target.work:14} {measured} × {target.other:20} at most {target.limit:g}  {verdict.word}")
+    for verdict in verdicts(rows):
+        print(f"  {titles[verdict.target.work]}: {verdict}")
     if options.save:
         print("\nwritten:", save(options.save, facts, titles, rows))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure trio_smtp beside the others.")
-    keys = ", ".join(work.key for work in SERVER_WORK)
-    parser.add_argument("--work", nargs="+", default=[], metavar="KEY", help=f"workloads, of: {keys} (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
+    keys = ", ".join(work.key for work in ALL)
+    parser.add_argument("--work", nargs="+", default=[], metavar="KEY", help=f"workloads, of: {keys}")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--share", type=float, default=1.0, help="of the messages of each round")
     parser.add_argument("--quick", action="store_true", help="one round of few messages: does it run at all?")
     parser.add_argument(
         "--cpus",
         choices=["together", "apart"],
         default="together",
-        help="a server and its load share one processor (default), or the system places them",
+        help="a process and what it talks to share one processor (default), or the system places them",
     )
-    parser.add_argument("--save", metavar="NAME", help="write results/NAME.md and results/NAME.json")
+    parser.add_argument("--save", metavar="NAME", help="write results/NAME.md, .json and the plots")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    if unknown := set(options.work) - {work.key for work in ALL}:
+        parser.error(f"no such workload: {', '.join(unknown)}")
     if options.quick:
-        options.rounds = 1
-        options.work = options.work or list(QUICK_WORK)
+        options.rounds, options.share = 1, QUICK_SHARE
+    if not options.work:
+        parts = options.parts or PARTS
+        quick = options.quick and not options.parts
+        options.work = [work.key for part in parts for work in PARTS[part] if not quick or work.key in QUICK_WORK]
     return options
 
 
@@ -78,39 +101,5 @@ def _pin(cpus: str) -> str:
     if cpus == "together" and hasattr(os, "sched_setaffinity"):
         chosen = max(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {chosen})
-        return "the process under test and its load on one, so that no figure has the price of waking another one in it"
+        return "the process under test and its peer on one, so that no figure has the price of waking another one in it"
     return "placed by the system"
-
-
-def _wanted(name: str, chosen: list[str]) -> bool:
-    return not chosen or name in chosen
-
-
-def _compare_servers(environment: Environment, work: ServerWork, options: argparse.Namespace) -> list[Row]:
-    messages = max(work.connections, int(work.messages * QUICK_SHARE)) if options.quick else work.messages
-    contenders: dict[str, Callable[[], Sample]] = {}
-    for server in SERVERS:
-        if not _wanted(server.name, options.only) or (work.only and server.name not in work.only):
-            continue
-        if server.why_not(environment, work.tls) is None:
-            contenders[server.name] = lambda server=server: measure_server(environment, server, work, messages)
-    print(f"\n{work.key}: {work.title}; {messages} messages", flush=True)
-    return compare(work.key, contenders, options.rounds)
-
-
-def compare(key: str, contenders: dict[str, Callable[[], Sample]], rounds: int) -> list[Row]:
-    """Let every contender have its turn, as many times as there are rounds."""
-    rows = {name: Row(key, name) for name in contenders}
-    for _ in range(rounds):
-        for name, measure in contenders.items():
-            row = rows[name]
-            if row.failure:
-                continue
-            try:
-                row.samples.append(measure())
-            except BenchmarkError as exc:
-                row.failure = str(exc)
-                row.samples.clear()
-    for row in rows.values():
-        print(line_of(row, rows.get(OURS)), flush=True)
-    return list(rows.values())

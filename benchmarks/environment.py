@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -48,10 +49,12 @@ class Environment:
     Attributes:
         python: the interpreter that has the Python ones.
         missing: what is not to be had, and why.
+        processors: those that this process may use, before it chooses one of them.
     """
 
     def __init__(self) -> None:
         self.missing: dict[str, str] = {}
+        self.processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
         self.python = sys.executable
         if not all(importlib.util.find_spec(name) for name in PYTHON_PACKAGES):
             self.python = self._virtual_environment()
@@ -120,6 +123,10 @@ class Environment:
     def node_program(self, name: str, *arguments: object) -> list[str]:
         """The command for one of the Node programs here."""
         return [tool("node") or "node", str(ROOT / "benchmarks" / "programs" / name), *map(str, arguments)]
+
+    def node_client(self, name: str, port: int, options: dict[str, int]) -> list[str]:
+        """The command for one of the Node clients here."""
+        return self.node_program(name, port, json.dumps(options))
 
     def variables(self) -> dict[str, str]:
         """The environment variables for all of them."""

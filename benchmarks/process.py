@@ -38,6 +38,15 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
+def greets(host: str, port: int) -> bool:
+    """Whether something accepts connections there and says something at once, as SMTP servers do."""
+    try:
+        with socket.create_connection((host, port), 1) as sock:
+            return bool(sock.recv(1))
+    except OSError:
+        return False
+
+
 class Process:
     """A program that runs until :meth:`stop`, or until it ends by itself; ``with`` ends it in any case.
 
@@ -130,6 +139,12 @@ class Process:
         if not line:
             raise BenchmarkError(f"{self.name} said no more: {self.last_words()}")
         return line
+
+    def finish(self, limit: float = STOP_LIMIT) -> None:
+        """Close its standard input, and give it time to end by itself."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+        self.wait(limit)
 
     @property
     def name(self) -> str:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .results import Row
-from .targets import OURS, ratio, verdicts
+from .results import Row, ours_among, ratio
+from .targets import verdicts
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,22 +24,21 @@ def line_of(row: Row, ours: Row | None) -> str:
 
 def markdown(facts: Mapping[str, str], titles: Mapping[str, str], rows: Sequence[Row]) -> str:
     """The page."""
-    found = {(row.work, row.contender): row for row in rows}
     out = ["# Measured", ""]
     out += [f"* {name}: {value}" for name, value in facts.items()]
-    out += ["", "## Targets", "", "| work | trio_smtp beside | at most | measured | |", "|---|---|--:|--:|---|"]
-    for verdict in verdicts(found):
+    out += ["", "## Targets", "", "| work | | at most | measured | |", "|---|---|--:|--:|---|"]
+    for verdict in verdicts(rows):
         target = verdict.target
-        measured = "–" if verdict.ratio is None else f"{verdict.ratio:.2f}"
-        title = titles[target.work]
-        out.append(f"| {title} | {target.other} | {target.limit:g} × | {measured} | {verdict.word} |")
+        measured = "–" if verdict.measured is None else f"{verdict.measured:.2f}"
+        limit = f"{target.limit:g} {verdict.unit}"
+        out.append(f"| {titles[target.work]} | {verdict.beside} | {limit} | {measured} | {verdict.word} |")
     for work, title in titles.items():
         chosen = [row for row in rows if row.work == work]
         if not chosen:
             continue
         unit = chosen[0].unit
-        out += ["", f"## {title}", "", f"| | {unit} | range | wall, µs | × trio_smtp |", "|---|--:|--:|--:|--:|"]
-        out += [_table_line(row, found.get((work, OURS))) for row in chosen]
+        out += ["", f"## {title}", "", f"| | {unit} | range | wall, µs | × ours |", "|---|--:|--:|--:|--:|"]
+        out += [_table_line(row, ours_among(chosen)) for row in chosen]
     return "\n".join([*out, ""])
 
 

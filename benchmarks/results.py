@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -49,3 +50,16 @@ class Row:
         """The middle of the rounds' wall times."""
         walls = [sample.wall for sample in self.samples if sample.wall is not None]
         return statistics.median(walls) if walls else None
+
+
+def ours_among(rows: Sequence[Row]) -> Row | None:
+    """Of one workload's rows the first that is ours: the others are set beside it."""
+    return next((row for row in rows if row.contender.startswith("trio_smtp")), None)
+
+
+def ratio(one: Row | None, other: Row | None) -> float | None:
+    """The middle of the rounds' ratios: the two of one round ran one after the other, so what drifts cancels out."""
+    if one is None or other is None or not one.samples or not other.samples:
+        return None
+    pairs = [(mine.figure, yours.figure) for mine, yours in zip(one.samples, other.samples, strict=False)]
+    return statistics.median(mine / yours if yours else float("inf") for mine, yours in pairs)

@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
+from .compare import Contenders
 from .environment import Environment, tool
 from .process import BenchmarkError, Process, free_port
 from .results import Sample
-from .servers import Server
+from .servers import SERVERS, Server
 
 LIMIT = 180.0  # seconds that one load may take
 SETTLE = 0.05  # seconds for the server to finish what the last message has left it to do
@@ -47,6 +51,22 @@ class ServerWork:
     resume: bool = False
     form: str = "lock-step"
     only: tuple[str, ...] = ()
+    unit: str = "µs CPU"
+    most_rounds: int = 99
+
+    def why_not(self, environment: Environment) -> str | None:
+        """Why it cannot be done here; ``None`` if it can."""
+        return environment.missing.get("TLS") if self.tls != "none" else None
+
+    @contextmanager
+    def contenders(self, environment: Environment, share: float) -> Iterator[Contenders]:
+        """The servers that can do it."""
+        messages = max(self.connections, int(self.messages * share))
+        yield {
+            server.name: partial(measure, environment, server, self, messages)
+            for server in SERVERS
+            if (not self.only or server.name in self.only) and server.why_not(environment, self.tls) is None
+        }
 
     def load(self, environment: Environment, port: int, messages: int) -> list[str]:
         """The command that does it."""

@@ -1,46 +1,68 @@
-# What trio_smtp has to reach: ratios of medians within one run, and what has become of them.
+# What trio_smtp has to reach, and what has become of it: ratios of two contenders' figures within one run, or limits.
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .results import Row
+from .clients import OUR_CLIENT, OUR_DEPTH, OUR_POOL, PIPELINED
+from .results import Row, ratio
+from .servers import FLOOR, OURS
 
-Rows = Mapping[tuple[str, str], Row]  # by workload and contender
-
-OURS = "trio_smtp"
-FLOOR = "floor: SocketStream"
+TRIP = 1.05  # round trips, where one is meant: the work in between takes time, too
 
 
 @dataclass(frozen=True)
 class Target:
-    """Our figure may be at most `limit` times the other's."""
+    """Our figure may be at most `limit` times the other's.
+
+    Attributes:
+        work: the workload.
+        other: with whom we are compared; with nobody, `limit` is that of the figure itself.
+        limit: the most that it may be.
+        ours: which of our contenders is meant.
+        base: another workload: not the figures are compared, but by how much they are larger than those of this one.
+    """
 
     work: str
     other: str
     limit: float
+    ours: str = OURS
+    base: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target and what was measured; the ratio is ``None`` where one of the two has no figure."""
+    """A target and what was measured, which is ``None`` where a figure is missing."""
 
     target: Target
-    ratio: float | None
+    measured: float | None
+    unit: str = "×"
 
     @property
     def word(self) -> str:
         """In one word."""
-        if self.ratio is None:
+        if self.measured is None:
             return "not measured"
-        return "ok" if self.ratio <= self.target.limit else "missed"
+        return "ok" if self.measured <= self.target.limit else "missed"
+
+    @property
+    def beside(self) -> str:
+        """What is compared with what."""
+        target = self.target
+        if not target.other:
+            return target.ours
+        return f"{target.ours} : {target.other}" + (", growth" if target.base else "")
+
+    def __str__(self) -> str:
+        measured = "–" if self.measured is None else f"{self.measured:.3f}"
+        return f"{self.beside}: {measured} {self.unit}, at most {self.target.limit:g}: {self.word}"
 
 
 TARGETS = (
     Target("kept-20", "aiosmtpd", 0.25),
     Target("kept-20", "smtp-server", 1.0),
     Target("kept-20", FLOOR, 1.25),
+    Target("kept-1000", FLOOR, 1.3, base="kept-20"),
     Target("each", "aiosmtpd", 0.5),
     Target("each", "smtp-server", 1.0),
     Target("each", FLOOR, 1.3),
@@ -51,22 +73,44 @@ TARGETS = (
     Target("tls-kept-20", FLOOR, 1.2),
     Target("tls-1mib", "aiosmtpd", 0.12),
     Target("tls-1mib", FLOOR, 1.2),
+    Target("pool-20", "aiosmtplib", 0.28, OUR_POOL),
+    Target("pool-20", "nodemailer pool", 0.25, OUR_POOL),
+    Target("pool-20", "smtplib", 0.6, OUR_POOL),
+    Target("pool-20", PIPELINED, 1.6, OUR_POOL),
+    Target("client-1mib", "aiosmtplib", 0.13, OUR_CLIENT),
+    Target("client-1mib", "nodemailer pool", 0.33, OUR_CLIENT),
+    Target("client-1mib", PIPELINED, 2.8, OUR_CLIENT),
+    Target("client-1mib-streamed", "aiosmtplib", 0.15, OUR_CLIENT),
+    Target("client-1mib-streamed", "nodemailer pool", 0.33, OUR_CLIENT),
+    Target("client-1mib-streamed", PIPELINED, 2.8, OUR_CLIENT),
+    Target("trips-pipelining", "", 2 * TRIP, OUR_POOL),
+    Target("trips-pipelining", "", 1 * TRIP, OUR_DEPTH),
+    Target("trips-chunking", "", 1 * TRIP, OUR_POOL),
+    Target("trips-chunking", "", 0.5, OUR_DEPTH),
+    Target("idle", "aiosmtpd", 0.65),
+    Target("idle", "", 8),
+    Target("idle-tls", FLOOR, 1.1),
+    Target("1gib-in", "", 8),
+    Target("1gib-out", "", 8, OUR_CLIENT),
+    Target("noop-p99", FLOOR, 3),
 )
 
 
-def ratio(ours: Row | None, other: Row | None) -> float | None:
-    """The middle of the rounds' ratios: the two of one round ran one after the other, so what drifts cancels out."""
-    if ours is None or other is None or not ours.samples or not other.samples:
-        return None
-    pairs = zip(ours.samples, other.samples, strict=False)
-    return statistics.median(one.figure / two.figure for one, two in pairs)
-
-
-def verdicts(rows: Rows) -> list[Verdict]:
+def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """Every target whose workload was run."""
-    worked = {work for work, _ in rows}
-    return [
-        Verdict(target, ratio(rows.get((target.work, OURS)), rows.get((target.work, target.other))))
-        for target in TARGETS
-        if target.work in worked
-    ]
+    found = {(row.work, row.contender): row for row in rows}
+    worked = {work for work, _ in found}
+    return [_verdict(target, found) for target in TARGETS if target.work in worked]
+
+
+def _verdict(target: Target, found: dict[tuple[str, str], Row]) -> Verdict:
+    ours = found.get((target.work, target.ours))
+    if not target.other:
+        if ours is None or not ours.samples:
+            return Verdict(target, None)
+        return Verdict(target, ours.median, ours.unit)
+    measured = ratio(ours, found.get((target.work, target.other)))
+    if target.base:
+        before = ratio(found.get((target.base, target.ours)), found.get((target.base, target.other)))
+        measured = None if measured is None or before is None else measured / before
+    return Verdict(target, measured)

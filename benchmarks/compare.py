@@ -1,0 +1,68 @@
+# Contenders in turn: what a workload is to whoever runs it, and how its rounds go.
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from .environment import Environment
+from .process import BenchmarkError
+from .report import line_of
+from .results import Row, Sample, ours_among
+
+Contenders = dict[str, Callable[[], Sample]]  # each call is one round
+
+
+class Work(Protocol):
+    """A workload.
+
+    Attributes:
+        key: its name on the command line and in the results.
+        title: what it is.
+        unit: of its figures.
+        most_rounds: as many as are worth their time.
+    """
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def most_rounds(self) -> int: ...
+
+    def why_not(self, environment: Environment) -> str | None:
+        """Why it cannot be done here; ``None`` if it can."""
+        ...
+
+    def contenders(self, environment: Environment, share: float) -> AbstractContextManager[Contenders]:
+        """Set up what all of them need, and say who they are; `share` is that of the messages to send."""
+        ...
+
+
+def compare(work: Work, environment: Environment, *, only: list[str], rounds: int, share: float) -> list[Row]:
+    """Let every contender have its turn, as many times as there are rounds."""
+    print(f"\n{work.key}: {work.title}", flush=True)
+    if (why := work.why_not(environment)) is not None:
+        print(f"  left out: {why}")
+        return []
+    with work.contenders(environment, share) as everybody:
+        chosen = {name: measure for name, measure in everybody.items() if not only or name in only}
+        rows = {name: Row(work.key, name, work.unit) for name in chosen}
+        for _ in range(min(rounds, work.most_rounds)):
+            for name, measure in chosen.items():
+                if not rows[name].failure:
+                    _take(rows[name], measure)
+    found = list(rows.values())
+    for row in found:
+        print(line_of(row, ours_among(found)), flush=True)
+    return found
+
+
+def _take(row: Row, measure: Callable[[], Sample]) -> None:
+    try:
+        row.samples.append(measure())
+    except BenchmarkError as exc:
+        row.failure = str(exc)
+        row.samples.clear()
