@@ -169,7 +169,7 @@ async def test_serve_after_shutdown_returns_at_once():
     server = make_server()
     await server.shutdown()
     await server.serve(0, host="127.0.0.1")
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:  # noqa: ASYNC112 (start() is what is tried)
         await nursery.start(lambda task_status: server.serve(0, host="127.0.0.1", task_status=task_status))
 
 
@@ -280,7 +280,7 @@ async def test_a_failing_child_of_a_cancelled_hook_does_not_end_the_server(caplo
             raise RuntimeError("while cancelled")
 
     async def on_mail(session, sender):
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112 (for the group that it makes)
             nursery.start_soon(child)
 
     near, far = memory_stream_pair()

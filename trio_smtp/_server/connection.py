@@ -140,11 +140,12 @@ class Connection:
             if self._protocol.replies:
                 with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
                     await self._flush_quietly()
-            await self._close_session()
+            # What follows is shielded and bounded each by itself.
+            await self._close_session()  # noqa: ASYNC102
             if self._protocol.quit or self._protocol.peer_gone or cancelled:
                 await self._transport.aclose()
             else:
-                await self._transport.aclose_lingering()
+                await self._transport.aclose_lingering()  # noqa: ASYNC102
             self._timer.close()
             current_connection.reset(token)
 
