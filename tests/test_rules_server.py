@@ -573,7 +573,15 @@ def test_s41_auth_lines(lines: list[bytes], answers: list[str]) -> None:
     assert got == answers
 
 
-# S42, a TLS ticket of one listener at another: one context per privilege is the rule, see docs/supported.md.
+def test_s42_one_tls_context_for_different_privileges_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    context = server_context()
+    make_server(ssl_context=context)
+    make_server(ssl_context=context, max_errors=5)
+    assert caplog.messages == []
+    make_server(Recorder(on_auth=True), ssl_context=context, auth="required")
+    assert "different privileges" in caplog.messages[0]
+    make_server(Recorder(on_auth=True), ssl_context=server_context(), auth="required")
+    assert len(caplog.messages) == 1
 
 
 # ---- 3.6: after a command that fails, of every kind, there is no transaction that was not there before

@@ -91,7 +91,6 @@ def test_every_name_in_the_text_exists() -> None:
 APPLIES_ELSEWHERE = {
     "s25",  # there is none
     "s38",  # tests/test_proxy.py
-    "s42",  # a rule for whoever makes the contexts; see the page
 }
 
 

@@ -1,15 +1,19 @@
 # What all connections of one server share.
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from .._protocol.server_config import ServerConfig
 from .._protocol.server_profile import ServerProfile
 from .handler import Hooks
 from .limits import FailureLimit
+
+logger = logging.getLogger("trio_smtp")
 
 
 @dataclass(kw_only=True)
@@ -48,6 +52,8 @@ class Service:
         self.hooks = Hooks(handler)
         self.config = config
         self.ssl_context = ssl_context
+        if ssl_context is not None:
+            _look_for_sharing(ssl_context, config)
         self.implicit_tls = implicit_tls
         self.statistics = ServerStatistics()
         self.auth_failures = FailureLimit(config.max_auth_failures_per_host)
@@ -61,4 +67,18 @@ class Service:
             starttls=ssl_context is not None and not implicit_tls,
             auth=self.hooks.on_auth is not None,
             expand=self.hooks.on_expn is not None,
+        )
+
+
+# A TLS session ticket is good wherever its context serves, and Python cannot tell services apart by a session-id
+# context (Postfix 2026-08-05): what one listener has made sure of, its ticket vouches for at the other.
+_served: Final[WeakKeyDictionary[ssl.SSLContext, ServerConfig]] = WeakKeyDictionary()
+
+
+def _look_for_sharing(context: ssl.SSLContext, config: ServerConfig) -> None:
+    other = _served.setdefault(context, config)
+    if (other.auth, other.xclient_from) != (config.auth, config.xclient_from):
+        logger.warning(
+            "one TLS context serves listeners with different privileges; give each its own, since a session that was "
+            "begun at one of them can be resumed at the other"
         )
