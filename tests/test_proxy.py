@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 import trio
 import trustme
+from cli_process import tool
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -461,3 +462,27 @@ async def test_a_proxy_header_is_a_proxy_header() -> None:
     with pytest.raises(TypeError, match="proxy_header"):
         async with trio_smtp.open_client("127.0.0.1", 1, proxy_header=V1):  # type: ignore[arg-type]
             pass
+
+
+# ---- a client that others wrote
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--proxy-version 1 --proxy-family TCP4 --proxy-source 192.0.2.7 --proxy-dest 192.0.2.8",
+        "--proxy-version 2 --proxy-family AF_INET --proxy-source 192.0.2.7 --proxy-dest 192.0.2.8",
+    ],
+)
+async def test_swaks_speaks_for_another(arguments: str) -> None:
+    swaks = tool("swaks")
+    if arguments.startswith("--proxy-version 2"):
+        arguments += " --proxy-protocol STREAM --proxy-command PROXY"
+    arguments += " --proxy-source-port 1234 --proxy-dest-port 25 --from a@a.test --to b@b.test --helo client.test"
+    async with serving() as (_, witness, listener):
+        port = listener.socket.getsockname()[1]  # type: ignore[attr-defined]
+        command = [swaks, "--server", f"127.0.0.1:{port}", "--timeout", "20", *arguments.split()]
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+        assert done.returncode == 0, done.stdout
+        assert witness.sessions[0].peer == ("192.0.2.7", 1234)
+        assert witness.sessions[0].local == ("192.0.2.8", 25)

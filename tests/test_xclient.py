@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+import trio
+from cli_process import tool
 from loopback import serving_tcp
 from support import MAIL, Recorder, make_server, session
 
@@ -246,3 +250,31 @@ async def test_xforward_is_kept_for_one_transaction() -> None:
 async def test_over_a_stream_without_an_address_nobody_is_trusted() -> None:
     async with session(xclient_from=["0.0.0.0/0", "::/0"]) as peer:
         assert (await peer.ask("XCLIENT ADDR=192.0.2.7")).startswith("550 5.7.0")
+
+
+async def test_swaks_introduces_its_client() -> None:
+    swaks = tool("swaks")
+    handler = Recorder()
+    server = make_server(handler, **TRUSTED)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(server.serve, 0, host="127.0.0.1"))
+        where = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        words = "--xclient-addr 192.0.2.7 --xclient-port 99 --xclient-name host.example --xclient-helo client.example"
+        command = [
+            swaks,
+            "--server",
+            where,
+            "--timeout",
+            "20",
+            "--from",
+            "a@a.test",
+            "--to",
+            "b@b.test",
+            *words.split(),
+        ]
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+        assert done.returncode == 0, done.stdout
+        nursery.cancel_scope.cancel()
+    seen = handler.sessions[0]
+    assert (seen.peer, seen.hello, seen.xclient["NAME"]) == (("192.0.2.7", 99), "client.example", "host.example")
+    assert len(handler.messages) == 1
