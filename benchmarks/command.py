@@ -30,8 +30,8 @@ ALL = [work for works in PARTS.values() for work in works]
 QUICK_SHARE = 0.05  # of the messages
 QUICK_WORK = ("kept-20", "each", "1mib", "tls-kept-20", "pool-20", "client-1mib")
 LIFTED = (
-    "the server's connections in all and per host, messages per connection, message size; the pool's messages per "
-    "connection; those of the others likewise; {files} open files"
+    "the server's connections in all and per host, messages and NOOPs per connection, message size; the pool's "
+    "messages per connection; those of the others likewise; {files} open files"
 )
 
 

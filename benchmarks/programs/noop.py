@@ -11,6 +11,7 @@ from .idle import PATIENCE, read_reply
 
 PAUSE = 0.001  # seconds between two
 SETTLE = 1.0  # seconds for the uploads to begin
+ENOUGH = 15.0  # seconds after which fewer will do
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
         read_reply(sock)
         time.sleep(SETTLE)
         waits = []
-        for _ in range(int(sys.argv[2])):
+        end = time.monotonic() + ENOUGH
+        while len(waits) < int(sys.argv[2]) and (time.monotonic() < end or len(waits) < 2):
             time.sleep(PAUSE)
             began = time.perf_counter()
             sock.sendall(b"NOOP\r\n")

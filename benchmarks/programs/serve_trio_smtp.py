@@ -25,6 +25,7 @@ UNLIMITED = trio_smtp.ServerConfig(
     max_connections=None,
     max_connections_per_host=None,
     max_messages=None,
+    max_junk_commands=None,
     max_message_size=None,
 )
 
