@@ -1,0 +1,299 @@
+# How much the server, the client and the pool do for a message, counted without a clock.
+#
+# A slower machine or a busy one changes no count, so a bound can be tight: about a tenth above what is needed today.
+# Counted are calls of functions, in Python or in C, and steps of tasks, which Trio's scheduler takes one after the
+# other; not those of the peer, a task with canned answers at the other end of a socket. The clock stands still, so
+# nothing happens because of the time. A socket pair hands octets over at once, and all is in one thread: what is there
+# to read, and when, depends on nothing else.
+#
+# Whoever makes a message cheaper writes the new count into the table: `pytest -rP tests/test_work.py` says them all.
+# They are those of Python 3.11; later ones call less.
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import trio_smtp
+from trio_smtp import Handler, PoolConfig, Server, ServerConfig, open_client, open_pool
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one message takes."""
+
+    calls: float
+    steps: float
+
+
+# Per message, today.
+SERVER_LOCK_STEP = Work(calls=415, steps=4)
+SERVER_PIPELINED = Work(calls=318, steps=2)
+SERVER_BDAT = Work(calls=251, steps=1)
+SERVER_MEBIBYTE = Work(calls=2223, steps=32)
+SERVER_CONNECTION = Work(calls=1100, steps=10)  # with its greeting, EHLO, a message and QUIT
+CLIENT_DATA = Work(calls=422, steps=2)
+CLIENT_BDAT = Work(calls=264, steps=1)
+CLIENT_MEBIBYTE = Work(calls=942, steps=7)
+POOL_DATA = Work(calls=416, steps=4.8)
+POOL_BDAT = Work(calls=322, steps=3.8)
+ROOM = 1.1  # times as much is still well
+
+MESSAGES = 60
+WARM_UP = 10  # messages that are not counted: the first fills caches
+LINE = b"a line of the message, seventy-two octets long, as mail in flight is.\r\n"
+TEXT = b"Subject: work\r\n\r\n" + LINE * 14
+MEBIBYTE = b"Subject: work\r\n\r\n" + LINE * (2**20 // len(LINE))
+PEER = "peer"
+
+
+class Meter(trio.abc.Instrument):
+    """Counts while it is on, in all tasks but those that are called PEER."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.calls = 0
+        self.steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.on and task.name != PEER:
+            self.steps += 1
+            sys.setprofile(self._count)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        sys.setprofile(None)
+
+    def _count(self, frame: object, event: str, argument: object) -> None:
+        if event in ("call", "c_call"):
+            self.calls += 1
+
+    def result(self, messages: int) -> Work:
+        own = 2 * self.steps  # after_task_step() and what it calls
+        return Work((self.calls - own) / messages, self.steps / messages)
+
+
+def measure(run: Callable[[Meter], Awaitable[None]], messages: int = MESSAGES) -> Work:
+    """Run it, with time at a standstill and nothing collected meanwhile."""
+    meter = Meter()
+    previous = sys.getprofile()
+    gc.collect()
+    gc.disable()
+    try:
+        trio.run(run, meter, clock=MockClock(), instruments=[meter])
+    finally:
+        gc.enable()
+        sys.setprofile(previous)
+    return meter.result(messages)
+
+
+def check(measured: Work, today: Work) -> None:
+    print(f"Work(calls={measured.calls:.0f}, steps={measured.steps:.2f})")  # noqa: T201 - for -rP
+    assert measured.calls <= today.calls * ROOM, f"{measured} for a message; it took {today}"
+    assert measured.steps <= today.steps * ROOM, f"{measured} for a message; it took {today}"
+
+
+def stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    one, other = socket.socketpair()
+    return tuple(trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in (one, other))
+
+
+# -- the server
+
+
+class Inbox(Handler):
+    async def on_data(self, session, envelope, body):
+        async for _ in body:
+            pass
+        return "ABC1"
+
+
+UNLIMITED = ServerConfig(hostname="mx.test", max_messages=None, max_message_size=None)
+MAIL, RCPT = b"MAIL FROM:<a@example.com>\r\n", b"RCPT TO:<b@example.net>\r\n"
+LOCK_STEP = ((MAIL, 1), (RCPT, 1), (b"DATA\r\n", 1), (TEXT + b".\r\n", 1))
+PIPELINED = ((MAIL + RCPT + b"DATA\r\n", 3), (TEXT + b".\r\n", 1))
+BDAT = ((MAIL + RCPT + b"BDAT %d LAST\r\n" % len(TEXT) + TEXT, 3),)
+LARGE = ((MAIL + RCPT + b"DATA\r\n", 3), (MEBIBYTE + b".\r\n", 1))
+
+
+BLOCK = 2**16  # octets: what a peer sends at once, and the others take before there is more
+
+
+async def exchange(stream: trio.SocketStream, data: bytes, replies: int) -> None:
+    """Send, and read so many replies."""
+    for at in range(0, len(data), BLOCK):
+        if at:
+            await wait_all_tasks_blocked()
+        await stream.send_all(data[at : at + BLOCK])
+    while replies:
+        received = await stream.receive_some()
+        assert received[:1] in (b"2", b"3"), received
+        replies -= sum(line[3:4] == b" " for line in received.splitlines())
+
+
+def serve_messages(script: tuple[tuple[bytes, int], ...], messages: int = MESSAGES) -> Work:
+    """The server's work for messages on one connection."""
+
+    async def run(meter: Meter) -> None:
+        server = Server(Inbox(), config=UNLIMITED)
+        ours, theirs = stream_pair()
+
+        async def peer() -> None:
+            async with theirs:
+                await exchange(theirs, b"", 1)
+                await exchange(theirs, b"EHLO client.test\r\n", 1)
+                for number in range(WARM_UP + messages):
+                    meter.on = number >= WARM_UP
+                    for data, replies in script:
+                        await exchange(theirs, data, replies)
+                await wait_all_tasks_blocked()
+                meter.on = False
+                await exchange(theirs, b"QUIT\r\n", 1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_stream, ours)
+            nursery.start_soon(peer, name=PEER)
+
+    return measure(run, messages)
+
+
+@pytest.mark.parametrize(
+    ("script", "today"),
+    [(LOCK_STEP, SERVER_LOCK_STEP), (PIPELINED, SERVER_PIPELINED), (BDAT, SERVER_BDAT)],
+    ids=["lock-step", "pipelined", "bdat"],
+)
+def test_server_message(script: tuple[tuple[bytes, int], ...], today: Work) -> None:
+    check(serve_messages(script), today)
+
+
+def test_server_mebibyte() -> None:
+    check(serve_messages(LARGE, 4), SERVER_MEBIBYTE)
+
+
+def test_server_connection_for_a_message() -> None:
+    async def run(meter: Meter) -> None:
+        server = Server(Inbox(), config=UNLIMITED)
+        hello = (b"EHLO client.test\r\n", 1)
+
+        async def peer(port: int) -> None:
+            for number in range(WARM_UP + MESSAGES):
+                await wait_all_tasks_blocked()
+                meter.on = number >= WARM_UP
+                async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                    await exchange(stream, b"", 1)
+                    for data, replies in (hello, *LOCK_STEP, (b"QUIT\r\n", 1)):
+                        await exchange(stream, data, replies)
+            await wait_all_tasks_blocked()
+            meter.on = False
+
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(lambda **options: server.serve(0, host="127.0.0.1", **options))
+            async with trio.open_nursery() as inner:
+                inner.start_soon(peer, listeners[0].socket.getsockname()[1], name=PEER)
+            nursery.cancel_scope.cancel()
+
+    check(measure(run), SERVER_CONNECTION)
+
+
+# -- the client
+
+
+async def answer(stream: trio.SocketStream, offers: bytes) -> None:
+    """A server of canned answers; each of what it reads ends with a command or with a message's end."""
+    kept = b""
+    async with stream:
+        await stream.send_all(b"220 mx.test\r\n")
+        while data := await stream.receive_some(BLOCK):
+            kept += data
+            if kept.startswith(b"EHLO"):
+                replies = b"250-mx.test\r\n" + offers
+            elif kept.startswith(b"QUIT"):
+                replies = b"221 bye\r\n"
+            elif kept.startswith(b"MAIL") and kept.endswith(b"DATA\r\n"):
+                replies = b"250 ok\r\n250 ok\r\n354 go on\r\n"
+            elif kept.startswith(b"MAIL") and kept.endswith(LINE):
+                replies = b"250 ok\r\n250 ok\r\n250 queued\r\n"
+            elif kept.endswith(b"\r\n.\r\n"):
+                replies = b"250 queued\r\n"
+            else:
+                await wait_all_tasks_blocked()
+                continue
+            await stream.send_all(replies)
+            kept = b""
+
+
+WITH_DATA, WITH_BDAT = b"250-8BITMIME\r\n250 PIPELINING\r\n", b"250-CHUNKING\r\n250-8BITMIME\r\n250 PIPELINING\r\n"
+
+
+def send_with_client(offers: bytes, content: bytes, messages: int = MESSAGES) -> Work:
+    """The client's work for messages on one connection."""
+
+    async def run(meter: Meter) -> None:
+        ours, theirs = stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer, theirs, offers, name=PEER)
+            async with open_client("mx.test", stream=ours, tls="none", local_hostname="client.test") as client:
+                for number in range(WARM_UP + messages):
+                    meter.on = number >= WARM_UP
+                    await client.send("a@example.com", ["b@example.net"], content)
+                meter.on = False
+
+    return measure(run, messages)
+
+
+def test_client_message_by_data() -> None:
+    check(send_with_client(WITH_DATA, TEXT), CLIENT_DATA)
+
+
+def test_client_message_by_bdat() -> None:
+    check(send_with_client(WITH_BDAT, TEXT), CLIENT_BDAT)
+
+
+def test_client_mebibyte() -> None:
+    check(send_with_client(WITH_DATA, MEBIBYTE, 4), CLIENT_MEBIBYTE)
+
+
+# -- the pool
+
+
+def send_with_pool(offers: bytes) -> Work:
+    """The pool's work for messages of four tasks on four connections."""
+    connections = 4
+    config = PoolConfig(max_connections=connections, max_messages=None)
+
+    async def run(meter: Meter) -> None:
+        async def serve(listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+            for _ in range(connections):
+                nursery.start_soon(answer, await listener.accept(), offers, name=PEER)
+
+        async def work(pool: trio_smtp.Pool, messages: int) -> None:
+            for _ in range(messages):
+                await pool.send("a@example.com", ["b@example.net"], TEXT)
+
+        async def send(pool: trio_smtp.Pool, messages: int) -> None:
+            async with trio.open_nursery() as callers:
+                for _ in range(connections):
+                    callers.start_soon(work, pool, messages // connections)
+
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(serve, listener, nursery, name=PEER)
+            async with open_pool("127.0.0.1", port, config=config, tls="none", local_hostname="client.test") as pool:
+                await send(pool, connections * WARM_UP)
+                meter.on = True
+                await send(pool, MESSAGES)
+                meter.on = False
+                assert pool.statistics().opened == connections
+
+    return measure(run)
+
+
+@pytest.mark.parametrize(("offers", "today"), [(WITH_DATA, POOL_DATA), (WITH_BDAT, POOL_BDAT)], ids=["data", "bdat"])
+def test_pool_message(offers: bytes, today: Work) -> None:
+    check(send_with_pool(offers), today)
