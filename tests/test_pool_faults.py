@@ -1,194 +1,176 @@
-"""Fail anywhere, cancel anywhere: each scenario once for every octet and once for every turn of the scheduler.
+"""Fail anywhere, cancel anywhere: every scenario at every point; see faults.py for what is held against it.
 
-What the server has accepted is counted by the server. After each run: the call returned or raised once, its error tells
-the truth about delivery, nothing was accepted twice, nothing is left open, and the next message gets through.
+The usual run changes the kind of fault from point to point, of those that come in three variants takes the points in
+turn, and ends in about a minute. ``pytest tests/test_pool_faults.py --all-faults`` tries every kind at every point.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Literal
+from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
-from pool_server import Network, network, pool_of
+from client_peer import Peer
+from fault_server import Manner
+from faults import FAULTS, Scenario, playing
+from pool_server import network, pool_of
 
-import trio_smtp
-from trio_smtp import Delivery, PoolConfig
+from trio_smtp import ConnectionLostError, Delivery, PoolConfig
+from trio_smtp._pool import pool as pool_module
+from trio_smtp._pool.errand import Errand
 
-Fault = Literal["cut", "reset", "stall"]
-TEXT = b"first\r\n"
-OFFERS = {"lock-step": ("SIZE",), "pipelining": ("PIPELINING",), "chunking": ("PIPELINING", "CHUNKING")}
+LOCK_STEP = Manner(offers=("SIZE",))
+PIPELINING = Manner()
+CHUNKING = Manner(offers=("PIPELINING", "CHUNKING"))
+SERVERS = {"lock-step": LOCK_STEP, "pipelining": PIPELINING, "chunking": CHUNKING}
+BLOCKS = 600_000  # octets: three blocks, and three chunks of BDAT
 
-
-class Flaw(trio.abc.Stream):
-    """The client's end of a stream that fails once so many octets have passed in one direction."""
-
-    def __init__(self, stream: trio.abc.Stream, *, sends: float, receives: float, fault: Fault) -> None:
-        self._stream = stream
-        self._left = {"send": sends, "receive": receives}
-        self._fault = fault
-        self._failed = False
-
-    def mend(self) -> None:
-        """Let everything pass, if it has not failed yet."""
-        self._left = {"send": float("inf"), "receive": float("inf")}
-
-    async def _fail(self) -> None:
-        if not self._failed:
-            self._failed = True
-            if self._fault != "stall":
-                await self._stream.aclose()
-        if self._fault == "stall":
-            await trio.sleep_forever()
-        if self._fault == "reset":
-            raise trio.BrokenResourceError
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        room = self._left["send"]
-        if len(data) > room or self._failed:
-            if room and not self._failed:
-                await self._stream.send_all(data[: int(room)])
-            await self._fail()
-            raise trio.BrokenResourceError
-        self._left["send"] = room - len(data)
-        await self._stream.send_all(data)
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        room = self._left["receive"]
-        if self._failed or not room:
-            await self._fail()
-            return b""
-        data = await self._stream.receive_some(None if room == float("inf") else int(room))
-        self._left["receive"] = room - len(data)
-        return data
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-@pytest.fixture
-async def net(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
-    async with network(monkeypatch) as net:
-        yield net
-
-
-class Run:
-    """One run of a scenario over a network of which the n-th connection has a flaw."""
-
-    def __init__(self, net: Network, monkeypatch: pytest.MonkeyPatch, offers: str, config: PoolConfig) -> None:
-        self.net = net
-        self.config = config
-        self.flaw: dict[str, Any] | None = None
-        self.flawed: Flaw | None = None
-        net.offers = OFFERS[offers]
-
-        async def connect(host: str, port: int, **options: Any) -> trio.abc.Stream:
-            stream = await net.connect(host, port, **options)
-            if self.flaw is None:
-                return stream
-            self.flawed, self.flaw = Flaw(stream, **self.flaw), None
-            return self.flawed
-
-        monkeypatch.setattr(trio, "open_tcp_stream", connect)
-
-    async def once(self, *, warm: bool, turns: int | None = None) -> bool:
-        """Send a message through a new pool, with the flaw or a cancellation; whether that was met."""
-        net = self.net
-        net.accepted.clear()
-        cancelled = False
-        async with pool_of(self.config, max_connections=1) as pool:
-            if warm:
-                try:
-                    await pool.send("a@x.test", ["b@y.test"], b"warm\r\n")
-                except trio_smtp.SMTPError:
-                    pass  # the flaw has met this message: that is the case without it
-                net.accepted.clear()
-            outcome: object = None
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    if turns is not None:
-                        nursery.start_soon(cancel_after, turns, scope)
-                    try:
-                        outcome = await pool.send("a@x.test", ["b@y.test"], TEXT)
-                    except trio_smtp.SMTPError as exc:
-                        outcome = exc
-                    nursery.cancel_scope.cancel()
-            cancelled = scope.cancel_called
-            self.check(outcome, cancelled)
-            if self.flawed is not None:
-                self.flawed.mend()
-                await trio.sleep(2)  # on a connection that has just answered, a message may end in doubt
-            before = len(net.accepted)
-            await pool.send("a@x.test", ["b@y.test"], b"next\r\n")
-            assert net.accepted[before:] == [b"next\r\n"]
-        return cancelled
-
-    def check(self, outcome: object, cancelled: bool) -> None:
-        accepted = self.net.accepted.count(TEXT)
-        assert len(self.net.accepted) == accepted <= 1, "corrupted, or sent twice"
-        if isinstance(outcome, trio_smtp.SendResult):
-            assert accepted == 1, "lost"
-        elif isinstance(outcome, trio_smtp.SMTPError):
-            assert outcome.delivery is not None
-            if outcome.delivery is not Delivery.UNKNOWN:
-                assert accepted == 0, f"{outcome!r} says {outcome.delivery}"
-        else:
-            assert outcome is None
-            assert cancelled
+PLAIN = [
+    Scenario(f"{name}{', reused' * warm}", manner, warm=warm)
+    for name, manner in SERVERS.items()
+    for warm in (False, True)
+]
+SCENARIOS = [
+    *PLAIN,
+    *(
+        Scenario(f"{tls}, {name}{', reused' * warm}", replace(manner, tls=tls), warm=warm)
+        for tls, name in (("starttls", "pipelining"), ("implicit", "chunking"))
+        for manner in (SERVERS[name],)
+        for warm in (False, True)
+    ),
+    Scenario("AUTH PLAIN", replace(LOCK_STEP, auth="PLAIN")),
+    Scenario("AUTH SCRAM", replace(PIPELINING, auth="SCRAM-SHA-256")),
+    Scenario("starttls, AUTH SCRAM", replace(CHUNKING, tls="starttls", auth="SCRAM-SHA-256")),
+    *(
+        Scenario(f"some refused, {name}", manner, warm=True, recipients=("b@y.test", "no@y.test", "c@y.test"))
+        for name, manner in SERVERS.items()
+    ),
+    *(Scenario(f"big, {name}", manner, warm=True, size=BLOCKS) for name, manner in SERVERS.items()),
+    *(
+        Scenario(f"streamed {streamed}, {name}", manner, warm=True, size=BLOCKS, streamed=streamed)
+        for name, manner in SERVERS.items()
+        for streamed in ("once", "again")
+    ),
+    Scenario("big under TLS", replace(CHUNKING, tls="implicit"), warm=True, size=BLOCKS // 2),
+    *(
+        Scenario(f"LMTP, {name}", replace(manner, lmtp=True), warm=True, recipients=("b@y.test", "full@y", "c@y.test"))
+        for name, manner in SERVERS.items()
+    ),
+    *(
+        Scenario(
+            f"split, {name}",
+            replace(manner, offers=(*manner.offers, "LIMITS RCPTMAX=2"), most_recipients=2),
+            recipients=("b@y.test", "no@y.test", "c@y.test", "d@y.test", "e@y.test"),
+        )
+        for name, manner in SERVERS.items()
+    ),
+    Scenario("closing", PIPELINING, close=True),
+    Scenario("closing under TLS", replace(PIPELINING, tls="starttls"), close=True),
+    *(
+        Scenario(f"three in flight, {name}{', reused' * warm}", SERVERS[name], warm=warm, together=3)
+        for name in ("pipelining", "chunking")
+        for warm in (False, True)
+    ),
+    Scenario("two hosts", PIPELINING, hosts=2),
+    Scenario("two hosts, TLS and AUTH", replace(CHUNKING, tls="starttls", auth="PLAIN"), hosts=2),
+]
+VARIANTS = {
+    "": {},
+    "again": {"connect_retries": 2},
+    "at least once": {"connect_retries": 2, "on_unknown": "retry"},
+}
 
 
-async def cancel_after(turns: int, scope: trio.CancelScope) -> None:
-    for _ in range(turns):
-        await trio.lowlevel.checkpoint()
-    scope.cancel()
-
-
-@pytest.mark.parametrize(("retries", "depth"), [(0, 1), (2, 1), (0, 3)])
-@pytest.mark.parametrize("fault", ["cut", "reset", "stall"])
-@pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("offers", OFFERS)
-async def test_fault_at_every_octet(
-    net: Network,
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+async def test_fault_at_every_point(
+    scenario: Scenario,
     monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
-    offers: str,
-    warm: bool,
-    fault: Fault,
-    retries: int,
-    depth: int,
+    request: pytest.FixtureRequest,
+    record_property,
 ) -> None:
-    config = PoolConfig(connect_retries=retries, idle_timeout=None, pipeline_depth=depth)
-    run = Run(net, monkeypatch, offers, config)
-    for direction in ("sends", "receives"):
-        octets = 0
-        while True:
-            run.flaw = {"sends": float("inf"), "receives": float("inf"), "fault": fault, direction: octets}
-            await run.once(warm=warm)
-            assert run.flawed is not None
-            if not run.flawed._failed:
-                break
-            octets += 1
-        assert octets > 60
+    every = request.config.getoption("--all-faults")
+    variants = [replace(scenario, config=scenario.config | config) for config in VARIANTS.values()]
+    async with playing(scenario, monkeypatch) as run:
+        points = await run.points()
+        met = 0
+        for turn, point in enumerate(points):
+            for kind, fault in enumerate(FAULTS):
+                for number, run.scenario in enumerate(variants):
+                    if every or (kind, number) == (turn % 3, turn // 3 % 3):
+                        met += await run.once(point=point, fault=fault)
+        record_property("runs", run.count)
+    assert len(points) >= 20
+    assert met > (run.count - 1) * 0.9, "the faults were hardly ever met"
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-@pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("offers", OFFERS)
+@pytest.mark.parametrize("whole", [False, True], ids=["the call", "the pool"])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 async def test_cancelled_at_every_turn(
-    net: Network,
+    scenario: Scenario,
+    whole: bool,
     monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
-    offers: str,
-    warm: bool,
-    depth: int,
+    request: pytest.FixtureRequest,
+    record_property,
 ) -> None:
-    run = Run(net, monkeypatch, offers, PoolConfig(idle_timeout=None, pipeline_depth=depth))
-    turns = 0
-    while await run.once(warm=warm, turns=turns):
-        turns += 1
-    assert turns > 8
+    again = 10 if request.config.getoption("--all-faults") else 1  # the order of tasks in a turn is Trio's secret
+    async with playing(scenario, monkeypatch) as run:
+        await run.points()
+        for _ in range(again):
+            turns = 0
+            while await run.once(turns=turns, whole=whole):
+                turns += 1
+            assert turns > 8
+        record_property("runs", run.count)
+
+
+async def test_caller_cancelled_in_the_turn_of_the_last_reply_leaves_the_connection_to_the_next_message(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The task of the connection has been woken by the reply and has not run yet when its wait is interrupted."""
+    errands: list[Errand] = []
+
+    class Recorded(Errand):
+        __slots__ = ()
+
+        def __init__(self, message) -> None:
+            super().__init__(message)
+            errands.append(self)
+
+    monkeypatch.setattr(pool_module, "Errand", Recorded)
+
+    async with network(monkeypatch) as net:
+
+        async def script(peer: Peer, number: int) -> None:
+            await peer.greet("PIPELINING")
+            while await net.message(peer):  # say() ends with the octets handed over, and gives nobody a turn
+                if len(net.accepted) == 2:
+                    errands[1].abandon()
+
+        net.script = script
+        async with pool_of(PoolConfig(connect_retries=0), max_connections=1) as pool:
+            for number in range(3):
+                await pool.send("a@x.test", ["b@y.test"], b"%d\r\n" % number)
+    assert net.accepted == [b"0\r\n", b"1\r\n", b"2\r\n"]
+    assert net.connections == 1
+
+
+async def test_lmtp_unanswered_recipients_of_a_message_whose_end_has_left_are_unknown(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with network(monkeypatch) as net:
+
+        async def script(peer: Peer, number: int) -> None:
+            await peer.say("220 mail.test LMTP")
+            await peer.hear("LHLO me.test")
+            await peer.offer("PIPELINING", "CHUNKING")
+            await peer.line()
+
+        net.script = script
+        async with pool_of(lmtp=True) as pool:
+            with pytest.raises(ConnectionLostError) as caught:
+                await pool.send("a@x.test", ["b@y.test", "c@y.test"], b"text\r\n")
+    assert caught.value.delivery is Delivery.UNKNOWN
+    assert caught.value.unknown == ["b@y.test", "c@y.test"]

@@ -13,15 +13,7 @@ import trio
 
 from .._client.log import logger
 from .._client.opening import Opening
-from .._protocol.errors import (
-    ConnectError,
-    ConnectionLostError,
-    Delivery,
-    PoolClosedError,
-    PoolFullError,
-    SMTPError,
-    SMTPTimeoutError,
-)
+from .._protocol.errors import Delivery, PoolClosedError, PoolFullError, SMTPError
 from .._stream import Transport
 from .._timekeeper import Timekeeper
 from .config import PoolConfig
@@ -29,6 +21,7 @@ from .errand import Errand
 from .feedback import Feedback
 from .hosts import Hosts, Route
 from .ratelimit import RateLimit
+from .retry import is_of_the_wire
 from .slot import Slot
 from .trace import TraceEvent, TraceName
 
@@ -154,8 +147,7 @@ class Desk:
         """A connection was refused, could not be made, or was ended by a 421."""
         if route is not None and not any(slot.connection is not None and slot.route == route for slot in self._slots):
             self.hosts.failed(route)
-        passing = error is None or isinstance(error, ConnectError | ConnectionLostError | SMTPTimeoutError)
-        if passing and self._feedback.failed(len(self._slots)):
+        if (error is None or is_of_the_wire(error)) and self._feedback.failed(len(self._slots)):
             self._set_limit()
 
     def warming_failed(self) -> None:

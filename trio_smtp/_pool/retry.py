@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 
 from .._client.outgoing import Outgoing
 from .._protocol.errors import (
@@ -12,6 +13,7 @@ from .._protocol.errors import (
     Delivery,
     SMTPError,
     SMTPTimeoutError,
+    TLSError,
     UnsupportedAuthError,
 )
 from .config import PoolConfig
@@ -54,13 +56,23 @@ class Retry:
         return self._config.retry_delay * 2.0 ** (tries - 1) * random.uniform(0.5, 1)
 
 
+def is_of_the_wire(error: SMTPError) -> bool:
+    """Whether the server could not be reached, would not have us or went away: nothing is wrong with the message."""
+    if not isinstance(error, TLSError):
+        return isinstance(error, _OF_THE_WIRE)
+    if error.reply is not None:
+        return error.reply.is_temporary  # RFC 3207 §4: 454, for now
+    cause = error.__cause__  # none: STARTTLS was not offered, or worse
+    return cause is not None and (isinstance(cause, ssl.SSLEOFError) or not isinstance(cause, ssl.SSLError))
+
+
 def is_passing(error: SMTPError) -> bool:
     """Whether the error says that nothing was sent, and may be gone the next time."""
     if error.delivery is not Delivery.NOT_SENT:
         return False
     if isinstance(error, AuthenticationError) and not isinstance(error, UnsupportedAuthError):
         return error.reply is not None and error.reply.is_temporary
-    if not isinstance(error, _OF_THE_WIRE):
+    if not is_of_the_wire(error):
         return False
     cause = error.__cause__
     if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:

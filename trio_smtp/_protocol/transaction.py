@@ -75,8 +75,8 @@ class Transaction:
         if self.nobody_left:
             return Delivery.REFUSED
         if self.lmtp and self.ended:
-            missing = len(self.accepted) - len(self.replies)
-            if missing > 0:
+            # Not counted by `accepted`: in one write with the end, RCPT may be unanswered itself.
+            if len(self.recipients) > len(self.refused) + len(self.replies):
                 return Delivery.UNKNOWN
             delivered = any(answer.is_success for answer in self.replies.values())
             return None if delivered else Delivery.REFUSED
