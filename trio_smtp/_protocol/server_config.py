@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from .checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
 from .extensions import KNOWN_EXTENSIONS, OPT_IN_EXTENSIONS
-from .sasl import SERVER_MECHANISMS
+from .sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
 from .server_extension import ServerExtension, check_extensions
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -52,8 +52,9 @@ class ServerConfig:
             ones count as errors.
         soft_errors: errors on one connection that cost nothing; from the next on each one costs a delay, unless
             `max_errors` is ``None``.
-        error_delay: seconds that the reply waits for each error beyond `soft_errors`, and for each failed AUTH command
-            of the connection or of its host, whichever is more; at most 10 in one go. ``None``: no delays.
+        error_delay: seconds that the reply to an error waits beyond `soft_errors`. The reply to a failed AUTH command
+            waits so long for each one that failed before it, on the connection or from its host, whichever is more;
+            at most 10 in one go. ``None``: no delays.
         max_auth_failures: failed AUTH commands on one connection; the next gets 421.
         max_auth_failures_per_host: how many refused credentials in how many seconds from one IPv4 address or IPv6 /64
             network, over all its connections; then AUTH gets 454 4.7.0 and the application is not asked. A success
@@ -133,12 +134,12 @@ class ServerConfig:
         check_count("soft_errors", self.soft_errors, least=0)
         check_seconds("error_delay", self.error_delay)
         if self.max_auth_failures_per_host is not None:
-            failures, seconds = self.max_auth_failures_per_host
-            check_count("max_auth_failures_per_host", failures, optional=False)
-            check_seconds("max_auth_failures_per_host", seconds)
+            self._check_failures_per_host(self.max_auth_failures_per_host)
         check_count("max_command_line", self.max_command_line, least=512, optional=False)  # RFC 5321 §4.5.3.1.4
         check_count("max_auth_line", self.max_auth_line, least=self.max_command_line, optional=False)
-        check_count("scram_iterations", self.scram_iterations, least=4096, optional=False)  # RFC 7677 §4
+        check_count("scram_iterations", self.scram_iterations, least=MIN_ITERATIONS, optional=False)  # RFC 7677 §4
+        if self.scram_iterations > MAX_ITERATIONS:  # no client would take it, and each AUTH would cost us as much
+            raise ValueError(f"scram_iterations must be at most {MAX_ITERATIONS}, not {self.scram_iterations}")
         check_choice("auth", self.auth, ("optional", "required"))
         check_choice("bare_newlines", self.bare_newlines, ("reject", "normalize"))
         for name in (
@@ -164,6 +165,15 @@ class ServerConfig:
         self._store("xclient_from", _networks("xclient_from", self.xclient_from))
         if not isinstance(self.scram_secret, bytes):
             raise TypeError("scram_secret is bytes")
+        if len(self.scram_secret) < MIN_SECRET:
+            raise ValueError(f"scram_secret must have at least {MIN_SECRET} octets")
+
+    def _check_failures_per_host(self, limit: object) -> None:
+        name = "max_auth_failures_per_host"
+        if not isinstance(limit, tuple) or len(limit) != 2 or limit[1] is None:
+            raise TypeError(f"{name} is (failures, seconds) or None, not {limit!r}")
+        check_count(name, limit[0], optional=False)
+        check_seconds(name, limit[1])
 
     def _store(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -7,11 +7,15 @@ from .auth import Auth, External, OAuth, Password, TokenSource, XOAuth, as_auth
 from .client import MAX_ROUNDS, ClientMechanism, DeriveKey
 from .credentials import Credentials, UnverifiedError
 from .mechanisms import REVEALING_MECHANISMS, SERVER_MECHANISMS, choose_mechanism, client_mechanism
-from .server import Challenge, ServerContext, ServerMechanism, Step, Verify
+from .scram import MAX_ITERATIONS, MIN_ITERATIONS
+from .server import MIN_SECRET, Challenge, ServerContext, ServerMechanism, Step, Verify
 from .wire import REFUSED, SASLError, decode_challenge, decode_response, encode_challenge
 
 __all__ = [
+    "MAX_ITERATIONS",
     "MAX_ROUNDS",
+    "MIN_ITERATIONS",
+    "MIN_SECRET",
     "REFUSED",
     "REVEALING_MECHANISMS",
     "SERVER_MECHANISMS",

@@ -17,12 +17,14 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from ..replies import Reply
 from .credentials import CramDigest, Credentials, UnverifiedError
 from .scram import MAX_ITERATIONS, MIN_ITERATIONS
 from .wire import REFUSED, SASLError, identity_field, malformed, password_field, username_field
+
+MIN_SECRET: Final = 16  # octets of the key of SCRAM's salts
 
 Exchange: TypeAlias = Generator[bytes, bytes, Credentials]
 
@@ -64,8 +66,8 @@ class ServerContext:
     def __post_init__(self) -> None:
         if not MIN_ITERATIONS <= self.scram_iterations <= MAX_ITERATIONS:
             raise ValueError(f"scram_iterations must be {MIN_ITERATIONS} to {MAX_ITERATIONS}")
-        if len(self.secret) < 16:
-            raise ValueError("the secret must have at least 16 octets")
+        if len(self.secret) < MIN_SECRET:
+            raise ValueError(f"the secret must have at least {MIN_SECRET} octets")
 
 
 class ServerMechanism(ABC):
