@@ -277,7 +277,7 @@ async def test_s29_delays_from_the_eleventh_error_on(autojump_clock: trio.testin
             began = trio.current_time()
             await peer.ask("FOO")
             waits.append(trio.current_time() - began)
-        assert waits == [0] * 10 + [1, 2, 3, 4, 5]
+        assert waits == [0] * 10 + [1] * 5
         began = trio.current_time()
         await peer.ask("NOOP")
         assert trio.current_time() == began  # only mistakes cost time
@@ -368,7 +368,7 @@ async def test_s32_failures_slow_down_and_cut_off(autojump_clock: trio.testing.M
             began = trio.current_time()
             assert (await peer.ask(WRONG)).startswith("535 5.7.8")
             waits.append(trio.current_time() - began)
-        assert waits == [1, 2, 3]
+        assert waits == [0, 1, 2]
         await peer.speak(f"C: {WRONG}\nS: 421 4.7.0…\nS: <closed>")
 
 

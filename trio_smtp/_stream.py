@@ -354,17 +354,48 @@ class Transport:
         """Close so that a peer in mid-sentence still gets our last words.
 
         A socket closed with unread input sends RST, and the peer's kernel throws away what it has not read. So
-        say that no more will come, and drop what comes, for at most `within` seconds and `drop` octets.
+        say that no more will come, and drop what comes, for at most `within` seconds and `drop` octets; under TLS,
+        that is after close_notify, and what comes is dropped undeciphered.
         """
-        if not self.broken and self._socket is not None and not isinstance(self._stream, trio.SSLStream):
+        if not self.broken and self._socket is not None:
             with trio.move_on_after(within, shield=True):
                 try:
+                    if isinstance(self._stream, trio.SSLStream):
+                        await self._end_tls(self._stream)
                     self._socket.shutdown(trio.socket.SHUT_WR)
                     while drop > 0 and (data := await self.receive()):
                         drop -= len(data)
                 except (ConnectionLostError, SMTPTimeoutError, Interrupted, OSError):
                     pass
         await self.aclose(within)
+
+    async def _end_tls(self, stream: trio.SSLStream[Any]) -> None:
+        below = stream.transport_stream
+        stream.transport_stream = _KeptOpen(below)
+        try:
+            await stream.aclose()
+        finally:
+            self._stream = below
+            self.direct = below if isinstance(below, DescriptorStream) else None
+
+
+class _KeptOpen(trio.abc.Stream):
+    """What is below TLS, not closed with it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 def _socket_below(stream: object) -> trio.socket.SocketType | None:

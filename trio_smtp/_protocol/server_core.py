@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from .envelope import Envelope
 from .replies import Reply
+from .sasl import SERVER_MECHANISMS
 from .server_auth import AuthDialogue
 from .server_events import CLOSED, NEED_DATA, Command, Data, Signal, State
 from .server_lines import LineReader
@@ -20,6 +21,7 @@ from .server_tables import TOO_MANY_ERRORS
 # What a command comes to: an event to ask about, a reply to give at once, or nothing more.
 Taken: TypeAlias = "Command | Signal | Reply | None"
 
+_MECHANISMS: Final = frozenset(name.encode() for name in SERVER_MECHANISMS)
 MAX_REPLIES: Final = 256  # that gather before they are to be sent, however much is pipelined
 
 
@@ -54,6 +56,7 @@ class ServerCore:
     __slots__ = (
         "_auth",
         "_auth_failures",
+        "_distrusted",
         "_drop",
         "_drop_reply",
         "_enhanced",
@@ -98,6 +101,7 @@ class ServerCore:
         self._errors = 0
         self._junk = 0
         self._auth_failures = 0
+        self._distrusted = False  # AUTH was traced: a line that is no command may belong to it
         self._message: IncomingMessage | None = None
         self._drop = 0  # octets still to come of a BDAT chunk that nobody wants, and then
         self._drop_reply: Reply | None = None
@@ -211,9 +215,10 @@ class ServerCore:
         self._message = None
 
     def penalize(self, units: int) -> None:
-        """Let the reply that is due wait for at least so many units."""
-        self.penalty = max(self.penalty, units)
-        self._flush = True
+        """Let the reply that is due wait for at least so many units, maybe none."""
+        if units > self.penalty:
+            self.penalty = units
+            self._flush = True
 
     def take_penalty(self) -> int:
         """The units to wait for, which are then taken as waited for."""
@@ -233,13 +238,17 @@ class ServerCore:
         config = self._profile.config
         soft = config.soft_errors
         if soft is not None and self._errors > soft and config.max_errors is not None:
-            self.penalize(self._errors - soft)
+            self.penalize(1)
+
+    @property
+    def _errs_too_often(self) -> bool:
+        limit = self._profile.config.max_errors
+        return limit is not None and self._errors > limit
 
     def _reply(self, reply: Reply, enhanced: bool = True) -> None:
-        limit = self._profile.config.max_errors
         if reply.code >= 500:
             self._count_error()
-        if self._errors and limit is not None and self._errors > limit:
+        if self._errors and self._errs_too_often:
             reply, enhanced = TOO_MANY_ERRORS, True
         self._write(reply, enhanced)
 
@@ -256,7 +265,13 @@ class ServerCore:
             self.abandon()
 
     def _trace_command(self, verb: bytes, line: bytes) -> None:
+        """Trace a line that is not inside an AUTH exchange; what may be a secret all the same is masked."""
         assert self.trace is not None
-        if line[:4].upper() == b"AUTH":  # however it goes on: a TAB is no blank, but what follows it is as secret
-            line = b" ".join(line.split()[:2]) + b" ***"
+        words = line.split(None, 2)  # also at a TAB, which is no blank: what follows it is as secret
+        if words and words[0][:4].upper() == b"AUTH":
+            self._distrusted = True
+            mechanism = words[1] if len(words) > 1 and len(words[0]) == 4 else b""
+            line = b"AUTH " + (mechanism + b" ***" if mechanism.upper() in _MECHANISMS else b"***")
+        elif self._distrusted and not self.authenticated and verb not in (self._profile.commands or ()):
+            line = b"***"  # a client that did not wait for the answer to AUTH, or did not understand it: a password
         self.trace("<", line)

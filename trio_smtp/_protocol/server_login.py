@@ -65,7 +65,7 @@ class LoginCommands(ServerCore):
             self.authenticated = True
             return reply
         self._auth_failures += 1
-        self.penalize(self._auth_failures)
+        self.penalize(self._auth_failures - 1)  # whoever mistypes a password once does not wait
         limit = self._profile.config.max_auth_failures
         return reply if limit is None or self._auth_failures <= limit else TOO_MANY_FAILURES
 

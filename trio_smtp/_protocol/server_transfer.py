@@ -11,7 +11,7 @@ from .replies import Reply
 from .server_core import ServerCore, Taken
 from .server_events import Data, Event, Signal, State
 from .server_message import IncomingMessage, Progress, Verdict
-from .server_tables import END_WITH_DOT, MISPLACED, TLS_FIRST
+from .server_tables import END_WITH_DOT, MISPLACED, TLS_FIRST, TOO_MANY_ERRORS
 
 _BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 
@@ -79,7 +79,10 @@ class TransferCommands(ServerCore):
         size, last = int(match[1]), match[2] is not None
         limit = self._profile.config.max_message_size
         if limit is not None and size > limit:
-            return Reply(552, "the chunk is larger than a message may be", "5.3.4", close=True)
+            # Nothing of it is read, so this is the end; an application that waits for the chunk hears why.
+            is_awaited = self._message is not None and self._message.served
+            self._reply(Reply(552, "the chunk is larger than a message may be", "5.3.4", close=True))
+            return Signal.BODY_TOO_LARGE if is_awaited else None
         refusal = TLS_FIRST if self._must_start_tls else MISPLACED[self.state].get(b"BDAT")
         if refusal is not None:  # RFC 3030 §2: the octets come all the same
             self._drop, self._drop_reply = size, refusal
@@ -133,11 +136,12 @@ class TransferCommands(ServerCore):
         if not self._profile.config.lmtp:
             if not isinstance(verdict, Reply):
                 raise TypeError("only LMTP has a reply for each recipient")
-            self._count_message(verdict, verdict)
-            self._write(verdict, utf8=envelope.sender.smtputf8)
-            return
-        replies = self._replies_for_each(verdict, envelope)
+            replies: Sequence[Reply] = (verdict,)
+        else:
+            replies = self._replies_for_each(verdict, envelope)
         self._count_message(min(replies, key=_code), max(replies, key=_code))
+        if self._errs_too_often:
+            replies = (TOO_MANY_ERRORS,)
         for reply in replies:
             self._write(reply, utf8=envelope.sender.smtputf8)
 

@@ -515,7 +515,7 @@ class Connection:
     def _count_auth_failure(self) -> None:
         failures = self._service.auth_failures.add(self.session.host, self._now())
         if failures and not self._protocol.is_closed:
-            self._protocol.penalize(failures)
+            self._protocol.penalize(failures - 1)
 
     def _checked(self, event: Command | None, convert: Callable[[object], Any], outcome: object) -> Any:
         try:
