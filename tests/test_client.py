@@ -859,6 +859,108 @@ async def test_rcptmax_and_a_stream_that_cannot_be_read_twice() -> None:
     await stream.aclose()
 
 
+async def test_mailmax_is_obeyed_with_an_error_that_says_so() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "LIMITS MAILMAX=1")
+        await peer.take_envelope("MAIL FROM:<a@x.test>")
+        await peer.text()
+        await peer.say("250 first and last")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        await send(client)
+        with pytest.raises(trio_smtp.LocalProtocolError, match="takes 1 messages on one connection") as caught:
+            await send(client)
+        assert caught.value.delivery is Delivery.NOT_SENT
+        with pytest.raises(trio_smtp.LocalProtocolError):
+            async with client.transaction("a@x.test", ["b@y.test"]):
+                raise AssertionError("it was begun")
+
+
+async def test_mailmax_in_the_middle_of_a_split_list_names_those_who_have_the_message() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "LIMITS MAILMAX=1 RCPTMAX=1")
+        await peer.take_envelope("MAIL FROM:<a@x.test>", "RCPT TO:<r0@y.test>")
+        await peer.text()
+        await peer.say("250 first and last")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.LocalProtocolError) as caught:
+            await client.send("a@x.test", ["r0@y.test", "r1@y.test"], b"x")
+    assert caught.value.accepted == ["r0@y.test"]
+
+
+@pytest.mark.parametrize(
+    "words", ["452 4.5.3 too many recipients", "452 too many", "552 5.5.3 too many", "552 too many"]
+)
+async def test_recipients_that_are_too_many_go_in_a_further_transaction(words: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        await peer.hear("MAIL FROM:<a@x.test>", *(f"RCPT TO:<r{i}@y.test>" for i in range(5)), "DATA")
+        await peer.say("250 ok", "250 ok", "550 no", "250 ok", words, words, "354 go")
+        assert await peer.text() == b"x\r\n"
+        await peer.say("250 first")
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<r3@y.test>", "RCPT TO:<r4@y.test>", "DATA")
+        await peer.say("250 ok", "250 ok", "250 ok", "354 go")
+        assert await peer.text() == b"x\r\n"
+        await peer.say("250 second")
+        # The next list is not tried in one.
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<s0@y.test>", "RCPT TO:<s1@y.test>", "DATA")
+        await peer.say("250 ok", "250 ok", "250 ok", "354 go")
+        await peer.text()
+        await peer.say("250 third")
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<s2@y.test>", "DATA")
+        await peer.say("250 ok", "250 ok", "354 go")
+        await peer.text()
+        await peer.say("250 fourth")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        result = await client.send("a@x.test", [f"r{i}@y.test" for i in range(5)], b"x")
+        assert result.accepted == ["r0@y.test", "r2@y.test", "r3@y.test", "r4@y.test"]
+        assert list(result.refused) == ["r1@y.test"]
+        assert result.attempts == 1
+        await client.send("a@x.test", [f"s{i}@y.test" for i in range(3)], b"x")
+
+
+@pytest.mark.parametrize("words", ["452 4.2.2 full", "552 5.2.2 full", "451 4.5.3 later"])
+async def test_recipients_refused_for_another_reason_stay_refused(words: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<r0@y.test>", "RCPT TO:<r1@y.test>", "DATA")
+        await peer.say("250 ok", "250 ok", words, "354 go")
+        await peer.text()
+        await peer.say("250 done")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        result = await client.send("a@x.test", ["r0@y.test", "r1@y.test"], b"x")
+    assert list(result.refused) == ["r1@y.test"]
+
+
+async def test_recipients_too_many_for_a_stream_that_cannot_be_read_twice_are_refused() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        for _ in range(2):
+            await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<r0@y.test>", "RCPT TO:<r1@y.test>", "DATA")
+            await peer.say("250 ok", "250 ok", "452 4.5.3 too many", "354 go")
+            await peer.text()
+            await peer.say("250 done")
+        await peer.goodbye()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    async with client_and(script) as client:
+        result = await client.send("a@x.test", ["r0@y.test", "r1@y.test"], chunks())
+        assert list(result.refused) == ["r1@y.test"]
+        async with client.transaction("a@x.test", ["r0@y.test", "r1@y.test"]) as message:
+            await message.send_all(b"x")
+    assert message.result is not None
+    assert list(message.result.refused) == ["r1@y.test"]
+
+
 # -- other commands, and one task at a time
 
 

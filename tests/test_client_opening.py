@@ -63,6 +63,52 @@ async def starttls(peer: TLSPeer) -> None:
     await peer.hear("EHLO me.test")
 
 
+@asynccontextmanager
+async def client_over_tls(verifying: bool, **options: Any) -> AsyncIterator[tuple[TLSPeer, trio_smtp.Client]]:
+    """A client that is given an SSLStream, and a server that has shaken hands."""
+    peer = TLSPeer()
+    context = client_context()
+    if not verifying:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    stream = trio.SSLStream(peer.stream, context, server_hostname=NAME)
+
+    async def script() -> None:
+        await peer.start_tls()
+        await peer.greet("STARTTLS", "AUTH PLAIN")
+        await peer.hear("AUTH PLAIN AG1lAHNlY3JldA==")
+        await peer.say("235 ok")
+        await peer.goodbye()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script)
+        settings: dict[str, Any] = {"local_hostname": "me.test", "auth": ("me", "secret"), **options}
+        async with trio_smtp.open_client(NAME, stream=stream, **settings) as client:
+            yield peer, client
+
+
+@pytest.mark.parametrize("verifying", [True, False])
+@pytest.mark.parametrize("tls", ["auto", "implicit", "none"])
+async def test_stream_that_is_under_tls_already_counts_as_tls(verifying: bool, tls: str) -> None:
+    async with client_over_tls(verifying, tls=tls) as (_, client):
+        assert client.tls is not None
+        assert client.tls.verified is verifying
+        assert client.tls.server_name == NAME
+
+
+async def test_stream_under_tls_whose_handshake_fails_or_hangs(autojump_clock: trio.testing.MockClock) -> None:
+    for words, error in ((b"220 mail.test\r\n", trio_smtp.TLSError), (b"", trio_smtp.SMTPTimeoutError)):
+        peer = Peer()
+        await peer.say_bytes(words)
+        stream = trio.SSLStream(peer.stream, client_context(), server_hostname=NAME)
+        with pytest.raises(error) as caught:
+            async with trio_smtp.open_client(NAME, stream=stream):
+                raise AssertionError("it opened")
+        assert isinstance(caught.value, trio_smtp.SMTPError)
+        assert caught.value.delivery is Delivery.NOT_SENT
+        await peer.end_whatever()
+
+
 # -- greeting and hello
 
 

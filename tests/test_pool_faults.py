@@ -65,6 +65,17 @@ SCENARIOS = [
         )
         for name, manner in SERVERS.items()
     ),
+    *(
+        Scenario(
+            f"too many at once, {name}{', three in flight' * (together > 1)}",
+            replace(manner, most_recipients=2),
+            recipients=("b@y.test", "no@y.test", "c@y.test", "d@y.test", "e@y.test"),
+            together=together,
+        )
+        for name, manner in SERVERS.items()
+        for together in (1, 3)
+        if together == 1 or name == "pipelining"
+    ),
     Scenario("closing", PIPELINING, close=True),
     Scenario("closing under TLS", replace(PIPELINING, tls="starttls"), close=True),
     *(

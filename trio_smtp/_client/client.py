@@ -73,7 +73,8 @@ async def open_client(
         proxy_header: sent before anything else, to a server that trusts us to say who the client is (HAProxy's PROXY
             protocol, version 1 or 2).
         config: time limits and the like.
-        stream: a connected stream to use instead of connecting; owned from now on.
+        stream: a connected stream to use instead of connecting; owned from now on. A ``trio.SSLStream`` counts as TLS,
+            and as verified if its context verifies certificates and names.
 
     Raises:
         ConnectError: not reached, or not greeted with 220.
@@ -161,7 +162,8 @@ class Client:
 
         Raises:
             TypeError: `recipients` is a str, or `content` nothing that can be sent.
-            LocalProtocolError: an address that is none, or no recipient; nothing was sent.
+            LocalProtocolError: an address that is none, or no recipient; nothing was sent. Or the server takes no more
+                messages on one connection (LIMITS' MAILMAX): open another.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for everybody.
@@ -250,7 +252,7 @@ class Client:
                     raise
             finally:
                 connection.check()
-            outgoing.settle(transaction)
+            outgoing.settle(transaction)  # whoever was one too many is refused: this text cannot be sent again
             message.result = outgoing.result()
 
     # -- other commands

@@ -44,6 +44,7 @@ class Connection:
         extensions: what its latest answer to EHLO or LHLO offered.
         esmtp: it understood EHLO.
         transactions: MAIL commands sent.
+        most_recipients: of one transaction, by LIMITS or by experience; ``None`` if nothing is known.
         offers_size, offers_8bit, offers_utf8: whether SIZE, 8BITMIME, SMTPUTF8 are among the extensions.
         uses_chunking: messages go by BDAT.
     """
@@ -55,6 +56,7 @@ class Connection:
         "extensions",
         "greeting",
         "lmtp",
+        "most_recipients",
         "name",
         "offers_8bit",
         "offers_size",
@@ -101,6 +103,7 @@ class Connection:
     def learn(self, extensions: Extensions) -> None:
         """Go by what the server offers from now on."""
         self.extensions = extensions
+        self.most_recipients = extensions.limits.rcptmax
         self.offers_size = "SIZE" in extensions
         self.offers_8bit = "8BITMIME" in extensions
         self.offers_utf8 = "SMTPUTF8" in extensions

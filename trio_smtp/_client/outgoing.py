@@ -6,9 +6,9 @@
 # mistake costs no connection and no byte.
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from .._protocol.addresses import check_address, needs_smtputf8
 from .._protocol.errors import (
@@ -26,6 +26,7 @@ from .._protocol.transaction import Transaction
 from .content import Content, ContentLike, as_content
 
 Params: TypeAlias = Mapping[str, str | int | None]
+_TOO_MANY: Final = (452, 552)
 
 
 @dataclass(slots=True)
@@ -135,16 +136,22 @@ class Outgoing:
         self.error = None
         return again
 
-    def settle(self, transaction: Transaction) -> None:
+    def settle(self, transaction: Transaction, too_many: Sequence[str] = ()) -> None:
         """Take over the fates of a transaction that is decided.
 
         A refusal is kept for :meth:`result`: where a list was split, others may have been accepted.
+
+        Args:
+            transaction: the latest.
+            too_many: those of its recipients who remain all the same, for another transaction.
         """
         delivered, refused, _ = transaction.fates()
         batch = transaction.recipients
         reply = transaction.reply
         self.transaction = None
-        self.remaining = self.remaining[len(batch) :]
+        self.remaining = [*too_many, *self.remaining[len(batch) :]]
+        for written in too_many:
+            refused.pop(written)
         self.accepted += delivered
         if transaction.replies:
             self.replies.update(transaction.replies)
@@ -185,6 +192,21 @@ class Outgoing:
         error.accepted = self.accepted + delivered
         error.refused = self.refused | refused
         error.unknown = unknown
+
+
+def one_too_many(transaction: Transaction) -> list[str]:
+    """Recipients whom a server that took the message refused because there were too many, and not for good.
+
+    RFC 5321 §4.5.3.1.10: 452 says so, and 552 is to be read as if it did. Both also say that a mailbox is full; then
+    the enhanced code, if there is one, is another.
+    """
+    if not transaction.accepted or transaction.reply is None or not transaction.reply.is_success:
+        return []
+    return [
+        written
+        for written, reply in transaction.refused.items()
+        if reply.code in _TOO_MANY and (reply.enhanced is None or reply.enhanced.endswith(".5.3"))
+    ]
 
 
 def refusal(transaction: Transaction) -> SMTPError:

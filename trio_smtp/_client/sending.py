@@ -27,6 +27,7 @@ from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
     ExtensionNotSupportedError,
+    LocalProtocolError,
     MessageTooLargeError,
     SMTPError,
     Stage,
@@ -39,7 +40,7 @@ from .._stream import Interrupted
 from .body import BLOCK, BodyWriter, write_text
 from .connection import Connection
 from .content import Source
-from .outgoing import Outgoing, Params
+from .outgoing import Outgoing, Params, one_too_many
 
 ONE_WRITE: Final = 1 << 15  # octets of text that are worth sending before anybody has agreed to take them
 _GROUP: Final = 200  # commands in one write; their replies fit into the buffers, so that nobody waits for the other
@@ -62,8 +63,12 @@ async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: b
         OSError: of reading the content, or what an async iterable raised.
     """
     while message.remaining and not (stop_at_limit and connection.is_exhausted):
-        transaction = Transaction(next_batch(connection, message), lmtp=connection.lmtp)
-        message.transaction = transaction
+        try:
+            batch = next_batch(connection, message)
+        except SMTPError as exc:
+            message.explain(exc)  # of a list that was split, some may have it
+            raise
+        message.transaction = transaction = Transaction(batch, lmtp=connection.lmtp)
         try:
             await _transact(connection, message, transaction)
         except SMTPError as exc:
@@ -75,21 +80,39 @@ async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: b
             # A reply that was read beats a connection loss noticed later.
         finally:
             connection.check()
-        message.settle(transaction)
+        settle(connection, message, transaction)
+
+
+def settle(connection: Connection, message: Outgoing, transaction: Transaction) -> None:
+    """Note a transaction's fates; recipients who were too many for it remain, if the message can be sent again."""
+    too_many = one_too_many(transaction) if transaction.refused and message.content.replayable else []
+    if too_many:
+        connection.most_recipients = len(transaction.accepted)
+    message.settle(transaction, too_many)
 
 
 def next_batch(connection: Connection, message: Outgoing) -> list[str]:
     """The recipients of the next transaction (RFC 9422 section 4.2).
 
     Raises:
+        LocalProtocolError: the server takes no further MAIL on this connection.
         ExtensionNotSupportedError: the list must be split, and the content cannot be produced twice.
     """
     if connection.is_broken:
         raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
-    limit = connection.extensions.limits.rcptmax
+    if connection.is_exhausted:
+        raise LocalProtocolError(
+            f"the server takes {connection.transactions} messages on one connection: open another",
+            stage=Stage.MAIL,
+            delivery=Delivery.NOT_SENT,
+        )
+    limit = connection.most_recipients
     if limit is None or len(message.remaining) <= limit:
         return message.remaining
     if not message.content.replayable:
+        limit = connection.extensions.limits.rcptmax
+        if limit is None or len(message.remaining) <= limit:
+            return message.remaining  # what was learnt on the way is no law
         raise ExtensionNotSupportedError(
             f"the server takes {limit} recipients at a time, and this content cannot be produced twice",
             stage=Stage.MAIL,

@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from .._client.connection import Connection
-from .._client.sending import ONE_WRITE, encode_whole, envelope
+from .._client.sending import ONE_WRITE, encode_whole, envelope, settle
 from .._protocol.client import Event
 from .._protocol.client_commands import Verb, bdat, data, end
 from .._protocol.errors import PoolClosedError, SMTPError, Stage
@@ -152,7 +152,7 @@ class Pipeline:
         if errand.abandoned:
             errand.finish(Interrupted())
             return None
-        limit = connection.extensions.limits.rcptmax
+        limit = connection.most_recipients
         source = None
         try:
             if message.content.at_hand and len(message.remaining) <= (limit or _RECIPIENTS):
@@ -208,8 +208,12 @@ class Pipeline:
             self.again.append(errand)  # RFC 3030 leaves open what a refused BDAT leaves open
             return
         self._spoilt = self._connection.uses_chunking and reply is not None and not reply.is_success
-        message.settle(transaction)
-        errand.finish()
+        settle(self._connection, message, transaction)
+        if message.remaining and not errand.abandoned:
+            message.attempts -= 1  # it goes on, with those who were too many for one transaction
+            self.again.append(errand)
+        else:
+            errand.finish()
 
 
 def _own(exc: BaseException, errand: Errand) -> Exception:
