@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import subprocess
 
 from .client_work import CLIENT_WORK
 from .compare import Work, compare
@@ -27,6 +28,7 @@ PARTS: dict[str, tuple[Work, ...]] = {
     "latency": LATENCY_WORK,
 }
 ALL = [work for works in PARTS.values() for work in works]
+PLOT_LIMIT = 120.0  # seconds
 QUICK_SHARE = 0.05  # of the messages
 QUICK_WORK = ("kept-20", "each", "1mib", "tls-kept-20", "pool-20", "client-1mib")
 LIFTED = (
@@ -59,7 +61,10 @@ def main() -> None:
     for verdict in verdicts(rows):
         print(f"  {titles[verdict.target.work]}: {verdict}")
     if options.save:
-        print("\nwritten:", save(options.save, facts, titles, rows))
+        page = save(options.save, facts, titles, rows)
+        print("\nwritten:", page)
+        argv = [environment.python, "-m", "benchmarks.plots", str(page.with_suffix(".json"))]
+        subprocess.run(argv, env=environment.variables(), timeout=PLOT_LIMIT, check=False)
 
 
 def _arguments() -> argparse.Namespace:
