@@ -92,6 +92,7 @@ class Opening:
 
 
 Wrap: TypeAlias = Callable[[trio.abc.Stream], Transport]
+Tell: TypeAlias = Callable[[Literal["tls", "auth"], float], None]
 
 
 class _HandshakeFailed(Exception):
@@ -108,6 +109,7 @@ async def open_connection(
     *,
     stream: trio.abc.Stream | None = None,
     wrap: Wrap = Transport,
+    tell: Tell = lambda what, started: None,
 ) -> Connection:
     """Open a connection that is ready for MAIL.
 
@@ -117,6 +119,7 @@ async def open_connection(
         port: see :meth:`Opening.port`.
         stream: a connected stream to use instead; owned from now on.
         wrap: makes a transport of the stream.
+        tell: called after a handshake and after logging in, with the time at which that began.
 
     Raises:
         ConnectError, ConnectionLostError, SMTPTimeoutError, RemoteProtocolError, TLSError, AuthenticationError:
@@ -128,12 +131,12 @@ async def open_connection(
     given = stream is not None
     try:
         try:
-            return await _open(opening, host, port, stream or await _connect(opening, host, port), wrap)
+            return await _open(opening, host, port, stream or await _connect(opening, host, port), wrap, tell)
         except _HandshakeFailed as exc:
             if opening.tls != "opportunistic" or given:
                 raise exc.error from exc.error.__cause__
         clear = await _connect(opening, host, port)
-        return await _open(opening, host, port, clear, wrap, clear=True)
+        return await _open(opening, host, port, clear, wrap, tell, clear=True)
     except SMTPError as exc:
         exc.delivery = Delivery.NOT_SENT
         raise
@@ -168,6 +171,7 @@ async def _open(
     port: int,
     stream: trio.abc.Stream,
     wrap: Wrap,
+    tell: Tell,
     *,
     clear: bool = False,
 ) -> Connection:
@@ -179,12 +183,15 @@ async def _open(
         if isinstance(stream, trio.SSLStream):
             await _adopt_tls(transport, stream, opening.config)
         elif opening.tls == "implicit" or (opening.tls == "auto" and port == IMPLICIT_TLS_PORT):
+            started = trio.current_time()
             await _start_implicit_tls(opening, transport, host, port)
+            tell("tls", started)
         await _hear_greeting(opening, connection, port)
         await say_hello(opening, connection)
         if opening.tls != "none" and not clear and transport.tls is None:
-            await _start_tls(opening, connection, host)
+            await _start_tls(opening, connection, host, tell)
         if opening.login is not None:
+            started = trio.current_time()
             tls = transport.tls
             await log_in(
                 connection,
@@ -195,6 +202,7 @@ async def _open(
                 host=host,
                 port=port,
             )
+            tell("auth", started)
     except (SMTPError, _HandshakeFailed):
         await connection.aclose()
         raise
@@ -287,7 +295,7 @@ async def say_hello(opening: Opening, connection: Connection) -> None:
         raise ConnectError(f"{connection.name} does not take our hello: {reply}", reply=reply, stage=Stage.HELLO)
 
 
-async def _start_tls(opening: Opening, connection: Connection, host: str) -> None:
+async def _start_tls(opening: Opening, connection: Connection, host: str, tell: Tell) -> None:
     if "STARTTLS" not in connection.extensions:
         if opening.tls == "starttls":
             raise TLSError(f"{connection.name} does not offer STARTTLS", stage=Stage.STARTTLS)
@@ -301,6 +309,7 @@ async def _start_tls(opening: Opening, connection: Connection, host: str) -> Non
     if not connection.protocol.is_clean:
         connection.transport.broken = True
         raise TLSError(f"{connection.name} spoke before the TLS handshake", stage=Stage.STARTTLS)
+    started = trio.current_time()
     try:
         await connection.transport.start_tls(
             opening.context(),
@@ -314,6 +323,7 @@ async def _start_tls(opening: Opening, connection: Connection, host: str) -> Non
     except (ConnectionLostError, SMTPTimeoutError) as exc:
         exc.stage = Stage.STARTTLS
         raise
+    tell("tls", started)
     connection.protocol.tls_started()
     await say_hello(opening, connection)  # RFC 3207 §4.2
 

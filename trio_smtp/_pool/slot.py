@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -211,8 +212,9 @@ class Slot:
         for route in await pool.hosts.routes():
             started = trio.current_time()
             number = pool.count_connection()
+            tell = partial(pool.trace, connection=number, detail=_name(route))
             try:
-                self.connection = await open_connection(pool.opening, *route, wrap=pool.wrap)
+                self.connection = await open_connection(pool.opening, *route, wrap=pool.wrap, tell=tell)
             except SMTPError as exc:
                 pool.trace("connect", started, number, detail=_name(route), error=exc)
                 pool.connection_failed(route if not isinstance(exc, AuthenticationError) else None, exc)
