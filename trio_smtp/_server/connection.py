@@ -18,23 +18,14 @@ import trio
 
 from .._protocol.errors import (
     ConnectionLostError,
-    MessageAbortedError,
-    MessageTooLargeError,
-    RemoteProtocolError,
-    SMTPError,
     SMTPTimeoutError,
     TLSError,
 )
 from .._protocol.replies import Reply
-from .._protocol.sasl import UnverifiedError
-from .._protocol.server import ServerProtocol
-from .._protocol.server_body import BARE_NEWLINE, TOO_LARGE
 from .._protocol.server_events import (
-    BODY_END,
     FLUSH,
     NEED_DATA,
     Authenticate,
-    Command,
     Data,
     Expand,
     Extra,
@@ -46,22 +37,17 @@ from .._protocol.server_events import (
     StartTLS,
     Verify,
 )
-from .._protocol.server_tables import TOO_MANY_FAILURES_OF_HOST
-from .._stream import Interrupted, Transport
+from .._stream import Interrupted
 from .._timekeeper import Timekeeper
-from .body import Body
 from .certificates import certificate_identity
-from .handler import Hook
+from .judgement import CLEANUP_LIMIT, Judgement
 from .limits import is_within
-from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, lmtp_outcome, message_outcome, rejection_in, reply_or_none
+from .outcomes import UNAVAILABLE
 from .service import Service
-from .session import Session
 
 logger = logging.getLogger("trio_smtp")
 
-CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
-MAX_DELAY: Final = 10.0  # seconds that one reply is kept back at most
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
 TURNS: Final = 16  # lots of pipelined commands that are answered before other sessions have their turn
 _SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
@@ -73,7 +59,7 @@ current_connection: contextvars.ContextVar[Connection | None] = contextvars.Cont
 )
 
 
-class Connection:
+class Connection(Judgement):
     """The task of one connection.
 
     Args:
@@ -83,37 +69,10 @@ class Connection:
     """
 
     def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
-        self._service = service
-        self._config = service.config
-        self._timer = keeper.timer(self._expired)
-        self._transport = Transport(stream, self._timer)
-        self._now = trio.lowlevel.current_clock().current_time  # trio.current_time() looks the clock up every time
-        self._protocol = ServerProtocol(service.profile)
+        super().__init__(service, stream, keeper)
         if service.handlers is None:
             service.handlers = _handlers_of(service)
         self._on: Mapping[type, EventHandler | None] = service.handlers
-        self.session = Session(self._protocol, self._transport.peer, self._transport.local)
-        self._scope = trio.CancelScope()  # around everything but the good-bye
-        self._hook_scope = trio.CancelScope()  # around the loop; cancelled when a hook's time is up
-        self._pausing = trio.CancelScope()  # around a delay
-        self._hook_deadline = math.inf
-        self._in_hook = False  # a hook is running by itself, not waiting for the peer
-        self._event: Command | None = None  # that the hook in progress is about
-        self._outcome: tuple[object] | None = None  # of that hook, not yet told to the protocol
-        self._waiting = False  # for a command
-        self._stopping = service.closing  # shutdown: 421 as soon as no transaction is in progress
-        self._ending = False  # its grace is over: 421 now
-        self._introduced = False  # on_connect was reached, so that on_close is due
-        # nothing may be said in clear: between STARTTLS's 220 and the handshake's end, and before an implicit one's
-        self._mute = service.implicit_tls
-        self._end = math.inf
-        self._command_limit = math.inf if self._config.command_timeout is None else self._config.command_timeout
-        self._command_end = math.inf  # of the command that is coming in; infinite before its first octet is awaited
-        # a message in transit
-        self._body: Body | None = None
-        self._body_error: SMTPError | None = None
-        self._data_limit = math.inf if self._config.data_timeout is None else self._config.data_timeout
-        self._budget = self._data_limit  # seconds that the peer may still take for it
 
     # ---- from the first byte to the last
 
@@ -170,18 +129,6 @@ class Connection:
         except ConnectionLostError:
             self._protocol.lose_peer()
 
-    def _say_last_word(self, reply: Reply) -> None:
-        if self._mute:
-            self._protocol.abandon()
-        else:
-            self._protocol.close(reply)
-
-    async def _flush_quietly(self) -> None:
-        try:
-            await self._flush()
-        except (ConnectionLostError, SMTPTimeoutError):
-            self._protocol.lose_peer()
-
     async def _close_session(self) -> None:
         """Tell the application that it is over: whatever has happened, once, and for a limited time."""
         self._protocol.abandon()
@@ -192,9 +139,6 @@ class Connection:
         hook = self._service.hooks.on_close
         if hook is not None:
             await self._notify("on_close", hook, CLEANUP_LIMIT, shield=True)
-
-    def _facts(self) -> dict[str, object]:
-        return {"smtp_session": self.session.id, "smtp_peer": self.session.peer}
 
     # ---- the beginning
 
@@ -219,22 +163,6 @@ class Connection:
             refusal = _EARLY_TALKER
         self._protocol.greet(refusal)
         return True
-
-    async def _ask_on_connect(self, hook: Hook) -> Reply | None:
-        limit = self._config.handler_timeout
-        with trio.CancelScope() as scope:
-            scope.deadline = math.inf if limit is None else trio.current_time() + limit
-            try:
-                return reply_or_none(await hook(self.session))
-            except Exception as exc:
-                reply = rejection_in(exc)
-                if reply is None:
-                    self._log_failure("on_connect", exc)
-                return reply or UNAVAILABLE
-            except BaseExceptionGroup as exc:
-                raise self._without_failures("on_connect", exc) from None
-        self._log_timeout("on_connect")
-        return UNAVAILABLE
 
     async def _talks_early(self) -> bool:
         try:
@@ -323,87 +251,12 @@ class Connection:
         self._waiting = False
         protocol.receive_data(data)
 
-    async def _receive_content(self) -> None:
-        """Receive octets of a message; the time that is left for it grows with what arrives (Postfix's rule)."""
-        limit = self._config.data_timeout
-        began = self._now()
-        if began >= self._end:
-            raise SMTPTimeoutError("the session has lasted too long")
-        data: bytes | bytearray = b""
-        try:
-            data = await self._transport.receive(min(began + self._budget, self._end))
-        finally:  # a hook that gives its own reading up and tries again does not give the peer more time
-            if limit is not None:
-                rate = self._config.min_data_rate
-                earned = len(data) / rate if rate is not None else limit if data else 0
-                self._budget = min(limit, self._budget - (self._now() - began) + earned)
-        self._protocol.receive_data(data)
-
-    async def _pause(self) -> None:
-        """Keep the reply back from a peer that makes many mistakes; its session's time goes on."""
-        delay = self._config.error_delay or 0
-        units = self._protocol.take_penalty()
-        with trio.CancelScope() as self._pausing:
-            self._pausing.deadline = min(self._now() + min(units * delay, MAX_DELAY), self._end)
-            if self._stopping:
-                return
-            await trio.sleep_forever()
-        if self._now() >= self._end:
-            raise SMTPTimeoutError("the session has lasted too long")
-
-    async def _flush(self) -> None:
-        if not self._protocol.replies:
-            return
-        if self._transport.direct is None:  # cancelled as soon as it begins, a send would take these replies with it
-            await trio.lowlevel.checkpoint_if_cancelled()
-        data = self._protocol.data_to_send()
-        sent = self._transport.send_nowait(data)
-        if sent < len(data):
-            await self._transport.send(data[sent:], self._deadline(self._config.command_timeout))
-
-    def _deadline(self, limit: float | None) -> float:
-        return self._end if limit is None else min(self._now() + limit, self._end)
-
-    # ---- commands
-
-    async def _on_hello(self, event: Hello) -> None:
-        await self._judge(event, self._service.hooks.on_hello, event.name)
-
-    async def _on_mail(self, event: Mail) -> None:
-        await self._judge(event, self._service.hooks.on_mail, event.sender)
-
-    async def _on_rcpt(self, event: Rcpt) -> None:
-        await self._judge(event, self._service.hooks.on_rcpt, event.recipient)
-
-    async def _on_vrfy(self, event: Verify) -> None:
-        await self._judge(event, self._service.hooks.on_vrfy, event.argument)
-
-    async def _on_expn(self, event: Expand) -> None:
-        await self._judge(event, self._service.hooks.on_expn, event.argument)
-
-    async def _on_extra(self, event: Extra) -> None:
-        await self._judge(event, self._service.hooks.on_command, event.verb, event.argument)
-
     async def _on_introduction(self, event: Introduction) -> None:
         """XCLIENT: it is as if the client that was named had just connected."""
         self._protocol.accept()
         self.session._reintroduce(event.attributes)
         hook = self._service.hooks.on_connect
         self._protocol.greet(None if hook is None else await self._ask_on_connect(hook))
-
-    async def _on_auth(self, event: Authenticate) -> None:
-        if self._service.auth_failures.is_reached(self.session.host, self._now()):
-            self._protocol.answer(TOO_MANY_FAILURES_OF_HOST)
-            return
-        await self._judge(event, self._service.hooks.on_auth, event.credentials)
-
-    async def _on_data(self, event: Data) -> None:
-        self._body_error = None
-        self._budget = self._data_limit
-        if self._protocol.replies:
-            await self._flush()
-        self._body = Body(self._next_chunk)
-        await self._judge(event, self._service.hooks.on_data, self.session.envelope, self._body)
 
     async def _on_starttls(self, event: StartTLS) -> None:
         self._mute = True
@@ -413,214 +266,7 @@ class Connection:
         await self._flush()
         await self._start_tls()
 
-    async def _judge(self, event: Command, hook: Hook | None, *args: object) -> None:
-        """Ask the hook about an event, and tell the protocol."""
-        self._event = event
-        if hook is None:
-            self._outcome = (None,)
-        else:
-            limit = self._config.handler_timeout
-            self._hook_deadline = math.inf if limit is None else self._now() + limit
-            self._timer.set(self._hook_deadline)
-            self._in_hook = True
-            try:
-                outcome = await hook(self.session, *args)
-            except Exception as exc:
-                outcome = self._failure(exc)
-            except BaseExceptionGroup as exc:
-                raise self._without_failures(_hook_of(event), exc) from None
-            self._in_hook = False
-            self._outcome = (outcome,)
-            if self._hook_scope.cancel_called:  # too late to be cancelled, and a cancelled scope is of no more use
-                await trio.lowlevel.checkpoint()
-        await self._conclude()
-
-    def _failure(self, exc: Exception) -> Reply:
-        reply = rejection_in(exc)
-        if reply is not None:
-            return reply
-        if any(leaf is not self._body_error for leaf in leaves_of(exc)):
-            self._log_failure(_hook_of(self._event), exc)
-        return self._failure_reply()
-
-    def _timed_out(self) -> Reply:
-        self._log_timeout(_hook_of(self._event))
-        return self._failure_reply()
-
-    def _failure_reply(self) -> Reply:
-        """What to say when a hook has failed: that the message is no good, if it is not, however the hook took it."""
-        if isinstance(self._body_error, MessageTooLargeError):
-            return TOO_LARGE
-        return BARE_NEWLINE if isinstance(self._body_error, RemoteProtocolError) else LOCAL_ERROR
-
-    def _without_failures(self, what: str, group: BaseExceptionGroup[BaseException]) -> BaseException:
-        """Log what else went wrong in a hook that was cancelled, so that only the cancellation gets past."""
-        failures, rest = group.split(Exception)
-        if failures is not None:
-            self._log_failure(what, failures)
-        return rest if rest is not None else group
-
-    async def _conclude(self) -> None:
-        """Tell the protocol what the hook has said of the event."""
-        event, (outcome,) = self._event, self._outcome or (None,)
-        self._event = self._outcome = None
-        protocol = self._protocol
-        if isinstance(event, Data):
-            await self._conclude_message(event, outcome)
-        elif isinstance(event, Authenticate):
-            self._conclude_auth(event, outcome)
-        else:
-            reply = self._checked(event, reply_or_none, outcome)
-            if reply is None:
-                protocol.accept()
-            else:
-                protocol.answer(reply)
-
-    async def _conclude_message(self, event: Data, outcome: object) -> None:
-        if self._body is not None:
-            self._body.detach()
-        error, self._body, self._body_error = self._body_error, None, None
-        if isinstance(error, ConnectionLostError):
-            raise error.__cause__ or error
-        convert = lmtp_outcome if self._config.lmtp else message_outcome
-        self._protocol.conclude(self._checked(event, convert, outcome))
-
-    def _conclude_auth(self, event: Authenticate, outcome: object) -> None:
-        protocol = self._protocol
-        reply: Reply | None = None
-        identity: object = None
-        if isinstance(outcome, Reply):
-            reply = self._checked(event, reply_or_none, outcome)
-            identity = event.credentials.username if reply.is_success else None
-        elif outcome:
-            identity = event.credentials.username if outcome is True else outcome
-        else:
-            protocol.refuse_credentials()
-            self._count_auth_failure()
-            return
-        self.session._identity = identity
-        try:
-            if reply is None:
-                protocol.accept()
-            else:
-                protocol.answer(reply)
-        except UnverifiedError as exc:
-            logger.error("session %s: %s", self.session.id, exc, extra=self._facts())
-            return
-        if identity is not None:
-            self._service.auth_failures.forget(self.session.host)
-        elif reply is not None and reply.is_permanent:
-            self._count_auth_failure()
-
-    def _count_auth_failure(self) -> None:
-        failures = self._service.auth_failures.add(self.session.host, self._now())
-        if failures and not self._protocol.is_closed:
-            self._protocol.penalize(failures - 1)
-
-    def _checked(self, event: Command | None, convert: Callable[[object], Any], outcome: object) -> Any:
-        try:
-            return convert(outcome)
-        except (TypeError, ValueError) as exc:
-            self._log_failure(_hook_of(event), exc)
-            return LOCAL_ERROR
-
-    # ---- the message
-
-    async def _next_chunk(self) -> bytes:
-        """The next octets of the message for the hook in progress, ``b""`` at its end."""
-        if self._body_error is not None:
-            raise self._body_error
-        protocol = self._protocol
-        if protocol.awaits_start:
-            protocol.start_body()
-        while True:
-            event = protocol.next_event()
-            if isinstance(event, bytes):
-                return event
-            if event is BODY_END:
-                if protocol.body_fault is None:
-                    return b""
-                raise self._spoil(RemoteProtocolError("the message has a bare CR or LF"))
-            if event is Signal.BODY_TOO_LARGE:
-                limit = self._config.max_message_size
-                raise self._spoil(MessageTooLargeError(f"the message has more than {limit} octets"))
-            if event is Signal.BODY_ABORTED:
-                raise self._spoil(MessageAbortedError("the client gave the message up"))
-            await self._wait_in_hook(event)
-
-    async def _wait_in_hook(self, event: object) -> None:
-        """Receive for a hook; the time does not count as the hook's."""
-        began = self._now()
-        self._in_hook = False
-        try:
-            if event is Signal.PAUSE:
-                await self._pause()
-                return
-            await self._flush()
-            if event is NEED_DATA:
-                if self._ending:
-                    raise Interrupted
-                await self._receive_content()
-            elif event is not FLUSH:
-                raise ConnectionLostError("the client closed the connection")
-        except (ConnectionLostError, SMTPTimeoutError, Interrupted) as exc:
-            raise self._spoil(ConnectionLostError(f"the message was cut off: {exc or 'shutting down'}")) from exc
-        finally:
-            self._in_hook = True
-            self._hook_deadline += self._now() - began
-            self._timer.set(self._hook_deadline)
-
-    def _spoil(self, error: SMTPError) -> SMTPError:
-        self._body_error = error
-        return error
-
-    async def _end_transaction(self) -> None:
-        """Note that the transaction is over, and tell the application if its message was not accepted."""
-        statistics = self._service.statistics
-        statistics.octets += self._protocol.octets
-        self._protocol.octets = 0
-        try:
-            if self._protocol.accepted:
-                statistics.messages += 1
-            elif (hook := self._service.hooks.on_reset) is not None:
-                # Shielded, so that a session that is cancelled meanwhile has not begun it in vain, nor twice.
-                await self._notify("on_reset", hook, CLEANUP_LIMIT, shield=True)
-        finally:
-            self.session.envelope = None
-
-    # ---- hooks that are only told
-
-    async def _notify(self, what: str, hook: Hook, limit: float | None, *, shield: bool = False) -> None:
-        with trio.CancelScope(shield=shield) as scope:
-            scope.deadline = math.inf if limit is None else trio.current_time() + limit
-            try:
-                await hook(self.session)
-            except Exception as exc:
-                self._log_failure(what, exc)
-            except BaseExceptionGroup as exc:
-                raise self._without_failures(what, exc) from None
-        if scope.cancelled_caught:
-            self._log_timeout(what)
-
-    def _log_failure(self, what: str, exc: Exception) -> None:
-        self._service.statistics.failed_hooks += 1
-        logger.error("session %s: %s failed", self.session.id, what, exc_info=exc, extra=self._facts())
-
-    def _log_timeout(self, what: str) -> None:
-        self._service.statistics.failed_hooks += 1
-        logger.error("session %s: %s took too long and was cancelled", self.session.id, what, extra=self._facts())
-
-    def _trace(self, direction: str, line: bytes) -> None:
-        text = line.decode("ascii", "backslashreplace").rstrip()
-        logger.debug("session %s %s %s", self.session.id, direction, text, extra=self._facts())
-
     # ---- from outside
-
-    def _expired(self) -> None:
-        if self._in_hook:
-            self._hook_scope.cancel(reason="handler_timeout")
-        else:
-            self._transport.expire()
 
     def begin_shutdown(self) -> None:
         """Say 421 now if nothing is in progress, else as soon as nothing is."""
@@ -652,11 +298,6 @@ _HOOKS: Final[Mapping[type, str]] = {
     Authenticate: "on_auth",
     Data: "on_data",
 }
-
-
-def _hook_of(event: Command | None) -> str:
-    """The name of the hook that judges an event, for logs."""
-    return _HOOKS.get(type(event), "a hook")
 
 
 EventHandler: TypeAlias = Callable[[Connection, Any], Awaitable[None]]
