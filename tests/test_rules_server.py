@@ -7,7 +7,6 @@ through a session. S17, S23, S30, S34, S39, S40 and S42 say where they are not a
 from __future__ import annotations
 
 import ssl
-import time
 
 import pytest
 import trio
@@ -415,21 +414,12 @@ def test_s32_the_memory_of_failures_is_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_s33_an_unknown_user_looks_like_a_wrong_password() -> None:
-    """The reply is one; the time is that of the same work (SASL's tests compare what is computed)."""
+    """The reply is one; that the work is one as well is for test_sasl_credentials.py, which counts it."""
     replies = set()
     for user in ("AG1lAHdyb25n", "AHlvdQB3cm9uZw=="):
         async with session(Recorder(on_auth=check_secret), allow_insecure_auth=True, error_delay=None) as peer:
             replies.add(await peer.ask(f"AUTH PLAIN {user}"))
     assert replies == {"535 5.7.8 authentication failed"}
-    known, unknown = (trio_smtp.Credentials("PLAIN", "me", password="wrong" * 1000) for _ in range(2))
-    began = time.perf_counter()
-    for _ in range(200):
-        known.check_password("secret")
-    middle = time.perf_counter()
-    for _ in range(200):
-        unknown.check_password(None)
-    ended = time.perf_counter()
-    assert 0.1 < (ended - middle) / (middle - began) < 10
 
 
 async def test_s34_vrfy_and_expn_tell_nothing_unless_the_application_does() -> None:
