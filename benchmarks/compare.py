@@ -1,6 +1,7 @@
 # Contenders in turn: what a workload is to whoever runs it, and how its rounds go.
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -44,6 +45,7 @@ class Work(Protocol):
 def compare(work: Work, environment: Environment, *, only: list[str], rounds: int, share: float) -> list[Row]:
     """Let every contender have its turn, as many times as there are rounds."""
     print(f"\n{work.key}: {work.title}", flush=True)
+    began = time.monotonic()
     if (why := work.why_not(environment)) is not None:
         print(f"  left out: {why}")
         return []
@@ -56,7 +58,8 @@ def compare(work: Work, environment: Environment, *, only: list[str], rounds: in
                     _take(rows[name], measure)
     found = list(rows.values())
     for row in found:
-        print(line_of(row, ours_among(found)), flush=True)
+        print(line_of(row, ours_among(found)))
+    print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
     return found
 
 

@@ -1,6 +1,6 @@
 # The results as pictures: ``python -m benchmarks.plots results/NAME.json`` writes NAME-servers.png and its like.
 #
-# A panel for each workload, a bar for each contender, ours in colour and the floors pale; every panel begins at nothing.
+# A panel for each workload, a bar for each contender, ours in colour and the floors pale; every axis begins at zero.
 from __future__ import annotations
 
 import json
