@@ -4,7 +4,9 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import signal
 import subprocess
+import sys
 
 from .client_work import CLIENT_WORK
 from .compare import Work, compare
@@ -40,6 +42,7 @@ LIFTED = (
 def main() -> None:
     """Run the benchmarks that are asked for."""
     options = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # and so end what was started
     files = lift_file_limit()
     environment = Environment()
     for name, why in environment.missing.items():

@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ PICTURES = {
     "waiting": ("trips-pipelining", "trips-chunking", "idle", "1gib-in", "1gib-out", "noop-p99"),
 }
 COLUMNS = 3
+TITLE = 48  # letters in a line of a panel's title
 OURS, FLOOR, OTHERS = "#2a6f97", "#d9d9d9", "#9aa5b1"
 Rows = Sequence[Mapping[str, Any]]  # as in the JSON file
 
@@ -66,7 +68,7 @@ def panel(axes: Axes, title: str, rows: Rows) -> None:
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, most * 1.18)
-    axes.set_title(title.replace(": ", ":\n"), fontsize=9, loc="left")
+    axes.set_title(textwrap.fill(title, TITLE), fontsize=9, loc="left")
     axes.set_xlabel(rows[0]["unit"] + (" per message" if "CPU" in rows[0]["unit"] else ""), fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

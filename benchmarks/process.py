@@ -140,10 +140,22 @@ class Process:
             raise BenchmarkError(f"{self.name} said no more: {self.last_words()}")
         return line
 
+    def last_line(self) -> str:
+        """The last line of its standard output, once it has ended; programs here say little."""
+        assert self._popen.stdout is not None
+        return (self._popen.stdout.read().decode().splitlines() or [""])[-1]
+
+    def close_input(self) -> None:
+        """Let it meet the end of its standard input."""
+        assert self._popen.stdin is not None
+        try:
+            self._popen.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended, and reads nothing
+
     def finish(self, limit: float = STOP_LIMIT) -> None:
         """Close its standard input, and give it time to end by itself."""
-        assert self._popen.stdin is not None
-        self._popen.stdin.close()
+        self.close_input()
         self.wait(limit)
 
     @property
