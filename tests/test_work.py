@@ -179,6 +179,7 @@ def test_server_connection_for_a_message() -> None:
     async def run(meter: Meter) -> None:
         server = Server(Inbox(), config=UNLIMITED)
         hello = (b"EHLO client.test\r\n", 1)
+        finished = trio.Event()
 
         async def peer(port: int) -> None:
             for number in range(WARM_UP + MESSAGES):
@@ -190,11 +191,12 @@ def test_server_connection_for_a_message() -> None:
                         await exchange(stream, data, replies)
             await wait_all_tasks_blocked()
             meter.on = False
+            finished.set()
 
         async with trio.open_nursery() as nursery:
             listeners = await nursery.start(lambda **options: server.serve(0, host="127.0.0.1", **options))
-            async with trio.open_nursery() as inner:
-                inner.start_soon(peer, listeners[0].socket.getsockname()[1], name=PEER)
+            nursery.start_soon(peer, listeners[0].socket.getsockname()[1], name=PEER)
+            await finished.wait()
             nursery.cancel_scope.cancel()
 
     check(measure(run), SERVER_CONNECTION)
