@@ -18,6 +18,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from .results import short
+
 PICTURES = {
     "overview": ("kept-20", "each", "1mib", "pool-20", "client-1mib", "idle"),
     "servers": ("kept-1", "kept-20", "kept-200", "kept-1000", "each", "1mib", "25mib", "recipients", "pipelined"),
@@ -79,11 +81,6 @@ def colour(name: str) -> str:
     if name.startswith("trio_smtp"):
         return OURS
     return FLOOR if name.startswith("floor") else OTHERS
-
-
-def short(figure: float) -> str:
-    """A figure with as many digits as it deserves."""
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 1 else f"{figure:.2f}"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-# Where our server's time goes: ``python -m benchmarks.profile WORK`` profiles it under one of the workloads.
+# Where our time goes: ``python -m benchmarks.profile WORK`` profiles our server, pool or client under one workload.
 #
 # cProfile makes each Python call dearer, so the figures say which functions to look at, not what they cost.
 from __future__ import annotations
@@ -9,9 +9,11 @@ import signal
 import sys
 from pathlib import Path
 
+from .client_work import CLIENT_WORK, ClientWork, measure, serving
+from .clients import CLIENTS, Client
 from .environment import ROOT, Environment, cache
 from .process import Process, free_port, lift_file_limit
-from .server_work import LIMIT, SERVER_WORK
+from .server_work import LIMIT, SERVER_WORK, ServerWork
 
 
 def serve(target: str) -> None:
@@ -29,24 +31,71 @@ def serve(target: str) -> None:
         profiler.dump_stats(target)
 
 
-def main() -> None:
-    """Profile, and print what took longest."""
-    if sys.argv[1] == "serve":
-        target = sys.argv.pop(2)
-        sys.argv.pop(1)
-        serve(target)
-        return
-    work = next(work for work in SERVER_WORK if work.key == sys.argv[1])
-    lift_file_limit()
-    environment = Environment()
-    port, target = free_port(), cache() / "profile"
+def send(target: str) -> None:
+    """Run our client in this process, under the profiler while the messages go that count."""
+    from .programs import send_trio_smtp
+
+    profiler = cProfile.Profile()
+    ready, done = send_trio_smtp.ready, send_trio_smtp.done
+
+    def begin() -> float:
+        began = ready()
+        profiler.enable()
+        return began
+
+    def end(began: float) -> None:
+        profiler.disable()
+        profiler.dump_stats(target)
+        done(began)
+
+    send_trio_smtp.ready, send_trio_smtp.done = begin, end
+    send_trio_smtp.main()
+
+
+def profile_server(environment: Environment, work: ServerWork, target: Path) -> None:
+    """Let it serve."""
+    port = free_port()
     options = ["--tls", work.tls, "--certificate", str(environment.certificate)]
     argv = [environment.python, "-m", "benchmarks.profile", "serve", str(target), str(port), *options]
     with Process(argv, environment=environment.variables(), cwd=ROOT) as server:
         server.wait_for_port(port)
         with Process(work.load(environment, port, work.messages), environment=environment.variables()) as load:
             load.wait(LIMIT)
-    statistics = pstats.Stats(str(Path(target)))
+
+
+class Profiled(Client):
+    """One of our contenders, under the profiler."""
+
+    def command(self, environment: Environment, port: int, options: dict[str, int]) -> list[str]:
+        """The command line, by way of this module."""
+        python, _, program, *words = super().command(environment, port, options)
+        assert program.endswith("send_trio_smtp")
+        return [python, "-m", "benchmarks.profile", "send", str(cache() / "profile"), *words]
+
+
+def profile_client(environment: Environment, work: ClientWork) -> None:
+    """Let the first of our contenders that can do it send."""
+    ours = next(client for client in CLIENTS if client.program == "send_trio_smtp")
+    with serving(work.peer, environment) as port:
+        measure(environment, Profiled(ours.name, ours.program, ours.variant), port, work.options(work.messages))
+
+
+def main() -> None:
+    """Profile, and print what took longest."""
+    if sys.argv[1] in ("serve", "send"):
+        run = serve if sys.argv.pop(1) == "serve" else send
+        run(sys.argv.pop(1))
+        return
+    key = sys.argv[1]
+    lift_file_limit()
+    environment = Environment()
+    target = cache() / "profile"
+    work = next(work for work in (*SERVER_WORK, *CLIENT_WORK) if work.key == key)
+    if isinstance(work, ServerWork):
+        profile_server(environment, work, target)
+    else:
+        profile_client(environment, work)
+    statistics = pstats.Stats(str(target))
     statistics.strip_dirs().sort_stats("tottime").print_stats(45)
     print(f"{statistics.total_calls / work.messages:.1f} calls per message")  # type: ignore[attr-defined]
 

@@ -63,3 +63,8 @@ def ratio(one: Row | None, other: Row | None) -> float | None:
         return None
     pairs = [(mine.figure, yours.figure) for mine, yours in zip(one.samples, other.samples, strict=False)]
     return statistics.median(mine / yours if yours else float("inf") for mine, yours in pairs)
+
+
+def short(figure: float) -> str:
+    """A figure with as many digits as it deserves."""
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 1 else f"{figure:.2f}"
