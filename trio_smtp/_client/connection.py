@@ -22,6 +22,7 @@ from .._stream import Interrupted, Transport
 from .config import ClientConfig
 from .log import is_on, logger
 
+_CLOSED: Final = State.CLOSED
 RECENT: Final = 1.0  # seconds: a server that answered so lately is taken to be there still
 
 
@@ -87,7 +88,7 @@ class Connection:
     @property
     def is_broken(self) -> bool:
         """Nothing more can be sent."""
-        return self.transport.broken or self.protocol.state is State.CLOSED
+        return self.transport.broken or self.protocol.state is _CLOSED
 
     @property
     def has_just_answered(self) -> bool:
@@ -131,7 +132,10 @@ class Connection:
         Raises:
             ConnectionLostError, SMTPTimeoutError: the connection is broken.
         """
-        await self.transport.send(data, math.inf if timeout is None else trio.current_time() + timeout)
+        transport = self.transport
+        sent = transport.send_nowait(data)  # nearly always all of it: then there is no deadline to be set
+        if sent < len(data) or transport.broken:
+            await transport.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
 
     async def exchange(self, command: Command, timeout: float | None) -> Reply:
         """Send one command and wait for its reply, whatever it says.
@@ -172,7 +176,7 @@ class Connection:
     async def _receive(self, deadline: float, timeout: float | None) -> None:
         """Wait for octets and give them to the machine."""
         protocol = self.protocol
-        if protocol.state is State.CLOSED:
+        if protocol.state is _CLOSED:
             raise self.farewell_error()
         try:
             data = await self.transport.receive(deadline)
@@ -190,7 +194,7 @@ class Connection:
         protocol = self.protocol
         outstanding, next_event, log = protocol.outstanding, protocol.next_event, is_on()
         deadline: float | None = None  # of the reply that is being waited for
-        while outstanding and protocol.state is not State.CLOSED:
+        while outstanding and protocol.state is not _CLOSED:
             event = next_event()
             if event is None:
                 if deadline is None:

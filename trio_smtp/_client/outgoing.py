@@ -96,7 +96,10 @@ class Outgoing:
             raise LocalProtocolError("there are no recipients", delivery=Delivery.NOT_SENT)
         self.mail_params = {name.upper(): value for name, value in mail_params.items()} if mail_params else None
         self.rcpt_params = _checked_params(self.recipients, rcpt_params)
-        self.content = content if isinstance(content, Content) else as_content(content)
+        # as_content() looks at bytes first; to ask an abstract class is what takes long.
+        self.content = (
+            as_content(content) if isinstance(content, bytes) or not isinstance(content, Content) else content
+        )
         self.needs_utf8 = (
             self.content.needs_utf8
             or needs_smtputf8(self.sender)

@@ -42,6 +42,8 @@ from .connection import Connection
 from .content import Source
 from .outgoing import Outgoing, Params, one_too_many
 
+_READY: Final = State.READY
+_DATA: Final = Verb.DATA
 ONE_WRITE: Final = 1 << 15  # octets of text that are worth sending before anybody has agreed to take them
 _GROUP: Final = 200  # commands in one write; their replies fit into the buffers, so that nobody waits for the other
 
@@ -225,7 +227,7 @@ def envelope(
     if given is not None:
         _check_mail_params(connection, given)
         params += format_params(given, smtputf8=utf8)
-    commands = [] if connection.protocol.state is State.READY else [RSET]
+    commands = [] if connection.protocol.state is _READY else [RSET]
     sender = message.sender if message.sender.isascii() else wire_address(message.sender, smtputf8=has_utf8)
     commands.append(mail(transaction, sender, params, utf8=utf8))
     recipients, rcpt_params = message.recipients, message.rcpt_params
@@ -276,7 +278,7 @@ async def say_envelope(
     step = _GROUP if connection.protocol.pipelining else 1
     for at in range(0, len(commands), step):
         group = commands[at : at + step]
-        if at and (transaction.reply is not None or (group[0].verb is Verb.DATA and transaction.nobody_left)):
+        if at and (transaction.reply is not None or (group[0].verb is _DATA and transaction.nobody_left)):
             return False
         await connection.write(connection.encode(group), timeout)
         await connection.drain(timeout)

@@ -71,6 +71,7 @@ class Slot:
     async def run(self, errand: Errand | None) -> None:
         """Send messages until there are none and the connection is gone; without one, open a connection to have it."""
         pool = self._pool
+        may_share = pool.config.pipeline_depth > 1 and pool.rate_limit is None
         try:
             if errand is None:
                 await self._warm_up()
@@ -85,7 +86,7 @@ class Slot:
                         return
                     errand = await self._park(self.connection)
                 if errand is not None:
-                    await self._serve_with_others(errand)
+                    await (self._serve_with_others if may_share else self._serve)(errand)
         finally:
             if self.connection is not None:
                 self.connection.transport.broken = True
@@ -105,13 +106,7 @@ class Slot:
     async def _serve_with_others(self, errand: Errand) -> None:
         """Serve a message, and others in flight with it where ``pipeline_depth`` and the connection allow it."""
         pool, connection = self._pool, self.connection
-        if (
-            pool.config.pipeline_depth == 1
-            or connection is None
-            or not connection.protocol.pipelining
-            or not connection.has_just_answered
-            or pool.rate_limit is not None
-        ):
+        if connection is None or not connection.protocol.pipelining or not connection.has_just_answered:
             await self._serve(errand)
             return
 
@@ -176,7 +171,8 @@ class Slot:
         message.attempts += 1
         connection.transport.forget_interruption()  # of an errand whose caller gave up when its last reply came
         errand.connection = connection
-        started = trio.current_time()
+        is_traced = pool.config.trace is not None
+        started = trio.current_time() if is_traced else 0.0
         failure: BaseException | None = None
         try:
             await deliver(connection, message, stop_at_limit=True)
@@ -189,7 +185,8 @@ class Slot:
             raise
         finally:
             errand.connection = None
-            pool.trace("send", started, self._number, error=failure)
+            if is_traced:
+                pool.trace("send", started, self._number, error=failure)
         if failure is not None:
             return
         if connection.protocol.farewell is None:
@@ -255,7 +252,6 @@ class Slot:
     async def _park(self, connection: Connection) -> Errand | None:
         """Wait with the connection for a message; ``None`` if it must look around, maybe without the connection."""
         pool, transport = self._pool, connection.transport
-        idle_since = trio.current_time()
         pool.idle.append(self)
         # Whoever has just got his result may have another message, and is about to run: waiting for him costs 3 µs a
         # turn, waking the reader 15. Two turns, since Trio runs the tasks of one turn in any order.
@@ -267,6 +263,7 @@ class Slot:
                 raise
             if self._next is not None or self not in pool.idle:
                 return self._leave_idle()
+        idle_since = trio.current_time()
         transport.forget_interruption()
         self._is_parked = True
         data: bytes | bytearray = b""

@@ -57,6 +57,12 @@ STAGES: Final[dict[Verb, Stage]] = {
     Verb.END: Stage.END,
 }
 
+# Looked up once, and not for every message: see client.py.
+_MAIL: Final = Verb.MAIL
+_RCPT: Final = Verb.RCPT
+_DATA: Final = Verb.DATA
+_END: Final = Verb.END
+
 _SECRET = frozenset({Verb.AUTH, Verb.RESPONSE})
 
 
@@ -118,12 +124,12 @@ def hello(verb: Verb, name: str) -> Command:
 
 def mail(transaction: Transaction, address: str, params: str = "", *, utf8: bool = False) -> Command:
     """MAIL with a checked address and parameters made by ``format_params``."""
-    return Command(Verb.MAIL, encode_line(f"MAIL FROM:<{address}>{params}", utf8=utf8), transaction)
+    return Command(_MAIL, encode_line(f"MAIL FROM:<{address}>{params}", utf8=utf8), transaction)
 
 
 def rcpt(transaction: Transaction, recipient: str, address: str, params: str = "", *, utf8: bool = False) -> Command:
     """RCPT; `recipient` is the address as the caller wrote it, `address` as it is sent."""
-    return Command(Verb.RCPT, encode_line(f"RCPT TO:<{address}>{params}", utf8=utf8), transaction, recipient)
+    return Command(_RCPT, encode_line(f"RCPT TO:<{address}>{params}", utf8=utf8), transaction, recipient)
 
 
 def bdat(transaction: Transaction, size: int, *, last: bool = False) -> Command:
@@ -135,12 +141,12 @@ def bdat(transaction: Transaction, size: int, *, last: bool = False) -> Command:
 
 def data(transaction: Transaction) -> Command:
     """DATA."""
-    return Command(Verb.DATA, b"DATA\r\n", transaction)
+    return Command(_DATA, b"DATA\r\n", transaction)
 
 
 def end(transaction: Transaction, wire: bytes) -> Command:
     """What ends the message text; `wire` is the encoder's last word, ``.CRLF`` at its end."""
-    return Command(Verb.END, wire, transaction)
+    return Command(_END, wire, transaction)
 
 
 def auth(line: bytes) -> Command:
