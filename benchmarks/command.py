@@ -48,6 +48,7 @@ def main() -> None:
     for name, why in environment.missing.items():
         print(f"left out: {name} ({why})")
     facts = {
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "machine": machine(),
         "versions": ", ".join(f"{name} {version}" for name, version in environment.versions().items()),
         "when": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
