@@ -83,4 +83,6 @@ class LoginCommands(ServerCore):
             self._reply(self._end_auth(next_reply))
 
     def _succeed_auth(self, event: Authenticate, reply: Reply) -> None:
-        self._answer_auth(SUCCESS)
+        if reply.code != SUCCESS.code:  # RFC 4954 §6: no other success ends the exchange
+            reply = Reply(SUCCESS.code, reply.lines, reply.enhanced or SUCCESS.enhanced, close=reply.close)
+        self._answer_auth(reply)
