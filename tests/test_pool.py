@@ -7,6 +7,7 @@ import trio
 import trio.testing
 from client_peer import Peer
 from pool_server import Network, network, pool_of
+from tls_support import NAME, client_context, server_context
 
 import trio_smtp
 from trio_smtp import Delivery, PoolConfig
@@ -114,6 +115,27 @@ async def test_max_age_ends_a_connection_in_use_and_an_idle_one(net: Network, au
         assert pool.statistics().connections == 0
 
 
+async def test_max_age_has_jitter_so_that_connections_do_not_all_end_at_once(
+    net: Network, autojump_clock: Clock
+) -> None:
+    ages: list[float] = []
+
+    def trace(event: trio_smtp.TraceEvent) -> None:
+        if event.name == "retire":
+            ages.append(event.seconds)
+
+    net.delay = 1
+    config = PoolConfig(max_age=100, idle_timeout=None, trace=trace)
+    async with pool_of(config, max_connections=20) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(send, pool)
+        await trio.sleep(101)
+        assert pool.statistics().connections == 0
+    assert len(set(ages)) == 20
+    assert all(90 <= age <= 100 for age in ages)
+
+
 async def test_min_idle_keeps_connections_open(net: Network, autojump_clock: Clock) -> None:
     async with pool_of(PoolConfig(min_idle=2, idle_timeout=10)) as pool:
         await trio.sleep(1)
@@ -163,6 +185,77 @@ async def test_idle_connection_that_the_server_ends_is_retired_at_once(
         assert pool.statistics().connections == 0
         assert (await send(pool)).attempts == 1
     assert net.connections == 2
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["later", "in one record with the last reply"])
+@pytest.mark.parametrize("farewell", ["", "421 4.4.2 idle too long", "250 what?"])
+async def test_idle_connection_that_the_server_ends_is_retired_at_once_under_tls_too(
+    net: Network, autojump_clock: Clock, farewell: str, together: bool
+) -> None:
+    """Nothing wakes a socket's reader for what TLS has decrypted already."""
+    words = [farewell] if farewell else []
+
+    async def script(peer: Peer, number: int) -> None:
+        stream = trio.SSLStream(peer._own, server_context(), server_side=True)
+        peer._own = stream  # type: ignore[assignment]
+        if number > 1:
+            await net.sink(peer, number)
+            return
+        await peer.greet("PIPELINING")
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
+        await peer.say("250 ok", "250 ok", "354 go")
+        await peer.text()
+        await peer.say("250 taken", *(words if together else []))
+        await trio.sleep(5)
+        if words and not together:
+            await peer.say(*words)
+        if not words:
+            await peer.close()
+            return
+        with pytest.raises(trio.BrokenResourceError):  # the client does not stop for a close_notify
+            await peer.end_whatever()
+
+    net.script = script
+    async with pool_of(host=NAME, tls="implicit", ssl_context=client_context()) as pool:
+        await send(pool)
+        await trio.sleep(6)
+        assert pool.statistics().connections == 0
+        assert (await send(pool)).attempts == 1
+    assert net.connections == 2
+
+
+async def test_reuse_costs_no_extra_round_trip_even_after_a_refusal(net: Network, autojump_clock: Clock) -> None:
+    heard: list[str] = []
+
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet("PIPELINING")
+        while True:
+            line = await peer.line()
+            heard.append(line.partition(" ")[0])
+            if line == "QUIT":
+                return await peer.say("221 bye")
+            if line == "RSET":
+                assert b"MAIL" in peer._buffer
+            if line == "DATA" and heard[-4:-1] == ["MAIL", "RCPT", "RCPT"]:
+                await peer.say("503 5.5.1 nobody")
+                continue
+            if line == "DATA":
+                await peer.say("354 go")
+                await peer.text()
+            await peer.say("550 5.1.1 who?" if "no@" in line else "250 ok")
+
+    net.script = script
+    async with pool_of() as pool:
+        await send(pool)
+        await trio.sleep(30)
+        await send(pool)
+        with pytest.raises(trio_smtp.RecipientsRefusedError):
+            await pool.send("a@x.test", ["no@y.test", "no@z.test"], b"x\r\n")
+        await trio.sleep(30)
+        await send(pool)
+    message = ["MAIL", "RCPT", "DATA"]
+    assert heard == [*message, *message, "MAIL", "RCPT", "RCPT", "DATA", "RSET", *message, "QUIT"]
+    assert net.connections == 1
 
 
 async def test_idle_connection_that_dies_unanswered_costs_nothing(net: Network, autojump_clock: Clock) -> None:
