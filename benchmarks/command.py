@@ -57,10 +57,12 @@ def main() -> None:
         "limits lifted": LIFTED.format(files=files),
     }
     works = [work for work in ALL if work.key in options.work]
+    titles = {work.key: work.title for work in works}
     rows: list[Row] = []
     for work in works:
         rows += compare(work, environment, only=options.only, rounds=options.rounds, share=options.share)
-    titles = {work.key: work.title for work in works}
+        if options.save:
+            save(options.save, facts, titles, rows)  # each time, so that an end before the end loses nothing
     print("\ntargets")
     for verdict in verdicts(rows):
         print(f"  {titles[verdict.target.work]}: {verdict}")
