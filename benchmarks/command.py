@@ -54,6 +54,7 @@ def main() -> None:
         "when": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "rounds": f"{options.rounds} (of what takes long, fewer), every contender in turn; medians and ranges",
         "processors": _pin(options.cpus),
+        "floors": "bare Trio, canned replies, nothing parsed or checked; over TLS, SocketStream means SSLStream on it",
         "limits lifted": LIFTED.format(files=files),
     }
     works = [work for work in ALL if work.key in options.work]

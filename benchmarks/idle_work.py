@@ -25,7 +25,7 @@ class IdleWork:
     title: str
     tls: str
     unit: str = "KiB per session"
-    most_rounds: int = 2
+    most_rounds: int = 1
 
     def why_not(self, environment: Environment) -> str | None:
         """Why it cannot be done here; ``None`` if it can."""
@@ -33,15 +33,14 @@ class IdleWork:
 
     @contextmanager
     def contenders(self, environment: Environment, share: float) -> Iterator[Contenders]:
-        """The servers that are worth looking at."""
-        sessions = max(200, int(SESSIONS * share))
+        """The servers that are worth looking at. The number of sessions is what it is about: no share of it."""
         yield {
-            server.name: partial(self.measure, environment, server, sessions)
+            server.name: partial(self.measure, environment, server)
             for server in SERVERS
             if server.name in WHO and server.why_not(environment, self.tls) is None
         }
 
-    def measure(self, environment: Environment, server: Server, sessions: int) -> Sample:
+    def measure(self, environment: Environment, server: Server) -> Sample:
         """Take the memory before and after."""
         port = free_port()
         variables = environment.variables()
@@ -51,9 +50,9 @@ class IdleWork:
                 first.hear()
                 first.finish()
             before = process.memory()
-            with Process(environment.python_program("idle", port, sessions, self.tls), environment=variables) as idle:
+            with Process(environment.python_program("idle", port, SESSIONS, self.tls), environment=variables) as idle:
                 idle.hear()
-                return Sample((process.memory() - before) / sessions / 1024)
+                return Sample((process.memory() - before) / SESSIONS / 1024)
 
 
 IDLE_WORK = (

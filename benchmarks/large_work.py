@@ -36,30 +36,29 @@ class LargeWork:
 
     @contextmanager
     def contenders(self, environment: Environment, share: float) -> Iterator[Contenders]:
-        """Servers or clients."""
-        size = max(64 * MIB, int(GIB * share))
+        """Servers or clients. The size is what it is about: no share of it."""
         if self.key == "1gib-in":
             yield {
-                server.name: partial(into_server, environment, server, size)
+                server.name: partial(into_server, environment, server)
                 for server in SERVERS
                 if server.name in WHO and server.why_not(environment, "none") is None
             }
             return
         with serving("smtp-sink", environment) as port:
             yield {
-                client.name: partial(out_of_client, environment, client, port, size)
+                client.name: partial(out_of_client, environment, client, port)
                 for client in CLIENTS
                 if client.streams and client.why_not(environment) is None
             }
 
 
-def into_server(environment: Environment, server: Server, size: int) -> Sample:
+def into_server(environment: Environment, server: Server) -> Sample:
     """Send it in."""
     port = free_port()
     variables = environment.variables()
     with Process(server.command(environment, port, "none"), environment=variables) as process:
         process.wait_for_port(port)
-        for octets in (4 * MIB, size):
+        for octets in (4 * MIB, GIB):
             load = ServerWork("", "", 1, size=octets, connections=1).load(environment, port, 1)
             process.reset_peak()
             before = process.peak()
@@ -68,9 +67,9 @@ def into_server(environment: Environment, server: Server, size: int) -> Sample:
         return Sample((process.peak() - before) / MIB)
 
 
-def out_of_client(environment: Environment, client: Client, port: int, size: int) -> Sample:
+def out_of_client(environment: Environment, client: Client, port: int) -> Sample:
     """Let it send it out."""
-    options = ClientWork("", "", 1, size=size, streamed=True).options(1) | {"warm_up": 0}
+    options = ClientWork("", "", 1, size=GIB, streamed=True).options(1) | {"warm_up": 0}
     with Process(client.command(environment, port, options), environment=environment.variables()) as process:
         process.hear()
         process.reset_peak()

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from .results import short
 
 PICTURES = {
-    "overview": ("kept-20", "each", "1mib", "pool-20", "client-1mib", "idle"),
+    "overview": ("kept-20", "each", "1mib", "pool-20", "client-1mib", "client-recipients"),
     "servers": ("kept-1", "kept-20", "kept-200", "kept-1000", "each", "1mib", "25mib", "recipients", "pipelined"),
     "tls": ("tls-kept-20", "tls-1mib", "tls-each", "tls-resumed", "starttls-each", "idle-tls"),
     "clients": ("client-kept-1", "pool-20", "client-1mib", "client-1mib-streamed", "client-recipients", "pool-20-ours"),

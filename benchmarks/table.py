@@ -1,4 +1,4 @@
-# The README's table: ``python -m benchmarks.table results/NAME.json`` prints it.
+# The README's table: ``python -m benchmarks.table results/NAME.json …`` prints it.
 from __future__ import annotations
 
 import json
@@ -29,9 +29,9 @@ LINES: Sequence[tuple[str, str, Sequence[str]]] = (
 )
 
 
-def table(data: Mapping[str, Any]) -> str:
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
     """The table as Markdown."""
-    found = {(row["work"], row["contender"]): row["figures"] for row in data["rows"]}
+    found = {(row["work"], row["contender"]): row["figures"] for data in runs for row in data["rows"]}
     out = ["| per message | trio_smtp | aiosmtpd, aiosmtplib | smtp-server, nodemailer | bare Trio |"]
     out.append("|---|--:|--:|--:|--:|")
     for work, title, contenders in LINES:
@@ -42,4 +42,4 @@ def table(data: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    print(table([json.loads(Path(name).read_text(encoding="utf-8")) for name in sys.argv[1:]]))

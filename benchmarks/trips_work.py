@@ -24,7 +24,7 @@ class TripsWork:
     title: str
     peer: str
     unit: str = "round trips"
-    most_rounds: int = 2
+    most_rounds: int = 1
 
     def why_not(self, environment: Environment) -> str | None:
         """Why it cannot be done here; ``None`` if it can."""
