@@ -63,12 +63,15 @@ class Outgoing:
         "accepted",
         "attempts",
         "content",
+        "doubt",
+        "doubtful",
         "error",
         "is_binary",
         "mail_params",
         "maybe_duplicate",
         "needs_utf8",
         "rcpt_params",
+        "readmitted",
         "recipients",
         "refused",
         "remaining",
@@ -118,6 +121,9 @@ class Outgoing:
         self.error: SMTPError | None = None  # the refusal to raise if nobody is accepted in the end
         self.attempts = 0
         self.maybe_duplicate = False
+        self.doubt: SMTPError | None = None  # left unknown who has it, and was not the last try
+        self.doubtful: set[str] = set()  # they may have it from such a try
+        self.readmitted: dict[str, Reply] = {}  # the 4xx replies of those who are being tried again
         self.streamed = False  # reading the caller's iterable has begun
         self.transaction: Transaction | None = None  # the latest
 
@@ -131,13 +137,34 @@ class Outgoing:
         """Somebody was refused with a 4xx."""
         return any(reply.is_temporary for reply in self.refused.values())
 
-    def readmit_temporary(self) -> dict[str, Reply]:
-        """Let those who were refused with a 4xx remain again; the replies so far."""
+    def readmit_temporary(self) -> None:
+        """Let those who were refused with a 4xx remain again."""
         again = {written: reply for written, reply in self.refused.items() if reply.is_temporary}
         self.refused = {written: reply for written, reply in self.refused.items() if written not in again}
         self.remaining += again
+        self.readmitted |= again
         self.error = None
-        return again
+
+    def begin_again(self, error: SMTPError) -> None:
+        """Get ready for another try after this error, with those who may still be without the message.
+
+        Where the error left in doubt who has it, fates that are known all the same (LMTP) are kept, and the doubt stays
+        until the server has accepted the message for whom it concerns: a later refusal does not take back what an
+        earlier try may have achieved.
+        """
+        transaction, self.transaction = self.transaction, None
+        if transaction is None or error.delivery is not Delivery.UNKNOWN:
+            return
+        delivered, refused, unknown = transaction.fates()
+        self.maybe_duplicate = True
+        self.doubt = error
+        self.doubtful.update(unknown)
+        self.remaining = [*unknown, *self.remaining[len(transaction.recipients) :]]
+        self.accepted += delivered
+        self.refused.update(refused)
+        self.replies.update(transaction.replies)
+        if delivered and self.reply is None:
+            self.reply = transaction.replies[delivered[0]]
 
     def settle(self, transaction: Transaction, too_many: Sequence[str] = ()) -> None:
         """Take over the fates of a transaction that is decided.
@@ -175,11 +202,54 @@ class Outgoing:
         Raises:
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: nobody was accepted.
         """
-        if self.reply is None:
-            assert self.error is not None
-            self.error.refused = self.refused
-            raise self.error
+        unknown = self._unknown(self.accepted)
+        if self.reply is None or unknown:
+            error = self.error if self.reply is None else self.doubt
+            assert error is not None
+            error.accepted = self.accepted
+            error.refused = self.refused
+            self._cast_doubt(error, unknown)
+            raise error
         return SendResult(self.reply, self.accepted, self.refused, self.replies, self.attempts, self.maybe_duplicate)
+
+    def outcome(self, error: Exception | None) -> SendResult:
+        """The result of all tries, when the last one came to its end or to this error.
+
+        Raises:
+            Exception: the error, which now says what became of each recipient in all of them.
+        """
+        if error is None:
+            return self.result()
+        if self.transaction is None and isinstance(error, SMTPError):
+            self.explain(error)  # it is not from a transaction: there was no connection, say
+        if (
+            self.reply is not None
+            and not (isinstance(error, SMTPError) and error.delivery is Delivery.UNKNOWN)
+            and all(written in self.readmitted for written in self.remaining)
+        ):
+            self.refused.update({written: self.readmitted[written] for written in self.remaining})
+            return self.result()  # the others have it: trying these again was our own idea
+        if not isinstance(error, SMTPError):
+            if self.doubt is None:
+                raise error
+            self.doubt.__cause__ = error
+            error = self.doubt
+            self.transaction = None
+            self.explain(error)
+        self._cast_doubt(error, self._unknown(error.accepted))
+        raise error
+
+    def _unknown(self, accepted: Sequence[str]) -> list[str]:
+        """Those who may have the message from an earlier try."""
+        if not self.doubtful:
+            return []
+        return [written for written in self.recipients if written in self.doubtful and written not in accepted]
+
+    def _cast_doubt(self, error: SMTPError, unknown: list[str]) -> None:
+        if unknown:
+            error.delivery = Delivery.UNKNOWN
+            error.unknown = list(dict.fromkeys([*error.unknown, *unknown]))
+            error.refused = {written: reply for written, reply in error.refused.items() if written not in unknown}
 
     def explain(self, error: SMTPError) -> None:
         """Let an error that ended the sending say what became of each recipient."""

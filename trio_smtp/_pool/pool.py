@@ -18,7 +18,6 @@ from .._client.opening import Opening, TLSMode
 from .._client.outgoing import Outgoing, Params, SendResult
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
-from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
 from .bulk import J, Outcomes, send_many
 from .config import PoolConfig
@@ -227,7 +226,12 @@ class Pool:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._calls += 1
         try:
-            result = await self._deliver(message, patient)
+            try:
+                await self._deliver(message, patient)
+            except Exception as exc:
+                result = message.outcome(exc)
+            else:
+                result = message.outcome(None)
         except Exception:
             self._failed += 1
             raise
@@ -240,10 +244,10 @@ class Pool:
                 self._all_done.set()
                 self._all_done = None
 
-    async def _deliver(self, message: Outgoing, patient: bool) -> SendResult:
+    async def _deliver(self, message: Outgoing, patient: bool) -> None:
+        """Try, until nobody remains or an error says that it is of no use; the message knows the rest."""
         errand = Errand(message)
         retry = Retry(self._desk.config)
-        refusals: dict[str, Reply] = {}
         while True:
             await self._desk.hand_over(errand, patient=patient)
             await self._hear_outcome(errand)
@@ -253,15 +257,14 @@ class Pool:
                 if message.refused and not errand.abandoned:
                     delay = retry.after_refusal(message)
                 if delay is None:
-                    return message.result()
-                refusals = message.readmit_temporary()
+                    return
+                message.readmit_temporary()
             else:
-                if message.reply is not None and refusals and _is_certain(error):
-                    message.refused.update(refusals)  # the others have it: that is the result
-                    return message.result()
                 delay = retry.after_error(error, message)
                 if delay is None:
                     raise error
+                assert isinstance(error, SMTPError)
+                message.begin_again(error)
             await self._pause(delay, error)
             errand.again()
 
@@ -282,7 +285,7 @@ class Pool:
         with trio.move_on_after(delay):
             await desk.closed.wait()
         if desk.is_closing:
-            if error is not None and not _is_certain(error):
+            if isinstance(error, SMTPError) and error.delivery is Delivery.UNKNOWN:
                 raise error
             raise closed_error() from error
 
@@ -312,7 +315,3 @@ class _Grace:
         with trio.move_on_after(self._seconds, shield=True):
             await errand.wait()
         return errand.is_finished and errand.error is None and not errand.message.remaining
-
-
-def _is_certain(error: Exception) -> bool:
-    return not (isinstance(error, SMTPError) and error.delivery is Delivery.UNKNOWN)

@@ -38,7 +38,6 @@ class Retry:
         if error.delivery is Delivery.UNKNOWN:
             if self._config.on_unknown != "retry":
                 return None
-            message.maybe_duplicate = True
         elif not is_passing(error):
             return None
         self._tries += 1

@@ -188,6 +188,7 @@ class Slot:
             if is_traced:
                 pool.trace("send", started, self._number, error=failure)
         if failure is not None:
+            message.transaction = None  # it came to nothing
             return
         if connection.protocol.farewell is None:
             pool.message_done()
