@@ -106,6 +106,48 @@ def test_standard_input(tmp_path, args):
         assert done.stdout.startswith("standard input: accepted for <b@example.net> (250 2.0.0 ")
 
 
+@contextmanager
+def piped(content):
+    """The name of a pipe that holds `content`, as ``<(command)`` of a shell is one."""
+    reader, writer = os.pipe()
+
+    def write():
+        with open(writer, "wb") as pipe:
+            pipe.write(content)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield f"/proc/{os.getpid()}/fd/{reader}"
+    finally:
+        os.close(reader)
+        thread.join(LIMIT)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="pipes have no names here")
+@pytest.mark.parametrize("size", [10, 2 << 20])
+def test_a_pipe_with_a_name(tmp_path, size):
+    content = b"Subject: hi\r\n\r\n" + b"0123456789abcdef\r\n" * (size // 18 + 1)
+    with serving(tmp_path) as served, piped(content) as name:
+        done = send(served.port, name)
+        assert done.returncode == 0, done.stderr
+        assert served.messages() == [content]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="standard input has no name here")
+def test_standard_input_by_its_name(tmp_path):
+    with serving(tmp_path) as served:
+        done = send(served.port, "/dev/stdin", stdin=LETTER)
+        assert done.returncode == 0, done.stderr
+        assert served.messages() == [ON_THE_WIRE]
+
+
+def test_standard_input_twice_is_refused():
+    done = send(free_port(), "-", "-", stdin=LETTER)
+    assert done.returncode == 2
+    assert "only once" in done.stderr
+
+
 def test_several_files_over_one_connection(tmp_path, letter):
     other = tmp_path / "other.eml"
     other.write_bytes(b"")

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
+import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +99,8 @@ def send(
 
     For each recipient one line says whether the server accepted the message.
     """
+    if files.count("-") > 1:
+        raise click.UsageError('Standard input can be read only once: "-" is given twice.')
     host, port = server
     plan = _Plan(
         server=_words(host, port),
@@ -152,17 +156,21 @@ async def _send(plan: _Plan) -> Status:
 
 
 async def _content(name: str) -> bytes | Path:
-    """A path that can be read now, or all of standard input."""
+    """The path of a file that can be read now, or all of what can be read only once: standard input, a pipe."""
     if name == "-":
         if sys.stdin.isatty():
             click.echo("trio-smtp: reading a message from the terminal; Ctrl-D ends it", err=True)
         return await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
     try:
-        async with await trio.open_file(name, "rb") as file:
-            await file.read(1)
+        return await trio.to_thread.run_sync(_path_or_octets, name, abandon_on_cancel=True)
     except OSError as exc:
         raise CommandError(f"cannot read {name}: {exc.strerror}", Status.NO_INPUT) from exc
-    return Path(name)
+
+
+def _path_or_octets(name: str) -> bytes | Path:
+    with open(name, "rb") as file:
+        # One octet taken from a pipe to see whether it can be read would be missing from the message.
+        return Path(name) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else file.read()
 
 
 async def _send_one(client: trio_smtp.Client, plan: _Plan, name: str, content: bytes | Path) -> Outcome:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable
 from email.message import Message
@@ -103,15 +104,24 @@ class MessageObject(Content):
 
 
 class File(Content):
-    """A file; read in a thread, and looked through first, so that a server hears nothing of an unreadable one."""
+    """A file; read in a thread, and looked through first, so that a server hears nothing of an unreadable one.
 
-    __slots__ = ("_path",)
+    What can be read only once (a pipe, a terminal) is read whole and kept: opened again it would be empty.
+    """
+
+    __slots__ = ("_held", "_path")
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self._path = Path(os.fspath(path))
+        self._held: Octets | None = None
 
     async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+        if self._held is not None:
+            return await self._held.open(eight_bit=eight_bit, utf8=utf8)
         found = await trio.to_thread.run_sync(_look_through, self._path, abandon_on_cancel=True)
+        if isinstance(found, Octets):
+            self._held = found
+            return await found.open(eight_bit=eight_bit, utf8=utf8)
         if isinstance(found, bytes):
             return await Octets(found).open(eight_bit=eight_bit, utf8=utf8)
         size, has_eight_bit = found
@@ -188,9 +198,14 @@ def as_content(content: ContentLike) -> Content:
     )
 
 
-def _look_through(path: Path) -> bytes | tuple[int, bool]:
-    """A small file's octets; a large one's size with CR LF line ends, and whether it has 8-bit octets."""
+def _look_through(path: Path) -> Octets | bytes | tuple[int, bool]:
+    """A small file's octets; a large one's size with CR LF line ends, and whether it has 8-bit octets.
+
+    Of anything but a regular file: all there is to read, as content.
+    """
     with path.open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return Octets(file.read())
         block = file.read(SMALL_FILE + 1)
         if len(block) <= SMALL_FILE:
             return block
