@@ -1,0 +1,276 @@
+# Transport: ends, resets, time limits, a broken send, and closing so that the last words arrive.
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+
+import pytest
+import trio
+from tls_support import NAME, client_context, server_context
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
+
+from trio_smtp import ConnectionLostError, SMTPTimeoutError, TLSError
+from trio_smtp._descriptor import BULK_SIZE, RECEIVE_SIZE
+from trio_smtp._stream import Interrupted, Transport
+from trio_smtp._timekeeper import Timekeeper
+
+
+@contextlib.asynccontextmanager
+async def pair(kind: str):
+    """A transport and the bare stream at its other end: ``memory``, ``socket``, ``timed`` or ``tls``."""
+    keeper = Timekeeper()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        if kind == "memory":
+            near, far = memory_stream_pair()
+            transport = Transport(near)
+        else:
+            listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+            far = await trio.testing.open_stream_to_socket_listener(listener)
+            timer = keeper.timer(lambda: transport.expire()) if kind != "socket" else None
+            transport = Transport(await listener.accept(), timer)
+            await listener.aclose()
+        if kind == "tls":
+            far = trio.SSLStream(far, client_context(), server_hostname=NAME)
+            async with trio.open_nursery() as handshakes:
+                handshakes.start_soon(far.do_handshake)
+                await transport.start_tls(server_context(), server_side=True)
+        yield transport, far
+        await transport.aclose()
+        await trio.aclose_forcefully(far)
+        nursery.cancel_scope.cancel()
+
+
+def reset(stream) -> None:
+    below = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    below.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    below.socket.close()
+
+
+KINDS = ["memory", "socket", "timed", "tls"]
+SOCKETS = KINDS[1:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_octets_both_ways_and_the_end(kind: str):
+    async with pair(kind) as (transport, far):
+        await far.send_all(b"there")
+        assert await transport.receive() == b"there"
+        await transport.send(b"and back")
+        assert await far.receive_some() == b"and back"
+        await far.aclose()
+        assert await transport.receive() == b""
+        assert not transport.broken
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_a_reset_is_a_lost_connection(kind: str):
+    async with pair(kind) as (transport, far):
+        reset(far)
+        with pytest.raises(ConnectionLostError) as caught:
+            await transport.receive()
+        assert isinstance(caught.value.__cause__, OSError | trio.BrokenResourceError)
+        assert transport.broken
+        with pytest.raises(ConnectionLostError):
+            await transport.send(b"x")
+
+
+async def test_tls_that_ends_without_close_notify_is_the_end():
+    async with pair("tls") as (transport, far):
+        await far.send_all(b"last")
+        await far.transport_stream.aclose()
+        assert await transport.receive() == b"last"
+        assert await transport.receive() == b""
+        assert not transport.broken
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_wait_ends_at_its_deadline_and_the_connection_is_intact(kind: str, autojump_clock):
+    async with pair(kind) as (transport, far):
+        with pytest.raises(SMTPTimeoutError):
+            await transport.receive(trio.current_time() + 5)
+        assert trio.current_time() == 5
+        assert not transport.broken
+        await far.send_all(b"late")
+        assert await transport.receive(trio.current_time() + 5) == b"late"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_interrupt_ends_this_wait_or_the_next(kind: str):
+    async with pair(kind) as (transport, far):
+        transport.interrupt()
+        with pytest.raises(Interrupted):
+            await transport.receive()
+        async with trio.open_nursery() as nursery:
+
+            async def receive():
+                with pytest.raises(Interrupted):
+                    await transport.receive()
+
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            assert transport.is_receiving
+            transport.interrupt()
+        transport.interrupt()
+        transport.forget_interruption()
+        await far.send_all(b"x")
+        assert await transport.receive() == b"x"
+        assert not transport.broken
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+@pytest.mark.parametrize("end", ["cancelled", "timeout", "abandoned", "reset"])
+async def test_a_send_that_did_not_end_breaks_the_connection(kind: str, end: str, autojump_clock):
+    async with pair(kind) as (transport, far):
+
+        async def send() -> None:
+            await transport.send(b"x" * 20_000_000, trio.current_time() + 5)
+
+        if end == "cancelled":
+            with trio.move_on_after(1) as scope:
+                await send()
+            assert scope.cancelled_caught
+        elif end == "timeout":
+            with pytest.raises(SMTPTimeoutError):
+                await send()
+        else:
+            error = Interrupted if end == "abandoned" else ConnectionLostError
+            async with trio.open_nursery() as nursery:
+
+                async def fail() -> None:
+                    with pytest.raises(error):
+                        await send()
+
+                nursery.start_soon(fail)
+                await trio.sleep(1)
+                if end == "abandoned":
+                    transport.abandon()
+                else:
+                    reset(far)
+        assert transport.broken
+        assert transport.send_nowait(b"x") == 0
+        with pytest.raises(ConnectionLostError):
+            await transport.send(b"x")
+
+
+@pytest.mark.parametrize("kind", ["socket", "timed"])
+async def test_bulk_reads(kind: str):
+    async with pair(kind) as (transport, far), trio.open_nursery() as nursery:
+        content = bytes(range(256)) * 4096
+        nursery.start_soon(far.send_all, content)
+        await wait_all_tasks_blocked()
+        got = bytearray()
+        sizes = []
+        while len(got) < len(content):
+            data = await transport.receive()
+            sizes.append(len(data))
+            got += data
+        assert got == content
+        assert sizes[0] <= RECEIVE_SIZE
+        assert max(sizes) <= BULK_SIZE
+
+
+async def test_a_full_read_with_nothing_behind_it():
+    async with pair("timed") as (transport, far):
+        await far.send_all(b"x" * RECEIVE_SIZE)
+        got = 0
+        while got < RECEIVE_SIZE:
+            got += len(await transport.receive())
+        transport.direct.more = True  # as after a full read
+        async with trio.open_nursery() as nursery:
+
+            async def receive():
+                assert await transport.receive() == b"y"
+
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            await far.send_all(b"y")
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_addresses(kind: str):
+    async with pair(kind) as (transport, far):
+        below = far.transport_stream if kind == "tls" else far
+        assert transport.peer == below.socket.getsockname()
+        assert transport.local == below.socket.getpeername()
+        reset(far)
+
+
+async def test_no_addresses():
+    async with pair("memory") as (transport, _):
+        assert transport.peer is transport.local is None
+
+
+@pytest.mark.parametrize("how", ["garbage", "end", "timeout"])
+async def test_a_handshake_that_fails_breaks_the_connection(how: str, autojump_clock):
+    async with pair("timed") as (transport, far):
+        error: type[Exception] = TLSError
+        if how == "garbage":
+            await far.send_all(b"EHLO x\r\n")
+        elif how == "end":
+            await far.aclose()
+        else:
+            error = SMTPTimeoutError
+        with pytest.raises(error):
+            await transport.start_tls(server_context(), server_side=True, deadline=trio.current_time() + 5)
+        assert transport.broken
+        assert transport.tls is None
+        await transport.aclose_lingering()
+
+
+# ---- closing
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_closing_twice_and_after_a_loss(kind: str):
+    async with pair(kind) as (transport, far):
+        await trio.aclose_forcefully(far)
+        await transport.aclose_lingering()
+        await transport.aclose()
+        assert transport.broken
+        with pytest.raises(ConnectionLostError):
+            await transport.send(b"x")
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_the_last_words_arrive_whatever_the_peer_was_saying(kind: str):
+    async with pair(kind) as (transport, far), trio.open_nursery() as nursery:
+        await far.send_all(b"x" * 10000)  # never read
+        await transport.send(b"last words")
+        nursery.start_soon(transport.aclose_lingering)
+        await wait_all_tasks_blocked()
+        await far.send_all(b"x" * 10000)  # to a closed socket this would be answered with RST
+        await wait_all_tasks_blocked()
+        assert await far.receive_some() == b"last words"
+        assert await far.receive_some() == b""  # over TLS: close_notify
+        await far.aclose()
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_lingering_is_bounded_in_time_and_shielded(kind: str, autojump_clock):
+    async with pair(kind) as (transport, _):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await transport.aclose_lingering(within=3)
+        assert trio.current_time() == 3
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_lingering_is_bounded_in_octets(kind: str):
+    async with pair(kind) as (transport, far), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: transport.aclose_lingering(within=60, drop=100_000))
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await far.send_all(b"x" * 65536)
+        while not transport.broken:
+            await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_lingering_ends_when_it_is_interrupted(kind: str):
+    async with pair(kind) as (transport, _), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: transport.aclose_lingering(within=60))
+        while not transport.is_receiving:
+            await trio.lowlevel.checkpoint()
+        transport.interrupt()
