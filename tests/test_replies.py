@@ -1,0 +1,212 @@
+# Replies out and in: every rule of the two, whole and octet by octet, and limits at n and n + 1.
+from __future__ import annotations
+
+import pytest
+
+from trio_smtp import Reject, RemoteProtocolError, Reply
+from trio_smtp._protocol.replies import MAX_LINE, ReplyReader
+
+# ---- out
+
+
+@pytest.mark.parametrize("code", [199, 600, 0, -250, 260, 299, 561, 1000])
+def test_codes_that_are_none(code: int):
+    with pytest.raises(ValueError, match="no SMTP reply code"):
+        Reply(code)
+
+
+@pytest.mark.parametrize("code", [200, 211, 250, 259, 354, 421, 450, 554, 559])
+def test_codes_that_are(code: int):
+    assert Reply(code).code == code
+
+
+@pytest.mark.parametrize(
+    "enhanced", ["", "5", "5.7", "5.7.1.1", "5.07.1", "5.7.1000", "3.0.0", "5.7.x", "5.7.1 ", "٥.7.1"]
+)
+def test_enhanced_codes_that_are_none(enhanced: str):
+    with pytest.raises(ValueError, match="enhanced"):
+        Reply(550, "", enhanced)
+
+
+@pytest.mark.parametrize(("code", "enhanced"), [(250, "5.0.0"), (450, "5.0.0"), (550, "2.0.0"), (354, "2.0.0")])
+def test_an_enhanced_code_of_another_class(code: int, enhanced: str):
+    with pytest.raises(ValueError, match="does not agree"):
+        Reply(code, "", enhanced)
+
+
+@pytest.mark.parametrize(
+    ("reply", "wire"),
+    [
+        (Reply(250), b"250 2.0.0 \r\n"),
+        (Reply(250, "OK"), b"250 2.0.0 OK\r\n"),
+        (Reply(450, "later"), b"450 4.0.0 later\r\n"),
+        (Reply(550, "no", "5.7.1"), b"550 5.7.1 no\r\n"),
+        (Reply(354, "go on"), b"354 go on\r\n"),
+        (Reply(250, "a\nb\r\nc"), b"250-2.0.0 a\r\n250-2.0.0 b\r\n250 2.0.0 c\r\n"),
+        (Reply(250, ["a", "b"]), b"250-2.0.0 a\r\n250 2.0.0 b\r\n"),
+        (Reply(250, []), b"250 2.0.0 \r\n"),
+        (Reply(250, "a\n"), b"250 2.0.0 a\r\n"),
+        (Reply(250, "a\rb\0c\x7f\x1b"), b"250-2.0.0 a\r\n250 2.0.0 b?c??\r\n"),
+        (Reply(250, "a\tb"), b"250 2.0.0 a\tb\r\n"),
+        (Reply(250, "gr\u00fcn"), b"250 2.0.0 gr\\xfcn\r\n"),
+        (Reply(250, ["x\r\n550 y"]), b"250-2.0.0 x\r\n250 2.0.0 550 y\r\n"),
+    ],
+)
+def test_as_bytes(reply: Reply, wire: bytes):
+    assert reply.to_bytes() == wire
+    assert reply.to_bytes() is reply.to_bytes()
+
+
+def test_without_enhanced_code_and_in_utf8():
+    assert Reply(250, "OK", "2.1.0").to_bytes(enhanced=False) == b"250 OK\r\n"
+    assert Reply(250, "gr\u00fcn").to_bytes(utf8=True) == "250 2.0.0 gr\u00fcn\r\n".encode()
+    assert Reply(250, "\ud800").to_bytes(utf8=True) == b"250 2.0.0 ?\r\n"
+
+
+@pytest.mark.parametrize("length", [501, 502, 503, 1004, 1005, 5000])
+@pytest.mark.parametrize("letter", ["x", "\u00fc", "\U0001f4ee"])
+def test_no_line_is_longer_than_512_octets(length: int, letter: str):
+    for utf8 in (False, True):
+        wire = Reply(550, letter * length, "5.7.1").to_bytes(utf8=utf8)
+        lines = wire.splitlines(keepends=True)
+        assert max(map(len, lines)) <= MAX_LINE
+        assert all(line.endswith(b"\r\n") for line in lines)
+        wire.decode()  # no character is cut
+        text = b"".join(line[10:-2] for line in lines).decode()
+        assert text == (
+            letter * length if utf8 or letter == "x" else (letter * length).encode("ascii", "backslashreplace").decode()
+        )
+    assert len(Reply(550, "x" * 500, "5.7.1").to_bytes().splitlines()) == 1
+    assert len(Reply(550, "x" * 501, "5.7.1").to_bytes().splitlines()) == 2
+
+
+def test_value():
+    reply = Reply(450, "a\nb", "4.2.0")
+    assert (reply.code, reply.text, reply.lines, reply.enhanced, reply.close) == (
+        450,
+        "a\nb",
+        ("a", "b"),
+        "4.2.0",
+        False,
+    )
+    assert (reply.is_success, reply.is_temporary, reply.is_permanent) == (False, True, False)
+    assert reply == Reply(450, ["a", "b"], "4.2.0")
+    assert hash(reply) == hash(Reply(450, ["a", "b"], "4.2.0"))
+    assert reply not in (Reply(450, "a\nb"), Reply(451, "a\nb", "4.2.0"), Reply(450, "a\nb", "4.2.0", close=True), 450)
+    assert str(reply) == "450 4.2.0 a / b"
+    assert eval(repr(reply), {"Reply": Reply}) == reply
+    with pytest.raises(AttributeError, match="immutable"):
+        reply.code = 250
+
+
+@pytest.mark.parametrize("code", [250, 354, 399, 600])
+def test_a_reject_is_a_refusal(code: int):
+    with pytest.raises(ValueError, match="4xx or 5xx"):
+        Reject(code)
+    assert Reject(550, "no", "5.7.1", close=True).reply == Reply(550, "no", "5.7.1", close=True)
+
+
+# ---- in
+
+
+def read(wire: bytes, size: int, **options: int) -> list[Reply]:
+    reader = ReplyReader(**options)
+    replies = []
+    for at in range(0, len(wire), size):
+        reader.receive_data(wire[at : at + size])
+        while (reply := reader.next_reply()) is not None:
+            replies.append(reply)
+    assert not reader
+    return replies
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+@pytest.mark.parametrize(
+    ("wire", "expected"),
+    [
+        (b"250 OK\r\n", [(250, None, ("OK",))]),
+        (b"250\r\n", [(250, None, ("",))]),
+        (b"250 \r\n", [(250, None, ("",))]),
+        (b"250 2.1.0 OK\r\n", [(250, "2.1.0", ("OK",))]),
+        (b"250 2.1.0\r\n", [(250, "2.1.0", ("",))]),
+        (b"250 2.1.0.1 OK\r\n", [(250, None, ("2.1.0.1 OK",))]),
+        (b"250 5.1.0 OK\r\n", [(250, None, ("5.1.0 OK",))]),
+        (b"250 2.01.0 OK\r\n", [(250, None, ("2.01.0 OK",))]),
+        (b"250-a\r\n250-\r\n250 b\r\n", [(250, None, ("a", "", "b"))]),
+        (b"550-5.7.1 a\r\n550 5.7.1 b\r\n", [(550, "5.7.1", ("a", "b"))]),
+        (b"550-5.7.1 a\r\n550 b\r\n", [(550, "5.7.1", ("a", "b"))]),
+        (b"250 a\r\n550 b\r\n354\r\n", [(250, None, ("a",)), (550, None, ("b",)), (354, None, ("",))]),
+        (b"250 bare\n250 lf\n", [(250, None, ("bare",)), (250, None, ("lf",))]),
+        (b"299 odd\r\n", [(299, None, ("odd",))]),
+        (b"250 \xff\xfc\r\n", [(250, None, ("\\xff\\xfc",))]),
+        ("250 gr\u00fcn\r\n".encode(), [(250, None, ("gr\u00fcn",))]),
+    ],
+)
+def test_replies_are_read(wire: bytes, expected: list[object], size: int):
+    for _ in range(2):  # the second time, some come from the table of known ones
+        assert [(reply.code, reply.enhanced, reply.lines) for reply in read(wire, size)] == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"\r\n",
+        b"hello\r\n",
+        b"25 x\r\n",
+        b"2500 x\r\n",
+        b"150 x\r\n",
+        b"650 x\r\n",
+        b"250_x\r\n",
+        b"-250 x\r\n",
+        b" 250\r\n",
+        b"250-a\r\n251 b\r\n",
+        b"250-a\r\nb\r\n",
+        b"\xb2\xb5\xb0 x\r\n",
+        b"\x00\x00\x00\n",
+    ],
+)
+def test_what_is_no_reply(wire: bytes, size: int):
+    with pytest.raises(RemoteProtocolError):
+        read(wire, size)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_the_limit_of_one_reply(size: int):
+    longest = b"250 " + b"x" * (100 - 5) + b"\n"
+    assert len(longest) == 100
+    assert len(read(longest * 3, size, max_size=100)) == 3
+    with pytest.raises(RemoteProtocolError, match="more than 100 octets"):
+        read(longest[:-1] + b"x\n", size, max_size=100)
+    lines = b"250-x\r\n" * 13 + b"250 xxxx\n"
+    assert len(lines) == 100
+    assert len(read(lines, size, max_size=100)) == 1
+    with pytest.raises(RemoteProtocolError, match="more than 100 octets"):
+        read(b"250-x\r\n" * 13 + b"250 xxxxx\n", size, max_size=100)
+
+
+def test_a_line_without_end_is_given_up():
+    reader = ReplyReader(max_size=1000)
+    reader.receive_data(b"2" * 1000)
+    with pytest.raises(RemoteProtocolError):
+        reader.next_reply()
+
+
+def test_half_a_reply_is_something():
+    reader = ReplyReader()
+    for wire in (b"250-a\r\n", b"25"):
+        reader.receive_data(wire)
+        assert reader.next_reply() is None
+        assert reader
+    reader.receive_data(b"0 b\r\n")
+    assert reader.next_reply() == Reply(250, "a\nb")
+    assert not reader
+
+
+@pytest.mark.parametrize("text", ["OK", "a\nb", "", "2.0.0", "250 x", "x" * 2000])
+@pytest.mark.parametrize("code", [250, 354, 421, 550])
+def test_there_and_back(code: int, text: str):
+    reply = Reply(code, text)
+    [back] = read(reply.to_bytes(), 3)
+    assert back.code == code
+    assert "".join(back.lines) == "".join(reply.lines)
