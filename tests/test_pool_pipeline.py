@@ -177,27 +177,49 @@ async def test_connection_lost_with_messages_in_flight_each_knows_its_fate(net: 
     assert outcomes.errors[texts[3]].unknown == ["b@y.test"]
 
 
-async def test_mail_out_of_order_after_a_refused_bdat_is_sent_again(net: Network, autojump_clock: Clock) -> None:
+async def test_message_never_goes_to_the_recipients_of_the_one_before(net: Network, autojump_clock: Clock) -> None:
+    delivered: list[tuple[list[str], bytes]] = []
+
     async def script(peer: Peer, number: int) -> None:
+        """A server that keeps the transaction when it refuses its text."""
         await peer.greet("PIPELINING", "CHUNKING")
-        await net.message(peer)
-        for _ in range(2):
-            await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>")
-            await peer.octets(int((await peer.line()).split(" ")[1]))
-        await peer.say("250 ok", "250 ok", "554 no", "503 nested MAIL", "503 no", "503 no")
-        await peer.hear("RSET")
-        await peer.say("250 ok")
-        while await net.message(peer):
-            pass
+        is_open, recipients = False, list[str]()
+        while (line := await peer.line()) != "QUIT":
+            answer = "250 ok"
+            if line == "RSET":
+                is_open, recipients = False, []
+            elif line.startswith("MAIL"):
+                answer = "503 nested MAIL" if is_open else answer
+                is_open = True
+            elif line.startswith("RCPT"):
+                recipients.append(line)
+            else:
+                text = await peer.octets(int(line.split(" ")[1]))
+                await trio.sleep(0.5)
+                if text == b"1\r\n":
+                    answer = "452 full"
+                else:
+                    delivered.append((recipients, text))
+                    is_open, recipients = False, []
+            await peer.say(answer)
+        await peer.say("221 bye")
+
+    outcomes: dict[int, object] = {}
+
+    async def send(i: int) -> None:
+        try:
+            outcomes[i] = await pool.send("a@x.test", [f"r{i}@y.test"], b"%d\r\n" % i)
+        except trio_smtp.SMTPError as exc:
+            outcomes[i] = exc
 
     net.script = script
-    net.delay = 0.5
-    texts = [b"%d\r\n" % i for i in range(3)]
-    async with pool_of(DEEP) as pool:
-        outcomes = await send_all(pool, texts)
-    assert list(outcomes.errors) == texts[1:2]
-    assert outcomes.results[texts[2]].attempts == 2
-    assert net.accepted == [texts[0], texts[2]]
+    async with pool_of(DEEP) as pool, trio.open_nursery() as nursery:
+        for i in range(4):
+            nursery.start_soon(send, i)
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    assert delivered == [([f"RCPT TO:<r{i}@y.test>"], b"%d\r\n" % i) for i in (0, 2, 3)]
+    assert isinstance(outcomes.pop(1), trio_smtp.MessageRefusedError)
+    assert all(isinstance(outcome, trio_smtp.SendResult) for outcome in outcomes.values())
 
 
 async def test_message_that_does_not_fit_is_sent_alone(net: Network, autojump_clock: Clock) -> None:
