@@ -34,17 +34,18 @@ def tool(name):
     return path
 
 
-def run(*args, stdin=b"", env=None):
+def run(*args, stdin=b"", env=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
     """Run ``trio-smtp`` to its end; the result has ``returncode``, and ``stdout`` and ``stderr`` as text."""
     done = subprocess.run(
         [sys.executable, "-m", "trio_smtp", *map(str, args)],
         input=stdin,
-        capture_output=True,
+        stdout=stdout,
+        stderr=stderr,
         timeout=LIMIT,
         env=clean_environment(env),
         check=False,
     )
-    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    done.stdout, done.stderr = (done.stdout or b"").decode(), (done.stderr or b"").decode()
     return done
 
 

@@ -22,10 +22,10 @@ def letter(tmp_path):
     return path
 
 
-def send(port, *args, stdin=b"", to=("b@example.net",), env=None):
+def send(port, *args, to=("b@example.net",), **process):
     recipients = [word for address in to for word in ("--to", address)]
     command = ["send", "--server", f"127.0.0.1:{port}", "--from", "a@example.com", "--hostname", "client.example"]
-    return run(*command, *recipients, *args, stdin=stdin, env=env)
+    return run(*command, *recipients, *args, **process)
 
 
 class Script(threading.Thread):
@@ -339,6 +339,45 @@ def test_the_rest_is_not_sent_after_the_connection_is_lost(letter):
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert [result["delivery"] for result in results] == ["unknown", "not_sent"]
     assert done.returncode == 74
+
+
+# --- output that cannot be written ---
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device is always full here")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("stderr", [False, True])
+def test_a_full_disk_for_the_output_changes_no_status(tmp_path, letter, options, stderr):
+    with serving(tmp_path) as served, open("/dev/full", "wb") as full:
+        done = send(served.port, letter, letter, *options, stdout=full, **{"stderr": full} if stderr else {})
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert served.messages() == [ON_THE_WIRE] * 2
+
+
+def test_nobody_reads_the_output(tmp_path, letter):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        with serving(tmp_path) as served:
+            done = send(served.port, letter, stdout=writer)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert served.messages() == [ON_THE_WIRE]
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device is always full here")
+def test_complaints_that_cannot_be_written_change_no_status(letter):
+    with open("/dev/full", "wb") as full:
+        assert send(free_port(), letter, stderr=full).returncode == 68
+
+
+def test_a_terminal_that_cannot_show_an_address(tmp_path, letter):
+    with serving(tmp_path) as served:
+        done = send(served.port, letter, to=["jürgen@example.net"], env={"PYTHONIOENCODING": "iso-8859-7"})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "accepted for <j\\xfcrgen@example.net>" in done.stdout
 
 
 # --- complaints before anything is sent ---

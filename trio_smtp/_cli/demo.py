@@ -20,6 +20,7 @@ from .errors import CommandError, Status, one_line, run, status_of
 from .handlers import PrivateMailbox, Received
 from .maildir import Maildir
 from .options import verbose_option
+from .output import say
 from .progress import show_progress
 from .samples import Sample, load_samples
 
@@ -109,7 +110,7 @@ async def _demo(directory: str | None, *, count: int, connections: int, as_json:
         listeners: list[trio.SocketListener] = await nursery.start(partial(server.serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         if not as_json:
-            click.echo(f"Server on 127.0.0.1:{port}: STARTTLS, throw-away certificate, AUTH required")
+            say(f"Server on 127.0.0.1:{port}: STARTTLS, throw-away certificate, AUTH required")
         await _send_all(tally, samples * count, port, connections, certificate, password, quiet=as_json)
         await server.shutdown(grace=5)
     await trio.to_thread.run_sync(_check, tally, maildir)
@@ -191,14 +192,14 @@ def _print_summary(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> N
         "Maildir": f"{maildir.path}",
     }
     for name, value in rows.items():
-        click.echo(f"{name:<11}{value}")
+        say(f"{name:<11}{value}")
     if not tally.failures:
-        click.echo(f"{'Check':<11}every file is byte for byte what was sent, below its trace lines")
+        say(f"{'Check':<11}every file is byte for byte what was sent, below its trace lines")
         return
     for failure in tally.failures[:10]:
-        click.echo(f"trio-smtp: {failure}", err=True)
+        say(f"trio-smtp: {failure}", err=True)
     if len(tally.failures) > 10:
-        click.echo(f"trio-smtp: and {len(tally.failures) - 10} more", err=True)
+        say(f"trio-smtp: and {len(tally.failures) - 10} more", err=True)
 
 
 def _print_json(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> None:
@@ -213,4 +214,4 @@ def _print_json(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> None
         "failures": tally.failures,
         "status": int(tally.status),
     }
-    click.echo(json.dumps(summary))
+    say(json.dumps(summary))

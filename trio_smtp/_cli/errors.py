@@ -19,6 +19,8 @@ import trio
 
 import trio_smtp
 
+from .output import say
+
 
 class Status(IntEnum):
     """Exit statuses; ``meaning`` says what each means."""
@@ -78,10 +80,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CommandError as exc:
-            click.echo(f"trio-smtp: {exc}", err=True)
+            say(f"trio-smtp: {exc}", err=True)
             ctx.exit(int(exc.status))
         except (KeyboardInterrupt, click.Abort):
-            click.echo("trio-smtp: interrupted", err=True)
+            say("trio-smtp: interrupted", err=True)
             ctx.exit(int(Status.INTERRUPTED))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -200,7 +202,7 @@ def run(function: Callable[..., Awaitable[Status]], *args: object) -> None:
         if any(isinstance(error, KeyboardInterrupt) for error in errors):
             raise KeyboardInterrupt from None
         traceback.print_exception(exc)
-        click.echo("trio-smtp: this is an error in trio-smtp itself, please report it", err=True)
+        say("trio-smtp: this is an error in trio-smtp itself, please report it", err=True)
         status = Status.INTERNAL
     sys.exit(int(status))
 

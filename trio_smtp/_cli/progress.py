@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from .output import say
 
 
 @contextmanager
@@ -40,4 +41,4 @@ class _Lines:
     def advance(self) -> None:
         self._done += 1
         if self._done * 4 // self._total != (self._done - 1) * 4 // self._total:
-            click.echo(f"{self._title}: {self._done}/{self._total}")
+            say(f"{self._title}: {self._done}/{self._total}")

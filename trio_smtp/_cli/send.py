@@ -18,6 +18,7 @@ import trio_smtp
 
 from .errors import CommandError, Status, describe, one_line, run, status_of
 from .options import auth_options, credentials, host_port, verbose_option
+from .output import say
 
 _MODES = ("auto", "implicit", "starttls", "opportunistic", "none")
 
@@ -159,7 +160,7 @@ async def _content(name: str) -> bytes | Path:
     """The path of a file that can be read now, or all of what can be read only once: standard input, a pipe."""
     if name == "-":
         if sys.stdin.isatty():
-            click.echo("trio-smtp: reading a message from the terminal; Ctrl-D ends it", err=True)
+            say("trio-smtp: reading a message from the terminal; Ctrl-D ends it", err=True)
         return await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
     try:
         return await trio.to_thread.run_sync(_path_or_octets, name, abandon_on_cancel=True)
@@ -212,17 +213,17 @@ def _overall(statuses: Sequence[Status]) -> Status:
 
 def _show(plan: _Plan, outcome: Outcome) -> None:
     if plan.as_json:
-        click.echo(json.dumps(_as_json(outcome)))
+        say(json.dumps(_as_json(outcome)))
         return
     name = "standard input" if outcome.file == "-" else outcome.file
     for address, reply in outcome.accepted.items():
-        click.echo(one_line(f"{name}: accepted for <{address}>" + (f" ({reply})" if reply else "")))
+        say(one_line(f"{name}: accepted for <{address}>" + (f" ({reply})" if reply else "")))
     for address, refusal in outcome.refused.items():
-        click.echo(one_line(f"{name}: refused for <{address}> ({refusal})"))
+        say(one_line(f"{name}: refused for <{address}> ({refusal})"))
     for address in outcome.unknown:
-        click.echo(one_line(f"{name}: unknown for <{address}>: it may have been delivered"))
+        say(one_line(f"{name}: unknown for <{address}>: it may have been delivered"))
     if outcome.error is not None:
-        click.echo(one_line(f"trio-smtp: {name}: {outcome.error}"), err=True)
+        say(one_line(f"trio-smtp: {name}: {outcome.error}"), err=True)
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

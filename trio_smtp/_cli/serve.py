@@ -7,7 +7,6 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +22,10 @@ from .errors import CommandError, Status, one_line, reason, run
 from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard
 from .maildir import Maildir
 from .options import auth_options, credentials, network, size, verbose_option
+from .output import say
 
 _WILDCARDS = frozenset({"", "*"})
-_Say: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # the line for a person, the event for a program
+_Tell: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # the line for a person, the event for a program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class _Plan:
     implicit_tls: bool
     grace: float
     summary: str
-    say: _Say
+    tell: _Tell
 
 
 @click.command(short_help="Receive mail.")
@@ -149,9 +149,9 @@ def _make_plan(
         raise click.UsageError(f"{exc}.") from exc
     names = [name for name in (host, config.hostname) if name not in _WILDCARDS]
     context, tls_words = _tls(names=names, implicit=implicit_tls, **tls)
-    say = _say_json if as_json else _say_text
+    tell = _say_json if as_json else _say_text
     store, store_words = _store(maildir, forget)
-    report = partial(_report, say)
+    report = partial(_report, tell)
     handler = (
         Mailbox(store, hostname=config.hostname, lmtp=lmtp, report=report)
         if user is None
@@ -168,7 +168,7 @@ def _make_plan(
         summary=", ".join(
             ["LMTP" if lmtp else "SMTP", tls_words, *["AUTH required"] * (user is not None), store_words]
         ),
-        say=say,
+        tell=tell,
     )
 
 
@@ -231,13 +231,13 @@ async def _serve(plan: _Plan) -> Status:
             for listener in listeners:
                 host, port = listener.socket.getsockname()[:2]
                 where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                plan.say(f"listening on {where} ({plan.summary})", {"event": "listening", "host": host, "port": port})
+                plan.tell(f"listening on {where} ({plan.summary})", {"event": "listening", "host": host, "port": port})
             await anext(signals)
-            plan.say("ending: messages that are being received may finish", {"event": "ending"})
+            plan.tell("ending: messages that are being received may finish", {"event": "ending"})
             nursery.start_soon(_end_at_once, signals, nursery.cancel_scope)
             await server.shutdown(grace=plan.grace)
             nursery.cancel_scope.cancel(reason="the server has ended")
-    plan.say("ended", {"event": "ended"})
+    plan.tell("ended", {"event": "ended"})
     return Status.OK
 
 
@@ -247,11 +247,11 @@ async def _end_at_once(signals: AsyncIterator[int], scope: trio.CancelScope) -> 
     scope.cancel(reason="a second signal")
 
 
-def _report(say: _Say, received: Received) -> None:
+def _report(tell: _Tell, received: Received) -> None:
     recipients = ", ".join(f"<{address}>" for address in received.recipients)
     login = f" as {received.identity}" if received.identity else ""
     peer = f" from {received.peer}" if received.peer else ""
-    say(
+    tell(
         f"{time.strftime('%H:%M:%S')} {received.queue_id}: <{received.sender}> to {recipients},"
         f" {received.size} octets, {received.protocol}{peer}{login}",
         {"event": "message", **asdict(received)},
@@ -259,14 +259,8 @@ def _report(say: _Say, received: Received) -> None:
 
 
 def _say_text(text: str, event: Mapping[str, Any]) -> None:
-    _say_line(one_line(text))
+    say(one_line(text))
 
 
 def _say_json(text: str, event: Mapping[str, Any]) -> None:
-    _say_line(json.dumps(event))
-
-
-def _say_line(line: str) -> None:
-    # Nobody reading our output any more is no reason to refuse mail that has been stored.
-    with suppress(OSError):
-        click.echo(line)
+    say(json.dumps(event))
