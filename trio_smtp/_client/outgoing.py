@@ -301,8 +301,9 @@ def refusal(transaction: Transaction) -> SMTPError:
             refused=transaction.refused,
         )
     assert reply is not None
-    if reply.is_success:  # LMTP: the last recipient's reply may be anything, nobody has it
-        reply = next(iter(transaction.replies.values()))
+    if transaction.replies:  # LMTP: as for RCPT, whoever may try again for somebody should
+        answers = list(transaction.replies.values())
+        reply = next((answer for answer in answers if answer.is_temporary), answers[0])
     return MessageRefusedError(
         f"the server refused the message: {reply}", reply=reply, stage=stage, delivery=Delivery.REFUSED
     )

@@ -88,7 +88,7 @@ class Transaction:
         """Recipients who have the message, those who certainly have not (with the reply), those nobody knows of."""
         refused = dict(self.refused)
         if self.reply is not None and not self.reply.is_success:
-            return [], refused, []
+            return [], refused | self.replies, []
         if not self.ended or self.nobody_left:
             return [], refused, []
         if not self.lmtp:
