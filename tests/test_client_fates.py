@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 import trio.testing
@@ -35,3 +38,62 @@ async def test_lmtp_everybody_refused_keeps_each_reply() -> None:
     }
     assert caught.value.reply == Reply(452, "full", "4.2.2")
     assert caught.value.delivery is Delivery.REFUSED
+
+
+@asynccontextmanager
+async def over_a_socket(script: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncIterator[trio_smtp.Client]:
+    """A client at a real socket, which can be looked at without waiting, and what the server does there."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+
+    async def serve() -> None:
+        async with listener, await listener.accept() as stream:
+            await script(stream)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with trio_smtp.open_client("127.0.0.1", port, local_hostname="me.test") as client:
+            yield client
+
+
+async def greet(stream: trio.SocketStream) -> None:
+    await stream.send_all(b"220 mail.test\r\n")
+    await stream.receive_some()
+    await stream.send_all(b"250-mail.test\r\n250 PIPELINING\r\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"250 one more\r\n", trio_smtp.RemoteProtocolError),
+        (b"250-half a", trio_smtp.RemoteProtocolError),
+        (b"421 4.3.2 going down\r\n", trio_smtp.ConnectionLostError),
+        (b"", trio_smtp.ConnectionLostError),
+    ],
+)
+async def test_what_came_between_messages_is_no_answer_to_the_next(
+    said: bytes, error: type[trio_smtp.SMTPError]
+) -> None:
+    heard = bytearray()
+    spoken = trio.Event()
+
+    async def script(stream: trio.SocketStream) -> None:
+        await greet(stream)
+        if said:
+            await stream.send_all(said)
+        else:
+            await stream.send_eof()
+        spoken.set()
+        while data := await stream.receive_some():
+            heard.extend(data)
+
+    async with over_a_socket(script) as client:
+        await spoken.wait()
+        await trio.sleep(0.05)  # for the octets to be where the client can see them
+        with trio.fail_after(5), pytest.raises(error) as caught:
+            await client.send("a@x.test", ["b@y.test"], b"hi\r\n")
+    assert caught.value.delivery is Delivery.NOT_SENT
+    assert caught.value.stage == "mail"
+    assert not heard
+    if said.startswith(b"421"):
+        assert caught.value.reply == Reply(421, "going down", "4.3.2")

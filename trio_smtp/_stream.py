@@ -183,6 +183,23 @@ class Transport:
             self._scope = None
         raise self._why(by_scope=True)
 
+    def receive_nowait(self) -> bytes | None:
+        """What is there already; ``None`` if nothing is, or on a stream that cannot tell, and ``b""`` at the end.
+
+        Raises:
+            ConnectionLostError: the connection was lost.
+        """
+        direct = self.direct
+        if direct is None or self.broken:
+            return None
+        try:
+            return os.read(direct.fd, RECEIVE_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            self.broken = True
+            raise ConnectionLostError("the connection was lost") from exc
+
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Give the socket what it takes without waiting; the number of octets, 0 on other streams.
 

@@ -15,7 +15,7 @@ import trio
 
 from .._protocol.client import ClientProtocol, Event, State
 from .._protocol.client_commands import QUIT, STAGES, Command
-from .._protocol.errors import ConnectionLostError, SMTPError, SMTPTimeoutError, Stage
+from .._protocol.errors import ConnectionLostError, RemoteProtocolError, SMTPError, SMTPTimeoutError, Stage
 from .._protocol.extensions import Extensions
 from .._protocol.replies import Reply
 from .._stream import Interrupted, Transport
@@ -204,6 +204,32 @@ class Connection:
                 deadline = None
                 if log:
                     logger.debug("%s S: %s", self.name, _loggable(event[1]))
+
+    def look(self) -> None:
+        """While nothing is asked: hear what the server has said all the same, without waiting.
+
+        A reply too many would otherwise be taken for the next command's, and each one after it for another's.
+
+        Raises:
+            ConnectionLostError: it has closed the connection, or said 421.
+            RemoteProtocolError: it has said something else.
+        """
+        protocol = self.protocol
+        if protocol.outstanding or self.is_broken:
+            return
+        data = self.transport.receive_nowait()
+        if data:
+            protocol.receive_data(data)
+        elif protocol.is_clean:
+            if data is None:
+                return
+            self.transport.broken = True
+            raise ConnectionLostError("the server closed the connection")
+        protocol.next_event()
+        if protocol.farewell is not None:
+            raise self.farewell_error()
+        self.transport.broken = True
+        raise RemoteProtocolError("the server spoke before it was asked")
 
     def farewell_error(self) -> ConnectionLostError:
         """The error for a command that the server's 421 left unanswered."""

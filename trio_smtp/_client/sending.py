@@ -97,11 +97,18 @@ def next_batch(connection: Connection, message: Outgoing) -> list[str]:
     """The recipients of the next transaction (RFC 9422 section 4.2).
 
     Raises:
+        ConnectionLostError: the server has gone, or said that it goes.
+        RemoteProtocolError: it has spoken unasked.
         LocalProtocolError: the server takes no further MAIL on this connection.
         ExtensionNotSupportedError: the list must be split, and the content cannot be produced twice.
     """
     if connection.is_broken:
         raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
+    try:
+        connection.look()
+    except SMTPError as exc:
+        exc.stage, exc.delivery = Stage.MAIL, Delivery.NOT_SENT
+        raise
     if connection.is_exhausted:
         raise LocalProtocolError(
             f"the server takes {connection.transactions} messages on one connection: open another",
