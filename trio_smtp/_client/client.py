@@ -231,6 +231,7 @@ class Client:
             if len(transaction.recipients) < len(outgoing.remaining):
                 raise LocalProtocolError(f"the server takes {len(transaction.recipients)} recipients at a time")
             outgoing.transaction = transaction
+            own: SMTPError | None = None  # an error of the block's, about whatever it is doing besides
             try:
                 chunked = connection.uses_chunking
                 commands = envelope(connection, outgoing, transaction, Source(None, eight_bit=None), None)
@@ -238,12 +239,18 @@ class Client:
                     await await_end(connection, transaction)
                     raise refusal(transaction)
                 writer = open_writer(connection, outgoing, transaction, chunked=chunked)
-                message = OutgoingMessage(transaction, writer)
+                message = OutgoingMessage(connection, outgoing, transaction, writer)
                 async with GivingUp(connection, transaction):
-                    yield message
+                    try:
+                        yield message
+                    except SMTPError as exc:
+                        own = exc
+                        raise
                     await writer.finish()
                 await await_end(connection, transaction)
             except SMTPError as exc:
+                if exc is own:
+                    raise
                 if transaction.reply is None:
                     exc.stage = exc.stage or connection.stage
                     outgoing.explain(exc)
@@ -340,9 +347,13 @@ class OutgoingMessage:
         result: the :class:`SendResult`, once the block was left.
     """
 
-    __slots__ = ("_transaction", "_writer", "accepted", "refused", "result")
+    __slots__ = ("_connection", "_outgoing", "_transaction", "_writer", "accepted", "refused", "result")
 
-    def __init__(self, transaction: Transaction, writer: BodyWriter) -> None:
+    def __init__(
+        self, connection: Connection, outgoing: Outgoing, transaction: Transaction, writer: BodyWriter
+    ) -> None:
+        self._connection = connection
+        self._outgoing = outgoing
         self._transaction = transaction
         self._writer = writer
         self.accepted = list(transaction.accepted)
@@ -358,7 +369,13 @@ class OutgoingMessage:
 
         Cancellation in the middle of a piece closes the connection; nothing is delivered.
         """
-        if not await self._writer.write(chunk) or self._transaction.reply is not None:
+        try:
+            goes_on = await self._writer.write(chunk)
+        except SMTPError as exc:
+            exc.stage = exc.stage or self._connection.stage
+            self._outgoing.explain(exc)
+            raise
+        if not goes_on or self._transaction.reply is not None:
             raise refusal(self._transaction)
 
 

@@ -66,6 +66,7 @@ class Outgoing:
         "doubt",
         "doubtful",
         "error",
+        "foreign",
         "is_binary",
         "mail_params",
         "maybe_duplicate",
@@ -119,6 +120,7 @@ class Outgoing:
         self.replies: dict[str, Reply] = {}
         self.reply: Reply | None = None
         self.error: SMTPError | None = None  # the refusal to raise if nobody is accepted in the end
+        self.foreign: SMTPError | None = None  # raised by the caller's own iterable: about some other message
         self.attempts = 0
         self.maybe_duplicate = False
         self.doubt: SMTPError | None = None  # left unknown who has it, and was not the last try
@@ -253,6 +255,8 @@ class Outgoing:
 
     def explain(self, error: SMTPError) -> None:
         """Let an error that ended the sending say what became of each recipient."""
+        if error is self.foreign:
+            return
         transaction = self.transaction
         if transaction is None or not transaction.begun:
             error.delivery = Delivery.NOT_SENT

@@ -74,6 +74,8 @@ async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: b
         try:
             await _transact(connection, message, transaction)
         except SMTPError as exc:
+            if exc is message.foreign:
+                raise
             if transaction.reply is None:
                 if exc.stage is None:
                     exc.stage = connection.stage
@@ -186,12 +188,26 @@ async def _send_stream(connection: Connection, message: Outgoing, transaction: T
         message.streamed = True
         chunks: Any = aiter(source.chunks)
         async with GivingUp(connection, transaction), aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
-            async for piece in chunks:
+            while (piece := await _next_piece(chunks, message)) is not None:
                 if not await writer.write(piece):
                     break
             else:
                 await writer.finish()
     await await_end(connection, transaction)
+
+
+async def _next_piece(chunks: Any, message: Outgoing) -> bytes | None:
+    """The next piece of a stream, ``None`` after the last."""
+    try:
+        piece: bytes | None = await anext(chunks)
+    except StopAsyncIteration:
+        return None
+    except SMTPError as exc:
+        message.foreign = exc  # of a message that is being received, say: its facts are not this one's
+        raise
+    if piece is None:
+        raise TypeError("message text comes as bytes, not NoneType")
+    return piece
 
 
 def open_writer(connection: Connection, message: Outgoing, transaction: Transaction, *, chunked: bool) -> BodyWriter:
