@@ -79,7 +79,7 @@ async def test_smtplib_is_refused_as_it_should_be():
             assert refused == {"bad@b.test": (550, b"5.1.1 no such user")}
             with pytest.raises(smtplib.SMTPNotSupportedError):
                 client.login("me", "secret")
-            with pytest.raises(smtplib.SMTPSenderRefused, match="5.3.4"):
+            with pytest.raises(smtplib.SMTPSenderRefused, match=r"5\.3\.4"):
                 client.sendmail("a@a.test", ["b@b.test"], b"x" * 2000)
             assert client.noop()[0] == 250
 
