@@ -108,6 +108,13 @@ def test_what_is_no_host_port(words):
     assert f"Invalid value for '--server': {words!r} is not HOST:PORT." in result.output
 
 
+@pytest.mark.parametrize("words", ["", "a b", "two\twords", "mx.example\r\nQUIT", "mü.example"])
+def test_what_is_no_name_for_ehlo(words):
+    result = invoke("send", "--server", "x", "--from", "a@x", "--to", "b@x", "--hostname", words)
+    assert result.exit_code == 2
+    assert f"Invalid value for '--hostname': {words!r} is not a name" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize(("words", "value"), [("1", 1), ("64K", 65536), ("10m", 10 * 2**20), ("1 GiB", 2**30)])
 def test_size(words, value):
     assert options.size(words) == value

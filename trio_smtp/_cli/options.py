@@ -45,6 +45,13 @@ def size(value: str) -> int:
     return int(match[1]) * _UNITS[match[2].lower()]
 
 
+def hostname(value: str) -> str:
+    """A name for EHLO."""
+    if not (value.isascii() and value.isprintable() and value and " " not in value):
+        raise click.BadParameter(f"{value!r} is not a name: it must be printable ASCII without blanks.")
+    return value
+
+
 def network(value: str) -> str:
     """An IP network, or an address."""
     try:

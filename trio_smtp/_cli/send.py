@@ -17,7 +17,7 @@ import trio
 import trio_smtp
 
 from .errors import CommandError, Status, describe, one_line, run, status_of
-from .options import auth_options, credentials, host_port, verbose_option
+from .options import auth_options, credentials, host_port, hostname, verbose_option
 from .output import say
 
 _MODES = ("auto", "implicit", "starttls", "opportunistic", "none")
@@ -73,7 +73,7 @@ class Outcome:
 @click.option("--ca", metavar="FILE", help="Trust the certificates in FILE (PEM) instead of the system's.")
 @auth_options("Log in as this user.")
 @click.option("--allow-insecure-auth", is_flag=True, help="Allow the password to cross the network in clear.")
-@click.option("--hostname", metavar="NAME", help="Name for EHLO; this machine's by default.")
+@click.option("--hostname", metavar="NAME", type=hostname, help="Name for EHLO; this machine's by default.")
 @click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033): a result for each recipient.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document per message instead of text.")
 @verbose_option
