@@ -411,6 +411,14 @@ def test_unknown_host(letter):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_a_host_that_cannot_have_a_name(letter, host):
+    done = run("send", "--server", f"{host}:25", "--from", "a@x", "--to", "b@x", letter)
+    assert done.returncode == 68
+    assert done.stderr.startswith(f"trio-smtp: cannot connect to {host}:25: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_no_such_file(tmp_path):
     done = send(free_port(), tmp_path / "none")
     assert done.returncode == 66

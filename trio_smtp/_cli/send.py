@@ -153,6 +153,8 @@ async def _send(plan: _Plan) -> Status:
         for name, _ in contents[len(outcomes) :]:
             outcomes.append(_failure(name, exc, error))
             _show(plan, outcomes[-1])
+    except UnicodeError as exc:  # from the system's look-up of a host with an empty label, or one that is too long
+        raise CommandError(f"cannot connect to {plan.server}: {exc}", Status.NO_HOST) from exc
     return _overall([outcome.status for outcome in outcomes])
 
 
