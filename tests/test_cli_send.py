@@ -333,6 +333,30 @@ class Once(dict):
         return super().__getitem__(word).pop(0)
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_a_file_that_is_gone_at_its_turn(tmp_path, letter, others):
+    gone = tmp_path / "gone.eml"
+    gone.write_bytes(LETTER)
+    with script(MAIL=b"") as server:
+        answers = [lambda: gone.unlink(missing_ok=True) or b"250 OK"]
+        server._answers = Called(EHLO=answers, MAIL=[lambda: b"250 OK"] * 2)
+        done = send(server.port, *[letter] * others, gone, *[letter] * others, "--json")
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["status"] for result in results] == ([0, 66, 0] if others else [66])
+    [result] = [result for result in results if result["status"] == 66]
+    assert (result["file"], result["delivery"]) == (str(gone), "not_sent")
+    assert result["error"] == "cannot read it: No such file or directory"
+    assert done.returncode == (1 if others else 66)
+    assert done.stderr == ""
+
+
+class Called(Once):
+    """Each answer is made by a function, when it is wanted."""
+
+    def __getitem__(self, word):
+        return super().__getitem__(word)()
+
+
 def test_the_rest_is_not_sent_after_the_connection_is_lost(letter):
     with script(END=None) as server:
         done = send(server.port, letter, letter, "--json")

@@ -181,6 +181,8 @@ async def _send_one(client: trio_smtp.Client, plan: _Plan, name: str, content: b
         result = await client.send(plan.sender, plan.recipients, content)
     except trio_smtp.SMTPError as exc:
         return _failure(name, exc, describe(exc, plan.server))
+    except OSError as exc:  # it could be read before the first message was sent, and now it cannot
+        return _unread(name, f"cannot read it: {exc.strerror or exc}")
     return Outcome(
         file=name,
         status=Status.PARTIAL if result.refused else Status.OK,
@@ -200,6 +202,18 @@ def _failure(name: str, error: trio_smtp.SMTPError, words: str) -> Outcome:
         accepted=dict.fromkeys(error.accepted),
         refused=dict(error.refused),
         unknown=list(error.unknown),
+        error=one_line(words),
+    )
+
+
+def _unread(name: str, words: str) -> Outcome:
+    return Outcome(
+        file=name,
+        status=Status.NO_INPUT,
+        delivery=str(trio_smtp.Delivery.NOT_SENT),
+        accepted={},
+        refused={},
+        unknown=[],
         error=one_line(words),
     )
 
