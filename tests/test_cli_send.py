@@ -487,6 +487,42 @@ def test_verbose_shows_the_dialogue_but_no_secrets(tmp_path, letter):
         assert ".dot" not in done.stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_interrupt_after_the_end_of_a_message(letter, options):
+    arrived, release = threading.Event(), threading.Event()
+
+    def answer():
+        arrived.set()
+        release.wait(LIMIT)
+        return b"250 OK"
+
+    with script() as server:
+        server._answers = Called(END=[answer])
+        envelope = ["--from", "a@x", "--to", "b@x", "--hostname", "x"]
+        process = Process("send", "--server", f"127.0.0.1:{server.port}", *envelope, *options, letter, letter)
+        try:
+            assert arrived.wait(LIMIT)
+            process.signal(2)
+            status, lines = process.wait()
+        finally:
+            release.set()
+            errors = process.errors()
+            process.close()
+    assert status == 130
+    if options:
+        first, second = map(json.loads, lines)
+        assert (first["delivery"], first["unknown"], first["status"]) == ("unknown", ["b@x"], 130)
+        assert (second["delivery"], second["unknown"], second["status"]) == ("not_sent", [], 130)
+        assert errors == "trio-smtp: interrupted\n"
+    else:
+        assert lines == [f"{letter}: unknown for <b@x>: it may have been delivered"]
+        assert errors.splitlines() == [
+            f"trio-smtp: {letter}: interrupted while it was being sent; the message may have been delivered",
+            f"trio-smtp: {letter}: interrupted before it was sent",
+            "trio-smtp: interrupted",
+        ]
+
+
 def test_an_interrupt_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

@@ -60,7 +60,7 @@ _MEANINGS = {
     Status.TRY_LATER: "refused for now, or the connection broke before a message's end: trying again later is safe",
     Status.PROTOCOL: "the server does not speak SMTP as it should",
     Status.NO_PERMISSION: "the certificate was not accepted, or the login failed",
-    Status.INTERRUPTED: "interrupted by Ctrl-C",
+    Status.INTERRUPTED: "interrupted by Ctrl-C: a message that was being sent may have been delivered",
 }
 
 

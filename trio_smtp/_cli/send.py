@@ -142,7 +142,11 @@ async def _send(plan: _Plan) -> Status:
     try:
         async with trio_smtp.open_client(plan.host, plan.port, **plan.client_options) as client:
             for name, content in contents:
-                outcome = await _send_one(client, plan, name, content)
+                try:
+                    outcome = await _send_one(client, plan, name, content)
+                except KeyboardInterrupt:
+                    _show_interrupted(plan, contents[len(outcomes) :])
+                    raise
                 outcomes.append(outcome)
                 _show(plan, outcome)
     except trio_smtp.SMTPError as exc:
@@ -182,7 +186,7 @@ async def _send_one(client: trio_smtp.Client, plan: _Plan, name: str, content: b
     except trio_smtp.SMTPError as exc:
         return _failure(name, exc, describe(exc, plan.server))
     except OSError as exc:  # it could be read before the first message was sent, and now it cannot
-        return _unread(name, f"cannot read it: {exc.strerror or exc}")
+        return _unsent(name, Status.NO_INPUT, f"cannot read it: {exc.strerror or exc}")
     return Outcome(
         file=name,
         status=Status.PARTIAL if result.refused else Status.OK,
@@ -206,14 +210,23 @@ def _failure(name: str, error: trio_smtp.SMTPError, words: str) -> Outcome:
     )
 
 
-def _unread(name: str, words: str) -> Outcome:
+def _show_interrupted(plan: _Plan, contents: Sequence[tuple[str, bytes | Path]]) -> None:
+    """The first of these messages was being sent: nobody waited for what the server makes of it."""
+    (name, _), *others = contents
+    words = "interrupted while it was being sent; the message may have been delivered"
+    _show(plan, _unsent(name, Status.INTERRUPTED, words, unknown=plan.recipients))
+    for name, _ in others:
+        _show(plan, _unsent(name, Status.INTERRUPTED, "interrupted before it was sent"))
+
+
+def _unsent(name: str, status: Status, words: str, unknown: Sequence[str] = ()) -> Outcome:
     return Outcome(
         file=name,
-        status=Status.NO_INPUT,
-        delivery=str(trio_smtp.Delivery.NOT_SENT),
+        status=status,
+        delivery=str(trio_smtp.Delivery.UNKNOWN if unknown else trio_smtp.Delivery.NOT_SENT),
         accepted={},
         refused={},
-        unknown=[],
+        unknown=list(unknown),
         error=one_line(words),
     )
 
