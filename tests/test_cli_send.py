@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import pytest
 from cli_process import LIMIT, Process, run, serving, tool
 
+from trio_smtp._cli.errors import Status
+
 LETTER = b"From: a@example.com\nSubject: hi\n\n.dot\nlast\n"
 ON_THE_WIRE = LETTER.replace(b"\n", b"\r\n")
 
@@ -331,6 +333,25 @@ class Once(dict):
 
     def __getitem__(self, word):
         return super().__getitem__(word).pop(0)
+
+
+def test_an_unknown_fate_is_the_status_whatever_else_was_accepted(letter):
+    with script() as server:
+        server._answers = Once(END=[b"250 OK", None])
+        done = send(server.port, letter, letter)
+    assert done.stdout.splitlines() == [
+        f"{letter}: accepted for <b@example.net> (250 OK)",
+        f"{letter}: unknown for <b@example.net>: it may have been delivered",
+    ]
+    assert done.returncode == 74
+
+
+def test_no_tls_is_said_as_what_it_is(letter):
+    with script() as server:
+        done = send(server.port, "--tls", "starttls", letter)
+    assert done.returncode == Status.NO_PERMISSION
+    assert "does not offer STARTTLS" in done.stderr
+    assert "no TLS" in Status.NO_PERMISSION.meaning
 
 
 @pytest.mark.parametrize("others", [True, False])

@@ -59,7 +59,7 @@ _MEANINGS = {
     Status.UNKNOWN: "no answer came after a message's end: it may have been delivered, do not blindly send it again",
     Status.TRY_LATER: "refused for now, or the connection broke before a message's end: trying again later is safe",
     Status.PROTOCOL: "the server does not speak SMTP as it should",
-    Status.NO_PERMISSION: "the certificate was not accepted, or the login failed",
+    Status.NO_PERMISSION: "no TLS where it was asked for, a certificate that is not accepted, or a failed login",
     Status.INTERRUPTED: "interrupted by Ctrl-C: a message that was being sent may have been delivered",
 }
 
@@ -124,10 +124,12 @@ def _system_words(error: BaseException) -> str | None:
 
 def status_of(error: trio_smtp.SMTPError) -> Status:
     """The exit status for an error of the library."""
+    if error.delivery == trio_smtp.Delivery.UNKNOWN or error.unknown:  # before all else: what not to send again
+        return Status.UNKNOWN
     if error.accepted:
         return Status.PARTIAL
-    if error.delivery == trio_smtp.Delivery.UNKNOWN:
-        return Status.UNKNOWN
+    if isinstance(error, trio_smtp.SMTPTimeoutError) and error.stage is trio_smtp.Stage.CONNECT:
+        return Status.NO_HOST
     if isinstance(error, trio_smtp.TLSError | trio_smtp.AuthenticationError):
         if error.reply is not None and error.reply.is_temporary:
             return Status.TRY_LATER

@@ -232,12 +232,14 @@ def _unsent(name: str, status: Status, words: str, unknown: Sequence[str] = ()) 
 
 
 def _overall(statuses: Sequence[Status]) -> Status:
-    """One status for several messages."""
+    """One status for several messages: above all, that one of them is not to be sent again blindly."""
+    if Status.UNKNOWN in statuses:
+        return Status.UNKNOWN
     if len(set(statuses)) == 1:
         return statuses[0]
     if any(status in (Status.OK, Status.PARTIAL) for status in statuses):
         return Status.PARTIAL
-    return Status.UNKNOWN if Status.UNKNOWN in statuses else statuses[0]
+    return statuses[0]
 
 
 def _show(plan: _Plan, outcome: Outcome) -> None:
