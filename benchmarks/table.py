@@ -36,6 +36,8 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
     out.append("|---|--:|--:|--:|--:|")
     for work, title, contenders in LINES:
         figures = [found.get((work, name)) or [] for name in contenders]
+        if not figures[0]:
+            continue
         cells = [short(statistics.median(values)) if values else "–" for values in figures]
         out.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(out)
