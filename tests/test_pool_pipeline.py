@@ -160,10 +160,10 @@ async def test_connection_lost_with_messages_in_flight_each_knows_its_fate(net: 
             return await net.sink(peer, number)
         await peer.greet("PIPELINING", "CHUNKING")
         await net.message(peer)
-        for _ in range(3):
-            await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>")
+        for i in range(3):
+            await peer.hear(*["RSET"][:i], "MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>")
             await peer.octets(int((await peer.line()).split(" ")[1]))
-        await peer.say("250 ok", "250 ok", "250 taken", "250 ok", "250 ok", "554 no", "250 ok")
+        await peer.say("250 ok", "250 ok", "250 taken", *["250 ok"] * 3, "554 no", *["250 ok"] * 2)
         return await peer.close()
 
     net.script = script
