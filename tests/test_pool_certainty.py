@@ -141,13 +141,17 @@ async def test_leaving_the_pool_while_some_wait_for_another_try_is_a_result(
 
     net.script = script
 
-    async def hold(task_status: trio.TaskStatus[trio_smtp.Pool]) -> None:
+    pools: list[trio_smtp.Pool] = []
+
+    async def hold() -> None:
         async with pool_of(PoolConfig(retry_temporary=3, retry_delay=10)) as pool:
-            task_status.started(pool)
+            pools.append(pool)
             await trio.sleep(1)
 
     async with trio.open_nursery() as nursery:
-        result = await send(await nursery.start(hold), "a@y.test", "b@y.test")
+        nursery.start_soon(hold)
+        await trio.testing.wait_all_tasks_blocked()
+        result = await send(pools[0], "a@y.test", "b@y.test")
     assert result.accepted == ["a@y.test"]
     assert [reply.code for reply in result.refused.values()] == [450]
 
