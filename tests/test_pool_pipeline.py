@@ -1,6 +1,7 @@
 """Several messages in flight on one connection: round trips saved, and each message's own certainty."""
 
 from collections.abc import AsyncIterator
+from email.message import EmailMessage
 from functools import partial
 
 import pytest
@@ -292,3 +293,32 @@ async def test_pool_cancelled_with_messages_in_flight(net: Network, autojump_clo
     assert set(outcomes.results) == {b"0\r\n", b"1\r\n"}  # the second came in the seconds of grace
     for text, error in outcomes.errors.items():
         assert error.delivery is (Delivery.NOT_SENT if text == b"5\r\n" else Delivery.UNKNOWN), text
+
+
+@pytest.mark.parametrize("offers", [("PIPELINING",), ("PIPELINING", "CHUNKING")])
+async def test_message_that_cannot_be_made_octets_harms_nobody_else(
+    net: Network, autojump_clock: Clock, offers: tuple[str, ...]
+) -> None:
+    net.offers = offers
+    net.delay = 0.5
+    bad = EmailMessage()
+    bad["From"], bad["To"] = "a@x.test", "b@y.test"
+    bad.set_content("x")
+    bad.set_payload(object())
+    errors: list[Exception] = []
+
+    async def send_bad(pool: trio_smtp.Pool) -> None:
+        try:
+            await pool.send_message(bad)
+        except Exception as exc:
+            errors.append(exc)
+
+    async with pool_of(DEEP) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"first\r\n")
+        await send_bad(pool)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_all, pool, [b"1\r\n", b"2\r\n"])
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.start_soon(send_bad, pool)
+    assert len(errors) == 2
+    assert net.accepted == [b"first\r\n", b"1\r\n", b"2\r\n"]

@@ -167,9 +167,8 @@ class Pipeline:
             transaction = Transaction(message.remaining, lmtp=connection.lmtp)
             text, tail, size = encode_whole(connection, message, source.whole)
             commands = envelope(connection, message, transaction, source, size)
-        except SMTPError as exc:
+        except Exception as exc:  # a message that cannot be made octets is its sender's misfortune, and nobody else's
             message.transaction = None
-            message.explain(exc)
             errand.finish(exc)
             return None
         message.transaction = transaction

@@ -129,8 +129,9 @@ class Slot:
             while pipeline.again:
                 await self._serve(pipeline.again.pop(0))
         finally:
-            for alone in pipeline.again:  # this task is being cancelled
-                alone.finish(PoolClosedError("the pool was cancelled", delivery=Delivery.NOT_SENT))
+            for alone in [errand, *pipeline.again]:  # unless this task is being cancelled, there is none
+                if not alone.is_finished:
+                    alone.finish(PoolClosedError("the pool was cancelled", delivery=Delivery.NOT_SENT))
 
     async def _serve(self, errand: Errand) -> None:
         """One try of a message; whatever happens, its outcome is set."""
