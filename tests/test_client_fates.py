@@ -138,3 +138,66 @@ async def test_error_of_the_block_keeps_what_it_says() -> None:
                 raise upstream
     assert caught.value is upstream
     assert (upstream.delivery, upstream.unknown, upstream.stage) == (Delivery.UNKNOWN, ["other@z.test"], None)
+
+
+async def test_send_in_a_cancelled_scope_sends_nothing() -> None:
+    heard = bytearray()
+
+    async def script(stream: trio.SocketStream) -> None:
+        await greet(stream)
+        while data := await stream.receive_some():
+            heard.extend(data)
+            await stream.send_all(b"221 bye\r\n")
+
+    async with over_a_socket(script) as client:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.send("a@x.test", ["b@y.test"], b"hi\r\n")
+        assert scope.cancelled_caught
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with client.transaction("a@x.test", ["b@y.test"]):
+                raise AssertionError
+        assert scope.cancelled_caught
+    assert heard == b"QUIT\r\n"
+
+
+async def test_block_cancelled_at_its_end_delivers_nothing() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet(*OFFERS)
+        await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT, "DATA")
+        await peer.say("250 ok", "250 ok", "354 go")
+        await peer.end_whatever()
+        assert b"\r\n.\r\n" not in peer.heard
+
+    async with client_and(script) as client:
+        with trio.CancelScope() as scope:
+            async with client.transaction("a@x.test", ["b@y.test"]) as message:
+                await message.send_all(b"hi\r\n")
+                scope.cancel()
+        assert scope.cancelled_caught
+
+
+async def test_refusal_that_the_block_swallows_is_raised_at_its_end() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet(*OFFERS, "CHUNKING")
+        await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT)
+        await peer.say("250 ok", "250 ok")
+        await peer.hear("BDAT 262144")
+        await peer.octets(262144)
+        await peer.say("552 5.3.4 too much")
+        while (line := await peer.line()).startswith("BDAT"):
+            await peer.octets(int(line.split()[1]))
+            await peer.say("503 no")
+        assert line == "RSET"
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.MessageRefusedError) as caught:  # noqa: PT012 — the block is what is tested
+            async with client.transaction("a@x.test", ["b@y.test"]) as message:
+                with pytest.raises(trio_smtp.MessageRefusedError):  # noqa: PT012
+                    for _ in range(20):
+                        await message.send_all(b"0123456789abcd\r\n" * 16384)
+    assert caught.value.reply == Reply(552, "too much", "5.3.4")
+    assert caught.value.delivery is Delivery.REFUSED

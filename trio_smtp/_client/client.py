@@ -179,6 +179,7 @@ class Client:
         with self._use():
             message = Outgoing(sender, recipients, content, mail_params, rcpt_params)
             message.attempts = 1
+            await trio.lowlevel.checkpoint_if_cancelled()  # a socket takes a small message without any wait
             await deliver(self._connection, message)
             return message.result()
 
@@ -227,6 +228,7 @@ class Client:
         with self._use():
             outgoing = Outgoing(sender, recipients, b"", mail_params, rcpt_params)
             outgoing.attempts = 1
+            await trio.lowlevel.checkpoint_if_cancelled()
             transaction = Transaction(next_batch(connection, outgoing), lmtp=connection.lmtp)
             if len(transaction.recipients) < len(outgoing.remaining):
                 raise LocalProtocolError(f"the server takes {len(transaction.recipients)} recipients at a time")
@@ -246,6 +248,9 @@ class Client:
                     except SMTPError as exc:
                         own = exc
                         raise
+                    if transaction.reply is not None:  # send_all() said so, and the block went on
+                        raise refusal(transaction)
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     await writer.finish()
                 await await_end(connection, transaction)
             except SMTPError as exc:
