@@ -201,3 +201,17 @@ async def test_refusal_that_the_block_swallows_is_raised_at_its_end() -> None:
                         await message.send_all(b"0123456789abcd\r\n" * 16384)
     assert caught.value.reply == Reply(552, "too much", "5.3.4")
     assert caught.value.delivery is Delivery.REFUSED
+
+
+async def test_farewell_behind_the_replies_to_the_envelope_is_the_answer() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "CHUNKING")
+        await peer.hear("MAIL FROM:<a@x.test>", RCPT)
+        await peer.say("250 ok", "250 ok", "421 4.3.2 going down")
+        await peer.end()
+
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.MessageRefusedError) as caught:
+            await client.send("a@x.test", ["b@y.test"], b"0123456789abcd\r\n" * 4096)
+    assert caught.value.reply == Reply(421, "going down", "4.3.2")
+    assert caught.value.delivery is Delivery.REFUSED

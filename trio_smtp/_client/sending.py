@@ -305,6 +305,9 @@ async def say_envelope(
             return False
         await connection.write(connection.encode(group), timeout)
         await connection.drain(timeout)
+        protocol = connection.protocol
+        if not protocol.outstanding and not protocol.is_clean:  # a 421 on their heels?
+            protocol.next_event()
     if transaction.reply is not None or connection.is_broken:
         return False
     if not transaction.nobody_left:

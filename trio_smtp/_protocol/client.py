@@ -92,6 +92,8 @@ _REPLIES: Final[dict[Verb, _Outcomes]] = {
     Verb.QUIT: {2: _S.CLOSED, 4: _S.CLOSED, 5: _S.CLOSED},
 }
 
+_UNDECIDED: Final = (_S.MAIL, _S.RCPT, _S.CHUNKS)  # in a transaction that the server may still refuse
+
 Event: TypeAlias = tuple[Command, Reply]
 
 # Python 3.11 takes 60 ns to look a member up in its enumeration, and a message makes fifty such look-ups.
@@ -157,7 +159,8 @@ class ClientProtocol:
             if not self.pipelining:
                 raise LocalProtocolError(f"{verb.value} must wait for the reply to {outstanding[-1].verb.value}")
         elif self._reader:
-            raise self._broken("the server spoke before it was asked")
+            self.next_event()
+            raise self._broken("the server spoke before it was asked", self.farewell)
         self.state = state
         outstanding.append(command)
         transaction = command.transaction
@@ -276,6 +279,8 @@ class ClientProtocol:
             return Command(Verb.END, b"", self._current), reply
         if reply.code == 421:
             self.farewell = reply
+            if self._current is not None and self.state in _UNDECIDED:
+                self._current.decide(Stage.DATA, reply)  # said behind the replies to RCPT, it answers what comes next
             self.state = State.CLOSED
             return None
         raise self._broken(f"the server spoke before it was asked: {reply}", reply)
