@@ -215,3 +215,27 @@ async def test_farewell_behind_the_replies_to_the_envelope_is_the_answer() -> No
             await client.send("a@x.test", ["b@y.test"], b"0123456789abcd\r\n" * 4096)
     assert caught.value.reply == Reply(421, "going down", "4.3.2")
     assert caught.value.delivery is Delivery.REFUSED
+
+
+async def test_eight_bit_stream_that_nobody_announced_is_not_sent() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "8BITMIME", "CHUNKING")
+        await peer.hear("MAIL FROM:<a@x.test>", RCPT)
+        await peer.say("250 ok", "250 ok")
+        await peer.hear("RSET")
+        await peer.say("250 ok")
+        await peer.hear("MAIL FROM:<a@x.test> BODY=8BITMIME", RCPT)
+        await peer.say("250 ok", "250 ok")
+        await peer.hear("BDAT 4 LAST")
+        assert await peer.octets(4) == b"\xc3\xbc\r\n"
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield "ü\r\n".encode()
+
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="8BITMIME") as caught:
+            await client.send("a@x.test", ["b@y.test"], chunks())
+        assert caught.value.delivery is Delivery.NOT_SENT
+        await client.send("a@x.test", ["b@y.test"], chunks(), mail_params={"BODY": "8BITMIME"})

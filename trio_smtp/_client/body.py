@@ -9,7 +9,14 @@ from typing import Final
 
 from .._protocol.client import State
 from .._protocol.client_commands import bdat, end
-from .._protocol.errors import ConnectionLostError, SMTPError, SMTPTimeoutError
+from .._protocol.errors import (
+    ConnectionLostError,
+    Delivery,
+    ExtensionNotSupportedError,
+    SMTPError,
+    SMTPTimeoutError,
+    Stage,
+)
 from .._protocol.newlines import NewlineEncoder
 from .._protocol.transaction import Transaction
 from .connection import Connection
@@ -27,17 +34,25 @@ class BodyWriter:
         transaction: the message.
         encoder: makes pieces fit for the wire; ``None``: they are already.
         chunked: with BDAT.
+        eight_bit: MAIL has announced octets above 127.
     """
 
-    __slots__ = ("_chunked", "_connection", "_encoder", "_pending", "_size", "_transaction")
+    __slots__ = ("_chunked", "_connection", "_eight_bit", "_encoder", "_pending", "_size", "_transaction")
 
     def __init__(
-        self, connection: Connection, transaction: Transaction, encoder: NewlineEncoder | None, *, chunked: bool
+        self,
+        connection: Connection,
+        transaction: Transaction,
+        encoder: NewlineEncoder | None,
+        *,
+        chunked: bool,
+        eight_bit: bool = True,
     ) -> None:
         self._connection = connection
         self._transaction = transaction
         self._encoder = encoder
         self._chunked = chunked
+        self._eight_bit = eight_bit
         self._pending: list[bytes | memoryview] = []
         self._size = 0
 
@@ -47,10 +62,17 @@ class BodyWriter:
         Raises:
             TypeError: the piece is no bytes.
             LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
+            ExtensionNotSupportedError: 8-bit octets that MAIL has not announced.
             ConnectionLostError, SMTPTimeoutError: the connection is broken.
         """
         if not isinstance(piece, bytes | bytearray):
             raise TypeError(f"message text comes as bytes, not {type(piece).__name__}")
+        if not self._eight_bit and not piece.isascii():  # RFC 6152 §3: the server may do with them what it likes
+            raise ExtensionNotSupportedError(
+                "the stream has 8-bit octets: that needs mail_params={'BODY': '8BITMIME'}, and a server that offers it",
+                stage=Stage.BODY,
+                delivery=Delivery.NOT_SENT,
+            )
         data = self._encoder.encode(piece) if self._encoder is not None else bytes(piece)
         return await self.write_encoded(data)
 

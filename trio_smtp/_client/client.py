@@ -236,11 +236,12 @@ class Client:
             own: SMTPError | None = None  # an error of the block's, about whatever it is doing besides
             try:
                 chunked = connection.uses_chunking
-                commands = envelope(connection, outgoing, transaction, Source(None, eight_bit=None), None)
+                source = Source(None, eight_bit=None)
+                commands = envelope(connection, outgoing, transaction, source, None)
                 if not await say_envelope(connection, transaction, commands, chunked=chunked):
                     await await_end(connection, transaction)
                     raise refusal(transaction)
-                writer = open_writer(connection, outgoing, transaction, chunked=chunked)
+                writer = open_writer(connection, outgoing, transaction, source, chunked=chunked)
                 message = OutgoingMessage(connection, outgoing, transaction, writer)
                 async with GivingUp(connection, transaction):
                     try:

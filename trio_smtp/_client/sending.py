@@ -184,7 +184,7 @@ async def _send_stream(connection: Connection, message: Outgoing, transaction: T
     chunked = connection.uses_chunking
     commands = envelope(connection, message, transaction, source, source.size)
     if await say_envelope(connection, transaction, commands, chunked=chunked):
-        writer = open_writer(connection, message, transaction, chunked=chunked)
+        writer = open_writer(connection, message, transaction, source, chunked=chunked)
         message.streamed = True
         chunks: Any = aiter(source.chunks)
         async with GivingUp(connection, transaction), aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
@@ -210,12 +210,16 @@ async def _next_piece(chunks: Any, message: Outgoing) -> bytes | None:
     return piece
 
 
-def open_writer(connection: Connection, message: Outgoing, transaction: Transaction, *, chunked: bool) -> BodyWriter:
+def open_writer(
+    connection: Connection, message: Outgoing, transaction: Transaction, source: Source, *, chunked: bool
+) -> BodyWriter:
     """A writer for text that comes in pieces."""
     encoder: NewlineEncoder | None = None
     if not message.is_binary:
         encoder = (NewlineEncoder if chunked else DotEncoder)(connection.config.newlines)
-    return BodyWriter(connection, transaction, encoder, chunked=chunked)
+    given = message.mail_params
+    eight_bit = str(given["BODY"]).upper() != "7BIT" if given and "BODY" in given else bool(source.eight_bit)
+    return BodyWriter(connection, transaction, encoder, chunked=chunked, eight_bit=eight_bit)
 
 
 def envelope(
