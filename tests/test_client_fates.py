@@ -239,3 +239,30 @@ async def test_eight_bit_stream_that_nobody_announced_is_not_sent() -> None:
             await client.send("a@x.test", ["b@y.test"], chunks())
         assert caught.value.delivery is Delivery.NOT_SENT
         await client.send("a@x.test", ["b@y.test"], chunks(), mail_params={"BODY": "8BITMIME"})
+
+
+async def test_stream_refused_in_mid_data_is_read_no_further() -> None:
+    async def script(stream: trio.SocketStream) -> None:
+        await greet(stream)
+        await stream.receive_some()
+        await stream.send_all(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"552 5.3.4 too much\r\n")
+        while await stream.receive_some(1 << 20):
+            if produced > 20:
+                break
+        await trio.sleep(0.1)
+
+    produced = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal produced
+        for _ in range(400):
+            produced += 1
+            yield b"0123456789abcd\r\n" * 16384
+
+    async with over_a_socket(script) as client:
+        with trio.fail_after(10), pytest.raises(trio_smtp.MessageRefusedError) as caught:
+            await client.send("a@x.test", ["b@y.test"], chunks())
+    assert caught.value.reply == Reply(552, "too much", "5.3.4")
+    assert produced < 400

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._protocol.client import State
 from .._protocol.client_commands import bdat, end
 from .._protocol.errors import (
     ConnectionLostError,
@@ -57,7 +56,7 @@ class BodyWriter:
         self._size = 0
 
     async def write(self, piece: bytes | bytearray) -> bool:
-        """Take the next piece; whether the server wants more (it may have refused a block of BDAT).
+        """Take the next piece; whether the server wants more (it may have refused in the middle).
 
         Raises:
             TypeError: the piece is no bytes.
@@ -121,8 +120,7 @@ class BodyWriter:
             protocol = connection.protocol
             if not protocol.pipelining or len(protocol.outstanding) >= _WINDOW:
                 await connection.drain(connection.config.command_timeout)
-            return self._transaction.reply is None and protocol.state is not State.CLOSED
-        return True
+        return self._transaction.reply is None and not connection.is_broken
 
     async def _send(self, pieces: list[bytes | memoryview]) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
