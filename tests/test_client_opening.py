@@ -612,3 +612,36 @@ async def test_no_mechanism_in_common() -> None:
         await peer.goodbye()
 
     await refused(trio_smtp.UnsupportedAuthError, script, auth=("me", "secret"), allow_insecure_auth=True)
+
+
+@pytest.mark.parametrize("tls", ["opportunistic", "starttls"])
+async def test_stalled_handshake_and_what_an_opportunist_does_then(tls: str) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    sessions = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal sessions
+        sessions += 1
+        await stream.send_all(b"220 mail.test\r\n")
+        while data := await stream.receive_some():
+            if data.startswith(b"EHLO"):
+                await stream.send_all(b"250-mail.test\r\n250 STARTTLS\r\n")
+            elif data.startswith(b"STARTTLS"):
+                await stream.send_all(b"220 go\r\n")
+            elif data.startswith(b"QUIT"):
+                await stream.send_all(b"221 bye\r\n")
+
+    config = trio_smtp.ClientConfig(tls_handshake_timeout=0.1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        opened = trio_smtp.open_client("127.0.0.1", port, tls=tls, config=config, local_hostname="me.test")  # type: ignore[arg-type]
+        if tls == "opportunistic":
+            async with opened as client:
+                assert client.tls is None
+            assert sessions == 2
+        else:
+            with pytest.raises(trio_smtp.SMTPTimeoutError, match=r"127\.0\.0\.1:\d+ within 0\.1 seconds") as caught:
+                await opened.__aenter__()
+            assert caught.value.stage == "starttls"
+        nursery.cancel_scope.cancel()

@@ -98,7 +98,7 @@ Tell: TypeAlias = Callable[[Literal["tls", "auth"], float], None]
 class _HandshakeFailed(Exception):
     """STARTTLS was accepted and the handshake failed; the error is the cause."""
 
-    def __init__(self, error: TLSError) -> None:
+    def __init__(self, error: SMTPError) -> None:
         self.error = error
 
 
@@ -317,12 +317,15 @@ async def _start_tls(opening: Opening, connection: Connection, host: str, tell: 
             server_hostname=host,
             deadline=deadline_after(opening.config.tls_handshake_timeout),
         )
-    except TLSError as exc:
+    except SMTPTimeoutError as exc:
+        limit = opening.config.tls_handshake_timeout
+        late = SMTPTimeoutError(
+            f"no TLS handshake with {connection.name} within {limit:g} seconds", stage=Stage.STARTTLS
+        )
+        raise _HandshakeFailed(late) from exc
+    except (TLSError, ConnectionLostError) as exc:
         exc.stage = Stage.STARTTLS
         raise _HandshakeFailed(exc) from exc
-    except (ConnectionLostError, SMTPTimeoutError) as exc:
-        exc.stage = Stage.STARTTLS
-        raise
     tell("tls", started)
     connection.protocol.tls_started()
     await say_hello(opening, connection)  # RFC 3207 §4.2
