@@ -1020,3 +1020,31 @@ async def test_public_coroutines_are_checkpoints(net: Network, autojump_clock: C
             await send(pool)
         assert scope.cancelled_caught
     assert len(net.accepted) == 1
+
+
+async def test_min_idle_outlives_a_host_callable_that_fails(
+    net: Network, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = 0
+
+    async def hosts() -> str:
+        nonlocal asked
+        await trio.lowlevel.checkpoint()
+        asked += 1
+        if asked == 1:
+            raise LookupError("the directory is down")
+        return "mail.test"
+
+    async with pool_of(PoolConfig(min_idle=1), host=hosts) as pool:
+        await trio.sleep(0.1)
+        assert pool.statistics().connections == 0
+        await trio.sleep(10)
+        assert pool.statistics().idle == 1
+    assert "the directory is down" in caplog.text
+
+
+@pytest.mark.parametrize("port", [0, 65536, -1])
+async def test_ports_that_cannot_be(port: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to 65535"):
+        async with pool_of(host=[("mail.test", port)]):
+            pass

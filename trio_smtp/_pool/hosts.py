@@ -66,6 +66,10 @@ class Hosts:
             name, port = (host, self._port) if isinstance(host, str) else host
             if not isinstance(name, str) or not name:
                 raise TypeError(f"a host is a name, or a pair of name and port, not {host!r}")
+            if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
+                raise TypeError(f"a port is a whole number, not {port!r}")
+            if port is not None and not 0 < port < 65536:
+                raise ValueError(f"a port is a number from 1 to 65535, not {port}")
             routes.append((name, port if port is not None else self._port))
         if not routes:
             raise ValueError("there is no host to connect to")

@@ -233,8 +233,11 @@ class Slot:
     async def _warm_up(self) -> None:
         try:
             await self._open()
-        except (SMTPError, OSError) as exc:
-            logger.debug("pool: no connection to keep: %s", exc)
+        except Exception as exc:  # of the host callable or a token provider, too: nobody waits for this connection
+            if isinstance(exc, SMTPError | OSError):
+                logger.debug("pool: no connection to keep: %s", exc)
+            else:
+                logger.exception("pool: no connection to keep")
             self._pool.warming_failed()
 
     def _why_close(self, connection: Connection) -> str:
