@@ -28,19 +28,19 @@ def invoke(*args, **kwargs):
 def test_help_names_the_commands_and_every_exit_status():
     result = invoke("--help")
     assert result.exit_code == 0
-    assert all(f"\n  {command} " in result.output for command in ("demo", "send", "serve"))
+    assert all(f"\n  {command} " in result.output for command in ("demo", "load", "send", "serve"))
     assert all(f"\n  {int(status)} " in result.output for status in Status)
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-@pytest.mark.parametrize("command", [(), ("demo",), ("serve",), ("send",)])
+@pytest.mark.parametrize("command", [(), ("demo",), ("serve",), ("send",), ("load",)])
 def test_help_fits_the_terminal(width, command):
     result = invoke(*command, "--help", terminal_width=width)
     assert result.exit_code == 0
     assert max(map(len, result.output.splitlines())) <= max(width, 80)
 
 
-@pytest.mark.parametrize("command", ["demo", "serve", "send"])
+@pytest.mark.parametrize("command", ["demo", "serve", "send", "load"])
 def test_every_option_is_explained(command):
     for parameter in cli.commands[command].params:
         if parameter.param_type_name == "option":

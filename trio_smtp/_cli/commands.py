@@ -7,6 +7,7 @@ from trio_smtp import __version__
 
 from .demo import demo
 from .errors import Commands
+from .load import load
 from .send import send
 from .serve import serve
 
@@ -26,3 +27,4 @@ def cli() -> None:
 cli.add_command(demo)
 cli.add_command(serve)
 cli.add_command(send)
+cli.add_command(load)

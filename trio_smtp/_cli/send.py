@@ -20,7 +20,7 @@ from .errors import CommandError, Status, describe, one_line, run, status_of
 from .options import auth_options, credentials, host_port, hostname, verbose_option
 from .output import say
 
-_MODES = ("auto", "implicit", "starttls", "opportunistic", "none")
+TLS_MODES = ("auto", "implicit", "starttls", "opportunistic", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Outcome:
 @click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Recipient; may be repeated.")
 @click.option(
     "--tls",
-    type=click.Choice(_MODES),
+    type=click.Choice(TLS_MODES),
     default="auto",
     show_default=True,
     help="implicit: TLS at once. starttls: required. auto: implicit on port 465, else STARTTLS if offered."
@@ -104,7 +104,7 @@ def send(
         raise click.UsageError('Standard input can be read only once: "-" is given twice.')
     host, port = server
     plan = _Plan(
-        server=_words(host, port),
+        server=server_words(host, port),
         host=host,
         port=port,
         sender=sender,
@@ -113,7 +113,7 @@ def send(
         as_json=as_json,
         client_options={
             "tls": tls,
-            "ssl_context": None if ca is None else _trusting(ca),
+            "ssl_context": None if ca is None else trusting(ca),
             "auth": credentials(auth, password_file),
             "allow_insecure_auth": allow_insecure_auth,
             "local_hostname": hostname,
@@ -123,12 +123,14 @@ def send(
     run(_send, plan)
 
 
-def _words(host: str, port: int | None) -> str:
+def server_words(host: str, port: int | None) -> str:
+    """The server, as the user wrote it."""
     shown = f"[{host}]" if ":" in host else host
     return shown if port is None else f"{shown}:{port}"
 
 
-def _trusting(ca: str) -> ssl.SSLContext:
+def trusting(ca: str) -> ssl.SSLContext:
+    """A context that trusts the certificates in a file, and no others."""
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as exc:  # ssl.SSLError is one
@@ -159,7 +161,7 @@ async def _send(plan: _Plan) -> Status:
             _show(plan, outcomes[-1])
     except UnicodeError as exc:  # from the system's look-up of a host with an empty label, or one that is too long
         raise CommandError(f"cannot connect to {plan.server}: {exc}", Status.NO_HOST) from exc
-    return _overall([outcome.status for outcome in outcomes])
+    return overall([outcome.status for outcome in outcomes])
 
 
 async def _content(name: str) -> bytes | Path:
@@ -231,7 +233,7 @@ def _unsent(name: str, status: Status, words: str, unknown: Sequence[str] = ()) 
     )
 
 
-def _overall(statuses: Sequence[Status]) -> Status:
+def overall(statuses: Sequence[Status]) -> Status:
     """One status for several messages: above all, that one of them is not to be sent again blindly."""
     if Status.UNKNOWN in statuses:
         return Status.UNKNOWN

@@ -1,0 +1,230 @@
+# `trio-smtp load`: how many messages a server takes in how long, from our own pool.
+#
+# As many tasks as connections, each with one message at a time: so nobody waits for a connection, and the time of a
+# message is the server's and the network's. Nothing is tried again; what fails is counted.
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import click
+import trio
+
+import trio_smtp
+
+from .errors import CommandError, Status, describe, one_line, run, status_of
+from .options import auth_options, credentials, host_port, hostname, size, verbose_option
+from .output import say
+from .progress import show_progress
+from .send import TLS_MODES, overall, server_words, trusting
+
+_LEAST: Final = 128  # octets: there has to be a header
+_PERCENTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+_HOPELESS: Final = (
+    trio_smtp.ConnectError,
+    trio_smtp.TLSError,
+    trio_smtp.AuthenticationError,
+    trio_smtp.LocalProtocolError,
+)
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """What happened, as it happens."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)  # of accepted messages
+    errors: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)  # the first error of each kind, in words
+    statuses: dict[Status, None] = field(default_factory=dict)
+
+    def accept(self, seconds: float) -> None:
+        self.latencies.append(seconds)
+        self.statuses[Status.OK] = None
+
+    def fail(self, error: trio_smtp.SMTPError, words: str) -> None:
+        kind = type(error).__name__ + ("" if error.reply is None else f" {error.reply.code}")
+        self.errors[kind] += 1
+        self.examples.setdefault(kind, one_line(words))
+        self.statuses[status_of(error)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    server: str
+    host: str
+    port: int | None
+    sender: str
+    recipient: str
+    messages: int
+    connections: int
+    content: bytes
+    as_json: bool
+    pool_options: dict[str, Any]
+
+
+@click.command(short_help="Measure a server: many messages at once.")
+@click.option("--server", required=True, metavar="HOST:PORT", type=host_port, help="Where to; [ADDRESS]:PORT for IPv6.")
+@click.option("--messages", metavar="N", type=click.IntRange(1), default=1000, show_default=True, help="How many.")
+@click.option(
+    "--connections",
+    metavar="N",
+    type=click.IntRange(1, 10_000),
+    default=5,
+    show_default=True,
+    help="Over how many connections at once.",
+)
+@click.option("--size", "octets", metavar="SIZE", type=size, default="4K", show_default=True, help="Of each message.")
+@click.option("--from", "sender", metavar="ADDRESS", default="load@localhost", show_default=True, help="The sender.")
+@click.option(
+    "--to", "recipient", metavar="ADDRESS", default="load@localhost", show_default=True, help="The recipient."
+)
+@click.option("--tls", type=click.Choice(TLS_MODES), default="auto", show_default=True, help='As for "send".')
+@click.option("--ca", metavar="FILE", help="Trust the certificates in FILE (PEM) instead of the system's.")
+@auth_options("Log in as this user.")
+@click.option("--allow-insecure-auth", is_flag=True, help="Allow the password to cross the network in clear.")
+@click.option("--hostname", metavar="NAME", type=hostname, help="Name for EHLO; this machine's by default.")
+@click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
+@verbose_option
+def load(**options: Any) -> None:
+    """Send many messages to a server of yours, and see how long it takes for each.
+
+    Prints the messages per second, the time from MAIL to the answer to the message's end (of the first message on each
+    connection also that of connecting), and what went wrong.
+    """
+    run(_load, _make_plan(**options))
+
+
+def _make_plan(
+    *,
+    server: tuple[str, int | None],
+    octets: int,
+    tls: str,
+    ca: str | None,
+    auth: str | None,
+    password_file: str | None,
+    allow_insecure_auth: bool,
+    hostname: str | None,
+    lmtp: bool,
+    **options: Any,
+) -> _Plan:
+    if octets < _LEAST:
+        raise click.UsageError(f"--size is at least {_LEAST}: a message has a header.")
+    return _Plan(
+        server=server_words(*server),
+        host=server[0],
+        port=server[1],
+        content=_message(octets),
+        pool_options={
+            "tls": tls,
+            "ssl_context": None if ca is None else trusting(ca),
+            "auth": credentials(auth, password_file),
+            "allow_insecure_auth": allow_insecure_auth,
+            "local_hostname": hostname,
+            "lmtp": lmtp,
+            "config": trio_smtp.PoolConfig(
+                max_connections=options["connections"], max_messages=None, connect_retries=0
+            ),
+        },
+        **options,
+    )
+
+
+def _message(octets: int) -> bytes:
+    header = b"From: load@localhost\r\nTo: load@localhost\r\nSubject: load\r\n\r\n"
+    lines = b"x" * 76 + b"\r\n"
+    body = octets - len(header) - 2
+    text = (lines * (body // len(lines) + 1))[:body]
+    return header + text.removesuffix(b"\r").ljust(body, b"x") + b"\r\n"
+
+
+async def _load(plan: _Plan) -> Status:
+    tally = _Tally()
+    started = trio.current_time()
+    # Ctrl-C cancels: what is with the server already is still answered, and the summary counts it.
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
+            await _send_all(plan, tally)
+            nursery.cancel_scope.cancel(reason="all is sent")
+    tally.seconds = trio.current_time() - started
+    interrupted = tally.errors.total() + len(tally.latencies) < plan.messages
+    status = Status.INTERRUPTED if interrupted else overall(list(tally.statuses))
+    (_print_json if plan.as_json else _print_summary)(plan, tally, status)
+    if interrupted:
+        raise KeyboardInterrupt
+    return status
+
+
+async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel(reason="a signal")
+
+
+async def _send_all(plan: _Plan, tally: _Tally) -> None:
+    with show_progress("Sending", plan.messages, quiet=plan.as_json) as advance:
+        async with (
+            trio_smtp.open_pool(plan.host, plan.port, **plan.pool_options) as pool,
+            trio.open_nursery() as nursery,
+        ):
+            turns = iter(range(plan.messages))
+            for _ in range(min(plan.connections, plan.messages)):
+                nursery.start_soon(_send_some, pool, plan, tally, turns, advance)
+
+
+async def _send_some(
+    pool: trio_smtp.Pool, plan: _Plan, tally: _Tally, turns: Iterator[int], advance: Callable[[], None]
+) -> None:
+    for _ in turns:
+        started = trio.current_time()
+        try:
+            await pool.send(plan.sender, [plan.recipient], plan.content)
+        except UnicodeError as exc:  # the system's look-up of a host with an empty label, or one that is too long
+            raise CommandError(f"cannot connect to {plan.server}: {exc}", Status.NO_HOST) from exc
+        except trio_smtp.SMTPError as exc:
+            words = describe(exc, plan.server)
+            if isinstance(exc, _HOPELESS) and not tally.latencies:
+                raise CommandError(words, status_of(exc)) from exc
+            tally.fail(exc, words)
+        else:
+            tally.accept(trio.current_time() - started)
+        advance()
+
+
+def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
+    """By nearest rank: each is the time of a message."""
+    ranked = sorted(latencies)
+    return {name: ranked[math.ceil(part * len(ranked)) - 1] for name, part in _PERCENTILES.items()} if ranked else {}
+
+
+def _print_summary(plan: _Plan, tally: _Tally, status: Status) -> None:
+    accepted = len(tally.latencies)
+    rate = accepted / max(tally.seconds, 1e-6)
+    say(f"{'Messages':<11}{accepted:,} accepted of {plan.messages:,}, {len(plan.content):,} octets each")
+    say(f"{'Time':<11}{tally.seconds:.2f} s: {rate:,.0f} messages/s, {rate * len(plan.content) / 1e6:.1f} MB/s")
+    if tally.latencies:
+        times = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in _percentiles(tally.latencies).items())
+        say(f"{'Latency':<11}{times}")
+    for kind, count in tally.errors.most_common():
+        say(f"trio-smtp: {count:,} times {kind}, first: {tally.examples[kind]}", err=True)
+
+
+def _print_json(plan: _Plan, tally: _Tally, status: Status) -> None:
+    summary: dict[str, Any] = {
+        "messages": plan.messages,
+        "accepted": len(tally.latencies),
+        "connections": plan.connections,
+        "size": len(plan.content),
+        "seconds": round(tally.seconds, 3),
+        "messages_per_second": round(len(tally.latencies) / max(tally.seconds, 1e-6), 1),
+        "latency": {name: round(value, 6) for name, value in _percentiles(tally.latencies).items()},
+        "errors": dict(tally.errors.most_common()),
+        "status": int(status),
+    }
+    say(json.dumps(summary))
