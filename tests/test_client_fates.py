@@ -51,7 +51,7 @@ async def over_a_socket(script: Callable[[trio.SocketStream], Awaitable[None]]) 
             await script(stream)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
+        nursery.start_soon(serve)  # noqa: ASYNC113 (the socket listens already)
         async with trio_smtp.open_client("127.0.0.1", port, local_hostname="me.test") as client:
             yield client
 
