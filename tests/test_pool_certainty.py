@@ -207,3 +207,32 @@ async def test_lmtp_only_those_in_doubt_are_tried_again(net: Network, autojump_c
     assert list(result.refused) == ["b@y.test"]
     assert sorted(result.replies) == ["a@y.test", "b@y.test", "c@y.test"]
     assert result.maybe_duplicate
+
+
+@pytest.mark.parametrize(("seconds", "is_heard"), [(0.1, True), (9, True), (11, False)])
+async def test_pool_and_sender_cancelled_together_still_hear_the_reply(
+    net: Network, autojump_clock: Clock, seconds: float, is_heard: bool
+) -> None:
+    net.delay = seconds
+    results: list[trio_smtp.SendResult] = []
+    ended = 0.0
+    with trio.move_on_after(0.05) as scope:
+        async with pool_of() as pool:
+            try:
+                results.append(await send(pool))
+            finally:
+                ended = trio.current_time()
+            await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert bool(results) is is_heard
+    assert ended - scope.deadline <= 10.5
+
+
+async def test_sender_cancelled_by_himself_waits_no_longer_than_the_grace(net: Network, autojump_clock: Clock) -> None:
+    net.delay = 60
+    async with pool_of() as pool:
+        started = trio.current_time()
+        with trio.move_on_after(1) as scope:
+            await send(pool)
+        assert scope.cancelled_caught
+        assert trio.current_time() - started < 11.5

@@ -311,7 +311,18 @@ class _Grace:
         if not isinstance(exc, trio.Cancelled):
             return False
         errand = self._errand
-        errand.abandon()
-        with trio.move_on_after(self._seconds, shield=True):
-            await errand.wait()
+        errand.abandoned = True
+        deadline = trio.current_time() + self._seconds
+        transaction = errand.message.transaction
+        if transaction is not None and transaction.ended:
+            # Its reply is all there is to wait for, and the connection's task may be cancelled together with us and be
+            # waiting for it already: an interruption would take the reply from both.
+            with trio.move_on_after(self._seconds - _SLACK, shield=True):
+                await errand.wait()
+            if errand.connection is not None:
+                errand.connection.transport.broken = True  # it has had its time
+        if not errand.is_finished:
+            errand.abandon()
+            with trio.move_on_at(deadline, shield=True):
+                await errand.wait()
         return errand.is_finished and errand.error is None and not errand.message.remaining
