@@ -1048,3 +1048,11 @@ async def test_ports_that_cannot_be(port: int) -> None:
     with pytest.raises(ValueError, match="from 1 to 65535"):
         async with pool_of(host=[("mail.test", port)]):
             pass
+
+
+async def test_send_many_job_that_is_none_is_an_outcome(net: Network, autojump_clock: Clock) -> None:
+    jobs: list[object] = [None, None, ("a@x.test", ["b@y.test"], b"x\r\n")]
+    async with pool_of(max_connections=1) as pool, pool.send_many(jobs) as outcomes:
+        seen = [outcome async for outcome in outcomes]
+    assert [type(outcome.error) for outcome in seen if outcome.job is None] == [TypeError, TypeError]
+    assert net.accepted == [b"x\r\n"]

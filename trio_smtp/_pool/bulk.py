@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.message import Message
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
@@ -61,6 +61,13 @@ class Outcomes(Generic[J]):
             raise StopAsyncIteration from None
 
 
+class _End:
+    """Instead of a job: there are no more. Not ``None``, which somebody's iterable may yield by mistake."""
+
+
+_END: Final = _End()
+
+
 class _Jobs(Generic[J]):
     """The jobs, one at a time, to whoever asks; after an error there are none."""
 
@@ -73,22 +80,22 @@ class _Jobs(Generic[J]):
         self._at_end = False
         self.error: Exception | None = None
 
-    async def next(self) -> J | None:
-        """The next job; ``None`` at the end."""
+    async def next(self) -> J | _End:
+        """The next job, or the end."""
         if self._at_end:
-            return None
+            return _END
         try:
             if self._synchronous is not None:
                 return next(self._synchronous)
             assert self._asynchronous is not None
             async with self._turn:
-                return None if self._at_end else await anext(self._asynchronous)
+                return _END if self._at_end else await anext(self._asynchronous)
         except (StopIteration, StopAsyncIteration):
             pass
         except Exception as exc:
             self.error = exc
         self._at_end = True
-        return None
+        return _END
 
     async def aclose(self) -> None:
         """Let an async generator clean up."""
@@ -119,7 +126,7 @@ def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
 
 async def _work(deliver: Deliver, source: _Jobs[J], outcomes: trio.MemorySendChannel[Outcome[J]]) -> None:
     with outcomes:
-        while (job := await source.next()) is not None:
+        while not isinstance(job := await source.next(), _End):
             outcome = Outcome(job)
             try:
                 outcome.result = await deliver(_outgoing(job), patient=True)
