@@ -1056,3 +1056,8 @@ async def test_send_many_job_that_is_none_is_an_outcome(net: Network, autojump_c
         seen = [outcome async for outcome in outcomes]
     assert [type(outcome.error) for outcome in seen if outcome.job is None] == [TypeError, TypeError]
     assert net.accepted == [b"x\r\n"]
+
+
+def test_rate_limit_needs_its_seconds() -> None:
+    with pytest.raises(TypeError, match="rate_limit is"):
+        PoolConfig(rate_limit=(1, None))  # type: ignore[arg-type]

@@ -64,6 +64,8 @@ class PoolConfig:
             if not isinstance(self.rate_limit, tuple) or len(self.rate_limit) != 2:
                 raise TypeError(f"rate_limit is (messages, seconds) or None, not {self.rate_limit!r}")
             check_count("rate_limit", self.rate_limit[0], optional=False)
+            if self.rate_limit[1] is None:
+                raise TypeError(f"rate_limit is (messages, seconds) or None, not {self.rate_limit!r}")
             check_seconds("rate_limit", self.rate_limit[1])
         check_count("connect_retries", self.connect_retries, least=0, optional=False)
         check_count("retry_temporary", self.retry_temporary, least=0, optional=False)
