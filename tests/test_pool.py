@@ -1061,3 +1061,15 @@ async def test_send_many_job_that_is_none_is_an_outcome(net: Network, autojump_c
 def test_rate_limit_needs_its_seconds() -> None:
     with pytest.raises(TypeError, match="rate_limit is"):
         PoolConfig(rate_limit=(1, None))  # type: ignore[arg-type]
+
+
+async def test_max_waiting_does_not_count_a_caller_whose_message_was_taken(net: Network, autojump_clock: Clock) -> None:
+    async def many(pool: trio_smtp.Pool) -> None:
+        for _ in range(100):
+            await send(pool)
+
+    config = PoolConfig(max_connections=1, max_waiting=1, max_messages=None)
+    async with pool_of(config) as pool, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(many, pool)
+    assert len(net.accepted) == 200

@@ -33,7 +33,6 @@ class Desk:
         idle: slots whose connection has nothing to do; the one used last is at the end.
         is_closing: no further message is taken.
         closed: set when that begins.
-        waiting: callers waiting for a connection.
         opened: connections opened or tried.
     """
 
@@ -46,7 +45,6 @@ class Desk:
         self.idle: list[Slot] = []
         self.is_closing = False
         self.closed = trio.Event()
-        self.waiting = 0
         self.opened = 0
         self._nursery = nursery
         self._slots: set[Slot] = set()
@@ -79,13 +77,10 @@ class Desk:
                     f"{self.waiting} messages wait for a connection already", delivery=Delivery.NOT_SENT
                 )
             started = trio.current_time()
-            self.waiting += 1
             try:
                 await self._callers.send(errand)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise closed_error() from None
-            finally:
-                self.waiting -= 1
             self.trace("wait", started)
 
     # -- slots
@@ -98,6 +93,11 @@ class Desk:
             except (trio.WouldBlock, trio.ClosedResourceError):
                 pass
         return None
+
+    @property
+    def waiting(self) -> int:
+        """Callers waiting for a connection; not one whose message was taken and who has yet to run."""
+        return self._callers.statistics().tasks_waiting_send
 
     @property
     def connections(self) -> int:
