@@ -1073,3 +1073,14 @@ async def test_max_waiting_does_not_count_a_caller_whose_message_was_taken(net: 
         for _ in range(2):
             nursery.start_soon(many, pool)
     assert len(net.accepted) == 200
+
+
+async def test_leaving_does_not_wait_for_a_connection_that_nobody_needs(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.end_whatever()
+
+    net.script = script
+    started = trio.current_time()
+    async with pool_of(PoolConfig(min_idle=1)):
+        await trio.sleep(1)
+    assert trio.current_time() - started < 2

@@ -199,6 +199,8 @@ class Desk:
         idle, self.idle = self.idle, []
         for slot in idle:
             slot.assign(None)
+        for slot in self._slots:
+            slot.warming.cancel(reason="the pool is closing")
 
     def trace(
         self,

@@ -53,9 +53,21 @@ class Slot:
     Attributes:
         connection: the connection, while there is one.
         route: where it leads.
+        warming: around the opening of a connection that nobody waits for.
     """
 
-    __slots__ = ("_dies_at", "_is_parked", "_next", "_number", "_opened_at", "_pool", "_sent", "connection", "route")
+    __slots__ = (
+        "_dies_at",
+        "_is_parked",
+        "_next",
+        "_number",
+        "_opened_at",
+        "_pool",
+        "_sent",
+        "connection",
+        "route",
+        "warming",
+    )
 
     def __init__(self, pool: Desk) -> None:
         self._pool = pool
@@ -67,6 +79,7 @@ class Slot:
         self._sent = 0  # messages on this connection
         self.connection: Connection | None = None
         self.route: Route | None = None
+        self.warming = trio.CancelScope()
 
     async def run(self, errand: Errand | None) -> None:
         """Send messages until there are none and the connection is gone; without one, open a connection to have it."""
@@ -232,7 +245,8 @@ class Slot:
 
     async def _warm_up(self) -> None:
         try:
-            await self._open()
+            with self.warming:
+                await self._open()
         except Exception as exc:  # of the host callable or a token provider, too: nobody waits for this connection
             if isinstance(exc, SMTPError | OSError):
                 logger.debug("pool: no connection to keep: %s", exc)
