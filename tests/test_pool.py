@@ -708,6 +708,16 @@ async def test_rate_limit_and_a_cancelled_caller_leaves_no_trace(net: Network, a
         assert trio.current_time() - started == pytest.approx(10, abs=0.01)
 
 
+async def test_rate_limit_opens_no_connection_before_its_message_has_its_turn(
+    net: Network, autojump_clock: Clock
+) -> None:
+    async with pool_of(PoolConfig(rate_limit=(1, 10), max_connections=2)) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(send, pool)
+        nursery.start_soon(send, pool)
+        await trio.sleep(5)
+        assert net.connections == 1  # a second one would have been left alone for all this time
+
+
 # -- a server that bears less
 
 

@@ -163,12 +163,12 @@ class Slot:
     async def _try(self, errand: Errand) -> None:
         message, rate_limit = errand.message, self._pool.rate_limit
         while message.remaining:  # again where an idle connection turned out dead, or the server's MAILMAX was reached
+            if rate_limit is not None:  # before a connection is opened, which nobody would watch in the meantime
+                await _cancellable(errand, rate_limit.start)
             if self.connection is not None and (self.connection.is_broken or self.connection.is_exhausted):
                 await self._close("it is used up")
             if self.connection is None:
                 await _cancellable(errand, self._open)
-            if rate_limit is not None:
-                await _cancellable(errand, rate_limit.start)
             if message.content.at_hand:
                 await self._send(errand)
             else:
