@@ -168,3 +168,14 @@ async def test_a_mapping_is_a_mistake_in_smtp(caplog):
         await peer.hello()
         assert await deliver(peer, WHO[:1]) == ["451 4.3.0 local error in processing"]
     assert len(caplog.records) == 1
+
+
+async def test_a_refused_chunk_that_is_not_the_last_has_one_reply():
+    """RFC 2033 section 4.2: only the last BDAT is answered for each recipient; more would shift the replies."""
+    async with lmtp(Recorder(on_data=Reject(550, "no", "5.7.1"))) as peer:
+        await peer.ask("MAIL FROM:<>")
+        for each in WHO:
+            await peer.ask(f"RCPT TO:<{each}>")
+        await peer.send("BDAT 5\r\nhello")
+        await peer.expect("550 5.7.1 no")
+        assert await peer.ask("NOOP") == "250 2.0.0 OK"

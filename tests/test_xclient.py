@@ -126,17 +126,18 @@ async def test_the_session_becomes_that_of_the_client_and_starts_over() -> None:
         [seen] = handler.sessions
         assert seen.identity == "relay"
         await peer.speak("""
-            C: XCLIENT NAME=host.example ADDR=IPV6:2001:db8::7 PORT=4711
+            C: XCLIENT ADDR=127.0.0.1 PORT=4711
             S: 220 mx.test ESMTP trio_smtp
             C: MAIL FROM:<a@a.test>
             S: 503 5.5.1 send EHLO first
         """)
         assert handler.sessions == [seen, seen]  # on_connect is asked about the client too
-        assert seen.peer == ("2001:db8::7", 4711)
+        assert seen.peer == ("127.0.0.1", 4711)
         assert seen.local[0] == "127.0.0.1"
         assert (seen.hello, seen.identity, seen.esmtp) == (None, None, False)
-        await peer.speak("""
-            C: XCLIENT HELO=client.example PROTO=ESMTP LOGIN=me DESTADDR=198.51.100.1 DESTPORT=587
+        named = "HELO=client.example PROTO=ESMTP LOGIN=me DESTADDR=198.51.100.1 DESTPORT=587"
+        await peer.speak(f"""
+            C: XCLIENT NAME=host.example ADDR=IPV6:2001:db8::7 PORT=4711 {named}
             S: 220 mx.test ESMTP trio_smtp
         """)
         assert seen.peer == ("2001:db8::7", 4711)
@@ -160,13 +161,41 @@ async def test_what_the_relay_does_not_know_is_nobodys() -> None:
     async with serving_tcp(make_server(handler, **TRUSTED)) as connect:
         peer = await connect()
         await peer.reply()
-        await peer.ask("XCLIENT ADDR=192.0.2.7")
-        assert handler.sessions[0].peer == ("192.0.2.7", 0)
+        await peer.ask("XCLIENT ADDR=127.0.0.1")
+        assert handler.sessions[0].peer == ("127.0.0.1", 0)
         await peer.ask("XCLIENT PORT=25")
-        assert handler.sessions[0].peer == ("192.0.2.7", 25)
+        assert handler.sessions[0].peer == ("127.0.0.1", 25)
         await peer.ask("XCLIENT ADDR=[UNAVAILABLE] NAME=[TEMPUNAVAIL]")
         assert handler.sessions[0].peer is None
         assert handler.sessions[0].xclient == {"ADDR": None, "PORT": "25", "NAME": None}
+
+
+async def test_the_client_that_is_named_is_not_trusted_himself() -> None:
+    """A relay may hand the connection on to him, and he could make himself anybody."""
+    handler = Recorder()
+    async with serving_tcp(make_server(handler, **TRUSTED, auth="required")) as connect:
+        peer = await connect()
+        await peer.hello()
+        assert (await peer.ask("XCLIENT ADDR=203.0.113.7")).startswith("220")
+        assert "XCLIENT" not in await peer.ask("EHLO client.test")
+        await peer.speak("""
+            C: XCLIENT ADDR=127.0.0.1 LOGIN=boss
+            S: 550 5.7.0 insufficient authorization
+            C: MAIL FROM:<boss@a.test>
+            S: 530 5.7.0 authentication required
+        """)
+
+
+async def test_a_client_inherits_nothing_from_the_one_before() -> None:
+    handler = Recorder()
+    async with serving_tcp(make_server(handler, **TRUSTED)) as connect:
+        peer = await connect()
+        await peer.reply()
+        await peer.ask("XCLIENT ADDR=127.0.0.1 LOGIN=bob HELO=bobs.test PROTO=ESMTP")
+        seen = handler.sessions[0]
+        assert (seen.identity, seen.hello, seen.esmtp) == ("bob", "bobs.test", True)
+        await peer.ask("XCLIENT ADDR=198.51.100.6")
+        assert (seen.identity, seen.hello, seen.esmtp) == (None, None, False)
 
 
 async def test_the_client_that_is_named_can_be_refused() -> None:

@@ -133,7 +133,7 @@ class TransferCommands(ServerCore):
         assert envelope is not None
         if fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
             verdict = fault
-        if not self._profile.config.lmtp:
+        if not self._profile.config.lmtp or not message.is_over:  # RFC 2033 §4.2: a BDAT before the last has one reply
             if not isinstance(verdict, Reply):
                 raise TypeError("only LMTP has a reply for each recipient")
             replies: Sequence[Reply] = (verdict,)

@@ -146,9 +146,7 @@ class Connection(Judgement):
         service = self._service
         if logger.isEnabledFor(logging.DEBUG):
             self._protocol.trace = self._trace
-        if self._config.xclient_from:
-            peer = self.session.peer
-            self._protocol.trusted = is_within(peer[0] if peer else None, self._config.xclient_from)
+        self._decide_trust()
         self._introduced = True
         refusal = None
         if service.hooks.on_connect is not None:
@@ -163,6 +161,11 @@ class Connection(Judgement):
             refusal = _EARLY_TALKER
         self._protocol.greet(refusal)
         return True
+
+    def _decide_trust(self) -> None:
+        """Let XCLIENT be used by the networks that may, and by nobody whom they name: he may be at the other end."""
+        networks = self._config.xclient_from
+        self._protocol.trusted = bool(networks) and is_within(self.session.host, networks)
 
     async def _talks_early(self) -> bool:
         try:
@@ -255,6 +258,7 @@ class Connection(Judgement):
         """XCLIENT: it is as if the client that was named had just connected."""
         self._protocol.accept()
         self.session._reintroduce(event.attributes)
+        self._decide_trust()
         hook = self._service.hooks.on_connect
         self._protocol.greet(None if hook is None else await self._ask_on_connect(hook))
 
@@ -286,18 +290,6 @@ class Connection(Judgement):
             self._transport.interrupt()
         else:
             self._scope.cancel(reason="shutdown")
-
-
-_HOOKS: Final[Mapping[type, str]] = {
-    Hello: "on_hello",
-    Mail: "on_mail",
-    Rcpt: "on_rcpt",
-    Verify: "on_vrfy",
-    Expand: "on_expn",
-    Extra: "on_command",
-    Authenticate: "on_auth",
-    Data: "on_data",
-}
 
 
 EventHandler: TypeAlias = Callable[[Connection, Any], Awaitable[None]]

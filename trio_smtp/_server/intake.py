@@ -3,8 +3,6 @@
 # When it cannot be had whole, reading raises, and goes on raising: what a hook then returns is accepted by nobody.
 from __future__ import annotations
 
-import logging
-
 from .._protocol.errors import (
     ConnectionLostError,
     MessageAbortedError,
@@ -21,8 +19,6 @@ from .._protocol.server_events import (
 )
 from .._stream import Interrupted
 from .dialogue import Dialogue
-
-logger = logging.getLogger("trio_smtp")
 
 
 class Intake(Dialogue):
