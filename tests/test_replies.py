@@ -1,6 +1,9 @@
 # Replies out and in: every rule of the two, whole and octet by octet, and limits at n and n + 1.
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 from trio_smtp import Reject, RemoteProtocolError, Reply
@@ -210,3 +213,11 @@ def test_there_and_back(code: int, text: str):
     [back] = read(reply.to_bytes(), 3)
     assert back.code == code
     assert "".join(back.lines) == "".join(reply.lines)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_replies_and_rejections_can_be_copied_and_sent_to_other_processes(again):
+    reply = Reply(550, ("no", "way"), "5.7.1", close=True)
+    assert again(reply) == reply
+    assert again(reply).to_bytes() == reply.to_bytes()
+    assert again(Reject(451, "later", "4.3.0", close=True)).reply == Reply(451, "later", "4.3.0", close=True)

@@ -76,6 +76,9 @@ class Reply:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Reply is immutable: cannot set {name!r}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (self.code, self.lines, self.enhanced, self.close)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reply):
             return NotImplemented
@@ -160,6 +163,21 @@ class Reject(Exception):
             raise ValueError(f"Reject wants a 4xx or 5xx code, not {code}")
         self.reply = Reply(code, text, enhanced, close=close)
         super().__init__(str(self.reply))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        reply = self.reply
+        return _rejecting, (reply.code, reply.lines, reply.enhanced, reply.close)
+
+
+def _rejecting(code: int, lines: tuple[str, ...], enhanced: str | None, close: bool) -> Reject:
+    return Reject(code, lines, enhanced, close=close)
+
+
+def _restored(code: int, lines: tuple[str, ...], enhanced: str | None, close: bool) -> Reply:
+    """What copy and pickle make a reply from."""
+    reply = Reply.__new__(Reply)
+    reply._set(code, lines, enhanced, close)
+    return reply
 
 
 def _split(text: str | Sequence[str]) -> tuple[str, ...]:
