@@ -366,3 +366,17 @@ async def test_shutdown_over_tls_on_a_socket():
 async def test_session_needs_no_serve():
     async with session() as peer:
         assert await peer.ask("NOOP") == "250 2.0.0 OK"
+
+
+async def test_a_task_that_a_hook_has_started_ends_that_hooks_session_too(nursery, autojump_clock):
+    async def on_mail(session, sender):
+        nursery.start_soon(lambda: server.shutdown(grace=1))
+
+    server = make_server(Recorder(on_mail=on_mail))
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        await peer.speak("C: MAIL FROM:<a@a.test>\nS: 250 2.1.0 OK")
+        began = trio.current_time()
+        await peer.expect("421 4.3.2 the server is shutting down")
+        assert trio.current_time() - began == pytest.approx(1)

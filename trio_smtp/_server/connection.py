@@ -272,6 +272,11 @@ class Connection(Judgement):
 
     # ---- from outside
 
+    @property
+    def asks_a_hook(self) -> bool:
+        """Whether one of the application's hooks is running."""
+        return self._event is not None or self._telling
+
     def begin_shutdown(self) -> None:
         """Say 421 now if nothing is in progress, else as soon as nothing is."""
         self._stopping = True

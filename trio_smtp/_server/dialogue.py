@@ -54,6 +54,7 @@ class Dialogue:
         self._hook_deadline = math.inf
         self._in_hook = False  # a hook is running by itself, not waiting for the peer
         self._event: Command | None = None  # that the hook in progress is about
+        self._telling = False  # a hook that no command is about is in progress
         self._outcome: tuple[object] | None = None  # of that hook, not yet told to the protocol
         self._waiting = False  # for a command
         self._stopping = service.closing  # shutdown: 421 as soon as no transaction is in progress

@@ -197,6 +197,7 @@ class Judgement(Intake):
         limit = self._config.handler_timeout
         with trio.CancelScope() as scope:
             scope.deadline = math.inf if limit is None else trio.current_time() + limit
+            self._telling = True
             try:
                 return reply_or_none(await hook(self.session))
             except Exception as exc:
@@ -206,18 +207,23 @@ class Judgement(Intake):
                 return reply or UNAVAILABLE
             except BaseExceptionGroup as exc:
                 raise self._without_failures("on_connect", exc) from None
+            finally:
+                self._telling = False
         self._log_timeout("on_connect")
         return UNAVAILABLE
 
     async def _notify(self, what: str, hook: Hook, limit: float | None, *, shield: bool = False) -> None:
         with trio.CancelScope(shield=shield) as scope:
             scope.deadline = math.inf if limit is None else trio.current_time() + limit
+            self._telling = True
             try:
                 await hook(self.session)
             except Exception as exc:
                 self._log_failure(what, exc)
             except BaseExceptionGroup as exc:
                 raise self._without_failures(what, exc) from None
+            finally:
+                self._telling = False
         if scope.cancelled_caught:
             self._log_timeout(what)
 
