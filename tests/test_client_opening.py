@@ -645,3 +645,14 @@ async def test_stalled_handshake_and_what_an_opportunist_does_then(tls: str) -> 
                 await opened.__aenter__()
             assert caught.value.stage == "starttls"
         nursery.cancel_scope.cancel()
+
+
+async def test_impossible_host_names() -> None:
+    with pytest.raises(trio_smtp.ConnectError, match="cannot be looked up") as caught:
+        await trio_smtp.open_client("a..b").__aenter__()
+    assert (caught.value.stage, caught.value.delivery) == ("connect", Delivery.NOT_SENT)
+
+    near, far = trio.testing.memory_stream_pair()
+    with pytest.raises(trio_smtp.TLSError, match="no name for a certificate"):
+        await trio_smtp.open_client(".b", stream=near, tls="implicit").__aenter__()
+    assert await far.receive_some() == b""

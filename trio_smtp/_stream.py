@@ -321,7 +321,11 @@ class Transport:
         """
         seen = _ServerName()
         seen.name = server_hostname
-        stream = trio.SSLStream(self._stream, context, server_hostname=server_hostname, server_side=server_side)
+        try:
+            stream = trio.SSLStream(self._stream, context, server_hostname=server_hostname, server_side=server_side)
+        except ValueError as exc:  # a name that begins with a dot, or that IDNA cannot encode
+            self.broken = True
+            raise TLSError(f"{server_hostname!r} is no name for a certificate: {exc}") from exc
         self._stream = stream
         self.direct = None
         token = _handshake.set(seen) if server_side else None

@@ -147,15 +147,17 @@ async def _connect(opening: Opening, host: str, port: int) -> trio.abc.Stream:
     try:
         with trio.CancelScope(deadline=deadline_after(config.connect_timeout)):
             return await trio.open_tcp_stream(host, port, local_address=config.local_address)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that IDNA cannot encode, such as "a..b"
         raise ConnectError(f"cannot connect to {host}:{port}: {_reason(exc)}", stage=Stage.CONNECT) from exc
     raise SMTPTimeoutError(
         f"could not connect to {host}:{port} within {config.connect_timeout:g} seconds", stage=Stage.CONNECT
     )
 
 
-def _reason(exc: OSError) -> str:
+def _reason(exc: OSError | UnicodeError) -> str:
     """The useful words: of a name with several addresses, those of the first attempt, which Trio hides in a group."""
+    if isinstance(exc, UnicodeError):
+        return f"the name cannot be looked up ({exc})"
     group = exc.__cause__
     if isinstance(group, BaseExceptionGroup):
         inner = group.exceptions[0]
