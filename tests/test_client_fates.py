@@ -266,3 +266,27 @@ async def test_stream_refused_in_mid_data_is_read_no_further() -> None:
             await client.send("a@x.test", ["b@y.test"], chunks())
     assert caught.value.reply == Reply(552, "too much", "5.3.4")
     assert produced < 400
+
+
+async def test_full_mailbox_without_enhanced_code_teaches_no_limit() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        for last in ("b", "c"):
+            await peer.hear("MAIL FROM:<a@x.test>", RCPT, "RCPT TO:<c@y.test>", "DATA")
+            replies = ["452 full", "250 ok"] if last == "b" else ["250 ok", "452 full"]
+            await peer.say("250 ok", *replies, "354 go")
+            await peer.text()
+            await peer.say("250 ok")
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<c@y.test>", "DATA")
+        await peer.say("250 ok", "452 full", "503 nobody")
+        await peer.hear("RSET", "MAIL FROM:<a@x.test>", RCPT, "RCPT TO:<c@y.test>", "DATA")
+        await peer.say("250 ok", "250 ok", "250 ok", "250 ok", "354 go")
+        await peer.text()
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    both = ["b@y.test", "c@y.test"]
+    async with client_and(script) as client:
+        assert list((await client.send("a@x.test", both, b"hi\r\n")).refused) == ["b@y.test"]
+        assert list((await client.send("a@x.test", both, b"hi\r\n")).refused) == ["c@y.test"]
+        assert not (await client.send("a@x.test", both, b"hi\r\n")).refused

@@ -63,6 +63,7 @@ class Outgoing:
         "accepted",
         "attempts",
         "content",
+        "crowd",
         "doubt",
         "doubtful",
         "error",
@@ -120,6 +121,7 @@ class Outgoing:
         self.replies: dict[str, Reply] = {}
         self.reply: Reply | None = None
         self.error: SMTPError | None = None  # the refusal to raise if nobody is accepted in the end
+        self.crowd: int | None = None  # accepted in the latest transaction, if others were too many for it
         self.foreign: SMTPError | None = None  # raised by the caller's own iterable: about some other message
         self.attempts = 0
         self.maybe_duplicate = False
@@ -279,11 +281,17 @@ def one_too_many(transaction: Transaction) -> list[str]:
     """
     if not transaction.accepted or transaction.reply is None or not transaction.reply.is_success:
         return []
-    return [
-        written
-        for written, reply in transaction.refused.items()
-        if reply.code in _TOO_MANY and (reply.enhanced is None or reply.enhanced.endswith(".5.3"))
-    ]
+    found: list[str] = []
+    is_said = False
+    for written in transaction.recipients:
+        reply = transaction.refused.get(written)
+        if reply is None:
+            if found and not is_said:
+                return []  # somebody after them was accepted, so it was their own mailbox
+        elif reply.code in _TOO_MANY and (reply.enhanced is None or reply.enhanced.endswith(".5.3")):
+            is_said = is_said or reply.enhanced is not None
+            found.append(written)
+    return found
 
 
 def refusal(transaction: Transaction) -> SMTPError:

@@ -90,8 +90,12 @@ async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: b
 def settle(connection: Connection, message: Outgoing, transaction: Transaction) -> None:
     """Note a transaction's fates; recipients who were too many for it remain, if the message can be sent again."""
     too_many = one_too_many(transaction) if transaction.refused and message.content.replayable else []
-    if too_many:
-        connection.most_recipients = len(transaction.accepted)
+    crowd = message.crowd
+    message.crowd = len(transaction.accepted) if too_many else None
+    if any(transaction.refused[written].enhanced is not None for written in too_many):
+        connection.most_recipients = message.crowd
+    elif crowd is not None and transaction.accepted:
+        connection.most_recipients = crowd  # 452 may be a full mailbox; it was not, since they are accepted now
     message.settle(transaction, too_many)
 
 
