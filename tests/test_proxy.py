@@ -365,6 +365,26 @@ async def test_shutdown_does_not_wait_for_a_header() -> None:
         await stream.aclose()
 
 
+async def test_shutdown_that_comes_with_the_end_of_a_header_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No session was there yet for shutdown() to find, and none may begin after it."""
+
+    async def read(stream: trio.abc.Stream) -> ProxyHeader:
+        server._service.closing = True  # shutdown(), whose cancellation meets a task that has its header already
+        return ProxyHeader(("192.0.2.7", 4711), ("192.0.2.1", 25))
+
+    server = Server(trio_smtp.Handler(), config=ServerConfig(proxy_protocol_from=["127.0.0.1"]))
+    monkeypatch.setattr("trio_smtp._server.server.read_proxy_header", read)
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        near = await connect(listener)
+        far = await listener.accept()
+        nursery.start_soon(server.serve_stream, far)
+        with trio.fail_after(5):
+            assert (await near.receive_some()).startswith(b"421 4.3.2")
+        await near.aclose()
+        await listener.aclose()
+
+
 @pytest.mark.parametrize("wire", [V1, V2_HEADER.to_bytes()])
 async def test_nobody_else_can_say_who_they_are(wire: bytes) -> None:
     """S38: from a peer that is not listed the header is a foreign command."""

@@ -164,7 +164,8 @@ class Server:
                     await self._refuse(stream, None)
                     return
                 session._introduce(header)
-                refusal = self._limits.refusal_of_host(session.host)
+                # shutdown() knows only the sessions that it finds, and this one was not there yet.
+                refusal = _SHUTTING_DOWN if self._service.closing else self._limits.refusal_of_host(session.host)
                 if refusal is not None:
                     await self._refuse(stream, refusal)
                     return
