@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 from email import encoders
+from email.errors import MessageError
 from email.generator import BytesGenerator
 from email.headerregistry import Address, Group
 from email.message import Message
@@ -19,6 +21,9 @@ from .._protocol.errors import Delivery, LocalProtocolError
 
 _HIDDEN: Final = ("Bcc", "Resent-Bcc")
 _ADDRESSED: Final = ("From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc")
+# An older Message takes any header; a line end in one begins a field of somebody else's, or the body.
+_BAD_NAME: Final = re.compile(r"[\r\n\0:]").search
+_BREAK: Final = re.compile(r"\0|\r(?!\n)|\n(?![ \t])").search
 
 
 def serialize(message: Message[Any, Any], *, eight_bit: bool, utf8: bool) -> bytes:
@@ -28,7 +33,16 @@ def serialize(message: Message[Any, Any], *, eight_bit: bool, utf8: bool) -> byt
         message: left as it is.
         eight_bit: the server takes octets above 127; otherwise parts that have them are re-encoded.
         utf8: the transaction has SMTPUTF8: the header may be UTF-8.
+
+    Raises:
+        LocalProtocolError: a header field that would end before its end, or a message that cannot be written.
     """
+    for part in message.walk():
+        for name, value in part.raw_items():
+            if _BAD_NAME(name) or _BREAK(str(value)):
+                raise LocalProtocolError(
+                    f"the header field {name!r} has a line end that folds no line, or NUL", delivery=Delivery.NOT_SENT
+                )
     message = _without_bcc(message)
     if not utf8:
         message = _with_ascii_domains(message)
@@ -54,7 +68,10 @@ def _write(message: Message[Any, Any], eight_bit: bool, utf8: bool) -> bytes:
         changes["utf8"] = utf8
     out = io.BytesIO()
     generator = BytesGenerator(out, mangle_from_=False, policy=message.policy.clone(**changes))
-    generator.flatten(message)
+    try:
+        generator.flatten(message)
+    except MessageError as exc:
+        raise LocalProtocolError(f"the message cannot be written: {exc}", delivery=Delivery.NOT_SENT) from exc
     return out.getvalue()
 
 
