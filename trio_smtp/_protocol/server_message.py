@@ -123,6 +123,7 @@ class IncomingMessage:
                 self._too_large = True
             return body.feed(data)
         if isinstance(self.verdict, Reply) and not self.verdict.is_success:
+            self.is_over = body.last
             return Progress.FINISHED  # refused: each chunk has a reply of its own, and this one gets the refusal
         if body.last:
             self.is_over = True
