@@ -42,7 +42,7 @@ from .._timekeeper import Timekeeper
 from .certificates import certificate_identity
 from .judgement import CLEANUP_LIMIT, Judgement
 from .limits import is_within
-from .outcomes import UNAVAILABLE
+from .outcomes import SHUTTING_DOWN, UNAVAILABLE
 from .service import Service
 
 logger = logging.getLogger("trio_smtp")
@@ -50,7 +50,6 @@ logger = logging.getLogger("trio_smtp")
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
 TURNS: Final = 16  # lots of pipelined commands that are answered before other sessions have their turn
-_SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
 _TIMEOUT: Final = Reply(421, "timeout exceeded", "4.4.2", close=True)
 _EARLY_TALKER: Final = Reply(554, "you talk before the greeting", "5.5.1", close=True)
 
@@ -95,7 +94,7 @@ class Connection(Judgement):
             self._timer.set(math.inf)
             self._end = math.inf  # the last word has a time limit of its own
             if cancelled or self._scope.cancelled_caught:
-                self._say_last_word(_SHUTTING_DOWN)
+                self._say_last_word(SHUTTING_DOWN)
             if self._protocol.replies:
                 with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
                     await self._flush_quietly()
@@ -122,7 +121,7 @@ class Connection(Judgement):
         except SMTPTimeoutError:
             self._say_last_word(_TIMEOUT)
         except Interrupted:
-            self._say_last_word(_SHUTTING_DOWN)
+            self._say_last_word(SHUTTING_DOWN)
         except TLSError as exc:
             logger.debug("session %s: %s", self.session.id, exc, extra=self._facts())
             self._protocol.abandon()

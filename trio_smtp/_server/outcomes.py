@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from .._protocol.replies import Reject, Reply
 
 LOCAL_ERROR = Reply(451, "local error in processing", "4.3.0")
+SHUTTING_DOWN = Reply(421, "the server is shutting down", "4.3.2", close=True)
 UNAVAILABLE = Reply(421, "service not available", "4.3.0", close=True)
 
 

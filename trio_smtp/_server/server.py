@@ -20,13 +20,12 @@ from .._timekeeper import Timekeeper
 from .accepting import accept_all
 from .connection import Connection, current_connection
 from .limits import ConnectionLimits, is_within
-from .outcomes import leaves_of
+from .outcomes import SHUTTING_DOWN, leaves_of
 from .proxy import read_proxy_header
 from .service import ServerStatistics, Service
 from .session import Session
 
 REFUSAL_LIMIT = 1.0  # seconds to tell a client that there is no slot for it
-_SHUTTING_DOWN = Reply(421, "the server is shutting down", "4.3.2", close=True)
 
 
 class Server:
@@ -153,7 +152,7 @@ class Server:
         proxies = self.config.proxy_protocol_from
         behind_proxy = bool(proxies) and is_within(session.host, proxies)
         host = None if behind_proxy else session.host  # whose slot is taken; a proxy's is that of the client it names
-        refusal = _SHUTTING_DOWN if self._service.closing else self._limits.refusal(host)
+        refusal = SHUTTING_DOWN if self._service.closing else self._limits.refusal(host)
         if refusal is not None:
             await self._refuse(stream, refusal)
             return
@@ -165,7 +164,7 @@ class Server:
                     return
                 session._introduce(header)
                 # shutdown() knows only the sessions that it finds, and this one was not there yet.
-                refusal = _SHUTTING_DOWN if self._service.closing else self._limits.refusal_of_host(session.host)
+                refusal = SHUTTING_DOWN if self._service.closing else self._limits.refusal_of_host(session.host)
                 if refusal is not None:
                     await self._refuse(stream, refusal)
                     return
