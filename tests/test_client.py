@@ -602,6 +602,26 @@ async def test_content_file_that_cannot_be_read_is_the_oserror_it_is(tmp_path: P
         await send(client, large)
 
 
+async def test_size_of_a_large_binary_file_is_that_of_the_octets_that_go_out(tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    path.write_bytes(b"\n\r\xff\0" * 300_000)
+
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "8BITMIME", "SIZE", "CHUNKING", "BINARYMIME")
+        await peer.hear("MAIL FROM:<a@x.test> SIZE=1200000 BODY=BINARYMIME", RCPT)
+        await peer.say("250 ok", "250 ok")
+        text, line = b"", ""
+        while not line.endswith("LAST"):
+            line = await peer.line()
+            text += await peer.octets(int(line.split(" ")[1]))
+            await peer.say("250 ok")
+        assert text == path.read_bytes()
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        await send(client, path, mail_params={"BODY": "BINARYMIME"})
+
+
 # -- streams
 
 

@@ -32,24 +32,27 @@ class Source:
     Attributes:
         whole: the octets, where they are at hand; else `chunks` streams them.
         size: octets with CR LF line ends (RFC 1870), ``None`` if unknown or if `whole` says it.
+        raw_size: octets as they are, which is how BINARYMIME sends them.
         eight_bit: there are octets above 127; ``None`` if nobody knows.
         utf8: the header has non-ASCII characters as UTF-8, which is what SMTPUTF8 is for (RFC 6531 section 3.4).
         chunks: what to stream, where `whole` is ``None``.
     """
 
-    __slots__ = ("chunks", "eight_bit", "size", "utf8", "whole")
+    __slots__ = ("chunks", "eight_bit", "raw_size", "size", "utf8", "whole")
 
     def __init__(
         self,
         whole: bytes | None,
         *,
         size: int | None = None,
+        raw_size: int | None = None,
         eight_bit: bool | None,
         utf8: bool = False,
         chunks: AsyncIterable[bytes] | None = None,
     ) -> None:
         self.whole = whole
         self.size = size
+        self.raw_size = raw_size
         self.eight_bit = eight_bit
         self.utf8 = utf8
         self.chunks = chunks
@@ -124,8 +127,8 @@ class File(Content):
             return await found.open(eight_bit=eight_bit, utf8=utf8)
         if isinstance(found, bytes):
             return await Octets(found).open(eight_bit=eight_bit, utf8=utf8)
-        size, has_eight_bit = found
-        return Source(None, size=size, eight_bit=has_eight_bit, chunks=_Blocks(self._path))
+        size, raw_size, has_eight_bit = found
+        return Source(None, size=size, raw_size=raw_size, eight_bit=has_eight_bit, chunks=_Blocks(self._path))
 
 
 class _Blocks:
@@ -198,8 +201,8 @@ def as_content(content: ContentLike) -> Content:
     )
 
 
-def _look_through(path: Path) -> Octets | bytes | tuple[int, bool]:
-    """A small file's octets; a large one's size with CR LF line ends, and whether it has 8-bit octets.
+def _look_through(path: Path) -> Octets | bytes | tuple[int, int, bool]:
+    """A small file's octets; a large one's size with CR LF line ends and without, and whether it has 8-bit octets.
 
     Of anything but a regular file: all there is to read, as content.
     """
@@ -210,10 +213,11 @@ def _look_through(path: Path) -> Octets | bytes | tuple[int, bool]:
         if len(block) <= SMALL_FILE:
             return block
         lines = NewlineNormalizer()
-        size, eight_bit = 0, False
+        size, raw_size, eight_bit = 0, 0, False
         while block:
+            raw_size += len(block)
             size += len(lines.feed(block))
             eight_bit = eight_bit or not block.isascii()
             block = file.read(SMALL_FILE)
         size += len(lines.finish())
-        return (size if lines.line_start else size + 2), eight_bit
+        return (size if lines.line_start else size + 2), raw_size, eight_bit

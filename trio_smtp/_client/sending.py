@@ -186,7 +186,8 @@ def encode_whole(connection: Connection, message: Outgoing, octets: bytes) -> tu
 async def _send_stream(connection: Connection, message: Outgoing, transaction: Transaction, source: Source) -> None:
     assert source.chunks is not None
     chunked = connection.uses_chunking
-    commands = envelope(connection, message, transaction, source, source.size)
+    size = source.raw_size if message.is_binary else source.size
+    commands = envelope(connection, message, transaction, source, size)
     if await say_envelope(connection, transaction, commands, chunked=chunked):
         writer = open_writer(connection, message, transaction, source, chunked=chunked)
         message.streamed = True
