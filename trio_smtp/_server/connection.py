@@ -69,6 +69,11 @@ class Connection(Judgement):
 
     def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
         super().__init__(service, stream, keeper)
+        self._scope = trio.CancelScope()  # around everything but the good-bye
+        self._introduced = False  # on_connect was reached, so that on_close is due
+        self._waiting = False  # for a command
+        self._command_limit = math.inf if self._config.command_timeout is None else self._config.command_timeout
+        self._command_end = math.inf  # of the command that is coming in; infinite before its first octet is awaited
         if service.handlers is None:
             service.handlers = _handlers_of(service)
         self._on: Mapping[type, EventHandler | None] = service.handlers

@@ -3,6 +3,10 @@
 # When it cannot be had whole, reading raises, and goes on raising: what a hook then returns is accepted by nobody.
 from __future__ import annotations
 
+import math
+
+import trio
+
 from .._protocol.errors import (
     ConnectionLostError,
     MessageAbortedError,
@@ -18,11 +22,23 @@ from .._protocol.server_events import (
     Signal,
 )
 from .._stream import Interrupted
+from .._timekeeper import Timekeeper
 from .dialogue import Dialogue
+from .service import Service
 
 
 class Intake(Dialogue):
-    """Reading messages."""
+    """Reading messages; its arguments are those of :class:`.dialogue.Dialogue`."""
+
+    def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
+        super().__init__(service, stream, keeper)
+        self._body_error: SMTPError | None = None
+        self._data_limit = math.inf if self._config.data_timeout is None else self._config.data_timeout
+        self._budget = self._data_limit  # seconds that the peer may still take for the message
+        self._ending = False  # shutdown's grace is over: 421 now
+        # the hook that reads
+        self._in_hook = False  # it is running by itself, not waiting for the peer
+        self._hook_deadline = math.inf
 
     async def _next_chunk(self) -> bytes:
         """The next octets of the message for the hook in progress, ``b""`` at its end."""
@@ -67,6 +83,22 @@ class Intake(Dialogue):
             self._in_hook = True
             self._hook_deadline += self._now() - began
             self._timer.set(self._hook_deadline)
+
+    async def _receive_content(self) -> None:
+        """Receive octets of a message; the time that is left for it grows with what arrives (Postfix's rule)."""
+        limit = self._config.data_timeout
+        began = self._now()
+        if began >= self._end:
+            raise SMTPTimeoutError("the session has lasted too long")
+        data: bytes | bytearray = b""
+        try:
+            data = await self._transport.receive(min(began + self._budget, self._end))
+        finally:  # a hook that gives its own reading up and tries again does not give the peer more time
+            if limit is not None:
+                rate = self._config.min_data_rate
+                earned = len(data) / rate if rate is not None else limit if data else 0
+                self._budget = min(limit, self._budget - (self._now() - began) + earned)
+        self._protocol.receive_data(data)
 
     def _spoil(self, error: SMTPError) -> SMTPError:
         self._body_error = error

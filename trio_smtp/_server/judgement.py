@@ -31,10 +31,12 @@ from .._protocol.server_events import (
     Verify,
 )
 from .._protocol.server_tables import TOO_MANY_FAILURES_OF_HOST
+from .._timekeeper import Timekeeper
 from .body import Body
 from .handler import Hook
 from .intake import Intake
 from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, lmtp_outcome, message_outcome, rejection_in, reply_or_none
+from .service import Service
 
 logger = logging.getLogger("trio_smtp")
 
@@ -42,7 +44,22 @@ CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
 
 
 class Judgement(Intake):
-    """Asking hooks."""
+    """Asking hooks; its arguments are those of :class:`.dialogue.Dialogue`."""
+
+    def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
+        super().__init__(service, stream, keeper)
+        self._hook_scope = trio.CancelScope()  # around the loop; cancelled when a hook's time is up
+        self._event: Command | None = None  # that the hook in progress is about
+        self._outcome: tuple[object] | None = None  # of that hook, not yet told to the protocol
+        self._telling = False  # a hook that no command is about is in progress
+        self._body: Body | None = None  # that on_data has
+
+    def _expired(self) -> None:
+        """The timer: how long the hook in progress may take, or else how long the peer may."""
+        if self._in_hook:
+            self._hook_scope.cancel(reason="handler_timeout")
+        else:
+            super()._expired()
 
     async def _judge(self, event: Command, hook: Hook | None, *args: object) -> None:
         """Ask the hook about an event, and tell the protocol."""
