@@ -15,10 +15,11 @@ MAY = {
     "_version": set(),
     "_timekeeper": set(),
     "_descriptor": set(),
-    "_stream": {"_protocol", "_timekeeper", "_descriptor"},
-    "_server": {"_protocol", "_stream", "_timekeeper"},
-    "_client": {"_protocol", "_stream", "_timekeeper"},
-    "_pool": {"_protocol", "_stream", "_timekeeper", "_client"},
+    "_tls": {"_protocol"},
+    "_stream": {"_protocol", "_timekeeper", "_descriptor", "_tls"},
+    "_server": {"_protocol", "_stream", "_timekeeper", "_tls"},
+    "_client": {"_protocol", "_stream", "_timekeeper", "_tls"},
+    "_pool": {"_protocol", "_stream", "_timekeeper", "_tls", "_client"},
 }
 CORE_NEVER = {"trio", "ssl", "socket", "logging", "asyncio", "select", "threading"}
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 
 import pytest
@@ -10,15 +11,19 @@ import trio
 from tls_support import NAME, client_context, server_context
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_smtp import ConnectionLostError, SMTPTimeoutError, TLSError
+from trio_smtp import ConnectionLostError, SMTPTimeoutError, TLSError, _tls
 from trio_smtp._descriptor import BULK_SIZE, RECEIVE_SIZE
 from trio_smtp._stream import Interrupted, Transport
 from trio_smtp._timekeeper import Timekeeper
+from trio_smtp._tls import watch_server_name
 
 
 @contextlib.asynccontextmanager
 async def pair(kind: str):
-    """A transport and the bare stream at its other end: ``memory``, ``socket``, ``timed`` or ``tls``."""
+    """A transport and the stream at its other end: ``memory``, ``socket``, ``timed``, ``tls`` or ``sealed``.
+
+    ``timed`` and ``sealed`` have a timer, without which TLS is trio.SSLStream's.
+    """
     keeper = Timekeeper()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
@@ -28,10 +33,10 @@ async def pair(kind: str):
         else:
             listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
             far = await trio.testing.open_stream_to_socket_listener(listener)
-            timer = keeper.timer(lambda: transport.expire()) if kind != "socket" else None
+            timer = keeper.timer(lambda: transport.expire()) if kind in ("timed", "sealed") else None
             transport = Transport(await listener.accept(), timer)
             await listener.aclose()
-        if kind == "tls":
+        if kind in ("tls", "sealed"):
             far = trio.SSLStream(far, client_context(), server_hostname=NAME)
             async with trio.open_nursery() as handshakes:
                 handshakes.start_soon(far.do_handshake)
@@ -48,8 +53,9 @@ def reset(stream) -> None:
     below.socket.close()
 
 
-KINDS = ["memory", "socket", "timed", "tls"]
+KINDS = ["memory", "socket", "timed", "tls", "sealed"]
 SOCKETS = KINDS[1:]
+SECURED = ["tls", "sealed"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,8 +82,9 @@ async def test_a_reset_is_a_lost_connection(kind: str):
             await transport.send(b"x")
 
 
-async def test_tls_that_ends_without_close_notify_is_the_end():
-    async with pair("tls") as (transport, far):
+@pytest.mark.parametrize("kind", SECURED)
+async def test_tls_that_ends_without_close_notify_is_the_end(kind: str):
+    async with pair(kind) as (transport, far):
         await far.send_all(b"last")
         await far.transport_stream.aclose()
         assert await transport.receive() == b"last"
@@ -191,7 +198,7 @@ async def test_a_full_read_with_nothing_behind_it():
 @pytest.mark.parametrize("kind", SOCKETS)
 async def test_addresses(kind: str):
     async with pair(kind) as (transport, far):
-        below = far.transport_stream if kind == "tls" else far
+        below = far.transport_stream if kind in SECURED else far
         assert transport.peer == below.socket.getsockname()
         assert transport.local == below.socket.getpeername()
         reset(far)
@@ -217,6 +224,196 @@ async def test_a_handshake_that_fails_breaks_the_connection(how: str, autojump_c
         assert transport.broken
         assert transport.tls is None
         await transport.aclose_lingering()
+
+
+# ---- a seal: TLS without a stream
+
+
+async def ciphertext(transport: Transport, far: trio.SSLStream, data: bytes) -> bytes:
+    """What `far` would send, caught on its way."""
+    caught = bytearray()
+    below = far.transport_stream
+
+    class Catcher(trio.abc.SendStream):
+        async def send_all(self, data: bytes) -> None:
+            caught.extend(data)
+
+        async def wait_send_all_might_not_block(self) -> None: ...
+
+        async def aclose(self) -> None: ...
+
+    far.transport_stream = Catcher()
+    await far.send_all(data)
+    far.transport_stream = below
+    return bytes(caught)
+
+
+async def test_a_record_that_comes_octet_by_octet():
+    async with pair("sealed") as (transport, far), trio.open_nursery() as nursery:
+        wire = await ciphertext(transport, far, b"whole")
+
+        async def receive():
+            assert await transport.receive() == b"whole"
+
+        nursery.start_soon(receive)
+        for octet in wire:
+            await wait_all_tasks_blocked()
+            assert transport.is_receiving
+            await far.transport_stream.send_all(bytes([octet]))
+
+
+async def test_records_that_are_there_together_are_one_chunk():
+    async with pair("sealed") as (transport, far):
+        await far.send_all(b"x" * 50_000)
+        await wait_all_tasks_blocked()
+        assert await transport.receive() == b"x" * 50_000
+
+
+async def test_what_came_with_the_end_of_the_handshake_is_not_waited_for():
+    async with pair("timed") as (transport, far):
+        below = far
+        far = trio.SSLStream(far, client_context(), server_hostname=NAME)
+        held = bytearray()
+
+        class Corked(trio.abc.Stream):
+            """Keeps the end of the handshake back, until there is something behind it."""
+
+            def __init__(self) -> None:
+                self.sends = 0
+
+            async def send_all(self, data: bytes) -> None:
+                self.sends += 1
+                held.extend(data)
+                if self.sends != 2:
+                    await below.send_all(bytes(held))
+                    held.clear()
+
+            async def wait_send_all_might_not_block(self) -> None: ...
+
+            async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+                return await below.receive_some(max_bytes)
+
+            async def aclose(self) -> None: ...
+
+        far.transport_stream = Corked()
+
+        async def speak() -> None:
+            await far.do_handshake()
+            await far.send_all(b"EHLO client.test\r\n")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(speak)
+            await transport.start_tls(server_context(), server_side=True)
+        assert far.transport_stream.sends == 3
+        assert await transport.receive() == b"EHLO client.test\r\n"
+
+
+@pytest.mark.parametrize("way", ["expire", "interrupt"])
+async def test_a_wake_up_that_comes_together_with_half_a_record_is_not_lost(way: str, monkeypatch: pytest.MonkeyPatch):
+    async with pair("sealed") as (transport, far):
+        wire = await ciphertext(transport, far, b"whole")
+        wait = trio.lowlevel.wait_readable
+
+        async def wait_and_be_woken(fd: int) -> None:
+            await wait(fd)
+            getattr(transport, way)()  # the task is on its way already: nobody waits for the socket
+
+        with monkeypatch.context() as patch, trio.fail_after(5):
+            patch.setattr(trio.lowlevel, "wait_readable", wait_and_be_woken)
+            await far.transport_stream.send_all(wire[:9])
+            with pytest.raises(SMTPTimeoutError if way == "expire" else Interrupted):
+                await transport.receive()
+        await far.transport_stream.send_all(wire[9:])
+        assert await transport.receive() == b"whole"
+
+
+@pytest.mark.parametrize("kind", ["timed", "sealed"])
+@pytest.mark.parametrize("way", ["expire", "abandon"])
+async def test_a_wake_up_that_comes_together_with_room_to_send_is_not_lost(
+    kind: str, way: str, monkeypatch: pytest.MonkeyPatch
+):
+    async with pair(kind) as (transport, far):
+        wait = trio.lowlevel.wait_writable
+
+        async def wait_and_be_woken(fd: int) -> None:
+            await wait(fd)
+            getattr(transport, way)()
+
+        async def read() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            await far.receive_some()
+
+        with monkeypatch.context() as patch, trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                patch.setattr(trio.lowlevel, "wait_writable", wait_and_be_woken)
+                nursery.start_soon(read)
+                with pytest.raises(SMTPTimeoutError if way == "expire" else Interrupted):
+                    await transport.send(b"x" * 50_000_000)
+        assert transport.broken
+
+
+async def test_a_damaged_record_loses_the_connection():
+    async with pair("sealed") as (transport, far):
+        wire = bytearray(await ciphertext(transport, far, b"whole"))
+        wire[-1] ^= 1
+        await far.transport_stream.send_all(wire)
+        with pytest.raises(ConnectionLostError):
+            await transport.receive()
+        assert transport.broken
+
+
+async def test_the_peer_is_told_why_the_handshake_failed():
+    async with pair("timed") as (transport, far):
+        context = client_context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        ours = server_context()
+        ours.minimum_version = ssl.TLSVersion.TLSv1_3
+        far = trio.SSLStream(far, context, server_hostname=NAME)
+
+        async def speak() -> None:
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await far.do_handshake()
+            assert "ALERT_PROTOCOL_VERSION" in caught.value.__cause__.reason
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(speak)
+            with pytest.raises(TLSError, match="UNSUPPORTED_PROTOCOL"):
+                await transport.start_tls(ours, server_side=True)
+
+
+async def test_what_tls_says_of_itself_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    async with pair("sealed") as (transport, far):
+        monkeypatch.setattr(_tls, "_HELD_LIMIT", 0)  # the session tickets wait for our first words
+        await far.send_all(b"x")
+        with pytest.raises(ConnectionLostError):
+            await transport.receive()
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_sessions_of_either_version_and_the_name_that_was_asked_for(version: str):
+    async with pair("timed") as (transport, far):
+        context = client_context()
+        context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+        ours = server_context()
+        watch_server_name(ours)
+        far = trio.SSLStream(far, context, server_hostname=NAME)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(far.do_handshake)
+            tls = await transport.start_tls(ours, server_side=True)
+        assert tls.version.replace(".", "_") == version
+        assert tls.server_name == NAME
+        for size in (1, 16384, 16385, 300_000):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(transport.send, b"s" * size)
+                got = 0
+                while got < size:
+                    got += len(await far.receive_some())
+                assert got == size
+                nursery.start_soon(far.send_all, b"r" * size)
+                got = 0
+                while got < size:
+                    got += len(await transport.receive())
+                assert got == size
 
 
 # ---- closing

@@ -55,7 +55,7 @@ from ._server.server import Server as Server
 from ._server.server import serve as serve
 from ._server.service import ServerStatistics as ServerStatistics
 from ._server.session import Session as Session
-from ._stream import TLSInfo as TLSInfo
+from ._tls import TLSInfo as TLSInfo
 from ._version import __version__ as __version__
 
 __all__ = [

@@ -3,20 +3,21 @@
 # Theory of operation.
 #
 # * A failed or cancelled send leaves an unknown number of bytes on the wire: `broken` is set and stays set.
-# * Every wait for the peer has a deadline. Where a Timekeeper's timer was given and the stream is a plain socket, the
-#   timer ends the wait from outside by `trio.lowlevel.notify_closing`, which wakes whoever waits for the socket and
-#   does nothing else to it: no cancel scope per wait (5 µs), and the connection can still say why it ends. All
-#   other streams get a scope per wait: under TLS, a task may be waiting for its turn instead of for the socket.
+# * Every wait for the peer has a deadline. Where a Timekeeper's timer was given and the stream ends in a socket, the
+#   timer ends the wait from outside. With nothing between us and the socket, in clear or with a Seal (TLS as a mere
+#   transform), that is done by `trio.lowlevel.notify_closing`, which wakes whoever waits for the socket and does
+#   nothing else to it: no cancel scope per wait (5 µs), and the connection can still say why it ends. A wake-up that
+#   comes together with the socket's own is lost, so a loop looks at `_interruption` before it waits again.
+# * All other streams get a scope per wait: inside them, a task may be waiting for its turn instead of for the socket.
 # * A plain socket is read and written through a DescriptorStream, under TLS too: see there for what that saves.
 #
 # This module does not know what SMTP is. Errors of the wire become ConnectionLostError, TLSError or SMTPTimeoutError.
 from __future__ import annotations
 
-import contextvars
+import contextlib
 import math
 import os
 import ssl
-from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -25,56 +26,11 @@ from . import _descriptor
 from ._descriptor import BULK_SIZE, RECEIVE_SIZE, DescriptorStream
 from ._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
 from ._timekeeper import Timer
-
-# Set around a handshake, so that the context's SNI callback, which OpenSSL calls inside it, finds its connection.
-_handshake: contextvars.ContextVar[_ServerName | None] = contextvars.ContextVar("trio_smtp_handshake", default=None)
+from ._tls import Seal, ServerName, TLSInfo, describe, handshake_error
 
 
 class Interrupted(Exception):
     """A wait for the peer was ended by :meth:`Transport.interrupt`; the connection is intact."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TLSInfo:
-    """What TLS says of a connection.
-
-    Attributes:
-        version: the protocol ("TLSv1.3").
-        cipher: the cipher suite's OpenSSL name.
-        server_name: the name the client asked for (SNI), or the one we asked for; ``None`` if none.
-        peer_certificate: as :meth:`ssl.SSLSocket.getpeercert` gives it; ``None`` where there is none or it was
-            not verified.
-        verified: the peer's certificate was checked against trusted roots (and, by a client, the host name).
-    """
-
-    version: str
-    cipher: str
-    server_name: str | None = None
-    peer_certificate: dict[str, Any] | None = field(default=None, repr=False)
-    verified: bool = False
-
-
-class _ServerName:
-    __slots__ = ("name",)
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-
-
-def watch_server_name(context: ssl.SSLContext) -> None:
-    """Let handshakes with `context` tell the name the client asked for; a callback that is set already is chained."""
-    previous = context.sni_callback
-    if getattr(previous, "tells_trio_smtp", False):
-        return
-
-    def callback(connection: ssl.SSLObject, name: str | None, ctx: ssl.SSLContext) -> int | None:
-        seen = _handshake.get()
-        if seen is not None:
-            seen.name = name
-        return previous(connection, name, ctx) if previous is not None else None  # type: ignore[arg-type]
-
-    callback.tells_trio_smtp = True  # type: ignore[attr-defined]
-    context.sni_callback = callback
 
 
 class Transport:
@@ -86,14 +42,16 @@ class Transport:
 
     Attributes:
         broken: an unknown number of bytes is on the wire, or the connection is lost: nothing more can be sent.
-        direct: the socket, where it is a plain one, so that :meth:`send_nowait` may send something.
+        direct: the socket, where it is a plain one in clear, so that :meth:`send_nowait` may send something.
         tls: what TLS says of the connection, ``None`` in clear.
     """
 
     __slots__ = (
+        "_descriptor",
         "_interruption",
         "_receiving",
         "_scope",
+        "_seal",
         "_sending",
         "_socket",
         "_stream",
@@ -106,9 +64,11 @@ class Transport:
     def __init__(self, stream: trio.abc.Stream, timer: Timer | None = None) -> None:
         self._socket = _socket_below(stream)
         self._timer = timer if self._socket is not None else None
-        self.direct: DescriptorStream | None = None
+        self._descriptor: DescriptorStream | None = None  # the socket, with nothing but a seal between it and us
         if _descriptor.AVAILABLE and isinstance(stream, trio.SocketStream):
-            stream = self.direct = DescriptorStream(stream)
+            stream = self._descriptor = DescriptorStream(stream)
+        self.direct = self._descriptor
+        self._seal: Seal | None = None
         self._stream = stream
         self._scope: trio.CancelScope | None = None
         self._interruption: Exception | None = None
@@ -162,6 +122,8 @@ class Transport:
                 data = os.read(direct.fd, size)
                 direct.more = len(data) == size
                 return data
+            if self._seal is not None:
+                return await self._receive_sealed(self._seal, deadline)
             with self._scope_until(deadline):
                 return await self._stream.receive_some()
         except BlockingIOError:  # woken for nothing
@@ -182,6 +144,28 @@ class Transport:
             self._receiving = False
             self._scope = None
         raise self._why(by_scope=True)
+
+    async def _receive_sealed(self, seal: Seal, deadline: float) -> bytes:
+        assert self._timer is not None
+        assert self._descriptor is not None
+        self._timer.set(deadline)
+        data = b""
+        size = RECEIVE_SIZE
+        while not seal.ended:
+            if not seal.has_input:
+                await trio.lowlevel.wait_readable(self._descriptor.fd)
+                data = os.read(self._descriptor.fd, size)
+                if not data:
+                    break
+                size = BULK_SIZE
+            text = seal.decipher(data)
+            if seal.held_too_much:
+                raise trio.BrokenResourceError("the peer asks much of TLS and says nothing")
+            if text:
+                return text
+            if not self._receiving:  # woken together with the socket, by less than a record
+                raise trio.ClosedResourceError
+        return b""
 
     def receive_nowait(self) -> bytes | None:
         """What is there already; ``None`` if nothing is, or on a stream that cannot tell, and ``b""`` at the end.
@@ -226,15 +210,20 @@ class Transport:
         """
         if self.broken:
             raise ConnectionLostError("the connection was lost")
-        sent = self.send_nowait(data)
-        if sent == len(data):
-            return
-        if sent:
-            data = memoryview(data)[sent:]
-        self._sending = True
         try:
-            with self._scope_until(deadline):  # a plain socket too: it may take some and be waited for again
-                await self._stream.send_all(data)
+            sent = 0
+            if self._seal is not None:
+                data = self._seal.encipher(data)
+            if self._descriptor is not None:
+                sent = self._descriptor.send_nowait(data)
+                if sent == len(data):
+                    return
+            self._sending = True
+            if self._descriptor is not None and self._timer is not None:
+                await self._send_rest(self._descriptor, memoryview(data)[sent:], self._timer, deadline)
+                return
+            with self._scope_until(deadline):
+                await self._stream.send_all(memoryview(data)[sent:] if sent else data)
                 return
         except (trio.BrokenResourceError, OSError) as exc:
             self.broken = True
@@ -250,6 +239,14 @@ class Transport:
             self._scope = None
         self.broken = True
         raise self._why(by_scope=True)
+
+    async def _send_rest(self, descriptor: DescriptorStream, rest: memoryview, timer: Timer, deadline: float) -> None:
+        timer.set(deadline)
+        while rest:
+            await trio.lowlevel.wait_writable(descriptor.fd)
+            if not self._sending:  # woken together with the socket
+                raise trio.ClosedResourceError
+            rest = rest[descriptor.send_nowait(rest) :]
 
     # -- ending a wait from outside
 
@@ -287,6 +284,7 @@ class Transport:
 
     def _wake(self, reason: Exception) -> None:
         self._interruption = reason
+        self._receiving = self._sending = False
         if self._scope is not None:
             self._scope.cancel(reason=str(reason))
         elif self._socket is not None:
@@ -319,25 +317,30 @@ class Transport:
             SMTPTimeoutError: `deadline` has passed.
             ConnectionLostError: the peer went away in mid-handshake.
         """
-        seen = _ServerName()
-        seen.name = server_hostname
+        if server_side and self._descriptor is not None and self._timer is not None:
+            return await self._apply_seal(context, deadline)
         try:
             stream = trio.SSLStream(self._stream, context, server_hostname=server_hostname, server_side=server_side)
         except ValueError as exc:  # a name that begins with a dot, or that IDNA cannot encode
             self.broken = True
             raise TLSError(f"{server_hostname!r} is no name for a certificate: {exc}") from exc
         self._stream = stream
-        self.direct = None
-        token = _handshake.set(seen) if server_side else None
+        self._descriptor = self.direct = None
+        return await self.adopt_tls(server_side=server_side, deadline=deadline)
+
+    async def adopt_tls(self, *, server_side: bool, deadline: float = math.inf) -> TLSInfo:
+        """Shake hands, if that was not done, on a ``trio.SSLStream``; errors as :meth:`start_tls`."""
+        stream = self._stream
+        assert isinstance(stream, trio.SSLStream)
         self._receiving = True
         try:
-            with self._scope_until(deadline) as scope:
+            with ServerName() as asked, self._scope_until(deadline) as scope:
                 await stream.do_handshake()
             if scope.cancelled_caught:
                 raise trio.ClosedResourceError
         except trio.BrokenResourceError as exc:
             self.broken = True
-            raise _tls_error(exc) from (exc.__cause__ or exc)
+            raise handshake_error(exc.__cause__) from (exc.__cause__ or exc)
         except trio.ClosedResourceError as exc:
             self.broken = True
             raise self._why(by_scope=True) from exc
@@ -347,21 +350,48 @@ class Transport:
         finally:
             self._receiving = False
             self._scope = None
-            if token is not None:
-                _handshake.reset(token)
-        self.tls = _tls_info(stream, seen.name, server_side)
+        name = asked.name if server_side else stream.server_hostname
+        self.tls = describe(stream, stream.context, name, server_side=server_side)
+        return self.tls
+
+    async def _apply_seal(self, context: ssl.SSLContext, deadline: float) -> TLSInfo:
+        seal = Seal(context)
+        try:
+            with ServerName() as asked:
+                data: bytes | bytearray = b""
+                while not seal.shake_hands(data):
+                    await self.send(seal.take(), deadline)
+                    data = await self.receive(deadline)
+                    if not data:
+                        raise handshake_error(None)
+            if not seal.last_flight_can_wait:
+                await self.send(seal.take(), deadline)
+        except ssl.SSLError as exc:
+            with contextlib.suppress(ConnectionLostError):
+                self.send_nowait(seal.take())  # the alert
+            self.broken = True
+            raise handshake_error(exc) from exc
+        except BaseException:
+            self.broken = True
+            raise
+        self._seal = seal
+        self.direct = None
+        self.tls = seal.describe(context, asked.name)
         return self.tls
 
     # -- the end
 
     async def aclose(self, within: float = 2.0) -> None:
         """Close; over TLS say so first, for at most `within` seconds, shielded. Never raises."""
-        if not self.broken and isinstance(self._stream, trio.SSLStream):
-            with trio.move_on_after(within, shield=True):
-                try:
-                    await self._stream.aclose()
-                except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-                    pass
+        if not self.broken:
+            if self._seal is not None:
+                self._break_seal(self._seal)
+            elif isinstance(self._stream, trio.SSLStream):
+                with trio.move_on_after(within, shield=True):
+                    try:
+                        await self._stream.aclose()
+                    except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                        pass
         self.broken = True
         self.direct = None
         if self._timer is not None:
@@ -381,7 +411,9 @@ class Transport:
         if not self.broken and self._socket is not None:
             with trio.move_on_after(within, shield=True):
                 try:
-                    if isinstance(self._stream, trio.SSLStream):
+                    if self._seal is not None:
+                        self._break_seal(self._seal)
+                    elif isinstance(self._stream, trio.SSLStream):
                         await self._end_tls(self._stream)
                     self._socket.shutdown(trio.socket.SHUT_WR)
                     while drop > 0 and (data := await self.receive()):
@@ -390,6 +422,13 @@ class Transport:
                     pass
         await self.aclose(within)
 
+    def _break_seal(self, seal: Seal) -> None:
+        """Say that nothing more will come, if the socket takes it, and go on in clear."""
+        self._seal = None
+        self.direct = self._descriptor
+        with contextlib.suppress(ConnectionLostError):
+            self.send_nowait(seal.say_goodbye())
+
     async def _end_tls(self, stream: trio.SSLStream[Any]) -> None:
         below = stream.transport_stream
         stream.transport_stream = _KeptOpen(below)
@@ -397,7 +436,7 @@ class Transport:
             await stream.aclose()
         finally:
             self._stream = below
-            self.direct = below if isinstance(below, DescriptorStream) else None
+            self._descriptor = self.direct = below if isinstance(below, DescriptorStream) else None
 
 
 class _KeptOpen(trio.abc.Stream):
@@ -431,30 +470,3 @@ def _host_and_port(name: Any) -> tuple[str, int] | None:
     except OSError:  # the peer is already gone
         return None
     return (address[0], address[1]) if isinstance(address, tuple) else None
-
-
-def _tls_error(exc: trio.BrokenResourceError) -> TLSError | ConnectionLostError:
-    cause = exc.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return TLSError(f"the certificate is not valid: {cause.verify_message}")
-    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-        if cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-            return TLSError("the peer does not speak TLS here")
-        return TLSError(f"the TLS handshake failed: {cause.reason or cause}")
-    return TLSError("the peer closed the connection during the TLS handshake")
-
-
-def _tls_info(stream: trio.SSLStream[Any], server_name: str | None, server_side: bool) -> TLSInfo:
-    context: ssl.SSLContext = stream.context
-    certificate: dict[str, Any] | None = stream.getpeercert() or None
-    if server_side:
-        verified = certificate is not None and context.verify_mode != ssl.CERT_NONE
-    else:
-        verified = context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
-    return TLSInfo(
-        version=stream.version(),
-        cipher=stream.cipher()[0],
-        server_name=server_name,
-        peer_certificate=certificate,
-        verified=verified,
-    )

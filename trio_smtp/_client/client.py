@@ -22,7 +22,7 @@ from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
 from .._protocol.transaction import Transaction
-from .._stream import TLSInfo
+from .._tls import TLSInfo
 from .body import BodyWriter
 from .config import ClientConfig
 from .connection import Connection

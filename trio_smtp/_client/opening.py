@@ -30,7 +30,7 @@ from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth, as_auth
-from .._stream import Transport, _tls_info
+from .._stream import Transport
 from .auth import Login, log_in
 from .config import ClientConfig
 from .connection import Connection, deadline_after
@@ -183,7 +183,7 @@ async def _open(
         if opening.proxy_header is not None:  # before anything else, TLS included
             await _send_proxy_header(transport, opening.proxy_header, opening.config)
         if isinstance(stream, trio.SSLStream):
-            await _adopt_tls(transport, stream, opening.config)
+            await _adopt_tls(transport, opening.config)
         elif opening.tls == "implicit" or (opening.tls == "auto" and port == IMPLICIT_TLS_PORT):
             started = trio.current_time()
             await _start_implicit_tls(opening, transport, host, port)
@@ -223,18 +223,13 @@ async def _send_proxy_header(transport: Transport, header: ProxyHeader, config: 
         raise
 
 
-async def _adopt_tls(transport: Transport, stream: trio.SSLStream[trio.abc.Stream], config: ClientConfig) -> None:
+async def _adopt_tls(transport: Transport, config: ClientConfig) -> None:
     """The stream that was given is under TLS: shake hands, if that was not done, and go by what TLS says of it."""
     try:
-        with trio.CancelScope(deadline=deadline_after(config.tls_handshake_timeout)):
-            await stream.do_handshake()
-            transport.tls = _tls_info(stream, stream.server_hostname, False)
-            return
-    except trio.BrokenResourceError as exc:
-        transport.broken = True
-        raise TLSError(f"the TLS handshake failed: {exc.__cause__ or exc}", stage=Stage.CONNECT) from exc
-    transport.broken = True
-    raise SMTPTimeoutError(f"no TLS handshake within {config.tls_handshake_timeout:g} seconds", stage=Stage.CONNECT)
+        await transport.adopt_tls(server_side=False, deadline=deadline_after(config.tls_handshake_timeout))
+    except (TLSError, ConnectionLostError, SMTPTimeoutError) as exc:
+        exc.stage = Stage.CONNECT
+        raise
 
 
 async def _start_implicit_tls(opening: Opening, transport: Transport, host: str, port: int) -> None:

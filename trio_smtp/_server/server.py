@@ -15,8 +15,9 @@ import trio
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server_config import ServerConfig
-from .._stream import Transport, watch_server_name
+from .._stream import Transport
 from .._timekeeper import Timekeeper
+from .._tls import watch_server_name
 from .accepting import accept_all
 from .connection import Connection, current_connection
 from .limits import ConnectionLimits, is_within

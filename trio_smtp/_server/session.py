@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from .._protocol.envelope import Envelope
 from .._protocol.proxy import ProxyHeader
 from .._protocol.server import ServerProtocol
-from .._stream import TLSInfo
+from .._tls import TLSInfo
 
 
 class Session:
