@@ -264,7 +264,7 @@ def test_an_interrupt_while_options_are_read(error, monkeypatch):
     def interrupt(*args):
         raise error
 
-    monkeypatch.setattr("trio_smtp._cli.send.credentials", interrupt)
+    monkeypatch.setattr("trio_smtp._cli.options.credentials", interrupt)
     result = invoke("send", "--server", "x", "--from", "a@x", "--to", "b@x")
     assert (result.exit_code, result.output) == (130, "trio-smtp: interrupted\n")
 

@@ -18,10 +18,10 @@ import trio
 import trio_smtp
 
 from .errors import CommandError, Status, describe, one_line, run, status_of
-from .options import auth_options, credentials, host_port, hostname, size, verbose_option
+from .options import Target, client_options, server_option, size, target, verbose_option
 from .output import say
 from .progress import show_progress
-from .send import TLS_MODES, overall, server_words, trusting
+from .send import overall
 
 _LEAST: Final = 128  # octets: there has to be a header
 _PERCENTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -56,20 +56,17 @@ class _Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    server: str
-    host: str
-    port: int | None
+    target: Target
     sender: str
     recipient: str
     messages: int
     connections: int
     content: bytes
     as_json: bool
-    pool_options: dict[str, Any]
 
 
 @click.command(short_help="Measure a server: many messages at once.")
-@click.option("--server", required=True, metavar="HOST:PORT", type=host_port, help="Where to; [ADDRESS]:PORT for IPv6.")
+@server_option
 @click.option("--messages", metavar="N", type=click.IntRange(1), default=1000, show_default=True, help="How many.")
 @click.option(
     "--connections",
@@ -84,56 +81,36 @@ class _Plan:
 @click.option(
     "--to", "recipient", metavar="ADDRESS", default="load@localhost", show_default=True, help="The recipient."
 )
-@click.option("--tls", type=click.Choice(TLS_MODES), default="auto", show_default=True, help='As for "send".')
-@click.option("--ca", metavar="FILE", help="Trust the certificates in FILE (PEM) instead of the system's.")
-@auth_options("Log in as this user.")
-@click.option("--allow-insecure-auth", is_flag=True, help="Allow the password to cross the network in clear.")
-@click.option("--hostname", metavar="NAME", type=hostname, help="Name for EHLO; this machine's by default.")
-@click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033).")
+@client_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
 @verbose_option
-def load(**options: Any) -> None:
+def load(
+    *,
+    messages: int,
+    connections: int,
+    octets: int,
+    sender: str,
+    recipient: str,
+    as_json: bool,
+    **server: Any,
+) -> None:
     """Send many messages to a server of yours, and see how long it takes for each.
 
     Prints the messages per second, the time from MAIL to the answer to the message's end (of the first message on each
     connection also that of connecting), and what went wrong.
     """
-    run(_load, _make_plan(**options))
-
-
-def _make_plan(
-    *,
-    server: tuple[str, int | None],
-    octets: int,
-    tls: str,
-    ca: str | None,
-    auth: str | None,
-    password_file: str | None,
-    allow_insecure_auth: bool,
-    hostname: str | None,
-    lmtp: bool,
-    **options: Any,
-) -> _Plan:
     if octets < _LEAST:
         raise click.UsageError(f"--size is at least {_LEAST}: a message has a header.")
-    return _Plan(
-        server=server_words(*server),
-        host=server[0],
-        port=server[1],
+    plan = _Plan(
+        target=target(**server),
+        sender=sender,
+        recipient=recipient,
+        messages=messages,
+        connections=connections,
         content=_message(octets),
-        pool_options={
-            "tls": tls,
-            "ssl_context": None if ca is None else trusting(ca),
-            "auth": credentials(auth, password_file),
-            "allow_insecure_auth": allow_insecure_auth,
-            "local_hostname": hostname,
-            "lmtp": lmtp,
-            "config": trio_smtp.PoolConfig(
-                max_connections=options["connections"], max_messages=None, connect_retries=0
-            ),
-        },
-        **options,
+        as_json=as_json,
     )
+    run(_load, plan)
 
 
 def _message(octets: int) -> bytes:
@@ -169,8 +146,9 @@ async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope
 
 async def _send_all(plan: _Plan, tally: _Tally) -> None:
     with show_progress("Sending", plan.messages, quiet=plan.as_json) as advance:
+        config = trio_smtp.PoolConfig(max_connections=plan.connections, max_messages=None, connect_retries=0)
         async with (
-            trio_smtp.open_pool(plan.host, plan.port, **plan.pool_options) as pool,
+            trio_smtp.open_pool(plan.target.host, plan.target.port, config=config, **plan.target.options) as pool,
             trio.open_nursery() as nursery,
         ):
             turns = iter(range(plan.messages))
@@ -186,9 +164,9 @@ async def _send_some(
         try:
             await pool.send(plan.sender, [plan.recipient], plan.content)
         except UnicodeError as exc:  # the system's look-up of a host with an empty label, or one that is too long
-            raise CommandError(f"cannot connect to {plan.server}: {exc}", Status.NO_HOST) from exc
+            raise CommandError(f"cannot connect to {plan.target.words}: {exc}", Status.NO_HOST) from exc
         except trio_smtp.SMTPError as exc:
-            words = describe(exc, plan.server)
+            words = describe(exc, plan.target.words)
             if isinstance(exc, _HOPELESS) and not tally.latencies:
                 raise CommandError(words, status_of(exc)) from exc
             tally.fail(exc, words)

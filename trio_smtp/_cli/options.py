@@ -1,20 +1,24 @@
-# Words of the command line turned into values, with complaints that name the option.
+# Words of the command line turned into values, with complaints that name the option; and the options that `send` and
+# `load` have in common.
 from __future__ import annotations
 
 import ipaddress
 import logging
 import os
 import re
+import ssl
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from .errors import CommandError, Status
 
 PASSWORD_VARIABLE = "TRIO_SMTP_PASSWORD"
+TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
@@ -137,6 +141,100 @@ def credentials(auth: str | None, password_file: str | None) -> tuple[str, str] 
         f"No password for {user!r}: give --password-file FILE, the variable {PASSWORD_VARIABLE},"
         " or --auth USER:PASSWORD."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The server to talk to and how, as ``--server`` and the options of :func:`client_options` say it.
+
+    Attributes:
+        words: the server, as the user wrote it.
+        host: its name or address.
+        port: ``None`` where there is none.
+        options: the further arguments of ``open_client`` and ``open_pool``.
+    """
+
+    words: str
+    host: str
+    port: int | None
+    options: dict[str, Any]
+
+
+server_option = click.option(
+    "--server", required=True, metavar="HOST:PORT", type=host_port, help="Where to; [ADDRESS]:PORT for IPv6."
+)
+
+
+def client_options(command: _Command) -> _Command:
+    """How to talk to ``--server``; :func:`target` takes the values of both."""
+    for decorate in reversed(_CLIENT_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+_CLIENT_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
+    click.option(
+        "--tls",
+        type=click.Choice(TLS_MODES),
+        default="auto",
+        show_default=True,
+        help="implicit: TLS at once. starttls: required. auto: implicit on port 465, else STARTTLS if offered."
+        " opportunistic: STARTTLS if it works, certificate not checked. none: in clear.",
+    ),
+    click.option("--ca", metavar="FILE", help="Trust the certificates in FILE (PEM) instead of the system's."),
+    auth_options("Log in as this user."),
+    click.option("--allow-insecure-auth", is_flag=True, help="Allow the password to cross the network in clear."),
+    click.option("--hostname", metavar="NAME", type=hostname, help="Name for EHLO; this machine's by default."),
+    click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033): a result for each recipient."),
+)
+
+
+def target(
+    *,
+    server: tuple[str, int | None],
+    tls: str,
+    ca: str | None,
+    auth: str | None,
+    password_file: str | None,
+    allow_insecure_auth: bool,
+    hostname: str | None,
+    lmtp: bool,
+) -> Target:
+    """The values of ``--server`` and of :func:`client_options`, checked.
+
+    Raises:
+        click.UsageError: no password, or two.
+        CommandError: a file cannot be read.
+    """
+    host, port = server
+    return Target(
+        words=host_words(host, port),
+        host=host,
+        port=port,
+        options={
+            "tls": tls,
+            "ssl_context": None if ca is None else _trusting(ca),
+            "auth": credentials(auth, password_file),
+            "allow_insecure_auth": allow_insecure_auth,
+            "local_hostname": hostname,
+            "lmtp": lmtp,
+        },
+    )
+
+
+def host_words(host: str, port: int | None) -> str:
+    """Host and port, as one writes them on a command line."""
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
+
+
+def _trusting(ca: str) -> ssl.SSLContext:
+    """A context that trusts the certificates in a file, and no others."""
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as exc:  # ssl.SSLError is one
+        why = "it holds no certificate in PEM form" if isinstance(exc, ssl.SSLError) else exc.strerror
+        raise CommandError(f"cannot read certificates from {ca}: {why}", Status.NO_INPUT) from exc
 
 
 def _first_line(path: str) -> str:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import stat
 import sys
 from collections.abc import Sequence
@@ -17,22 +16,17 @@ import trio
 import trio_smtp
 
 from .errors import CommandError, Status, describe, one_line, run, status_of
-from .options import auth_options, credentials, host_port, hostname, verbose_option
+from .options import Target, client_options, server_option, target, verbose_option
 from .output import say
-
-TLS_MODES = ("auto", "implicit", "starttls", "opportunistic", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    server: str
-    host: str
-    port: int | None
+    target: Target
     sender: str
     recipients: tuple[str, ...]
     files: tuple[str, ...]
     as_json: bool
-    client_options: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,40 +53,14 @@ class Outcome:
 
 
 @click.command(short_help="Send mail.")
-@click.option("--server", required=True, metavar="HOST:PORT", type=host_port, help="Where to; [ADDRESS]:PORT for IPv6.")
+@server_option
 @click.option("--from", "sender", required=True, metavar="ADDRESS", help='The envelope\'s sender; "" for none.')
 @click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Recipient; may be repeated.")
-@click.option(
-    "--tls",
-    type=click.Choice(TLS_MODES),
-    default="auto",
-    show_default=True,
-    help="implicit: TLS at once. starttls: required. auto: implicit on port 465, else STARTTLS if offered."
-    " opportunistic: STARTTLS if it works, certificate not checked. none: in clear.",
-)
-@click.option("--ca", metavar="FILE", help="Trust the certificates in FILE (PEM) instead of the system's.")
-@auth_options("Log in as this user.")
-@click.option("--allow-insecure-auth", is_flag=True, help="Allow the password to cross the network in clear.")
-@click.option("--hostname", metavar="NAME", type=hostname, help="Name for EHLO; this machine's by default.")
-@click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033): a result for each recipient.")
+@client_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document per message instead of text.")
 @verbose_option
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-def send(
-    *,
-    server: tuple[str, int | None],
-    sender: str,
-    recipients: tuple[str, ...],
-    tls: str,
-    ca: str | None,
-    auth: str | None,
-    password_file: str | None,
-    allow_insecure_auth: bool,
-    hostname: str | None,
-    lmtp: bool,
-    as_json: bool,
-    files: tuple[str, ...],
-) -> None:
+def send(*, sender: str, recipients: tuple[str, ...], as_json: bool, files: tuple[str, ...], **server: Any) -> None:
     """Send messages, one from each FILE, or one from standard input (also "-").
 
     A message is its header, an empty line and its text; line ends may be LF or CRLF. The header is sent as it is:
@@ -102,47 +70,15 @@ def send(
     """
     if files.count("-") > 1:
         raise click.UsageError('Standard input can be read only once: "-" is given twice.')
-    host, port = server
-    plan = _Plan(
-        server=server_words(host, port),
-        host=host,
-        port=port,
-        sender=sender,
-        recipients=recipients,
-        files=files or ("-",),
-        as_json=as_json,
-        client_options={
-            "tls": tls,
-            "ssl_context": None if ca is None else trusting(ca),
-            "auth": credentials(auth, password_file),
-            "allow_insecure_auth": allow_insecure_auth,
-            "local_hostname": hostname,
-            "lmtp": lmtp,
-        },
-    )
+    plan = _Plan(target=target(**server), sender=sender, recipients=recipients, files=files or ("-",), as_json=as_json)
     run(_send, plan)
-
-
-def server_words(host: str, port: int | None) -> str:
-    """The server, as the user wrote it."""
-    shown = f"[{host}]" if ":" in host else host
-    return shown if port is None else f"{shown}:{port}"
-
-
-def trusting(ca: str) -> ssl.SSLContext:
-    """A context that trusts the certificates in a file, and no others."""
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as exc:  # ssl.SSLError is one
-        why = "it holds no certificate in PEM form" if isinstance(exc, ssl.SSLError) else exc.strerror
-        raise CommandError(f"cannot read certificates from {ca}: {why}", Status.NO_INPUT) from exc
 
 
 async def _send(plan: _Plan) -> Status:
     contents = [(name, await _content(name)) for name in plan.files]
     outcomes: list[Outcome] = []
     try:
-        async with trio_smtp.open_client(plan.host, plan.port, **plan.client_options) as client:
+        async with trio_smtp.open_client(plan.target.host, plan.target.port, **plan.target.options) as client:
             for name, content in contents:
                 try:
                     outcome = await _send_one(client, plan, name, content)
@@ -153,14 +89,14 @@ async def _send(plan: _Plan) -> Status:
                 _show(plan, outcome)
     except trio_smtp.SMTPError as exc:
         # Each message has its own outcome above: this is about connecting, and nothing was sent.
-        error = describe(exc, plan.server)
+        error = describe(exc, plan.target.words)
         if not plan.as_json:
             raise CommandError(error, status_of(exc)) from exc
         for name, _ in contents[len(outcomes) :]:
             outcomes.append(_failure(name, exc, error))
             _show(plan, outcomes[-1])
     except UnicodeError as exc:  # from the system's look-up of a host with an empty label, or one that is too long
-        raise CommandError(f"cannot connect to {plan.server}: {exc}", Status.NO_HOST) from exc
+        raise CommandError(f"cannot connect to {plan.target.words}: {exc}", Status.NO_HOST) from exc
     return overall([outcome.status for outcome in outcomes])
 
 
@@ -186,7 +122,7 @@ async def _send_one(client: trio_smtp.Client, plan: _Plan, name: str, content: b
     try:
         result = await client.send(plan.sender, plan.recipients, content)
     except trio_smtp.SMTPError as exc:
-        return _failure(name, exc, describe(exc, plan.server))
+        return _failure(name, exc, describe(exc, plan.target.words))
     except OSError as exc:  # it could be read before the first message was sent, and now it cannot
         return _unsent(name, Status.NO_INPUT, f"cannot read it: {exc.strerror or exc}")
     return Outcome(
