@@ -2,9 +2,11 @@
 
 import base64
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from tls_support import NAME, client_context, server_context
 
 import trio_smtp
 from trio_smtp import ClientConfig, Delivery, Reply
+from trio_smtp._client import opening
 
 
 class TLSPeer(Peer):
@@ -212,6 +215,24 @@ async def test_own_name_is_a_name_or_an_address_literal() -> None:
 
     async with client_and(script, local_hostname=None):
         pass
+
+
+async def test_own_name_a_resolver_that_hangs_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def hang(*arguments: object, **options: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(opening, "_full_names", {})
+    monkeypatch.setattr(socket, "gethostname", lambda: "short")
+    monkeypatch.setattr(trio.to_thread, "run_sync", hang)
+    transport: Any = SimpleNamespace(local=("192.0.2.1", 12345))
+    started = trio.current_time()
+    for _ in range(3):
+        assert await opening._own_name(transport) == "[192.0.2.1]"
+    assert trio.current_time() - started == pytest.approx(5)
+    opening._full_names["short"] = "short.example.test"  # the resolver's answer, late
+    assert await opening._own_name(transport) == "short.example.test"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "n
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
 IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
 SMTP_PORT: Final = 25
+_LOOKUP: Final = 5.0  # seconds for our own full name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -350,8 +351,14 @@ _full_names: dict[str, str] = {}
 
 
 async def _full_name() -> str:
+    """The host's full name, or the short one where the resolver does not know a longer one in time; looked up once."""
     short = socket.gethostname()
     if short not in _full_names:
-        with trio.move_on_after(5):
-            _full_names[short] = await trio.to_thread.run_sync(socket.getfqdn, abandon_on_cancel=True)
-    return _full_names.get(short, short)
+        with trio.move_on_after(_LOOKUP):
+            await trio.to_thread.run_sync(_look_up, short, abandon_on_cancel=True)
+        _full_names.setdefault(short, short)  # the next connection does not wait again
+    return _full_names[short]
+
+
+def _look_up(short: str) -> None:
+    _full_names[short] = socket.getfqdn()  # counts even if it comes too late for the one who asked
