@@ -39,6 +39,7 @@ TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "n
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
 IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
 SMTP_PORT: Final = 25
+_IN_CLEAR: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")  # OpenSSL's reasons where the peer does not speak TLS
 _LOOKUP: Final = 5.0  # seconds for our own full name
 
 
@@ -243,7 +244,7 @@ async def _start_implicit_tls(opening: Opening, transport: Transport, host: str,
         )
     except TLSError as exc:
         exc.stage = Stage.CONNECT
-        if "does not speak TLS" in str(exc):
+        if isinstance(exc.__cause__, ssl.SSLError) and exc.__cause__.reason in _IN_CLEAR:
             raise TLSError(
                 f"{host}:{port} does not speak TLS from the start; it may want tls='starttls'", stage=Stage.CONNECT
             ) from exc.__cause__
