@@ -290,3 +290,20 @@ async def test_full_mailbox_without_enhanced_code_teaches_no_limit() -> None:
         assert list((await client.send("a@x.test", both, b"hi\r\n")).refused) == ["b@y.test"]
         assert list((await client.send("a@x.test", both, b"hi\r\n")).refused) == ["c@y.test"]
         assert not (await client.send("a@x.test", both, b"hi\r\n")).refused
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: trio_smtp.Password("me", "a\r\nb"),
+        lambda: trio_smtp.OAuth("me", "not a token"),
+        lambda: trio_smtp.LocalProtocolError("made by hand"),
+    ],
+)
+def test_what_is_refused_here_was_not_sent(wrong: Callable[[], object]) -> None:
+    try:
+        error = wrong()
+    except trio_smtp.LocalProtocolError as exc:
+        error = exc
+    assert isinstance(error, trio_smtp.LocalProtocolError)
+    assert error.delivery is Delivery.NOT_SENT

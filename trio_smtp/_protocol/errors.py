@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from .replies import Reply
@@ -67,6 +67,8 @@ class SMTPError(Exception):
         unknown: addresses whose fate nobody can tell.
     """
 
+    _default_delivery: ClassVar[Delivery | None] = None
+
     def __init__(
         self,
         message: str = "",
@@ -81,7 +83,7 @@ class SMTPError(Exception):
         super().__init__(message)
         self.reply = reply
         self.stage = stage
-        self.delivery = delivery
+        self.delivery = self._default_delivery if delivery is None else delivery
         self.accepted: list[str] = list(accepted)
         self.refused: dict[str, Reply] = dict(refused or {})
         self.unknown: list[str] = list(unknown)
@@ -89,6 +91,8 @@ class SMTPError(Exception):
 
 class LocalProtocolError(SMTPError, ValueError):
     """You asked for something that SMTP does not allow (CR or LF in an address, say). Nothing was sent."""
+
+    _default_delivery = Delivery.NOT_SENT
 
 
 class RemoteProtocolError(SMTPError):
