@@ -1000,10 +1000,10 @@ async def test_other_commands() -> None:
         assert (await client.reset()).code == 252
         assert (await client.verify("someone")).code == 252
         assert (await client.command("HELP me")).text == "perhaps"
-        with pytest.raises(trio_smtp.LocalProtocolError):
-            await client.command("NOOP\r\nQUIT")
-        with pytest.raises(trio_smtp.LocalProtocolError):
-            await client.command("DATA")
+        for refused in ("NOOP\r\nQUIT", "DATA", "XCLIENT NAME=spike.test"):
+            with pytest.raises(trio_smtp.LocalProtocolError) as caught:
+                await client.command(refused)
+            assert caught.value.delivery is Delivery.NOT_SENT
         with pytest.raises(trio_smtp.LocalProtocolError):
             await client.verify("a\r\nb")
 

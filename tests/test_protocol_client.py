@@ -313,10 +313,15 @@ def test_c10_hello_name_is_checked(name: str) -> None:
         hello(Verb.EHLO, name)
 
 
-@pytest.mark.parametrize("line", ["", "MAIL FROM:<>", "data", "Starttls", "QUIT", "rset now", "BDAT 1 LAST", " NOOP"])
+@pytest.mark.parametrize(
+    "line",
+    ["", "MAIL FROM:<>", "data", "Starttls", "QUIT", "rset now", "BDAT 1 LAST", " NOOP"]
+    + ["XCLIENT NAME=spike", "ATRN", "saml from:<a@x.test>"],
+)
 def test_commands_with_a_meaning_of_their_own_are_not_sent_as_text(line: str) -> None:
-    with pytest.raises(LocalProtocolError):
+    with pytest.raises(LocalProtocolError) as caught:
         other(line)
+    assert caught.value.delivery is Delivery.NOT_SENT
 
 
 def test_c16_no_secret_is_shown() -> None:

@@ -294,8 +294,8 @@ class Client:
         """Send a line of your own, NOOP, HELP, EXPN or an extension's, and return the one reply to it.
 
         Args:
-            line: without CRLF. Commands that change what this client must know (MAIL, RCPT, DATA, STARTTLS…) are
-                refused.
+            line: without CRLF. Commands that change what this client must know (MAIL, RCPT, DATA, STARTTLS, XCLIENT…)
+                are refused.
 
         Raises:
             LocalProtocolError: control characters in it, or a command that is refused.

@@ -165,18 +165,20 @@ RSET: Final = Command(Verb.RSET, b"RSET\r\n")
 NOOP: Final = Command(Verb.NOOP, b"NOOP\r\n")
 QUIT: Final = Command(Verb.QUIT, b"QUIT\r\n")
 
-# Commands that change what the machine believes, or whose answer it must understand, cannot be sent as text.
+# Commands that change what the machine believes, or whose answer it must understand, cannot be sent as text;
 _MANAGED = frozenset({"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT"})
+# nor can those of which it knows nothing: they begin a transaction, turn the session round or begin it anew.
+_UNMANAGED = frozenset({"SEND", "SOML", "SAML", "BURL", "TURN", "ATRN", "XCLIENT"})
 
 
 def other(line: str, *, utf8: bool = False) -> Command:
     """Any command that is answered by one reply and changes nothing: NOOP, VRFY, EXPN, HELP, an X… command.
 
     Raises:
-        LocalProtocolError: it is empty, has control characters, or there is a method for it.
+        LocalProtocolError: it is empty, has control characters, or changes the session.
     """
     verb = line.split(" ", 1)[0].upper()
-    if not verb or verb in _MANAGED:
-        what = f"{verb} has a method of its own" if verb else "there is no command"
+    if not verb or verb in _MANAGED or verb in _UNMANAGED:
+        what = f"{verb} changes the session, which the client must know of" if verb else "there is no command"
         raise LocalProtocolError(f"cannot send {line[:80]!r} as it is: {what}")
     return Command(Verb.OTHER, encode_line(line, utf8=utf8))
