@@ -889,10 +889,11 @@ async def test_mailmax_is_obeyed_with_an_error_that_says_so() -> None:
 
     async with client_and(script) as client:
         await send(client)
-        with pytest.raises(trio_smtp.LocalProtocolError, match="takes 1 messages on one connection") as caught:
+        with pytest.raises(trio_smtp.ConnectionLostError, match="used up: the server takes 1 messages") as caught:
             await send(client)
         assert caught.value.delivery is Delivery.NOT_SENT
-        with pytest.raises(trio_smtp.LocalProtocolError):
+        assert caught.value.stage == "mail"
+        with pytest.raises(trio_smtp.ConnectionLostError):
             async with client.transaction("a@x.test", ["b@y.test"]):
                 raise AssertionError("it was begun")
 
@@ -906,7 +907,7 @@ async def test_mailmax_in_the_middle_of_a_split_list_names_those_who_have_the_me
         await peer.goodbye()
 
     async with client_and(script) as client:
-        with pytest.raises(trio_smtp.LocalProtocolError) as caught:
+        with pytest.raises(trio_smtp.ConnectionLostError) as caught:
             await client.send("a@x.test", ["r0@y.test", "r1@y.test"], b"x")
     assert caught.value.accepted == ["r0@y.test"]
 
@@ -1006,6 +1007,24 @@ async def test_other_commands() -> None:
             assert caught.value.delivery is Delivery.NOT_SENT
         with pytest.raises(trio_smtp.LocalProtocolError):
             await client.verify("a\r\nb")
+
+
+@pytest.mark.parametrize("offered", [False, True])
+async def test_verify_needs_smtputf8_for_what_is_not_ascii(offered: bool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("VRFY", *["SMTPUTF8"] * offered)
+        if offered:
+            await peer.hear("VRFY ü@x.test SMTPUTF8")
+            await peer.say("252 perhaps")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        if offered:
+            assert (await client.verify("ü@x.test")).code == 252
+            return
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError) as caught:
+            await client.verify("ü@x.test")
+        assert caught.value.delivery is Delivery.NOT_SENT
 
 
 async def test_second_task_on_a_busy_client() -> None:

@@ -14,6 +14,7 @@ from .._protocol.client_commands import NOOP, RSET, other
 from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
+    ExtensionNotSupportedError,
     LocalProtocolError,
     SMTPError,
 )
@@ -162,13 +163,13 @@ class Client:
 
         Raises:
             TypeError: `recipients` is a str, or `content` nothing that can be sent.
-            LocalProtocolError: an address that is none, or no recipient; nothing was sent. Or the server takes no more
-                messages on one connection (LIMITS' MAILMAX): open another.
+            LocalProtocolError: an address that is none, or no recipient; nothing was sent.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for everybody.
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: ``delivery`` says whether the server may
-                have the message.
+                have the message. The first also where the server takes no more messages on one connection (LIMITS'
+                MAILMAX), and so this one is used up.
             OSError: the content file could not be read.
             trio.BusyResourceError: another task is using this client.
 
@@ -285,6 +286,7 @@ class Client:
 
         Raises:
             LocalProtocolError: the text cannot be sent.
+            ExtensionNotSupportedError: it is not ASCII, and the server does not offer SMTPUTF8.
 
         Cancellation closes the connection.
         """
@@ -306,10 +308,13 @@ class Client:
 
     async def _command(self, line: str, *, utf8: bool = False) -> Reply:
         with self._use():
-            if utf8 and "SMTPUTF8" in self.extensions:
+            if utf8:
+                if "SMTPUTF8" not in self.extensions:
+                    raise ExtensionNotSupportedError(
+                        f"{line!r} is not ASCII: that needs SMTPUTF8, which the server does not offer",
+                        delivery=Delivery.NOT_SENT,
+                    )
                 line += " SMTPUTF8"  # RFC 6531 §3.7.4.2
-            else:
-                utf8 = False
             return await self._connection.exchange(other(line, utf8=utf8), self._connection.config.command_timeout)
 
     async def quit(self) -> None:

@@ -27,7 +27,6 @@ from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
     ExtensionNotSupportedError,
-    LocalProtocolError,
     MessageTooLargeError,
     SMTPError,
     Stage,
@@ -103,9 +102,8 @@ def next_batch(connection: Connection, message: Outgoing) -> list[str]:
     """The recipients of the next transaction (RFC 9422 section 4.2).
 
     Raises:
-        ConnectionLostError: the server has gone, or said that it goes.
+        ConnectionLostError: the server has gone, or said that it goes, or takes no further MAIL on this connection.
         RemoteProtocolError: it has spoken unasked.
-        LocalProtocolError: the server takes no further MAIL on this connection.
         ExtensionNotSupportedError: the list must be split, and the content cannot be produced twice.
     """
     if connection.is_broken:
@@ -116,8 +114,8 @@ def next_batch(connection: Connection, message: Outgoing) -> list[str]:
         exc.stage, exc.delivery = Stage.MAIL, Delivery.NOT_SENT
         raise
     if connection.is_exhausted:
-        raise LocalProtocolError(
-            f"the server takes {connection.transactions} messages on one connection: open another",
+        raise ConnectionLostError(
+            f"the connection is used up: the server takes {connection.transactions} messages on one; open another",
             stage=Stage.MAIL,
             delivery=Delivery.NOT_SENT,
         )
