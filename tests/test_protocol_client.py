@@ -315,8 +315,10 @@ def test_c10_hello_name_is_checked(name: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "MAIL FROM:<>", "data", "Starttls", "QUIT", "rset now", "BDAT 1 LAST", " NOOP"]
-    + ["XCLIENT NAME=spike", "ATRN", "saml from:<a@x.test>"],
+    [
+        *("", "MAIL FROM:<>", "data", "Starttls", "QUIT", "rset now", "BDAT 1 LAST", " NOOP"),
+        *("XCLIENT NAME=spike", "ATRN", "saml from:<a@x.test>"),
+    ],
 )
 def test_commands_with_a_meaning_of_their_own_are_not_sent_as_text(line: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
