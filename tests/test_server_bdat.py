@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from support import MAIL, Recorder, make_server, serving, session
+from support import MAIL, Peer, Recorder, make_server, serving, session
 from trio.testing import wait_all_tasks_blocked
 
 from trio_smtp import ConnectionLostError, MessageAbortedError, MessageTooLargeError, Reject, RemoteProtocolError, Reply
@@ -365,3 +365,42 @@ async def test_a_reply_of_the_hook_goes_out_at_the_last_chunk():
         await peer.speak(MAIL)
         await peer.send("BDAT 1\r\naBDAT 1 LAST\r\nb")
         await peer.speak("S: 250…\nS: 450 4.2.0 later")
+
+
+# ---- others have their turn
+
+
+@pytest.mark.parametrize("what", ["chunks", "whole messages"])
+async def test_s37_tiny_chunks_do_not_starve_others(what: str):
+    """All of them lie in the socket's buffer, and the hook waits for nothing else, so that no wait is a turn."""
+    done = 0
+
+    async def on_data(session, envelope, body):
+        nonlocal done
+        async for _ in body:
+            done += 1
+
+    at_each_turn: list[int] = []
+
+    async def another() -> None:
+        while True:
+            at_each_turn.append(done)
+            await trio.lowlevel.checkpoint()
+
+    near, far = trio.socket.socketpair()
+    server = make_server(Recorder(on_data=on_data), max_junk_commands=None, max_messages=None)
+    if what == "chunks":
+        wire = b"MAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\n" + b"BDAT 1\r\nx" * 6000 + b"BDAT 0 LAST\r\n"
+    else:
+        wire = b"MAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\nBDAT 1 LAST\r\nx" * 1000
+    async with trio.open_nursery() as nursery:
+        await near.send(b"EHLO x\r\n" + wire)
+        near.shutdown(trio.socket.SHUT_WR)
+        nursery.start_soon(Peer(trio.SocketStream(near)).rest)
+        nursery.start_soon(another)
+        await server.serve_stream(trio.SocketStream(far))
+        nursery.cancel_scope.cancel()
+    near.close()
+    assert done == (6000 if what == "chunks" else 1000)
+    steps = [after - before for before, after in zip(at_each_turn, at_each_turn[1:], strict=False)]
+    assert max(steps) <= (600 if what == "chunks" else 100)  # two turns: which task is first varies

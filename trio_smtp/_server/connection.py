@@ -49,7 +49,6 @@ logger = logging.getLogger("trio_smtp")
 
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
-TURNS: Final = 16  # lots of pipelined commands that are answered before other sessions have their turn
 _TIMEOUT: Final = Reply(421, "timeout exceeded", "4.4.2", close=True)
 _EARLY_TALKER: Final = Reply(554, "you talk before the greeting", "5.5.1", close=True)
 
@@ -201,7 +200,6 @@ class Connection(Judgement):
         hooks = self._on
         if self._outcome is not None:
             await self._conclude()
-        turns = 0  # since others had theirs
         while True:
             if session.envelope is None and protocol.envelope is not None:
                 session.envelope = protocol.envelope
@@ -216,7 +214,7 @@ class Connection(Judgement):
                 if self._stopping or protocol.in_message:
                     await self._receive_rarely()
                     continue
-                turns = 0
+                self._sent = 0
                 now = self._now()
                 if self._command_end == math.inf or not protocol.has_input:
                     self._command_end = now + self._command_limit
@@ -237,9 +235,6 @@ class Connection(Judgement):
                         protocol.lose_peer()
                     return
                 self._command_end = math.inf
-                turns += 1
-                if turns % TURNS == 0:  # nothing above waits while the socket takes the replies
-                    await trio.lowlevel.checkpoint()
             elif (hook := hooks[event.__class__]) is None:
                 protocol.accept()
             else:

@@ -21,6 +21,7 @@ from .session import Session
 logger = logging.getLogger("trio_smtp")
 
 MAX_DELAY: Final = 10.0  # seconds that one reply is kept back at most
+TURN: Final = 2048  # octets of replies that a session sends before others have their turn, while it has input
 
 
 class Dialogue:
@@ -45,6 +46,7 @@ class Dialogue:
         # nothing may be said in clear: between STARTTLS's 220 and the handshake's end, and before an implicit one's
         self._mute = service.implicit_tls
         self._end = math.inf  # of the session's time
+        self._sent = 0  # octets, since others had their turn
 
     # ---- bytes
 
@@ -54,9 +56,14 @@ class Dialogue:
         if self._transport.direct is None:  # cancelled as soon as it begins, a send would take these replies with it
             await trio.lowlevel.checkpoint_if_cancelled()
         data = self._protocol.data_to_send()
+        size = len(data)
         sent = self._transport.send_nowait(data)
-        if sent < len(data):
+        if sent < size:
             await self._transport.send(data[sent:], self._deadline(self._config.command_timeout))
+        self._sent += size
+        if self._sent > TURN:  # nothing above waits while there is input and the socket takes the replies
+            self._sent = 0
+            await trio.lowlevel.checkpoint()
 
     async def _flush_quietly(self) -> None:
         try:

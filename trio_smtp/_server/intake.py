@@ -91,6 +91,7 @@ class Intake(Dialogue):
         if began >= self._end:
             raise SMTPTimeoutError("the session has lasted too long")
         data: bytes | bytearray = b""
+        self._sent = 0
         try:
             data = await self._transport.receive(min(began + self._budget, self._end))
         finally:  # a hook that gives its own reading up and tries again does not give the peer more time
