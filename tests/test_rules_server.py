@@ -495,10 +495,12 @@ def test_s37_a_million_chunks_of_one_octet_take_no_memory() -> None:
     assert len(core.messages) == 1
 
 
-def test_s37_empty_chunks_are_junk() -> None:
+@pytest.mark.parametrize("chunk", [b"BDAT 0\r\n", b"BDAT 1\r\nx"])
+def test_s37_empty_and_tiny_chunks_are_junk(chunk: bytes) -> None:
     core = Core(max_junk_commands=5, max_errors=2)
     core.say(b"EHLO x\r\n" + ENVELOPE)
-    assert codes(core.say(b"BDAT 0\r\n" * 20))[-1] == "421"
+    assert codes(core.say(chunk * 20)) == ["250"] * 7 + ["421"]
+    assert core.messages == []
 
 
 def test_s37_octets_of_a_misplaced_chunk_are_read_and_refused() -> None:

@@ -324,16 +324,26 @@ async def test_a_delay_is_at_most_ten_seconds_and_none_is_none(autojump_clock):
 # ---- junk
 
 
-@pytest.mark.parametrize("command", ["NOOP", "RSET", "VRFY x", "HELP", "EHLO x", "BDAT 0"])
+@pytest.mark.parametrize("command", ["NOOP", "RSET", "VRFY x", "HELP", "EHLO x", "BDAT 0", "BDAT 15"])
 def test_junk(command: str):
     core = Core(max_junk_commands=3, max_errors=2)
     core.say(b"EHLO x\r\n")
-    if command == "BDAT 0":
-        core.say(b"MAIL FROM:<>\r\nRCPT TO:<a@a.test>\r\n")
     line = command.encode() + b"\r\n"
+    if command.startswith("BDAT"):
+        core.say(b"MAIL FROM:<>\r\nRCPT TO:<a@a.test>\r\n")
+        line += b"x" * int(command[5:])
     for _ in range(5):  # three are free, two are errors
         assert codes(core.say(line))[0][0] == "2"
     assert core.say(line) == [TOO_MANY_ERRORS]
+
+
+def test_chunks_of_sixteen_octets_are_no_junk_nor_is_a_last_one():
+    core = Core(max_junk_commands=0, max_errors=1)
+    core.say(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@a.test>\r\n")
+    for _ in range(50):
+        assert codes(core.say(b"BDAT 16\r\n" + b"x" * 16)) == ["250"]
+    assert codes(core.say(b"BDAT 1 LAST\r\nx")) == ["250"]
+    assert core.messages == [b"x" * 801]
 
 
 async def test_expn_is_junk():

@@ -48,8 +48,8 @@ class ServerConfig:
         max_recipients: accepted recipients of one message; the next gets 452 4.5.3 (RFC 5321 section 4.5.3.1.10).
         max_messages: transactions on one connection; the next MAIL gets 421.
         max_errors: 5xx replies on one connection since the last accepted message; the next gets 421.
-        max_junk_commands: NOOP, RSET, VRFY, EXPN, HELP and repeated EHLO since the last accepted message; further
-            ones count as errors.
+        max_junk_commands: NOOP, RSET, VRFY, EXPN, HELP, repeated EHLO, and BDAT of less than 16 octets without LAST,
+            since the last accepted message; further ones count as errors.
         soft_errors: errors on one connection that cost nothing; from the next on each one costs a delay, unless
             `max_errors` is ``None``.
         error_delay: seconds that the reply to an error waits beyond `soft_errors`. The reply to a failed AUTH command

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from .envelope import Envelope
 from .replies import Reply
@@ -13,6 +14,7 @@ from .server_events import Data, Event, Signal, State
 from .server_message import IncomingMessage, Progress, Verdict
 from .server_tables import END_WITH_DOT, MISPLACED, TLS_FIRST, TOO_MANY_ERRORS
 
+TINY_CHUNK: Final = 16  # octets; fewer, but in the last chunk, are junk: each costs as much as a command
 _BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 
 
@@ -87,7 +89,7 @@ class TransferCommands(ServerCore):
         if refusal is not None:  # RFC 3030 §2: the octets come all the same
             self._drop, self._drop_reply = size, refusal
             return None
-        if not size and not last:
+        if size < TINY_CHUNK and not last:
             self._count_junk()
         message = self._message
         if message is not None:
