@@ -404,3 +404,27 @@ async def test_s37_tiny_chunks_do_not_starve_others(what: str):
     assert done == (6000 if what == "chunks" else 1000)
     steps = [after - before for before, after in zip(at_each_turn, at_each_turn[1:], strict=False)]
     assert max(steps) <= (600 if what == "chunks" else 100)  # two turns: which task is first varies
+
+
+async def test_octets_that_nobody_wants_have_all_their_time(autojump_clock):
+    """The message before has used up most of its own, and says nothing about these."""
+
+    async def slow(session, envelope, body):
+        raise Reject(554, "no")
+
+    async with session(Recorder(on_data=slow), data_timeout=100, command_timeout=1000) as peer:
+        await peer.speak(MAIL)
+        await peer.send("BDAT 10\r\n")
+        await trio.sleep(90)
+        await peer.send("x" * 10)
+        await peer.expect("554 5.0.0 no")
+        for _ in range(2):
+            await peer.send("BDAT 10 LAST\r\n")
+            await trio.sleep(90)
+            await peer.send("x" * 10)
+            await peer.expect("503 5.5.1 send MAIL first")
+        await peer.send("BDAT 10 LAST\r\n")
+        await trio.sleep(99)
+        await peer.send("x")
+        await trio.sleep(2)  # one octet is worth 2 ms
+        await peer.speak("S: 421 4.4.2…\nS: <closed>")

@@ -42,6 +42,7 @@ class ServerCore:
         accepted: whether the transaction that ended last ended with its message accepted.
         transaction_count: transactions begun.
         octets: octets of messages received; the caller may set it back.
+        refused_chunks: BDAT chunks whose octets were, or are being, dropped because nobody wants them.
         replies: what :meth:`data_to_send` has not been asked for yet.
         quit: the client has said QUIT.
         penalty: units of ``error_delay`` that the next reply is to wait for.
@@ -81,6 +82,7 @@ class ServerCore:
         "peer_gone",
         "penalty",
         "quit",
+        "refused_chunks",
         "replies",
         "state",
         "tls",
@@ -105,6 +107,7 @@ class ServerCore:
         self._message: IncomingMessage | None = None
         self._drop = 0  # octets still to come of a BDAT chunk that nobody wants, and then
         self._drop_reply: Reply | None = None
+        self.refused_chunks = 0
         self.state = State.CONNECTED
         self.hello: str | None = None
         self.esmtp = False

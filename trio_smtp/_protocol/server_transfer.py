@@ -88,6 +88,7 @@ class TransferCommands(ServerCore):
         refusal = TLS_FIRST if self._must_start_tls else MISPLACED[self.state].get(b"BDAT")
         if refusal is not None:  # RFC 3030 §2: the octets come all the same
             self._drop, self._drop_reply = size, refusal
+            self.refused_chunks += 1
             return None
         if size < TINY_CHUNK and not last:
             self._count_junk()

@@ -71,6 +71,7 @@ class Connection(Judgement):
         self._scope = trio.CancelScope()  # around everything but the good-bye
         self._introduced = False  # on_connect was reached, so that on_close is due
         self._waiting = False  # for a command
+        self._refused_chunks = 0  # the latest for which the peer's time was set
         self._command_limit = math.inf if self._config.command_timeout is None else self._config.command_timeout
         self._command_end = math.inf  # of the command that is coming in; infinite before its first octet is awaited
         if service.handlers is None:
@@ -246,6 +247,9 @@ class Connection(Judgement):
         if self._ending or (self._stopping and protocol.envelope is None):
             raise Interrupted
         if protocol.in_message:
+            if protocol.refused_chunks != self._refused_chunks:  # each has its own time, not what a message has left
+                self._refused_chunks = protocol.refused_chunks
+                self._budget = self._data_limit
             await self._receive_content()
             return
         self._waiting = True
