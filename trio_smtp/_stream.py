@@ -149,15 +149,15 @@ class Transport:
         assert self._timer is not None
         assert self._descriptor is not None
         self._timer.set(deadline)
+        descriptor = self._descriptor
         data = b""
-        size = RECEIVE_SIZE
         while not seal.ended:
             if not seal.has_input:
-                await trio.lowlevel.wait_readable(self._descriptor.fd)
-                data = os.read(self._descriptor.fd, size)
+                await trio.lowlevel.wait_readable(descriptor.fd)
+                data = os.read(descriptor.fd, BULK_SIZE if descriptor.more else RECEIVE_SIZE)
+                descriptor.more = len(data) >= RECEIVE_SIZE
                 if not data:
                     break
-                size = BULK_SIZE
             text = seal.decipher(data)
             if seal.held_too_much:
                 raise trio.BrokenResourceError("the peer asks much of TLS and says nothing")

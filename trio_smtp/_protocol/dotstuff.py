@@ -56,13 +56,19 @@ class DotDecoder:
         if self.done:
             raise RuntimeError("octets after the end of the data are no message text")
         data = bytes(data)
+        if self._held == b"\r":  # the commonest cut; what it was cut from is still one search away from being clean
+            data = b"\r" + data
+            self._held = b""
         if self._held or not data or (self._line_start and data[0] == 46):
             return self._feed_lines(data)
         found = _find_dot_line(data)
         if found is None:
-            if data[-1] == 13:
-                return self._feed_lines(data)
             body = data
+            if data[-1] == 13:
+                body = data[:-1]
+                if not body:
+                    return self._feed_lines(data)
+                self._held = b"\r"
         else:
             at = found.start()
             if not data.startswith(END_OF_DATA, at - 1):
