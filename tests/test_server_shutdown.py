@@ -152,6 +152,76 @@ async def test_two_shutdowns_at_a_time(autojump_clock):
         assert trio.current_time() == 3
 
 
+@pytest.mark.parametrize("hooked", [True, False])
+async def test_no_transaction_begins_after_shutdown_began(hooked, autojump_clock):
+    """Pipelined, further ones are there already when the one in progress ends."""
+    messages = []
+
+    class Slow:
+        async def on_data(self, session, envelope, body):
+            messages.append(await body.read())
+            await trio.sleep(3)
+
+        async def on_mail(self, session, sender):
+            messages.append(sender.address)
+
+    if not hooked:
+        del Slow.on_mail
+    server = make_server(Slow())
+    async with serving(server) as connect, trio.open_nursery() as nursery:
+        peer = connect()
+        await peer.hello()
+        await peer.send("MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nBDAT 3 LAST\r\nabc" * 3)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(server.shutdown)
+        await peer.speak(f"S: 250…\nS: 250…\nS: 250…\nS: {BYE}\nS: <closed>")
+    assert trio.current_time() == 3
+    assert messages == (["a@a.test", b"abc"] if hooked else [b"abc"])
+    assert (server.statistics().transactions, server.statistics().messages) == (1, 1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_hooks_that_shut_down_do_not_wait_for_each_other(order, autojump_clock):
+    ended = []
+
+    async def on_rcpt(session, recipient):
+        await trio.sleep(1)
+        await server.shutdown(grace=20)
+        ended.append(trio.current_time())
+
+    server = make_server(Recorder(on_rcpt=on_rcpt))
+    async with serving(server) as connect:
+        peers = [connect() for _ in range(3)]
+        for peer in peers:
+            await peer.hello()
+            await peer.ask("MAIL FROM:<>")
+        *stoppers, busy = peers[::order]
+        for peer in stoppers:
+            await peer.send_line("RCPT TO:<b@b.test>")
+        await trio.sleep(8)
+        await busy.speak(f"C: RSET\nS: 250…\nS: {BYE}\nS: <closed>")  # the one that both have waited for
+        for peer in stoppers:
+            assert await peer.rest() == "250 2.1.5 OK\r\n" + BYE + "\r\n"
+    assert ended == [8, 8]
+
+
+async def test_shutdown_from_outside_waits_for_a_hook_that_shuts_down(autojump_clock):
+    async def on_rcpt(session, recipient):
+        await server.shutdown(grace=20)
+        await trio.sleep(5)
+
+    server = make_server(Recorder(on_rcpt=on_rcpt))
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        await peer.ask("MAIL FROM:<>")
+        await peer.send_line("RCPT TO:<b@b.test>")
+        await wait_all_tasks_blocked()
+        await server.shutdown()
+        assert trio.current_time() == 5
+        assert server.sessions == frozenset()
+
+
 async def test_serve_returns_after_shutdown():
     server = make_server()
     async with trio.open_nursery() as nursery:

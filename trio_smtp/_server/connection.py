@@ -236,6 +236,8 @@ class Connection(Judgement):
                         protocol.lose_peer()
                     return
                 self._command_end = math.inf
+            elif self._stopping and event.__class__ is Mail:
+                protocol.answer(SHUTTING_DOWN)
             elif (hook := hooks[event.__class__]) is None:
                 protocol.accept()
             else:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -59,7 +59,8 @@ class Server:
         self._limits = ConnectionLimits(self.config.max_connections, self.config.max_connections_per_host)
         self._connections: set[Connection] = set()
         self._accepting: set[trio.CancelScope] = set()
-        self._left = trio.Event()  # set and replaced whenever a connection ends
+        self._stoppers: list[Connection] = []  # a hook of theirs waits in shutdown(), once for each time it does
+        self._left = trio.Event()  # set and replaced whenever there are fewer connections to wait for
 
     @property
     def config(self) -> ServerConfig:
@@ -184,8 +185,7 @@ class Server:
         finally:
             self._connections.discard(connection)
             statistics.connections -= 1
-            self._left.set()
-            self._left = trio.Event()
+            self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream) -> ProxyHeader | None:
         limit = self.config.proxy_timeout
@@ -219,7 +219,8 @@ class Server:
         Idle sessions get ``421 4.3.2`` now. A transaction in progress may finish within `grace` seconds, its session
         then gets its last reply and a 421. After that, whatever is in progress ends with a 421. :meth:`serve`
         returns when the last session is gone, and so does this. It may be called from a hook, and does not wait
-        for that hook's own session. Cancelled, it leaves sessions as they are.
+        for that hook's own session then, nor for others whose hooks have called it. Cancelled, it leaves sessions as
+        they are.
         """
         self._service.closing = True
         for scope in self._accepting:
@@ -229,18 +230,34 @@ class Server:
         own = current_connection.get()
         if own is not None and not own.asks_a_hook:  # a task that one of its hooks has left behind is no hook
             own = None
+        if own is None:
+            await self._end_all(grace, ())
+            return
+        self._stoppers.append(own)
+        self._wake()  # those that wait in their hooks need not wait for this one any more
+        try:
+            await self._end_all(grace, self._stoppers)
+        finally:
+            self._stoppers.remove(own)
+
+    async def _end_all(self, grace: float, stoppers: Collection[Connection]) -> None:
+        """End all connections but those that wait for the same in their hooks: these end when their hooks do."""
         with trio.move_on_after(grace):
-            await self._wait_for_others(own)
+            await self._wait_for_all_but(stoppers)
         for connection in tuple(self._connections):
-            if connection is own:
+            if connection in stoppers:
                 connection.end_soon()
             else:
                 connection.end_now()
-        await self._wait_for_others(own)
+        await self._wait_for_all_but(stoppers)
 
-    async def _wait_for_others(self, own: Connection | None) -> None:
-        while self._connections - {own}:
+    async def _wait_for_all_but(self, stoppers: Collection[Connection]) -> None:
+        while not self._connections.issubset(stoppers):
             await self._left.wait()
+
+    def _wake(self) -> None:
+        self._left.set()
+        self._left = trio.Event()
 
 
 async def serve(
