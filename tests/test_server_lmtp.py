@@ -162,6 +162,58 @@ async def test_accepted_for_one_is_accepted():
     assert handler.count("on_reset") == 0
 
 
+@pytest.mark.parametrize("chunking", [False, True])
+@pytest.mark.parametrize("change", ["clear", "extend", "replace", "rename"])
+async def test_who_was_accepted_is_not_the_applications_to_change(change: str, chunking: bool):
+    """The client counts one reply for each RCPT that was accepted, whatever becomes of the envelope."""
+
+    async def on_data(session, envelope, body):
+        await body.read()
+        recipients = envelope.recipients
+        if change == "clear":
+            recipients.clear()
+        elif change == "extend":
+            recipients.extend(recipients[:])
+        elif change == "replace":
+            envelope.recipients = []
+        else:
+            for each in recipients:
+                each.address = "x@x.test"
+        return {each: Reply(250, each) for each in WHO}
+
+    async with lmtp(Recorder(on_data=on_data)) as peer:
+        assert await deliver(peer, chunking=chunking) == [f"250 2.0.0 {each}" for each in WHO]
+        assert await peer.ask("NOOP") == "250 2.0.0 OK"
+
+
+async def test_the_limit_of_recipients_is_not_the_applications_to_change():
+    async def on_rcpt(session, recipient):
+        session.envelope.recipients.clear()
+
+    async with lmtp(Recorder(on_rcpt=on_rcpt), max_recipients=2) as peer:
+        await peer.ask("MAIL FROM:<>")
+        assert [(await peer.ask(f"RCPT TO:<{each}>"))[:3] for each in WHO] == ["250", "250", "452"]
+        await peer.speak("C: DATA\nS: 354…\nC: .\nS: 250…\nS: 250…\nC: NOOP\nS: 250 2.0.0 OK")
+
+
+@pytest.mark.parametrize("chunking", [False, True])
+@pytest.mark.parametrize("last_word", [Reply(421, "going", "4.3.2"), Reply(250, "fine", "2.0.0", close=True)])
+async def test_a_reply_for_one_that_closes_comes_with_those_for_the_others(last_word: Reply, chunking: bool):
+    handler = reads({"a@a.test": None, "b@b.test": last_word, "c@c.test": "Q1"})
+    server = make_server(handler, lmtp=True)
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.reply()
+        await peer.ask("LHLO x")
+        replies = await deliver(peer, chunking=chunking)
+        line = f"{last_word.code} {last_word.enhanced} {last_word.text}"
+        assert replies == ["250 2.0.0 OK: queued", line, "250 2.0.0 OK: queued as Q1"]
+        await peer.expect("<closed>")
+    assert server.statistics().messages == 1
+    assert handler.count("on_reset") == 0
+    assert handler.count("on_close") == 1
+
+
 async def test_a_mapping_is_a_mistake_in_smtp(caplog):
     async with serving(make_server(reads({"a@a.test": None}))) as connect:
         peer = connect()

@@ -259,7 +259,7 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
         envelope = self.envelope
         assert envelope is not None
         limit = self._profile.config.max_recipients
-        if limit is not None and len(envelope.recipients) >= limit:
+        if limit is not None and len(self._addressees) >= limit:
             return TOO_MANY_RECIPIENTS
         parameters = self._profile.parameters(self.tls)
         return Rcpt(parse_rcpt(argument, parameters, smtputf8=envelope.sender.smtputf8))
@@ -322,6 +322,7 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
 
     def _succeed_mail(self, event: Mail, reply: Reply) -> None:
         self.envelope = Envelope(event.sender)
+        self._addressees = []
         self.transaction_count += 1
         self.state = State.MAIL
         self._reply(reply)
@@ -329,6 +330,7 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
     def _succeed_rcpt(self, event: Rcpt, reply: Reply) -> None:
         assert self.envelope is not None
         self.envelope.recipients.append(event.recipient)
+        self._addressees.append(event.recipient.address)
         self.state = State.RCPT
         self._reply(reply)
 

@@ -55,6 +55,7 @@ class ServerCore:
     """
 
     __slots__ = (
+        "_addressees",
         "_auth",
         "_auth_failures",
         "_distrusted",
@@ -115,6 +116,7 @@ class ServerCore:
         self._must_start_tls = profile.config.require_tls and not tls
         self.authenticated = False
         self.envelope: Envelope | None = None
+        self._addressees: list[str] = []  # its recipients, as they were accepted: the application has the envelope
         self.accepted = False
         self.transaction_count = 0
         self.octets = 0

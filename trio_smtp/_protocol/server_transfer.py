@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from .envelope import Envelope
 from .replies import Reply
 from .server_core import ServerCore, Taken
 from .server_events import Data, Event, Signal, State
@@ -141,7 +140,7 @@ class TransferCommands(ServerCore):
                 raise TypeError("only LMTP has a reply for each recipient")
             replies: Sequence[Reply] = (verdict,)
         else:
-            replies = self._replies_for_each(verdict, envelope)
+            replies = self._replies_for_each(verdict)
         self._count_message(min(replies, key=_code), max(replies, key=_code))
         if self._errs_too_often:
             replies = (TOO_MANY_ERRORS,)
@@ -156,11 +155,11 @@ class TransferCommands(ServerCore):
         elif worst.is_permanent:
             self._count_error()  # one message, one error, although LMTP has a reply for each recipient
 
-    def _replies_for_each(self, verdict: Verdict, envelope: Envelope) -> Sequence[Reply]:
+    def _replies_for_each(self, verdict: Verdict) -> Sequence[Reply]:
         if isinstance(verdict, Reply):
-            return (verdict,) * len(envelope.recipients)
+            return (verdict,) * len(self._addressees)
         missing = Reply(451, "no word about this recipient", "4.3.0")
-        return [verdict.get(recipient.address, missing) for recipient in envelope.recipients]  # RFC 2033 §4.2
+        return [verdict.get(address, missing) for address in self._addressees]  # RFC 2033 §4.2
 
 
 def _code(reply: Reply) -> int:
