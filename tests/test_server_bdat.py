@@ -309,8 +309,31 @@ async def test_s37_a_bad_chunk_in_mid_message_is_no_end_of_it():
         await peer.speak(MAIL)
         await peer.send("BDAT 3\r\nabcBDAT -1 LAST\r\n")
         await peer.speak("S: 250…\nS: 501 5.5.4…\nS: <closed>")
-    assert [type(error) for error in handler.errors] == [ConnectionLostError]
+    [error] = handler.errors
+    assert type(error) is ConnectionLostError
+    assert "client" not in str(error)  # it was the server that broke off
     assert handler.messages == []
+    assert handler.count("on_reset") == handler.count("on_close") == 1
+
+
+async def test_a_hook_that_takes_no_notice_of_the_end_accepts_nothing():
+    async def on_data(session, envelope, body):
+        try:
+            await body.read()
+        except ConnectionLostError:
+            return "ABC"
+
+    handler = Recorder(on_data=on_data)
+    server = make_server(handler)
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        await peer.speak(MAIL)
+        await peer.send("BDAT 3\r\nabcBDAT -1 LAST\r\n")
+        await peer.speak("S: 250…\nS: 501 5.5.4…\nS: <closed>")
+    assert server.statistics().messages == 0
+    assert server.statistics().failed_hooks == 0
+    assert handler.count("on_reset") == handler.count("on_close") == 1
 
 
 async def test_s37_a_huge_number_is_too_large_and_not_waited_for():

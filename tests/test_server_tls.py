@@ -266,18 +266,23 @@ async def test_on_tls_that_fails_is_logged_only(caplog):
 
 
 @pytest.mark.parametrize("tls", [True, False])
-@pytest.mark.parametrize("reply", ["421", "554", "552"])
+@pytest.mark.parametrize("reply", ["421", "554", "552", "501"])
 async def test_the_last_reply_is_not_lost_to_what_the_client_is_still_sending(reply: str, tls: bool):
     """A socket closed with unread input sends RST, which makes the client's kernel forget what it has not read."""
     options = {"max_errors": 1, "max_message_size": 100, "error_delay": None}
     server = make_server(ssl_context=server_context() if tls else None, implicit_tls=tls, **options)
-    wire = {"421": "FOO\r\nFOO\r\n", "554": "GET / HTTP/1.0\r\n", "552": "BDAT 100000 LAST\r\n"}[reply]
+    wire = {
+        "421": "FOO\r\nFOO\r\n",
+        "554": "GET / HTTP/1.0\r\n",
+        "552": "BDAT 100000 LAST\r\n",
+        "501": "BDAT 3\r\nabcBDAT x\r\n",  # while a hook waits for the rest of the message
+    }[reply]
     async with serving_tcp(server) as connect:
         peer = await connect()
         if tls:
             await start_tls(peer)
         await peer.hello()
-        if reply == "552":
+        if reply in ("552", "501"):
             await peer.speak(MAIL)
         await peer.send(wire)
         while not server._connections or not next(iter(server._connections))._protocol.is_closed:

@@ -75,6 +75,10 @@ class Intake(Dialogue):
                 if self._ending:
                     raise Interrupted
                 await self._receive_content()
+            elif (
+                event is Signal.CLOSE
+            ):  # the last word has been said: to a chunk that made no sense, or one junk too many
+                raise ConnectionLostError("the session was ended by an error reply")
             elif event is not FLUSH:
                 raise ConnectionLostError("the client closed the connection")
         except (ConnectionLostError, SMTPTimeoutError, Interrupted) as exc:

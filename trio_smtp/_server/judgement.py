@@ -130,7 +130,7 @@ class Judgement(Intake):
         if self._body is not None:
             self._body.detach()
         error, self._body, self._body_error = self._body_error, None, None
-        if isinstance(error, ConnectionLostError):
+        if isinstance(error, ConnectionLostError) and not self._protocol.is_closed:
             raise error.__cause__ or error
         convert = lmtp_outcome if self._config.lmtp else message_outcome
         self._protocol.conclude(self._checked(event, convert, outcome))
