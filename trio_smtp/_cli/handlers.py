@@ -17,6 +17,7 @@ import trio
 import trio_smtp
 
 from .maildir import unique_ids
+from .output import turn
 from .trace import Trace, protocol_name
 
 Store: TypeAlias = Callable[[Trace, AsyncIterable[bytes]], Awaitable[int]]
@@ -169,5 +170,6 @@ class Printer:
         return len(collected)
 
     def _print(self, text: str) -> None:
-        self._output.write(text if text.endswith("\n") else text + "\n")
-        self._output.flush()
+        with turn():
+            self._output.write(text if text.endswith("\n") else text + "\n")
+            self._output.flush()

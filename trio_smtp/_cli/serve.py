@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import click
 import trio
@@ -21,11 +22,11 @@ from .certificates import load_certificate, make_certificate
 from .errors import CommandError, Status, one_line, reason, run
 from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard
 from .maildir import Maildir
-from .options import auth_options, credentials, network, size, verbose_option
-from .output import say
+from .options import auth_options, credentials, host_words, network, size, verbose_option
+from .output import say, share_output
+from .workers import AVAILABLE, Orders, Parent, Tell, open_sockets
 
 _WILDCARDS = frozenset({"", "*"})
-_Tell: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # the line for a person, the event for a program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,10 @@ class _Plan:
     ssl_context: ssl.SSLContext | None
     implicit_tls: bool
     grace: float
+    workers: int
     summary: str
-    tell: _Tell
+    hint: str
+    tell: Tell
 
 
 @click.command(short_help="Receive mail.")
@@ -79,6 +82,14 @@ class _Plan:
     help="Expect a PROXY header from load balancers in this network; may be repeated.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Serve with N processes that share the port. Limits hold for each of them.",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(min=0),
     default=30.0,
@@ -97,7 +108,11 @@ def serve(**options: Any) -> None:
     The first Ctrl-C or SIGTERM ends the server gracefully: no new connections, messages being received are finished.
     The second one ends it at once.
     """
-    run(_serve, _make_plan(**options))
+    plan = _make_plan(**options)
+    if plan.workers == 1:
+        run(_serve, plan)
+    else:
+        _serve_with_workers(plan)
 
 
 def _make_plan(
@@ -105,6 +120,7 @@ def _make_plan(
     host: str,
     port: int,
     grace: float,
+    workers: int,
     as_json: bool,
     hostname: str | None,
     max_size: int,
@@ -124,6 +140,8 @@ def _make_plan(
         raise click.UsageError("--maildir, --print and --discard exclude each other.")
     if as_json and maildir is None and not forget:
         raise click.UsageError("--json needs --maildir or --discard: printed messages are not JSON.")
+    if workers > 1 and not AVAILABLE:
+        raise click.UsageError("--workers needs a system on which processes can be forked.")
     user = credentials(auth, password_file)
     with_tls = bool(tls["tls_cert"] or tls["tls_self_signed"])
     if (implicit_tls or require_tls) and not with_tls:
@@ -165,8 +183,22 @@ def _make_plan(
         ssl_context=context,
         implicit_tls=implicit_tls,
         grace=grace,
+        workers=workers,
         summary=", ".join(
-            ["LMTP" if lmtp else "SMTP", tls_words, *["AUTH required"] * (user is not None), store_words]
+            [
+                "LMTP" if lmtp else "SMTP",
+                tls_words,
+                *["AUTH required"] * (user is not None),
+                store_words,
+                *[f"{workers} workers"] * (workers > 1),
+            ]
+        ),
+        hint=_hint(
+            lmtp=lmtp,
+            tls="implicit" if implicit_tls else "starttls" if with_tls else "none",
+            ca=tls["tls_cert_out"] or "",
+            self_signed=tls["tls_self_signed"],
+            user=user[0] if user is not None else "",
         ),
         tell=tell,
     )
@@ -220,34 +252,122 @@ async def _serve(plan: _Plan) -> Status:
     try:
         listeners = await trio.open_tcp_listeners(plan.port, host=plan.host)
     except OSError as exc:
-        where = f"{'every address' if plan.host is None else plan.host}, port {plan.port}"
-        raise CommandError(f"cannot listen on {where}: {reason(exc)}", Status.SYSTEM) from exc
-    server = trio_smtp.Server(
-        plan.handler, config=plan.config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls
+        raise _cannot_listen(plan, exc) from exc
+
+    def tell_listening() -> None:
+        _tell_listening(plan, [listener.socket.getsockname() for listener in listeners])
+
+    await _serve_until_told(
+        plan,
+        listeners,
+        _obey_signals,
+        listening=tell_listening,
+        ending=lambda: plan.tell("ending: messages that are being received may finish", {"event": "ending"}),
     )
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.serve_listeners, listeners)
-            for listener in listeners:
-                host, port = listener.socket.getsockname()[:2]
-                where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                plan.tell(f"listening on {where} ({plan.summary})", {"event": "listening", "host": host, "port": port})
-            await anext(signals)
-            plan.tell("ending: messages that are being received may finish", {"event": "ending"})
-            nursery.start_soon(_end_at_once, signals, nursery.cancel_scope)
-            await server.shutdown(grace=plan.grace)
-            nursery.cancel_scope.cancel(reason="the server has ended")
     plan.tell("ended", {"event": "ended"})
     return Status.OK
 
 
-async def _end_at_once(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    """The second signal."""
-    await anext(signals)
+def _serve_with_workers(plan: _Plan) -> None:
+    try:
+        sockets = open_sockets(plan.host, plan.port)
+    except OSError as exc:
+        raise _cannot_listen(plan, exc) from exc
+
+    async def work(orders: Orders) -> Status:
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener)) for listener in sockets]
+        await _serve_until_told(plan, listeners, partial(_obey_parent, orders), listening=orders.ready)
+        return Status.OK
+
+    share_output()
+    parent = Parent(plan.workers, sockets, partial(run, work), plan.tell)
+    pids = parent.start()
+    _tell_listening(plan, [listener.getsockname() for listener in sockets])
+    plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
+    status = parent.watch()
+    plan.tell("ended", {"event": "ended"})
+    sys.exit(int(status))
+
+
+def _cannot_listen(plan: _Plan, error: OSError) -> CommandError:
+    where = f"{'every address' if plan.host is None else plan.host}, port {plan.port}"
+    return CommandError(f"cannot listen on {where}: {reason(error)}", Status.SYSTEM)
+
+
+def _tell_listening(plan: _Plan, names: Sequence[Any]) -> None:
+    for host, port, *_ in names:
+        words = f"listening on {host_words(host, port)} ({plan.summary})"
+        plan.tell(words, {"event": "listening", "host": host, "port": port})
+    if plan.tell is _say_text and sys.stdout.isatty():  # somebody is there who may want to see it work
+        host, port, *_ = names[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        say(plan.hint.replace("HOST:PORT", host_words(host, port)))
+
+
+def _hint(*, lmtp: bool, tls: str, ca: str, self_signed: bool, user: str) -> str:
+    """How to send a message to this server, as a command that works as it stands."""
+    words = ["trio-smtp send --server HOST:PORT"]
+    if tls == "implicit" or (tls == "starttls" and (user or ca)):
+        words.append(f"--tls {tls}")
+        if ca:
+            words.append(f"--ca {shlex.quote(ca)}")
+        elif self_signed:
+            return "to send to it, let it write its certificate with --tls-cert-out FILE, for trio-smtp send --ca FILE"
+    elif tls == "starttls":
+        words.append("--tls opportunistic")
+    if user:
+        words.append(f"--auth {shlex.quote(user)}" + " --allow-insecure-auth" * (tls == "none"))
+    words += ["--lmtp"] * lmtp
+    return f"to send to it: echo Hello | {' '.join(words)} --from me@example.com --to you@example.com"
+
+
+async def _serve_until_told(
+    plan: _Plan,
+    listeners: list[trio.SocketListener],
+    obey: Callable[[trio.Event, trio.Event], Awaitable[None]],
+    *,
+    listening: Callable[[], None],
+    ending: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until `obey` sets the first of its events, end gracefully, and at once when it sets the second."""
+    server = trio_smtp.Server(
+        plan.handler, config=plan.config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls
+    )
+    end, at_once = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(obey, end, at_once)  # is at its place when start() returns, which takes longer
+        await nursery.start(server.serve_listeners, listeners)
+        listening()
+        await end.wait()
+        ending()
+        nursery.start_soon(_cancel_after, at_once, nursery.cancel_scope)
+        await server.shutdown(grace=plan.grace)
+        nursery.cancel_scope.cancel(reason="the server has ended")
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
     scope.cancel(reason="a second signal")
 
 
-def _report(tell: _Tell, received: Received) -> None:
+async def _obey_signals(end: trio.Event, at_once: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(signals)
+        end.set()
+        await anext(signals)
+        at_once.set()
+
+
+async def _obey_parent(orders: Orders, end: trio.Event, at_once: trio.Event) -> None:
+    """Its parent, and whoever wants this worker alone to go: that one has as much time as any."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(orders.obey, end, at_once)
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                end.set()
+
+
+def _report(tell: Tell, received: Received) -> None:
     recipients = ", ".join(f"<{address}>" for address in received.recipients)
     login = f" as {received.identity}" if received.identity else ""
     peer = f" from {received.peer}" if received.peer else ""

@@ -1,0 +1,356 @@
+# `trio-smtp serve --workers`: several processes behind one port, none of which outlives the one that watches them.
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_process import LIMIT, Process, Served, clean_environment, run, serving, tool
+from test_cli_serve import BEFORE_CONTENT, talk
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+def workers_of(served):
+    """The process ids that the second line names."""
+    line = served.process.line()
+    assert line.startswith("workers: processes ")
+    return [int(pid) for pid in line.removeprefix("workers: processes ").split(", ")]
+
+
+def is_alive(pid):
+    """Whether there is such a process; one that nobody has waited for yet counts as gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pids):
+    until = time.monotonic() + LIMIT
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < until, "a worker is left"
+        time.sleep(0.02)  # another process's end is nothing that one could wait for
+
+
+def send(port, content=b"x\r\n"):
+    with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as server:
+        assert server.sendmail("a@example.com", ["b@example.net"], content) == {}
+
+
+def queue_pid(served):
+    """The process that has stored the next message that is reported."""
+    return int(re.search(r"P(\d+)R", served.process.line())[1])
+
+
+def test_all_of_them_serve_the_same_port(tmp_path):
+    with serving(tmp_path, "--workers", 2) as served:
+        assert served.greeting.endswith(", 2 workers)")
+        pids = workers_of(served)
+        assert len(set(pids)) == 2
+        connections = [
+            talk(served.port, *BEFORE_CONTENT) for _ in range(16)
+        ]  # at one time: one alone is not to have them all
+        for connection, lines in connections:
+            connection.sendall(b"x\r\n.\r\n")
+            assert lines.readline().startswith(b"250 ")
+            connection.close()
+            lines.close()
+        assert {queue_pid(served) for _ in connections} <= set(pids)
+        served.process.signal()
+        status, lines = served.process.wait()
+        assert (status, lines) == (0, ["ending: messages that are being received may finish", "ended"])
+        assert served.process.errors() == ""
+        assert len(list((served.maildir / "new").iterdir())) == 16
+        wait_until_gone(pids)
+
+
+def test_a_thousand_messages_of_smtp_source(tmp_path):
+    source = tool("smtp-source")
+    with serving(tmp_path, "--workers", 2) as served:
+        workers_of(served)
+        options = ["-s", "20", "-m", "1000", "-l", "2000", "-f", "a@x.example", "-t", "b@x.example"]
+        subprocess.run([source, *options, f"127.0.0.1:{served.port}"], check=True, timeout=LIMIT)
+        served.process.signal()
+        status, lines = served.process.wait()
+        assert status == 0, served.process.errors()
+        assert len(files(served)) == 1000
+        reported = [line for line in lines if re.fullmatch(r"\S+ \S+: <a@x.example> to <b@x.example>, .*", line)]
+        assert len(reported) == 1000  # each on a line of its own
+        assert list((served.maildir / "tmp").iterdir()) == []
+
+
+def files(served):
+    return list((served.maildir / "new").iterdir())
+
+
+@pytest.mark.parametrize("to_the_group", [False, True])
+def test_ctrl_c_lets_messages_finish(tmp_path, to_the_group):
+    # A terminal sends SIGINT to the whole group: for a worker that is no second signal.
+    with serving(tmp_path, "--workers", 2) as served:
+        pids = workers_of(served)
+        idle, idle_lines = talk(served.port, b"HELO x")
+        busy, busy_lines = talk(served.port, *BEFORE_CONTENT)
+        with idle, busy, idle_lines, busy_lines:
+            busy.sendall(b"half of it\r\n")
+            if to_the_group:
+                for pid in pids:
+                    os.kill(pid, signal.SIGINT)
+                    os.kill(pid, signal.SIGTERM)
+            served.process.signal(signal.SIGINT)
+            assert idle_lines.readline().startswith(b"421 4.3.2 ")
+            busy.sendall(b"and the rest\r\n.\r\n")
+            assert busy_lines.readline().startswith(b"250 ")
+            assert busy_lines.readline().startswith(b"421 ")
+        status, lines = served.process.wait()
+        assert status == 0
+        assert lines[-1] == "ended"
+        assert [path.read_bytes().endswith(b"half of it\r\nand the rest\r\n") for path in files(served)] == [True]
+        wait_until_gone(pids)
+
+
+def test_nobody_is_connected_while_it_ends(tmp_path):
+    with serving(tmp_path, "--workers", 2) as served:
+        busy, busy_lines = talk(served.port, *BEFORE_CONTENT)
+        with busy, busy_lines:
+            served.process.line()
+            served.process.signal()
+            assert served.process.line().startswith("ending")
+            until = time.monotonic() + LIMIT
+            while True:  # until the last worker has closed its socket, too
+                try:
+                    socket.create_connection(("127.0.0.1", served.port), timeout=LIMIT).close()
+                except (ConnectionRefusedError, ConnectionResetError):
+                    break
+                assert time.monotonic() < until
+            busy.sendall(b"x\r\n.\r\n")
+            assert busy_lines.readline().startswith(b"250 ")
+        assert served.process.wait()[0] == 0
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    with serving(tmp_path, "--workers", 2) as served:
+        pids = workers_of(served)
+        busy, lines = talk(served.port, *BEFORE_CONTENT)
+        with busy, lines:
+            busy.sendall(b"half of it\r\n")
+            served.process.signal()
+            assert served.process.line().startswith("ending")
+            served.process.signal()
+            assert served.process.wait() == (0, ["ended"])
+        assert files(served) == []
+        wait_until_gone(pids)
+
+
+def test_a_third_signal_kills_workers_that_do_not_listen(tmp_path):
+    with serving(tmp_path, "--workers", 2) as served:
+        pids = workers_of(served)
+        os.kill(pids[0], signal.SIGSTOP)
+        served.process.signal()
+        assert served.process.line().startswith("ending")
+        served.process.signal(signal.SIGINT)
+        wait_until_gone(pids[1:])
+        served.process.signal()
+        assert served.process.wait() == (0, ["ended"])
+        wait_until_gone(pids)
+
+
+@pytest.mark.parametrize(("number", "words"), [(signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGTERM, "ended")])
+def test_a_worker_that_goes_is_reported_and_replaced(tmp_path, number, words):
+    with serving(tmp_path, "--workers", 2) as served:
+        first, second = workers_of(served)
+        os.kill(first, number)
+        assert served.process.line() == f"worker 1 (process {first}) {words}; another takes its place"
+        third = int(re.fullmatch(r"worker 1 is process (\d+) now", served.process.line())[1])
+        assert third not in (first, second)
+        os.kill(second, signal.SIGSTOP)  # so that the new one must answer
+        send(served.port)
+        assert queue_pid(served) == third
+        os.kill(second, signal.SIGCONT)
+        served.process.signal()
+        assert served.process.wait()[0] == 0
+        wait_until_gone([second, third])
+
+
+def test_no_worker_outlives_its_parent(tmp_path):
+    with serving(tmp_path, "--workers", 2) as served:
+        pids = workers_of(served)
+        busy, lines = talk(served.port, *BEFORE_CONTENT)
+        with busy, lines:
+            busy.sendall(b"half of it\r\n")
+            served.process.signal(signal.SIGKILL)
+            busy.sendall(b"and the rest\r\n.\r\n")  # what was begun may still finish
+            assert lines.readline().startswith(b"250 ")
+            assert lines.readline().startswith(b"421 ")
+        wait_until_gone(pids)
+        assert len(files(served)) == 1
+        with socket.create_server(("127.0.0.1", served.port)):
+            pass  # the port is free
+
+
+def test_one_certificate_and_one_password_for_all(tmp_path):
+    options = ("--workers", 2, "--tls-self-signed", "--auth", "me:secret")
+    with serving(tmp_path, *options) as served:
+        workers_of(served)
+        certificates = set()
+        servers = [smtplib.SMTP("127.0.0.1", served.port, timeout=LIMIT) for _ in range(8)]
+        for server in servers:
+            server.starttls()
+            certificates.add(server.sock.getpeercert(binary_form=True))
+            server.login("me", "secret")
+            server.quit()
+        assert len(certificates) == 1
+
+
+def test_json_lines(tmp_path):
+    process = Process("serve", "--port", "0", "--maildir", tmp_path, "--json", "--workers", "2")
+    try:
+        listening, workers = json.loads(process.line()), json.loads(process.line())
+        assert listening == {"event": "listening", "host": "127.0.0.1", "port": listening["port"]}
+        first, _ = workers.pop("pids")
+        assert workers == {"event": "workers"}
+        os.kill(first, signal.SIGKILL)
+        died, born = json.loads(process.line()), json.loads(process.line())
+        assert died == {"event": "worker ended", "worker": 1, "pid": first, "reason": "was killed by SIGKILL"}
+        assert born == {"event": "worker started", "worker": 1, "pid": born["pid"]}
+        process.signal()
+        status, lines = process.wait()
+        assert [json.loads(line) for line in lines] == [{"event": "ending"}, {"event": "ended"}]
+        assert status == 0
+    finally:
+        process.close()
+
+
+def test_messages_are_printed_whole():
+    process = Process("serve", "--port", "0", "--print", "--workers", "2")
+    try:
+        served = Served(process, None)
+        workers_of(served)
+        text = "".join(f"line {number}\r\n" for number in range(2000)).encode()
+        connections = [talk(served.port, *BEFORE_CONTENT) for _ in range(8)]
+        for connection, _ in connections:
+            connection.sendall(text + b".\r\n")
+        for connection, lines in connections:
+            assert lines.readline().startswith(b"250 ")
+            connection.close()
+            lines.close()
+        process.signal()
+        _, lines = process.wait()
+        at = [index for index, line in enumerate(lines) if line == "line 0"]
+        assert len(at) == 8
+        for index in at:
+            assert lines[index : index + 2000] == [f"line {number}" for number in range(2000)]
+    finally:
+        process.close()
+
+
+def test_port_in_use_is_found_before_any_worker_starts():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--port", port, "--discard", "--workers", "2")
+    assert done.returncode == 71
+    assert done.stderr == f"trio-smtp: cannot listen on 127.0.0.1, port {port}: Address already in use\n"
+
+
+def test_unknown_host():
+    done = run("serve", "--host", "no-such-host.invalid", "--port", "0", "--discard", "--workers", "2")
+    assert done.returncode == 71
+    assert done.stderr.startswith("trio-smtp: cannot listen on no-such-host.invalid, port 0: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_worker_that_cannot_even_begin_ends_the_whole(tmp_path):
+    code = (
+        "import sys, trio_smtp; from trio_smtp._cli import main, serve;"
+        "serve.trio_smtp.Server.serve_listeners = None; sys.argv = ['trio-smtp', *sys.argv[1:]]; main.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--port", "0", "--discard", "--workers", "2"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=clean_environment(),
+        check=False,
+    )
+    assert done.returncode == 70
+    assert done.stdout == ""
+    assert done.stderr.endswith("trio-smtp: worker 1 has ended before it served\n")
+
+
+# --- what a person sees ---
+
+
+def on_a_terminal(*options):
+    """The first lines of ``serve`` on a terminal, up to the hint."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trio_smtp", "serve", "--port", "0", "--discard", *options],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=clean_environment({"TRIO_SMTP_PASSWORD": "s3cret"}),
+    )
+    os.close(theirs)
+    try:
+        text = ""
+        with open(ours, "rb", buffering=0) as terminal:
+            while text.count("\n") < 2:
+                text += terminal.read(1000).decode()
+            return text.splitlines()[:2], process
+    except BaseException:
+        process.kill()
+        process.wait(LIMIT)
+        raise
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--tls-self-signed"],
+        ["--tls-self-signed", "--auth", "me", "--tls-cert-out", "CA"],
+        ["--tls-self-signed", "--implicit-tls", "--tls-cert-out", "CA"],
+        ["--lmtp", "--workers", "2"],
+        ["--auth", "me", "--allow-insecure-auth"],
+    ],
+    ids=" ".join,
+)
+def test_the_hint_on_a_terminal_works_as_it_stands(tmp_path, options):
+    options = [str(tmp_path / "ca.pem") if word == "CA" else word for word in options]
+    (_, hint), process = on_a_terminal(*options)
+    try:
+        command = hint.removeprefix("to send to it: ")
+        assert command.startswith("echo Hello | trio-smtp send --server 127.0.0.1:")
+        command = command.replace("trio-smtp", f"{sys.executable} -m trio_smtp", 1)
+        done = subprocess.run(
+            command,
+            shell=True,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            env=clean_environment({"TRIO_SMTP_PASSWORD": "s3cret"}),
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("standard input: accepted for <you@example.com>")
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
+
+
+def test_the_hint_where_a_client_has_nothing_to_trust():
+    (_, hint), process = on_a_terminal("--tls-self-signed", "--implicit-tls")
+    try:
+        assert "--tls-cert-out FILE" in hint
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
