@@ -199,6 +199,14 @@ def test_a_header_knows_the_name_that_was_asked_for() -> None:
         {"source": ("fe80::1%lo", 1), "destination": ("::1", 1)},
         {"source": ("mail.example", 1), "destination": ("192.0.2.8", 1)},
         {"version": 1, "tlvs": ((2, b"x"),)},
+        {"source": ("192.0.2.7", "1"), "destination": ("192.0.2.8", 1)},
+        {"source": ("192.0.2.7", 1.5), "destination": ("192.0.2.8", 1)},
+        {"source": (16909060, 1), "destination": ("192.0.2.8", 1)},
+        {"source": ("192.0.2.7", -1), "destination": ("192.0.2.8", 1)},
+        {"tlvs": ((256, b"x"),)},
+        {"tlvs": ((-1, b"x"),)},
+        {"tlvs": ((2, "x"),)},
+        {"tlvs": ((2, bytes(70_000)),)},
     ],
 )
 def test_a_header_that_could_not_be_read_is_not_made(arguments: dict[str, object]) -> None:
@@ -206,9 +214,15 @@ def test_a_header_that_could_not_be_read_is_not_made(arguments: dict[str, object
         ProxyHeader(**arguments)  # type: ignore[arg-type]
 
 
-def test_too_long_a_header_is_not_written() -> None:
+@pytest.mark.parametrize("ends", [{}, {"source": ("::1", 1), "destination": ("::2", 2)}])
+def test_the_longest_header_and_one_that_is_too_long(ends: dict[str, object]) -> None:
+    """The caller hears of it when it is made, and not when the connection is there."""
+    room = MAX_LENGTH - 3 - (36 if ends else 0)
+    header = ProxyHeader(tlvs=((4, bytes(room)),), **ends)  # type: ignore[arg-type]
+    assert len(header.to_bytes()) == 16 + MAX_LENGTH
+    assert read(header.to_bytes()) == (header if ends else ProxyHeader(), b"")
     with pytest.raises(ValueError, match="4096"):
-        ProxyHeader(tlvs=((4, bytes(MAX_LENGTH)),)).to_bytes()
+        ProxyHeader(tlvs=((4, bytes(room + 1)),), **ends)  # type: ignore[arg-type]
 
 
 # ---- the server behind a proxy

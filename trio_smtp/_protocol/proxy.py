@@ -52,7 +52,8 @@ class ProxyHeader:
         tlvs: what else a version 2 header says, as pairs of type and octets.
 
     Raises:
-        ValueError: addresses of different families or none, a port out of range, or `tlvs` in version 1.
+        ValueError: addresses of different families or none, a port out of range, or `tlvs` in version 1 or that are
+            too long or none.
     """
 
     source: Address | None = None
@@ -65,14 +66,20 @@ class ProxyHeader:
             raise ValueError(f"there is no version {self.version!r} of the PROXY protocol")
         if (self.source is None) != (self.destination is None):
             raise ValueError("source and destination go together")
+        for end in (self.source, self.destination):
+            if end is not None and not _is_address(end):
+                raise ValueError(f"{end!r} is no address and port")
         if self.source is not None and self.destination is not None:
             families = {ipaddress.ip_address(host).version for host, _ in (self.source, self.destination)}
             if len(families) != 1:
                 raise ValueError("source and destination are of different families")
-            if any("%" in host or not 0 <= port <= 65535 for host, port in (self.source, self.destination)):
-                raise ValueError(f"{self.source!r} or {self.destination!r} is no address and port")
         if self.tlvs and self.version == 1:
             raise ValueError("version 1 has no room for tlvs")
+        for kind, value in self.tlvs:
+            if not 0 <= kind <= 255 or not isinstance(value, bytes):
+                raise ValueError(f"{kind!r} with {value!r:.20} is no octet and octets")
+        if len(self._addresses()[1]) + sum(3 + len(value) for _, value in self.tlvs) > MAX_LENGTH:
+            raise ValueError(f"the header has more than {MAX_LENGTH} octets")
 
     @property
     def authority(self) -> str | None:
@@ -86,16 +93,18 @@ class ProxyHeader:
         """The header as it goes over the wire, before anything else."""
         if self.version == 1:
             return self._line()
-        kind, addresses = 0x00, b""
-        if self.source is not None and self.destination is not None:
-            hosts = [ipaddress.ip_address(host).packed for host, _ in (self.source, self.destination)]
-            kind = _TCP4 if len(hosts[0]) == 4 else _TCP6
-            addresses = _ADDRESSES[kind].pack(*hosts, self.source[1], self.destination[1])
+        kind, addresses = self._addresses()
         rest = addresses + b"".join(struct.pack("!BH", tlv, len(value)) + value for tlv, value in self.tlvs)
-        if len(rest) > MAX_LENGTH:
-            raise ValueError(f"the header has more than {MAX_LENGTH} octets")
         command = 0x21 if addresses else 0x20  # version 2, PROXY or LOCAL
         return SIGNATURE + struct.pack("!BBH", command, kind, len(rest)) + rest
+
+    def _addresses(self) -> tuple[int, bytes]:
+        """Family and transport, and the addresses that version 2 has for them."""
+        if self.source is None or self.destination is None:
+            return 0x00, b""
+        hosts = [ipaddress.ip_address(host).packed for host, _ in (self.source, self.destination)]
+        kind = _TCP4 if len(hosts[0]) == 4 else _TCP6
+        return kind, _ADDRESSES[kind].pack(*hosts, self.source[1], self.destination[1])
 
     def _line(self) -> bytes:
         if self.source is None or self.destination is None:
@@ -103,6 +112,12 @@ class ProxyHeader:
         (source, sport), (destination, dport) = self.source, self.destination
         family = ipaddress.ip_address(source).version
         return f"PROXY TCP{family} {source} {destination} {sport} {dport}\r\n".encode("ascii")
+
+
+def _is_address(end: Address) -> bool:
+    host, port = end
+    # A scope would be lost, and ip_address() takes numbers too.
+    return isinstance(host, str) and "%" not in host and isinstance(port, int) and 0 <= port <= 65535
 
 
 class ProxyReader:
