@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import trio
@@ -124,3 +124,18 @@ async def client_and(script: Script, **options: Any) -> AsyncIterator[trio_smtp.
         nursery.start_soon(script, peer)
         async with trio_smtp.open_client("mail.test", stream=peer.stream, **options) as client:
             yield client
+
+
+async def error_of(opening: AbstractAsyncContextManager[object]) -> trio_smtp.SMTPError:
+    """The one error with which a block ends as it is entered, out of the groups of the nurseries around it."""
+    found: list[BaseException] = []
+    try:
+        async with opening:
+            raise AssertionError("it opened")
+    except* trio_smtp.SMTPError as group:
+        found.extend(group.exceptions)
+    while isinstance(found[0], BaseExceptionGroup):
+        [*found] = [leaf for each in found for leaf in (each.exceptions if hasattr(each, "exceptions") else (each,))]
+    [error] = found
+    assert isinstance(error, trio_smtp.SMTPError)
+    return error

@@ -1,0 +1,163 @@
+"""Each extension that the caller asks for with parameters: from send() to the hooks, and an error where not offered."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import trio
+from client_peer import Peer, client_and
+from support import Recorder, make_server
+from tls_support import client_context, server_context
+
+import trio_smtp
+from trio_smtp import DeliverBy, Delivery
+from trio_smtp._protocol.extensions import OPT_IN_EXTENSIONS
+from trio_smtp._protocol.parameter_text import auth_mail_params, dsn_mail_params, dsn_rcpt_params
+from trio_smtp._protocol.parameters import PARAMETERS
+
+# what the caller gives, and what the hooks see of it: attribute and value
+MAIL = [
+    ("SIZE", {"SIZE": 4}, "size", 4),
+    ("8BITMIME", {"BODY": "8BITMIME"}, "body", "8BITMIME"),
+    ("8BITMIME", {"BODY": "7bit"}, "body", "7BIT"),
+    ("BINARYMIME", {"BODY": "BINARYMIME"}, "body", "BINARYMIME"),
+    ("SMTPUTF8", {"SMTPUTF8": None}, "smtputf8", True),
+    ("AUTH", auth_mail_params("a+b=c@x.test"), "auth", "a+b=c@x.test"),
+    ("AUTH", auth_mail_params(""), "auth", ""),
+    ("DSN", dsn_mail_params(ret="hdrs"), "ret", "HDRS"),
+    ("DSN", dsn_mail_params(envid="Q 1+2=3"), "envid", "Q 1+2=3"),
+    ("REQUIRETLS", {"REQUIRETLS": None}, "requiretls", True),
+    ("MT-PRIORITY", {"MT-PRIORITY": -9}, "mt_priority", -9),
+    ("DELIVERBY", {"BY": "60;RT"}, "deliver_by", DeliverBy(60, "R", True)),
+    ("DELIVERBY", {"BY": "-60;N"}, "deliver_by", DeliverBy(-60, "N", False)),
+    ("FUTURERELEASE", {"HOLDFOR": 3600}, "hold_for", 3600),
+    (
+        "FUTURERELEASE",
+        {"holduntil": "2030-01-01T00:00:00Z"},
+        "hold_until",
+        dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
+    ),
+]
+RCPT = [
+    ("DSN", dsn_rcpt_params(notify="never"), "notify", {"NEVER"}),
+    ("DSN", dsn_rcpt_params(notify=["success", "DELAY"]), "notify", {"SUCCESS", "DELAY"}),
+    ("DSN", dsn_rcpt_params(orcpt="b+c=d@y.test"), "orcpt", ("rfc822", "b+c=d@y.test")),
+    ("DSN", dsn_rcpt_params(orcpt="büro@y.test"), "orcpt", ("utf-8", "büro@y.test")),
+]
+
+
+def test_each_parameter_there_is_stands_in_the_tables_above() -> None:
+    tested = {("MAIL", keyword.upper()) for _, params, _, _ in MAIL for keyword in params}
+    tested |= {("RCPT", keyword.upper()) for _, params, _, _ in RCPT for keyword in params}
+    assert tested == {(row.command, row.keyword) for row in PARAMETERS}
+
+
+@contextlib.asynccontextmanager
+async def client_of(handler: Recorder, **config: Any) -> AsyncIterator[trio_smtp.Client]:
+    config = {"enabled_extensions": sorted(OPT_IN_EXTENSIONS), **config}
+    server = make_server(handler, ssl_context=server_context(), implicit_tls=True, **config)
+    near, far = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, far)
+        async with trio_smtp.open_client(
+            "mx.test", stream=near, tls="implicit", ssl_context=client_context(), lmtp=server.config.lmtp
+        ) as client:
+            yield client
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize(("keyword", "params", "attribute", "value"), MAIL)
+async def test_parameter_of_mail_reaches_the_hooks(
+    keyword: str, params: dict[str, Any], attribute: str, value: object, lmtp: bool
+) -> None:
+    handler = Recorder(on_auth=True)
+    async with client_of(handler, lmtp=lmtp) as client:
+        result = await client.send("a@x.test", ["b@y.test"], b"hi\r\n", mail_params=params)
+    assert result.accepted == ["b@y.test"]
+    [sender] = [seen for name, seen in handler.seen if name == "on_mail"]
+    assert getattr(sender, attribute) == value
+    assert handler.messages == [("a@x.test", ["b@y.test"], b"hi\r\n")]
+
+
+@pytest.mark.parametrize(("keyword", "params", "attribute", "value"), RCPT)
+async def test_parameter_of_rcpt_reaches_the_hooks_for_its_recipient_alone(
+    keyword: str, params: dict[str, Any], attribute: str, value: object
+) -> None:
+    handler = Recorder(on_auth=True)
+    async with client_of(handler) as client:
+        await client.send("a@x.test", ["b@y.test", "c@y.test"], b"hi\r\n", rcpt_params={"b@y.test": params})
+    first, second = [seen for name, seen in handler.seen if name == "on_rcpt"]
+    assert (getattr(first, attribute), getattr(second, attribute)) == (value, None)
+
+
+@pytest.mark.parametrize(("keyword", "params"), sorted({(case[0], tuple(case[1].items())) for case in MAIL}, key=str))
+async def test_parameter_of_mail_that_is_not_offered_is_an_error_before_mail(keyword: str, params: Any) -> None:
+    handler = Recorder(on_auth=True)
+    async with client_of(handler, disabled_extensions=[keyword]) as client:
+        assert keyword not in client.extensions
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError, match=keyword) as caught:
+            await client.send("a@x.test", ["b@y.test"], b"hi\r\n", mail_params=dict(params))
+        assert caught.value.delivery is Delivery.NOT_SENT
+        assert handler.count("on_mail") == 0
+        await client.send("a@x.test", ["b@y.test"], b"hi\r\n")  # the connection is as good as before
+    assert len(handler.messages) == 1
+
+
+@pytest.mark.parametrize("params", [params for _, params, _, _ in RCPT])
+async def test_parameter_of_rcpt_that_is_not_offered_is_an_error_before_mail(params: dict[str, Any]) -> None:
+    handler = Recorder(on_auth=True)
+    async with client_of(handler, disabled_extensions=["DSN"]) as client:
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="DSN"):
+            await client.send("a@x.test", ["c@y.test", "b@y.test"], b"hi\r\n", rcpt_params={"b@y.test": params})
+    assert handler.count("on_mail") == 0
+
+
+@pytest.mark.parametrize("missing", ["BINARYMIME", "CHUNKING", "8BITMIME"])
+async def test_binarymime_needs_three_extensions(missing: str) -> None:
+    offers = [offer for offer in ("PIPELINING", "8BITMIME", "CHUNKING", "BINARYMIME") if offer != missing]
+
+    async def script(peer: Peer) -> None:
+        await peer.greet(*offers)
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError, match=missing):
+            await client.send("a@x.test", ["b@y.test"], b"\n", mail_params={"BODY": "BINARYMIME"})
+
+
+@pytest.mark.parametrize("size", [0, 1000, 1_000_000])
+async def test_binary_content_arrives_as_it_was(size: int) -> None:
+    content = bytes(range(256)) * (size // 256) + b"\n.\r.\0"
+    handler = Recorder(on_auth=True)
+    async with client_of(handler) as client:
+        await client.send("a@x.test", ["b@y.test"], content, mail_params={"BODY": "BINARYMIME"})
+    assert handler.messages[0][2] == content
+
+
+async def test_requiretls_is_not_said_in_clear_whatever_is_offered() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "REQUIRETLS")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        for params in ({"REQUIRETLS": None}, {"requiretls": None}):
+            with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="verified certificate"):
+                await client.send("a@x.test", ["b@y.test"], b"hi\r\n", mail_params=params)
+
+
+async def test_parameters_of_an_application_go_as_they_are() -> None:
+    handler = Recorder(on_auth=True)
+    extension = trio_smtp.ServerExtension("XFOO", mail_parameters=["XTAG"], rcpt_parameters=["XHINT"])
+    async with client_of(handler, extensions=[extension]) as client:
+        assert "XFOO" in client.extensions
+        await client.send(
+            "a@x.test", ["b@y.test"], b"hi\r\n", mail_params={"XTAG": "a;b"}, rcpt_params={"b@y.test": {"XHINT": None}}
+        )
+    [sender] = [seen for name, seen in handler.seen if name == "on_mail"]
+    [recipient] = [seen for name, seen in handler.seen if name == "on_rcpt"]
+    assert sender.params["XTAG"] == "a;b"  # type: ignore[attr-defined]
+    assert recipient.params == {"XHINT": None}  # type: ignore[attr-defined]
