@@ -196,6 +196,28 @@ async def test_what_the_hook_may_answer(result: object, answer: str, identity: o
         assert handler.sessions[0].identity == identity
 
 
+class Undecided:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __bool__(self) -> bool:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("which of them?"), RuntimeError("a bug"), KeyError("x")])
+async def test_a_result_that_is_neither_true_nor_false_is_a_failed_hook(error: Exception, caplog):
+    handler = Recorder(on_auth=Undecided(error))
+    server = make_server(handler, allow_insecure_auth=True)
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        assert await log_in(peer, "PLAIN", "me", "x") == "451 4.3.0 local error in processing"
+        assert handler.sessions[0].identity is None
+        assert await peer.ask("NOOP") == "250 2.0.0 OK"
+    assert server.statistics().failed_hooks == 1
+    assert [record.exc_info[1] for record in caplog.records] == [error]
+
+
 @pytest.mark.parametrize("way", ["CRAM-MD5", "SCRAM-SHA-256"])
 async def test_an_acceptance_that_was_not_verified_is_454_and_logged(way: str, caplog):
     handler = Recorder(on_auth=True)

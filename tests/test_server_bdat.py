@@ -1,6 +1,8 @@
 # BDAT through a session: each chunk's answer, the octets counted, and what a hook sees when the message is no good.
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import trio
 from support import MAIL, Peer, Recorder, make_server, serving, session
@@ -425,7 +427,7 @@ async def test_s37_tiny_chunks_do_not_starve_others(what: str):
         nursery.cancel_scope.cancel()
     near.close()
     assert done == (6000 if what == "chunks" else 1000)
-    steps = [after - before for before, after in zip(at_each_turn, at_each_turn[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(at_each_turn)]
     assert max(steps) <= (600 if what == "chunks" else 100)  # two turns: which task is first varies
 
 
