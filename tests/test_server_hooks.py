@@ -575,6 +575,35 @@ async def test_on_reset_runs_once_for_each_transaction_that_was_not_accepted(end
     assert handler.calls[-1] == "on_close"
 
 
+@pytest.mark.parametrize("hook", ["on_mail", "on_rcpt", "on_data"])
+async def test_a_success_that_closes_is_a_success(hook: str):
+    """The transaction has begun, and ends with the connection, or with its message."""
+    seen = []
+
+    async def on_reset(session):
+        seen.append(session.envelope.sender.address)
+
+    handler = Recorder(**{hook: Reply(250, "fine, but good-bye", "2.0.0", close=True)}, on_reset=on_reset)
+    server = make_server(handler)
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        commands = {"on_mail": "MAIL FROM:<a@a.test>", "on_rcpt": "RCPT TO:<b@b.test>", "on_data": "BDAT 0 LAST"}
+        for each, command in commands.items():
+            answer = await peer.ask(command)
+            if each == hook:
+                assert answer == "250 2.0.0 fine, but good-bye"
+                await peer.expect("<closed>")
+                break
+            assert answer[:3] == "250"
+    accepted = hook == "on_data"
+    assert seen == ([] if accepted else ["a@a.test"])
+    statistics = server.statistics()
+    assert (statistics.transactions, statistics.messages) == (1, accepted)
+    assert handler.calls[-1] == "on_close"
+    assert handler.sessions[0].transaction_count == 1
+
+
 async def test_on_reset_never_runs_without_a_transaction_nor_after_acceptance():
     handler = Recorder()
     async with session(handler) as peer:

@@ -69,6 +69,7 @@ async def test_the_session_knows():
     ("result", "replies"),
     [
         (None, ["250 2.0.0 OK: queued"] * 3),
+        ("", ["250 2.0.0 OK: queued"] * 3),
         ("Q1", ["250 2.0.0 OK: queued as Q1"] * 3),
         (Reply(250, "fine", "2.1.5"), ["250 2.1.5 fine"] * 3),
         (Reply(452, "full", "4.2.2"), ["452 4.2.2 full"] * 3),
@@ -212,6 +213,18 @@ async def test_a_reply_for_one_that_closes_comes_with_those_for_the_others(last_
     assert server.statistics().messages == 1
     assert handler.count("on_reset") == 0
     assert handler.count("on_close") == 1
+
+
+class Broken(dict):
+    def items(self):
+        raise RuntimeError("a bug")
+
+
+async def test_a_mapping_that_cannot_be_read_is_a_failed_hook(caplog):
+    async with lmtp(reads(Broken())) as peer:
+        assert await deliver(peer) == ["451 4.3.0 local error in processing"] * 3
+        assert await peer.ask("NOOP") == "250 2.0.0 OK"
+    assert len(caplog.records) == 1
 
 
 async def test_a_mapping_is_a_mistake_in_smtp(caplog):

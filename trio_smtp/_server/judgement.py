@@ -11,11 +11,8 @@ from typing import Any, Final
 
 import trio
 
-from .._protocol.errors import (
-    ConnectionLostError,
-    MessageTooLargeError,
-    RemoteProtocolError,
-)
+from .._protocol.envelope import Envelope
+from .._protocol.errors import ConnectionLostError, MessageTooLargeError, RemoteProtocolError
 from .._protocol.replies import Reply
 from .._protocol.sasl import UnverifiedError
 from .._protocol.server_body import BARE_NEWLINE, TOO_LARGE
@@ -124,6 +121,9 @@ class Judgement(Intake):
             if reply is None:
                 protocol.accept()
             else:
+                if reply.close and reply.is_success and isinstance(event, Mail):  # it both begins and ends one
+                    self.session.envelope = Envelope(event.sender)
+                    self._service.statistics.transactions += 1
                 protocol.answer(reply)
 
     async def _conclude_message(self, event: Data, outcome: object) -> None:
@@ -139,15 +139,19 @@ class Judgement(Intake):
         protocol = self._protocol
         reply: Reply | None = None
         identity: object = None
+        if not isinstance(outcome, Reply):
+            verdict = self._checked(event, bool, outcome)  # an application's own object may fail here
+            if verdict is False:
+                protocol.refuse_credentials()
+                self._count_auth_failure()
+                return
+            if verdict is not True:
+                outcome = verdict
         if isinstance(outcome, Reply):
             reply = self._checked(event, reply_or_none, outcome)
             identity = event.credentials.username if reply.is_success else None
-        elif outcome:
-            identity = event.credentials.username if outcome is True else outcome
         else:
-            protocol.refuse_credentials()
-            self._count_auth_failure()
-            return
+            identity = event.credentials.username if outcome is True else outcome
         self.session._identity = identity
         try:
             if reply is None:
@@ -170,7 +174,7 @@ class Judgement(Intake):
     def _checked(self, event: Command | None, convert: Callable[[object], Any], outcome: object) -> Any:
         try:
             return convert(outcome)
-        except (TypeError, ValueError) as exc:
+        except Exception as exc:
             self._log_failure(_hook_of(event), exc)
             return LOCAL_ERROR
 

@@ -31,7 +31,7 @@ def queued_as(queue_id: str) -> Reply:
 def message_outcome(result: object) -> Reply:
     """A message's outcome: ``None`` and a queue id accept."""
     if isinstance(result, str):
-        return queued_as(result)
+        return queued_as(result) if result else _QUEUED
     return reply_or_none(result) or _QUEUED
 
 
