@@ -115,6 +115,7 @@ async def test_other_commands_between_chunks_are_answered_in_order():
 @pytest.mark.parametrize("command", ["RSET", "QUIT", "EHLO x", "HELO x"])
 async def test_given_up_between_chunks(command: str):
     handler = Reader()
+    handler.on_hello = None  # nobody who might refuse it
     async with session(handler) as peer:
         await peer.speak(MAIL)
         await peer.send(f"BDAT 3\r\nabc{command}\r\n")
@@ -124,6 +125,39 @@ async def test_given_up_between_chunks(command: str):
     assert handler.messages == []
     assert handler.count("on_reset") == 1
     assert handler.calls.index("on_reset") < handler.calls.index("on_close")
+
+
+@pytest.mark.parametrize("command", ["EHLO again.test", "HELO again.test"])
+async def test_a_hello_that_may_be_refused_changes_nothing_between_chunks(command: str):
+    """RFC 5321 section 4.1.4: a server stays in the same state after an EHLO that it refuses."""
+    handler = Reader(on_hello=Reply(550, "no", "5.7.1"))
+    async with session(handler, hello=False) as peer:
+        await peer.reply()
+        handler.answers["on_hello"] = None
+        await peer.ask("EHLO x.test")
+        handler.answers["on_hello"] = Reply(550, "no", "5.7.1")
+        await peer.speak(MAIL)
+        await peer.send(f"BDAT 3\r\nabc{command}\r\nBDAT 3 LAST\r\ndef")
+        await peer.speak(f"S: 250…\nS: 503 5.5.1 a transaction is in progress\nS: {QUEUED}")
+        assert await peer.ask(command) == "550 5.7.1 no"
+        assert handler.sessions[0].hello == "x.test"
+    assert handler.errors == []
+    assert [content for _, _, content in handler.messages] == [b"abcdef"]
+    assert handler.count("on_hello") == 2  # one session's hooks never run at a time, and on_data was running
+
+
+@pytest.mark.parametrize("answer", [Reply(550, "no", "5.7.1"), None])
+async def test_a_hello_between_chunks_that_nobody_reads_is_judged(answer: object):
+    handler = Recorder(on_data="Q1")
+    async with session(handler) as peer:
+        handler.answers["on_hello"] = answer
+        await peer.speak(MAIL)
+        await peer.send("BDAT 3\r\nabcEHLO x\r\n")
+        await peer.expect("250 2.0.0 3 octets received")
+        assert (await peer.reply())[-1][:3] == ("250" if answer is None else "550")
+        await peer.send("BDAT 3 LAST\r\ndef")
+        await peer.expect("503 5.5.1 send MAIL first" if answer is None else "250 2.0.0 OK: queued as Q1")
+    assert handler.count("on_reset") == (answer is None)
 
 
 async def test_after_a_refusal_chunks_are_dropped_until_the_next_mail():

@@ -360,6 +360,7 @@ async def test_a_message_given_up_between_chunks(command):
         return "accepted"
 
     handler = Recorder(on_data=on_data)
+    handler.on_hello = None  # nobody who might refuse it
     async with session(handler) as peer:
         await peer.speak(MAIL)
         await peer.send("BDAT 3\r\nabc")

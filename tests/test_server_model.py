@@ -54,8 +54,8 @@ class Model:
 class ServerMachine(RuleBasedStateMachine):
     """Says a command to both, compares."""
 
-    @initialize(auth_required=st.booleans())
-    def connect(self, auth_required: bool) -> None:
+    @initialize(auth_required=st.booleans(), judges_hello=st.booleans())
+    def connect(self, auth_required: bool, judges_hello: bool) -> None:
         config = ServerConfig(
             hostname="mx.test",
             auth="required" if auth_required else "optional",
@@ -66,7 +66,8 @@ class ServerMachine(RuleBasedStateMachine):
             max_recipients=3,
             max_message_size=100,
         )
-        self.core = ServerProtocol(ServerProfile(config, auth=True, expand=True))
+        self.judges_hello = judges_hello
+        self.core = ServerProtocol(ServerProfile(config, auth=True, expand=True, hello=judges_hello))
         self.model = Model(auth_required)
         self.messages: list[tuple[str, list[str]]] = []
         self.core.greet()
@@ -108,11 +109,14 @@ class ServerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state is not State.CHUNKING or len(self.model.recipients) > 1)
     @rule(name=st.sampled_from(["x.test", "y.test"]), verb=st.sampled_from(["EHLO", "HELO"]), answer=answers)
     def hello(self, name: str, verb: str, answer: Reply) -> None:
+        if not self.judges_hello:
+            answer = YES
         got = self.say(f"{verb} {name}\r\n".encode(), answer)
         model = self.model
+        if model.chunking and self.judges_hello:
+            assert got == [5]  # the application cannot be asked
+            return
         assert got == [model.judged(answer)]
-        if model.chunking:
-            model.forget_transaction()  # the application heard of it before it could refuse the hello
         if answer is YES:
             model.hello, model.esmtp = name, verb == "EHLO"
             model.forget_transaction()

@@ -53,6 +53,7 @@ from .server_tables import (
     LHLO_FIRST,
     MISPLACED,
     NEEDS_TLS,
+    NESTED,
     NEXT,
     NOT_IMPLEMENTED,
     NOT_NOW,
@@ -222,6 +223,10 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
         name = argument.strip(b" ")
         if _HELLO_NAME.fullmatch(name) is None:
             return Reply(501, f"syntax: {self._verb.decode()} hostname", "5.5.4")
+        if self._profile.judges_hello and self._message is not None and self._message.served:
+            # A refused EHLO changes nothing (RFC 5321 §4.1.4), but whether it is one cannot be asked while the
+            # application is busy with the message, and once that is given up, it is too late.
+            return NESTED
         if aborted := self._abort_message():
             return aborted
         if self.hello is not None:

@@ -19,13 +19,21 @@ class ServerProfile:
         starttls: it has a TLS context for STARTTLS.
         auth: the application answers AUTH.
         expand: the application answers EXPN.
+        hello: the application may refuse EHLO.
     """
 
     def __init__(
-        self, config: ServerConfig, *, starttls: bool = False, auth: bool = False, expand: bool = False
+        self,
+        config: ServerConfig,
+        *,
+        starttls: bool = False,
+        auth: bool = False,
+        expand: bool = False,
+        hello: bool = False,
     ) -> None:
         self.config = config
         self.expand = expand
+        self.judges_hello = hello
         self.commands: dict[bytes, Any] | None = None  # worked out by the first session
         disabled = set(config.disabled_extensions)
         if not starttls:
