@@ -54,6 +54,8 @@ class Model:
 class ServerMachine(RuleBasedStateMachine):
     """Says a command to both, compares."""
 
+    judges_hello = False  # the application may refuse EHLO
+
     @initialize(auth_required=st.booleans(), judges_hello=st.booleans())
     def connect(self, auth_required: bool, judges_hello: bool) -> None:
         config = ServerConfig(
