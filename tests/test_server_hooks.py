@@ -519,6 +519,41 @@ async def test_hooks_of_a_pipelined_group_run_in_order_and_one_at_a_time(autojum
     ]
 
 
+async def test_replies_of_a_group_do_not_wait_for_all_of_its_hooks(autojump_clock):
+    """A client that waits five minutes for each reply must not wait for a hundred slow hooks before the first."""
+
+    async def slow(session, recipient):
+        await trio.sleep(4)
+
+    async def quick(session, sender):
+        pass
+
+    async with session(Recorder(on_mail=quick, on_rcpt=slow)) as peer:
+        began = trio.current_time()
+        await peer.send("MAIL FROM:<>\r\n" + "RCPT TO:<b@b.test>\r\n" * 5)
+        arrived = []
+        for _ in range(6):
+            assert await peer.code() == "250"
+            arrived.append(trio.current_time() - began)
+    # Before the third recipient's hook the first reply is 8 s old, and so is the fourth before the last one's.
+    assert arrived == [8, 8, 8, 16, 16, 20]
+
+
+async def test_replies_of_the_messages_before_do_not_wait_for_the_hooks_of_the_next(autojump_clock):
+    async def slow(session, envelope, body):
+        await body.read()
+        await trio.sleep(6)
+
+    async with session(Recorder(on_data=slow)) as peer:
+        began = trio.current_time()
+        await peer.send("MAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\nBDAT 1 LAST\r\nx" * 2)
+        arrived = []
+        for _ in range(6):
+            assert await peer.code() == "250"
+            arrived.append(trio.current_time() - began)
+    assert arrived == [0, 0, 6, 6, 6, 12]
+
+
 async def test_sessions_do_not_wait_for_each_others_hooks():
     waiting = trio.Event()
     go_on = trio.Event()

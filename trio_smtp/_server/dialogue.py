@@ -47,10 +47,12 @@ class Dialogue:
         self._mute = service.implicit_tls
         self._end = math.inf  # of the session's time
         self._sent = 0  # octets, since others had their turn
+        self._held_since = math.inf  # no reply that was not sent yet is older; infinite when all were sent
 
     # ---- bytes
 
     async def _flush(self) -> None:
+        self._held_since = math.inf
         if not self._protocol.replies:
             return
         if self._transport.direct is None:  # cancelled as soon as it begins, a send would take these replies with it

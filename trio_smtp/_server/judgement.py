@@ -37,6 +37,7 @@ from .service import Service
 
 logger = logging.getLogger("trio_smtp")
 
+HOLD_LIMIT: Final = 5.0  # seconds; with older replies to a group of commands unsent, no further hook is asked
 CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
 
 
@@ -60,12 +61,19 @@ class Judgement(Intake):
 
     async def _judge(self, event: Command, hook: Hook | None, *args: object) -> None:
         """Ask the hook about an event, and tell the protocol."""
-        self._event = event
         if hook is None:
+            self._event = event
             self._outcome = (None,)
         else:
+            began = self._now()
+            if began - self._held_since > HOLD_LIMIT:
+                await self._flush()
+                began = self._now()
+            if self._held_since > began:
+                self._held_since = began
+            self._event = event
             limit = self._config.handler_timeout
-            self._hook_deadline = math.inf if limit is None else self._now() + limit
+            self._hook_deadline = math.inf if limit is None else began + limit
             self._timer.set(self._hook_deadline)
             self._in_hook = True
             try:
