@@ -66,9 +66,20 @@ class Connection(Judgement):
         keeper: expires its time limits; its task must be running.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_command_end",
+        "_command_limit",
+        "_cut_off",
+        "_introduced",
+        "_on",
+        "_refused_chunks",
+        "_waiting",
+    )
+
     def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
         super().__init__(service, stream, keeper)
-        self._scope = trio.CancelScope()  # around everything but the good-bye
+        self._cut_off = False  # the scope was cancelled because the server is shutting down
         self._introduced = False  # on_connect was reached, so that on_close is due
         self._waiting = False  # for a command
         self._refused_chunks = 0  # the latest for which the peer's time was set
@@ -87,8 +98,15 @@ class Connection(Judgement):
             self._end = self._now() + self._config.session_timeout
         cancelled = True
         try:
-            with self._scope:
-                await self._serve()
+            while True:
+                with trio.CancelScope() as self._scope:
+                    await self._serve()
+                    break
+                if self._cut_off:
+                    break
+                self._in_hook = False
+                if self._outcome is None:
+                    self._outcome = (self._timed_out(),)
             cancelled = False
         except Exception:
             cancelled = False
@@ -98,7 +116,7 @@ class Connection(Judgement):
             self._in_hook = False
             self._timer.set(math.inf)
             self._end = math.inf  # the last word has a time limit of its own
-            if cancelled or self._scope.cancelled_caught:
+            if cancelled or self._cut_off:
                 self._say_last_word(SHUTTING_DOWN)
             if self._protocol.replies:
                 with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
@@ -114,15 +132,9 @@ class Connection(Judgement):
 
     async def _serve(self) -> None:
         try:
-            if not await self._open():
+            if not self._introduced and not await self._open():
                 return
-            while True:
-                with trio.CancelScope() as self._hook_scope:
-                    await self._converse()
-                    return
-                self._in_hook = False
-                if self._outcome is None:
-                    self._outcome = (self._timed_out(),)
+            await self._converse()
         except SMTPTimeoutError:
             self._say_last_word(_TIMEOUT)
         except Interrupted:
@@ -285,7 +297,8 @@ class Connection(Judgement):
     def begin_shutdown(self) -> None:
         """Say 421 now if nothing is in progress, else as soon as nothing is."""
         self._stopping = True
-        self._pausing.cancel(reason="shutdown")
+        if self._pausing is not None:
+            self._pausing.cancel(reason="shutdown")
         if self._waiting and self._protocol.envelope is None:
             self._transport.interrupt()
 
@@ -299,6 +312,7 @@ class Connection(Judgement):
         if self._waiting or self._transport.is_receiving:
             self._transport.interrupt()
         else:
+            self._cut_off = True
             self._scope.cancel(reason="shutdown")
 
 

@@ -30,6 +30,8 @@ from .service import Service
 class Intake(Dialogue):
     """Reading messages; its arguments are those of :class:`.dialogue.Dialogue`."""
 
+    __slots__ = ("_body_error", "_budget", "_data_limit", "_ending", "_hook_deadline", "_in_hook")
+
     def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
         super().__init__(service, stream, keeper)
         self._body_error: SMTPError | None = None

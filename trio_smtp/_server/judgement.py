@@ -44,9 +44,11 @@ CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
 class Judgement(Intake):
     """Asking hooks; its arguments are those of :class:`.dialogue.Dialogue`."""
 
+    __slots__ = ("_body", "_event", "_outcome", "_scope", "_telling")
+    _scope: trio.CancelScope  # around all that is done, but the good-bye; cancelled when a hook's time is up
+
     def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
         super().__init__(service, stream, keeper)
-        self._hook_scope = trio.CancelScope()  # around the loop; cancelled when a hook's time is up
         self._event: Command | None = None  # that the hook in progress is about
         self._outcome: tuple[object] | None = None  # of that hook, not yet told to the protocol
         self._telling = False  # a hook that no command is about is in progress
@@ -55,7 +57,7 @@ class Judgement(Intake):
     def _expired(self) -> None:
         """The timer: how long the hook in progress may take, or else how long the peer may."""
         if self._in_hook:
-            self._hook_scope.cancel(reason="handler_timeout")
+            self._scope.cancel(reason="handler_timeout")
         else:
             super()._expired()
 
@@ -84,7 +86,7 @@ class Judgement(Intake):
                 raise self._without_failures(_hook_of(event), exc) from None
             self._in_hook = False
             self._outcome = (outcome,)
-            if self._hook_scope.cancel_called:  # too late to be cancelled, and a cancelled scope is of no more use
+            if self._scope.cancel_called:  # too late to be cancelled, and a cancelled scope is of no more use
                 await trio.lowlevel.checkpoint()
         await self._conclude()
 
