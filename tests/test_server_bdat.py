@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import trio
+from core_session import ENVELOPE, Core, codes
 from support import MAIL, Peer, Recorder, make_server, serving, session
 from trio.testing import wait_all_tasks_blocked
 
@@ -274,6 +275,35 @@ async def test_the_limit_counts_all_chunks(sizes: tuple[int, ...], accepted: boo
         assert await peer.ask("NOOP") == "250 2.0.0 OK"
     assert len(handler.messages) == accepted
     assert [type(error) for error in handler.errors] == ([] if accepted else [MessageTooLargeError])
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r"])
+@pytest.mark.parametrize("grown", [100, 101])
+@pytest.mark.parametrize("cut", [1, 30, 64])
+def test_the_limit_counts_what_bare_newlines_have_become(line_end: bytes, grown: int, cut: int):
+    """As with DATA, and however the message is cut, into chunks and on its way."""
+    content = line_end * 20 + b"x" * (grown - 42) + line_end
+    for size in (0, 1, 7):
+        core = Core(bare_newlines="normalize", max_message_size=100)
+        core.say(b"EHLO x\r\n" + ENVELOPE)
+        wire = b"BDAT %d\r\n%bBDAT %d LAST\r\n%b" % (cut, content[:cut], len(content) - cut, content[cut:])
+        lines = core.say_split(wire, size)
+        assert codes(lines) == ["250", "250" if grown == 100 else "552"]
+        assert [len(message) for message in core.messages] == ([100] if grown == 100 else [])
+        assert core.protocol.octets == grown
+
+
+def test_chunks_beyond_the_limit_are_counted_alike_however_they_are_cut():
+    """The application that does not mind has its message refused at the end; each chunk's answer is the same."""
+    wire = b"BDAT 80\r\n" + b"\n" * 80 + b"BDAT 20\r\n" + b"\n" * 20 + b"BDAT 0 LAST\r\n"
+    for size in range(9):
+        core = Core(bare_newlines="normalize", max_message_size=100)
+        core.say(b"EHLO x\r\n" + ENVELOPE)
+        assert core.say_split(wire, size) == [
+            "250 2.0.0 160 octets received",
+            "250 2.0.0 200 octets received",
+            "552 5.3.4 the message is too large",
+        ]
 
 
 @pytest.mark.parametrize("last", ["", " LAST"])

@@ -19,7 +19,7 @@ class ChunkedBody:
     Attributes:
         remaining: octets of the current chunk still to come.
         last: the current chunk is the last.
-        received: octets of the message so far.
+        received: octets of the message so far, as the application gets them: a bare newline made CR LF counts two.
         too_large: it has more than the limit.
     """
 
@@ -45,6 +45,8 @@ class ChunkedBody:
     def feed(self, data: bytes) -> bytes:
         """Take octets of the current chunk, at most ``remaining``; return those of the message."""
         self.remaining -= len(data)
+        if isinstance(self._newlines, NewlineNormalizer):
+            return self._count(self._newlines.feed(data))
         self.received += len(data)
         if self.too_large:
             return b""
@@ -52,7 +54,14 @@ class ChunkedBody:
 
     def finish(self) -> bytes:
         """Say that the last chunk is complete; returns what was held back."""
-        return b"" if self._newlines is None or self.too_large else self._newlines.finish()
+        return b"" if self._newlines is None else self._count(self._newlines.finish())
+
+    def _count(self, text: bytes) -> bytes:
+        """Take in what may have grown since it was announced, beyond the limit too: however it is cut, it counts so."""
+        self.received += len(text)
+        if self.received > self._limit:
+            self.too_large = True
+        return b"" if self.too_large else text
 
     @property
     def bare(self) -> bool:

@@ -119,14 +119,16 @@ class IncomingMessage:
             data = self._source.take(body.remaining)
             if not data:
                 return self._starved()
-            if body.too_large:  # only with octets in hand, so that next() sees when it becomes true
-                self._too_large = True
-            return body.feed(data)
+            text = body.feed(data)
+            self._too_large = body.too_large  # only with octets in hand, so that next() sees when it becomes true
+            return text
         if isinstance(self.verdict, Reply) and not self.verdict.is_success:
             self.is_over = body.last
             return Progress.FINISHED  # refused: each chunk has a reply of its own, and this one gets the refusal
         if body.last:
             self.is_over = True
-            return body.finish()
+            text = body.finish()
+            self._too_large = body.too_large
+            return text
         self.reading = False
         return Progress.CHUNK_TAKEN
