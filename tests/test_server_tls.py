@@ -1,6 +1,7 @@
 # TLS at a server: STARTTLS and implicit, through memory and sockets; what is forgotten, what is refused, what is known.
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import pytest
@@ -260,6 +261,110 @@ async def test_on_tls_that_fails_is_logged_only(caplog):
         await peer.hello()
         assert await peer.ask("NOOP") == "250 2.0.0 OK"
     assert [record.getMessage().split()[-2:] for record in caplog.records] == [["on_tls", "failed"]]
+
+
+# ---- streams that come with TLS of their own
+
+
+@contextlib.asynccontextmanager
+async def serving_ssl_listeners(server: Server, context: ssl.SSLContext):
+    """Connect to a server behind Trio's own TLS listeners."""
+    listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+    address = listeners[0].transport_listener.socket.getsockname()
+    peers = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: server.serve_listeners(listeners, task_status=task_status))
+
+        async def connect() -> Peer:
+            peers.append(Peer(await trio.open_tcp_stream(*address)))
+            return peers[-1]
+
+        yield connect
+        for peer in peers:
+            await peer.aclose()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("own", ["no context", "STARTTLS", "implicit"])
+async def test_a_tls_listener_is_implicit_tls(own: str):
+    handler = Recorder(on_auth=True)
+    context = None if own == "no context" else server_context()
+    server = make_server(handler, ssl_context=context, implicit_tls=own == "implicit", require_tls=True)
+    async with serving_ssl_listeners(server, server_context()) as connect:
+        peer = await connect()
+        await start_tls(peer)
+        await peer.reply()
+        offered = await peer.ask("EHLO x")
+        assert "STARTTLS" not in offered
+        assert "AUTH PLAIN LOGIN" in offered
+        assert await peer.ask("AUTH PLAIN AG1lAHNlY3JldA==") == "235 2.7.0 authentication succeeded"
+        assert (await peer.ask("STARTTLS"))[:3] == ("503" if own == "STARTTLS" else "500")
+        await peer.speak(DATA + "C: text\nC: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
+        [seen] = handler.sessions
+        assert seen.tls.version == "TLSv1.3"
+        assert seen.tls.server_name == NAME
+        assert seen.peer[0] == "127.0.0.1"
+    assert handler.calls[:3] == ["on_connect", "on_tls", "on_hello"]
+    assert handler.messages == [("a@a.test", ["b@b.test"], b"text\r\n")]
+
+
+@pytest.mark.parametrize("shaken", [False, True])
+async def test_a_tls_stream_is_implicit_tls(shaken: bool):
+    """Whether its handshake was done by whoever made it, or is still to come."""
+    handler = Recorder()
+    near, far = trio.testing.memory_stream_pair()
+    server = make_server(handler)
+    stream = trio.SSLStream(far, server_context(), server_side=True)
+    peer = Peer(trio.SSLStream(near, client_context(), server_hostname=NAME))
+    async with trio.open_nursery() as nursery:
+        if shaken:
+            nursery.start_soon(peer.stream.do_handshake)
+            await stream.do_handshake()
+        nursery.start_soon(server.serve_stream, stream)
+        await peer.reply()
+        assert "STARTTLS" not in await peer.ask("EHLO x")
+        await peer.speak(DATA + "C: text\nC: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
+        assert handler.sessions[0].tls.cipher.startswith("TLS_")
+        assert handler.sessions[0].tls.server_name == (None if shaken else NAME)
+    assert handler.calls[:3] == ["on_connect", "on_tls", "on_hello"]
+
+
+async def test_the_handshake_of_a_tls_listener_has_a_time_limit(autojump_clock):
+    handler = Recorder()
+    async with serving_ssl_listeners(make_server(handler, tls_handshake_timeout=7), server_context()) as connect:
+        peer = await connect()
+        await peer.expect("<closed>")
+        assert trio.current_time() == pytest.approx(7, abs=0.1)
+        while "on_close" not in handler.calls:
+            await trio.sleep(0.1)
+    assert handler.calls == ["on_connect", "on_close"]
+
+
+@pytest.mark.parametrize("reason", ["on_connect", "limit", "shutdown"])
+async def test_a_refused_client_of_a_tls_listener_gets_no_handshake(reason: str):
+    answers = {"on_connect": Reject(554, "no", "5.7.1")} if reason == "on_connect" else {}
+    server = make_server(Recorder(**answers), max_connections=1)
+    async with serving_ssl_listeners(server, server_context()) as connect:
+        if reason != "on_connect":
+            first = await connect()
+            await start_tls(first)
+            await first.reply()
+        peer = await connect()
+        if reason == "shutdown":
+            await server.shutdown()
+        await peer.expect("<closed>")
+
+
+async def test_a_proxy_header_comes_before_the_handshake_of_a_tls_listener():
+    handler = Recorder()
+    server = make_server(handler, proxy_protocol_from=["127.0.0.1/32"])
+    async with serving_ssl_listeners(server, server_context()) as connect:
+        peer = await connect()
+        await peer.send_line("PROXY TCP4 192.0.2.1 192.0.2.2 1234 465")
+        await start_tls(peer)
+        await peer.hello()
+        assert handler.sessions[0].peer == ("192.0.2.1", 1234)
+        assert handler.sessions[0].tls is not None
 
 
 # ---- the end

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import math
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -64,21 +65,29 @@ class Connection(Judgement):
         service: what the server's connections share.
         stream: the connected stream, owned from now on.
         keeper: expires its time limits; its task must be running.
+        context: TLS starts with it at once (RFC 8314); ``None`` for a session that begins in clear.
     """
 
     __slots__ = (
         "__weakref__",
         "_command_end",
         "_command_limit",
+        "_context",
         "_cut_off",
         "_introduced",
         "_on",
         "_refused_chunks",
+        "_shaken",
         "_waiting",
     )
 
-    def __init__(self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper) -> None:
+    def __init__(
+        self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper, context: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(service, stream, keeper)
+        self._context = context
+        self._shaken = isinstance(stream, trio.SSLStream)  # its handshake was done by whoever made it
+        self._mute = context is not None
         self._cut_off = False  # the scope was cancelled because the server is shutting down
         self._introduced = False  # on_connect was reached, so that on_close is due
         self._waiting = False  # for a command
@@ -168,11 +177,11 @@ class Connection(Judgement):
         if service.hooks.on_connect is not None:
             refusal = await self._ask_on_connect(service.hooks.on_connect)
         refused = refusal is not None and not refusal.is_success
-        if service.implicit_tls:
+        if self._context is not None:
             if refused:
                 self._protocol.abandon()
                 return False
-            await self._start_tls()
+            await self._start_tls(self._context)
         elif not refused and self._config.reject_early_talkers and await self._talks_early():
             refusal = _EARLY_TALKER
         self._protocol.greet(refusal)
@@ -191,12 +200,12 @@ class Connection(Judgement):
         self._protocol.receive_data(data)
         return bool(data)
 
-    async def _start_tls(self) -> None:
-        context = self._service.ssl_context
-        assert context is not None
-        tls = await self._transport.start_tls(
-            context, server_side=True, deadline=self._deadline(self._config.tls_handshake_timeout)
-        )
+    async def _start_tls(self, context: ssl.SSLContext) -> None:
+        deadline = self._deadline(self._config.tls_handshake_timeout)
+        if self._shaken:
+            tls = await self._transport.adopt_tls(server_side=True, deadline=deadline)
+        else:
+            tls = await self._transport.start_tls(context, server_side=True, deadline=deadline)
         self._mute = False
         self.session.tls = tls
         self._protocol.start_tls()
@@ -285,7 +294,8 @@ class Connection(Judgement):
         if self.session.envelope is not None:
             await self._end_transaction()
         await self._flush()
-        await self._start_tls()
+        assert self._service.ssl_context is not None
+        await self._start_tls(self._service.ssl_context)
 
     # ---- from outside
 

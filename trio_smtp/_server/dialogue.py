@@ -61,7 +61,7 @@ class Dialogue:
         self._pausing: trio.CancelScope | None = None  # around a delay
         self._stopping = service.closing  # shutdown: 421 as soon as no transaction is in progress
         # nothing may be said in clear: between STARTTLS's 220 and the handshake's end, and before an implicit one's
-        self._mute = service.implicit_tls
+        self._mute = False
         self._end = math.inf  # of the session's time
         self._sent = 0  # octets, since others had their turn
         self._held_since = math.inf  # no reply that was not sent yet is older; infinite when all were sent

@@ -17,7 +17,6 @@ from .._protocol.replies import Reply
 from .._protocol.server_config import ServerConfig
 from .._stream import Transport
 from .._timekeeper import Timekeeper
-from .._tls import watch_server_name
 from .accepting import accept_all
 from .connection import Connection, current_connection
 from .limits import ConnectionLimits, is_within
@@ -53,8 +52,6 @@ class Server:
     ) -> None:
         if implicit_tls and ssl_context is None:
             raise ValueError("implicit_tls needs an ssl_context")
-        if ssl_context is not None:
-            watch_server_name(ssl_context)
         self._service = Service(handler, config or ServerConfig(), ssl_context, implicit_tls=implicit_tls)
         self._limits = ConnectionLimits(self.config.max_connections, self.config.max_connections_per_host)
         self._connections: set[Connection] = set()
@@ -106,6 +103,9 @@ class Server:
     ) -> None:
         """Serve the connections of some listeners, which are closed in the end; otherwise as :meth:`serve`.
 
+        Those of ``trio.open_ssl_over_tcp_listeners`` are implicit TLS, with the listener's own context: STARTTLS is
+        not offered. A PROXY header comes before the handshake.
+
         Raises:
             Exception: whatever a listener's ``accept`` has raised, by itself and not in a group.
         """
@@ -141,7 +141,14 @@ class Server:
             background.cancel_scope.cancel(reason="the last session has ended")
 
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection on any stream, which is closed in the end. Needs no running :meth:`serve`."""
+        """Serve one connection on any stream, which is closed in the end. Needs no running :meth:`serve`.
+
+        A ``trio.SSLStream`` is implicit TLS, whether its handshake was done or is still to come; in the latter case
+        `ServerConfig.tls_handshake_timeout` is its limit.
+
+        Cancelled, it still says 421 where a reply may be, lets ``on_reset`` and ``on_close`` run, for ten seconds at
+        most each, and closes the stream.
+        """
         keeper = Timekeeper()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
@@ -149,14 +156,19 @@ class Server:
             nursery.cancel_scope.cancel(reason="the session has ended")
 
     async def _serve_stream(self, keeper: Timekeeper, stream: trio.abc.Stream) -> None:
-        connection = Connection(self._service, stream, keeper)
+        context = self._service.ssl_context if self._service.implicit_tls else None
+        if isinstance(stream, trio.SSLStream):
+            context = stream.context
+            self._service.prepare(context)
+            stream = _unshaken(stream)
+        connection = Connection(self._service, stream, keeper, context)
         session = connection.session
         proxies = self.config.proxy_protocol_from
         behind_proxy = bool(proxies) and is_within(session.host, proxies)
         host = None if behind_proxy else session.host  # whose slot is taken; a proxy's is that of the client it names
         refusal = SHUTTING_DOWN if self._service.closing else self._limits.refusal(host)
         if refusal is not None:
-            await self._refuse(stream, refusal)
+            await self._refuse(stream, None if context is not None else refusal)
             return
         try:
             if behind_proxy:
@@ -168,7 +180,7 @@ class Server:
                 # shutdown() knows only the sessions that it finds, and this one was not there yet.
                 refusal = SHUTTING_DOWN if self._service.closing else self._limits.refusal_of_host(session.host)
                 if refusal is not None:
-                    await self._refuse(stream, refusal)
+                    await self._refuse(stream, None if context is not None else refusal)
                     return
                 host = session.host
             await self._run(connection)
@@ -203,11 +215,12 @@ class Server:
         return None
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
+        """Close, and say why; under implicit TLS nothing is said (`refusal` is ``None``), it would cost a handshake."""
         self._service.statistics.refused_connections += 1
         transport = Transport(stream)
         with trio.move_on_after(REFUSAL_LIMIT):
             try:
-                if refusal is not None and not self._service.implicit_tls:  # to say it there would cost a handshake
+                if refusal is not None:
                     await transport.send(refusal.to_bytes())
             except OSError:
                 pass
@@ -258,6 +271,15 @@ class Server:
     def _wake(self) -> None:
         self._left.set()
         self._left = trio.Event()
+
+
+def _unshaken(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
+    """What is below a TLS stream whose handshake is still to come: it is ours then, as is what comes before it."""
+    try:
+        stream.version  # noqa: B018
+    except trio.NeedHandshakeError:
+        return stream.transport_stream
+    return stream
 
 
 async def serve(

@@ -6,10 +6,11 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from .._protocol.server_config import ServerConfig
 from .._protocol.server_profile import ServerProfile
+from .._tls import watch_server_name
 from .handler import Hooks
 from .limits import FailureLimit
 
@@ -52,8 +53,9 @@ class Service:
         self.hooks = Hooks(handler)
         self.config = config
         self.ssl_context = ssl_context
+        self._contexts: WeakSet[ssl.SSLContext] = WeakSet()
         if ssl_context is not None:
-            _look_for_sharing(ssl_context, config)
+            self.prepare(ssl_context)
         self.implicit_tls = implicit_tls
         self.statistics = ServerStatistics()
         self.auth_failures = FailureLimit(config.max_auth_failures_per_host)
@@ -69,6 +71,13 @@ class Service:
             expand=self.hooks.on_expn is not None,
             hello=self.hooks.on_hello is not None,
         )
+
+    def prepare(self, context: ssl.SSLContext) -> None:
+        """Make sure that handshakes with `context` tell what a session wants to know; once is enough."""
+        if context not in self._contexts:
+            self._contexts.add(context)
+            watch_server_name(context)
+            _look_for_sharing(context, self.config)
 
 
 # A TLS session ticket is good wherever its context serves, and Python cannot tell services apart by a session-id
