@@ -107,9 +107,10 @@ class Connection(Judgement):
             self._end = self._now() + self._config.session_timeout
         cancelled = True
         try:
-            while True:
+            while True:  # again after a hook that took too long
                 with trio.CancelScope() as self._scope:
-                    await self._serve()
+                    if self._introduced or await self._open():
+                        await self._converse()
                     break
                 if self._cut_off:
                     break
@@ -117,42 +118,43 @@ class Connection(Judgement):
                 if self._outcome is None:
                     self._outcome = (self._timed_out(),)
             cancelled = False
-        except Exception:
+        except Exception as exc:
             cancelled = False
-            logger.exception("session %s: internal error", self.session.id, extra=self._facts())
-            self._say_last_word(UNAVAILABLE)
+            self._give_up(exc)
         finally:
-            self._in_hook = False
-            self._timer.set(math.inf)
-            self._end = math.inf  # the last word has a time limit of its own
-            if cancelled or self._cut_off:
-                self._say_last_word(SHUTTING_DOWN)
-            if self._protocol.replies:
-                with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
-                    await self._flush_quietly()
-            # What follows is shielded and bounded each by itself.
-            await self._close_session()  # noqa: ASYNC102
-            if self._protocol.quit or self._protocol.peer_gone or cancelled:
-                await self._transport.aclose()
-            else:
-                await self._transport.aclose_lingering()  # noqa: ASYNC102
-            self._timer.close()
+            # All of it is shielded, and bounded.
+            await self._end_session(cancelled)  # noqa: ASYNC102
             current_connection.reset(token)
 
-    async def _serve(self) -> None:
-        try:
-            if not self._introduced and not await self._open():
-                return
-            await self._converse()
-        except SMTPTimeoutError:
+    def _give_up(self, reason: Exception) -> None:
+        if isinstance(reason, SMTPTimeoutError):
             self._say_last_word(_TIMEOUT)
-        except Interrupted:
+        elif isinstance(reason, Interrupted):
             self._say_last_word(SHUTTING_DOWN)
-        except TLSError as exc:
-            logger.debug("session %s: %s", self.session.id, exc, extra=self._facts())
-            self._protocol.abandon()
-        except ConnectionLostError:
+        elif isinstance(reason, ConnectionLostError):
             self._protocol.lose_peer()
+        elif isinstance(reason, TLSError):
+            logger.debug("session %s: %s", self.session.id, reason, extra=self._facts())
+            self._protocol.abandon()
+        else:
+            logger.error("session %s: internal error", self.session.id, exc_info=reason, extra=self._facts())
+            self._say_last_word(UNAVAILABLE)
+
+    async def _end_session(self, cancelled: bool) -> None:
+        self._in_hook = False
+        self._timer.set(math.inf)
+        self._end = math.inf  # the last word has a time limit of its own
+        if cancelled or self._cut_off:
+            self._say_last_word(SHUTTING_DOWN)
+        if self._protocol.replies:
+            with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
+                await self._flush_quietly()
+        await self._close_session()
+        if self._protocol.quit or self._protocol.peer_gone or cancelled:
+            await self._transport.aclose()
+        else:
+            await self._transport.aclose_lingering()
+        self._timer.close()
 
     async def _close_session(self) -> None:
         """Tell the application that it is over: whatever has happened, once, and for a limited time."""

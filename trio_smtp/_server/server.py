@@ -183,20 +183,21 @@ class Server:
                     await self._refuse(stream, None if context is not None else refusal)
                     return
                 host = session.host
-            await self._run(connection)
-        finally:
-            self._limits.release(host)
-
-    async def _run(self, connection: Connection) -> None:
-        statistics = self._service.statistics
-        statistics.total_connections += 1
-        statistics.connections += 1
-        self._connections.add(connection)
-        try:
+            self._begin(connection)
             await connection.run()
         finally:
+            self._end(connection)
+            self._limits.release(host)
+
+    def _begin(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self._service.statistics.total_connections += 1
+        self._service.statistics.connections += 1
+
+    def _end(self, connection: Connection) -> None:
+        if connection in self._connections:  # not refused behind a proxy
             self._connections.discard(connection)
-            statistics.connections -= 1
+            self._service.statistics.connections -= 1
             self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream) -> ProxyHeader | None:
