@@ -152,6 +152,29 @@ async def test_s20_starttls_forgets_all_that_was_said_in_clear() -> None:
         await peer.speak("C: MAIL FROM:<a@a.test>\nS: 530 5.7.0…\nC: STARTTLS\nS: 503 5.5.1 TLS is active already")
 
 
+async def test_s20_what_a_relay_has_said_in_clear_is_forgotten_too() -> None:
+    """But for the client's address: the relay may be only a pipe from here on, and it is the client who wants TLS."""
+    handler = Recorder()
+    server = make_server(handler, ssl_context=server_context(), xclient_from=["127.0.0.1"])
+    async with serving_tcp(server) as connect:
+        peer = await connect()
+        await peer.hello()
+        [seen] = handler.sessions
+        await peer.ask("XCLIENT ADDR=127.0.0.1 PORT=99 LOGIN=boss HELO=evil.test PROTO=SMTP")
+        assert (seen.hello, seen.identity, seen.esmtp) == ("evil.test", "boss", False)
+        await peer.ask("EHLO client.test")
+        assert await peer.ask("XFORWARD ADDR=192.0.2.7 NAME=evil.test") == "250 2.0.0 OK"
+        assert seen.forwarded == {"ADDR": "192.0.2.7", "NAME": "evil.test"}
+        assert await peer.ask("STARTTLS") == "220 ready to start TLS"
+        tls = trio.SSLStream(peer.stream, client_context(), server_hostname="mx.test")
+        await tls.do_handshake()
+        peer.stream = tls
+        await peer.speak("C: MAIL FROM:<a@a.test>\nS: 503 5.5.1 send EHLO first")
+        assert (seen.hello, seen.identity, seen.esmtp, seen.forwarded) == (None, None, False, {})
+        assert seen.peer == ("127.0.0.1", 99)
+        assert seen.xclient == {"ADDR": "127.0.0.1", "PORT": "99"}
+
+
 async def test_s21_no_credentials_in_clear() -> None:
     handler = Recorder(on_auth=True)
     async with session(handler, ssl_context=server_context()) as peer:

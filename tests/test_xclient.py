@@ -276,6 +276,19 @@ async def test_xforward_is_kept_for_one_transaction() -> None:
         assert handler.sessions[0].hello == "client.test"
 
 
+@pytest.mark.parametrize("command", ["RSET", "EHLO again", "HELO again", "XCLIENT ADDR=127.0.0.1"])
+async def test_xforward_for_a_message_that_is_never_begun_is_not_the_next_ones(command: str) -> None:
+    handler = Recorder()
+    async with serving_tcp(make_server(handler, **TRUSTED)) as connect:
+        peer = await connect()
+        await peer.hello()
+        await peer.speak("C: XFORWARD IDENT=ABC123\nS: 250 2.0.0 OK\nC: NOOP\nS: 250 2.0.0 OK")
+        assert (await peer.ask("MAIL FROM:a")).startswith("501")
+        assert handler.sessions[0].forwarded == {"IDENT": "ABC123"}  # a command that fails changes nothing
+        assert (await peer.ask(command))[0] == "2"
+        assert handler.sessions[0].forwarded == {}
+
+
 async def test_over_a_stream_without_an_address_nobody_is_trusted() -> None:
     async with session(xclient_from=["0.0.0.0/0", "::/0"]) as peer:
         assert (await peer.ask("XCLIENT ADDR=192.0.2.7")).startswith("550 5.7.0")

@@ -50,7 +50,8 @@ class ServerCore:
         external_identity: whom the client's TLS certificate names, for EXTERNAL.
         trusted: the peer may use XCLIENT and XFORWARD.
         introduced: what XCLIENT has said of the client, attribute to value or ``None``.
-        forwarded: what XFORWARD has said of the next message, likewise; forgotten with its transaction.
+        forwarded: what XFORWARD has said of the next message, likewise; forgotten with its transaction, and by RSET,
+            EHLO, STARTTLS and XCLIENT before it.
         trace: called with each command line and reply, secrets masked, when set.
     """
 
@@ -205,6 +206,9 @@ class ServerCore:
         self.hello = None
         self.esmtp = False
         self.authenticated = False
+        self.forwarded = {}
+        for name in ("HELO", "PROTO", "LOGIN"):  # who is at the other end stays, as with PROXY; what he said does not
+            self.introduced.pop(name, None)
 
     def _starved(self) -> Signal:
         return Signal.EOF if self._input.eof else NEED_DATA
@@ -212,9 +216,10 @@ class ServerCore:
     def _end_transaction(self, *, accepted: bool) -> None:
         if self._message is not None:
             self.octets += self._message.received
+        if self.forwarded:  # XFORWARD_README: for one transaction, also where that is given up before it has begun
+            self.forwarded = {}
         if self.envelope is not None:
             self.envelope = None
-            self.forwarded = {}
             self.accepted = accepted
             self.state = State.READY
         self._message = None

@@ -30,8 +30,6 @@ class RelayCommands(ServerCore):
         """Start over; the caller greets the client that was named."""
         self._forget()
         self.external_identity = None  # the certificate was the relay's
-        for name in ("HELO", "PROTO", "LOGIN"):  # these were the client's before, not this one's
-            self.introduced.pop(name, None)
         self.introduced.update(event.attributes)
         self.authenticated = bool(self.introduced.get("LOGIN"))
         self.state = State.CONNECTED

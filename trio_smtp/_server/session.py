@@ -62,7 +62,8 @@ class Session:
     @property
     def forwarded(self) -> Mapping[str, str | None]:
         """What a trusted relay has said by XFORWARD of the message to come: ``NAME``, ``ADDR``, ``PORT``, ``PROTO``,
-        ``HELO``, ``IDENT``, ``SOURCE``, ``None`` for what it does not know. Forgotten with the transaction.
+        ``HELO``, ``IDENT``, ``SOURCE``, ``None`` for what it does not know. Forgotten with the transaction, and by
+        RSET, EHLO, STARTTLS and XCLIENT.
         """
         return self._protocol.forwarded
 
