@@ -292,6 +292,25 @@ async def test_full_mailbox_without_enhanced_code_teaches_no_limit() -> None:
         assert not (await client.send("a@x.test", both, b"hi\r\n")).refused
 
 
+@pytest.mark.parametrize("answers", [("550 no", "250 ok"), ("250 ok", "550 no")])
+async def test_text_accepted_after_its_envelope_was_refused_may_have_been_delivered(answers: tuple[str, ...]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet(*OFFERS, "CHUNKING")
+        await peer.hear(MAIL, RCPT, "BDAT 4 LAST")
+        await peer.octets(4)
+        await peer.say(*answers, "250 2.0.0 queued")
+        await peer.end()
+
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.RemoteProtocolError) as caught:
+            await client.send("a@x.test", ["b@y.test"], b"hi\r\n")
+    assert caught.value.delivery is Delivery.UNKNOWN
+    assert caught.value.unknown == ["b@y.test"]
+    assert caught.value.refused == {}
+    assert caught.value.stage == "end"
+    assert caught.value.reply == Reply(250, "queued", "2.0.0")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

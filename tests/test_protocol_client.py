@@ -257,6 +257,47 @@ def test_c9_refusal_in_the_middle_of_the_text_is_understood() -> None:
     assert protocol.state is State.CLOSED
 
 
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        b"550 no\r\n503 no\r\n503 no\r\n",
+        b"550 no\r\n250 ok\r\n250 ok\r\n",
+        b"250 ok\r\n550 no\r\n450 later\r\n",
+    ],
+)
+def test_text_accepted_after_its_envelope_was_refused_is_in_doubt(answers: bytes, lmtp: bool) -> None:
+    protocol = ready(lmtp=lmtp)
+    transaction = begin(protocol, "b@y.test", "c@y.test")
+    protocol.send(bdat(transaction, 3, last=True))
+    events(protocol, answers)
+    with pytest.raises(RemoteProtocolError, match="that was refused") as caught:
+        events(protocol, b"250 queued\r\n")
+    assert caught.value.delivery is Delivery.UNKNOWN
+    assert transaction.delivery is Delivery.UNKNOWN
+    assert transaction.fates() == ([], {}, ["b@y.test", "c@y.test"])
+    assert protocol.state is State.CLOSED
+
+
+def test_chunk_refused_and_the_last_one_accepted_is_in_doubt() -> None:
+    protocol = ready()
+    transaction = begin(protocol, "b@y.test")
+    protocol.send(bdat(transaction, 3))
+    protocol.send(bdat(transaction, 3, last=True))
+    with pytest.raises(RemoteProtocolError, match="that was refused"):
+        events(protocol, b"250 ok\r\n250 ok\r\n552 too much\r\n250 queued\r\n")
+    assert transaction.delivery is Delivery.UNKNOWN
+
+
+def test_go_ahead_after_mail_was_refused_ends_the_connection_with_the_text_unsent() -> None:
+    protocol = ready()
+    transaction = begin(protocol, "b@y.test")
+    protocol.send(data(transaction))
+    with pytest.raises(RemoteProtocolError, match="after MAIL was refused"):
+        events(protocol, b"550 no\r\n250 ok\r\n354 go\r\n")
+    assert transaction.delivery is Delivery.REFUSED
+
+
 def test_c1_octets_behind_the_answer_to_starttls_are_seen() -> None:
     protocol = ready()
     protocol.send(STARTTLS)

@@ -238,8 +238,14 @@ class ClientProtocol:
         if verb is _MAIL:
             transaction.answered = True
         if verb is _DATA:
+            if not refused and transaction.reply is not None:
+                raise self._broken(f"{reply} to DATA, after MAIL was refused", reply, Stage.DATA)
             transaction.go_ahead = not refused
         if verb is _END or verb is _LAST:
+            # Not so after DATA: the text has only been sent where there was somebody to get it.
+            if verb is _LAST and not refused and (transaction.reply is not None or not transaction.accepted):
+                transaction.contradict()
+                raise self._broken(f"{reply} to the end of a message that was refused", reply, _AT_END)
             if self._lmtp and transaction.accepted and transaction.reply is None:
                 return self._answer_recipient(transaction, reply)
             transaction.decide(_AT_END, reply)

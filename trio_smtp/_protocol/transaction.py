@@ -61,6 +61,12 @@ class Transaction:
             self.stage = stage
             self.reply = reply
 
+    def contradict(self) -> None:
+        """The server has accepted the text of a message that it had refused: what it said of it is worth nothing."""
+        self.accepted.clear()
+        self.refused.clear()
+        self.reply = self.stage = None
+
     @property
     def nobody_left(self) -> bool:
         """Every recipient was refused."""
