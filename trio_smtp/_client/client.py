@@ -31,10 +31,10 @@ from .content import ContentLike, Source
 from .opening import Opening, TLSMode, open_connection
 from .outgoing import Outgoing, Params, SendResult, refusal
 from .sending import (
-    GivingUp,
     await_end,
     deliver,
     envelope,
+    giving_up,
     next_batch,
     open_writer,
     say_envelope,
@@ -244,7 +244,7 @@ class Client:
                     raise refusal(transaction)
                 writer = open_writer(connection, outgoing, transaction, source, chunked=chunked)
                 message = OutgoingMessage(connection, outgoing, transaction, writer)
-                async with GivingUp(connection, transaction):
+                async with giving_up(connection):
                     try:
                         yield message
                     except SMTPError as exc:

@@ -13,8 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import aclosing, nullcontext
-from types import TracebackType
+from contextlib import aclosing, nullcontext, suppress
 from typing import Any, Final
 
 import trio
@@ -39,6 +38,7 @@ from .._stream import Interrupted
 from .body import BLOCK, BodyWriter, write_text
 from .connection import Connection
 from .content import Source
+from .grace import Grace
 from .outgoing import Outgoing, Params, one_too_many
 
 _READY: Final = State.READY
@@ -190,7 +190,7 @@ async def _send_stream(connection: Connection, message: Outgoing, transaction: T
         writer = open_writer(connection, message, transaction, source, chunked=chunked)
         message.streamed = True
         chunks: Any = aiter(source.chunks)
-        async with GivingUp(connection, transaction), aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
+        async with giving_up(connection), aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
             while (piece := await _next_piece(chunks, message)) is not None:
                 if not await writer.write(piece):
                     break
@@ -331,72 +331,36 @@ async def await_end(connection: Connection, transaction: Transaction) -> None:
     comes, this returns normally; the cancellation is then met at the caller's next checkpoint.
     """
     config = connection.config
-    async with _Grace(connection, transaction):
+
+    async def hear_it_all_the_same() -> bool:
+        if transaction.ended and not connection.is_broken:
+            with suppress(SMTPError, Interrupted):
+                await connection.drain(config.end_grace)
+        return transaction.ended and transaction.reply is not None
+
+    async with Grace(config.end_grace, hear_it_all_the_same, trio.Cancelled, Interrupted):
         await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
     if connection.protocol.outstanding and transaction.reply is None:
         raise connection.farewell_error()
 
 
-class _Grace:
-    """Around the wait for the reply to the end of a message: whoever is cancelled in it waits on for a while.
+def giving_up(connection: Connection) -> Grace:
+    """Around the writing of a message's text: an exception in it gives the message up, and goes on.
 
-    If the reply comes the cancellation is swallowed here; the caller meets it again at his next checkpoint.
+    With BDAT the message can be forgotten; with DATA there is no way, and the connection ends. So it does after a
+    cancellation, which has no time for more.
     """
 
-    __slots__ = ("_connection", "_transaction")
-
-    def __init__(self, connection: Connection, transaction: Transaction) -> None:
-        self._connection = connection
-        self._transaction = transaction
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        connection, transaction = self._connection, self._transaction
-        if not isinstance(exc, trio.Cancelled | Interrupted) or not transaction.ended or connection.is_broken:
+    async def forget() -> bool:
+        if connection.protocol.state is State.BODY or connection.is_broken:
+            connection.transport.broken = True
             return False
-        with trio.move_on_after(connection.config.end_grace, shield=True):
-            try:
-                await connection.drain(connection.config.end_grace)
-            except (SMTPError, Interrupted):
-                pass
-        return transaction.reply is not None
-
-
-class GivingUp:
-    """Around the writing of a message's text: an exception in it gives the message up, and goes on."""
-
-    __slots__ = ("_connection", "_transaction")
-
-    def __init__(self, connection: Connection, transaction: Transaction) -> None:
-        self._connection = connection
-        self._transaction = transaction
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(exc, Exception):  # a cancelled caller has no time for it: what is half said breaks the connection
-            with trio.move_on_after(self._connection.config.quit_timeout, shield=True):
-                await give_up(self._connection, self._transaction)
-
-
-async def give_up(connection: Connection, transaction: Transaction) -> None:
-    """Forget a message in the middle of its text, with BDAT; with DATA there is no way, and the connection ends.
-
-    Never raises an :class:`SMTPError`: whoever calls this has a better error to raise.
-    """
-    if connection.protocol.state is State.BODY or connection.is_broken:
-        connection.transport.broken = True
-        return
-    try:
         timeout = connection.config.command_timeout
-        await connection.drain(timeout)
-        await connection.exchange(RSET, timeout)
-    except SMTPError:
-        connection.transport.broken = True
+        try:
+            await connection.drain(timeout)
+            await connection.exchange(RSET, timeout)
+        except SMTPError:  # there is a better one to be raised
+            connection.transport.broken = True
+        return False
+
+    return Grace(connection.config.quit_timeout, forget, Exception)
