@@ -276,6 +276,113 @@ async def test_cancelled_callers_harm_nobody_else(net: Network, autojump_clock: 
     assert {b"%d\r\n" % i for i in range(0, 60, 2)} <= set(sent)
 
 
+class Late:
+    """A message whose sender is cancelled, and what came of it."""
+
+    def __init__(self, pool: trio_smtp.Pool, text: bytes) -> None:
+        self._pool = pool
+        self._text = text
+        self.scope = trio.CancelScope()
+        self.left = -1.0
+
+    async def send(self) -> None:
+        with self.scope:
+            await self._pool.send("a@x.test", ["b@y.test"], self._text)
+        assert self.scope.cancelled_caught
+        self.left = trio.current_time()
+
+
+async def test_cancelled_before_its_354_leaves_at_once_and_the_connection_ends(
+    net: Network, autojump_clock: Clock
+) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        if number > 1:
+            return await net.sink(peer, number)
+        await peer.greet("PIPELINING")
+        await net.message(peer)
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
+        await peer.say("250 ok", "250 ok")
+        return await peer.end()
+
+    net.script = script
+    async with pool_of(DEEP) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
+        late = Late(pool, b"2\r\n")
+        late.scope.deadline = trio.current_time() + 1
+        await late.send()
+        assert late.left == late.scope.deadline
+        await pool.send("a@x.test", ["b@y.test"], b"3\r\n")
+    assert net.accepted == [b"1\r\n", b"3\r\n"]
+    assert net.connections == 2
+
+
+async def test_cancelled_behind_another_leaves_at_once_and_is_never_sent(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        if number > 1:
+            return await net.sink(peer, number)
+        await peer.greet("PIPELINING")
+        await net.message(peer)
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
+        await trio.sleep(0.5)
+        await peer.say("250 ok", "250 ok", "354 go")
+        assert await peer.text() == b"2\r\n"
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
+        await trio.sleep(60)
+        await peer.say("250 taken")
+        return await peer.end()
+
+    net.script = script
+    outcomes = Outcomes()
+    async with pool_of(DEEP) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcomes.send, pool, b"2\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            late = Late(pool, b"3\r\n")
+            nursery.start_soon(late.send)
+            await trio.sleep(1)
+            late.scope.cancel()
+            await trio.sleep(1)
+            assert late.left == trio.current_time() - 1
+        await pool.send("a@x.test", ["b@y.test"], b"4\r\n")
+    assert list(outcomes.results) == [b"2\r\n"]
+    assert net.accepted == [b"1\r\n", b"4\r\n"]
+    assert net.connections == 2
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_cancelled_after_its_end_has_left_waits_for_the_grace_and_no_longer(
+    net: Network, autojump_clock: Clock, alone: bool
+) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        if number > 1:
+            return await net.sink(peer, number)
+        await peer.greet("PIPELINING", "CHUNKING")
+        await net.message(peer)
+        await peer.hear("MAIL FROM:<a@x.test>")
+        if alone:
+            return await peer.end_whatever()
+        await trio.sleep(60)
+        await peer.say(*["250 ok"] * 7)
+        return await peer.end_whatever()
+
+    net.script = script
+    outcomes = Outcomes()
+    async with pool_of(DEEP) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            late = Late(pool, b"2\r\n")
+            nursery.start_soon(late.send)
+            if not alone:
+                nursery.start_soon(outcomes.send, pool, b"3\r\n")
+            await trio.sleep(1)
+            late.scope.cancel()
+        assert late.left == 1 + 10
+    assert len(outcomes.results) == (not alone)
+    assert net.connections == 1
+
+
 async def test_pool_cancelled_with_messages_in_flight(net: Network, autojump_clock: Clock) -> None:
     net.offers = ("PIPELINING", "CHUNKING")
     net.delay = 7

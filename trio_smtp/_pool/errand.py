@@ -1,9 +1,10 @@
 # A message between its caller and the task of a connection: handed over, done, and its outcome.
 #
 # One try each time it is handed over; whether there is another is the caller's side's business (retry.py). Whatever
-# happens to the task, the outcome is set, so that a caller always hears. A caller who is cancelled says so by
-# abandon(), which ends whatever wait the task is in, and waits for the outcome all the same: shielded, and as briefly
-# as the task can make it.
+# happens to the task, the outcome is set, so that a caller always hears. A caller who is cancelled waits for the reply
+# to what has left, for a while; then he says abandon(), which ends whatever wait the task is in for his message alone,
+# and waits for the outcome of that, which is as near as the task can make it. Where the task has not begun with his
+# message, or has others in flight with it, he does not: of a message that was abandoned nothing more is sent.
 from __future__ import annotations
 
 import trio
@@ -19,18 +20,18 @@ class Errand:
         message: with what has become of it so far.
         error: what ended the latest try, ``None`` if it reached its end.
         abandoned: the caller does not want it any more.
-        fresh: only on a connection that was opened for it.
-        connection: the one it is being sent on.
+        forsaken: and nobody waits for its outcome.
+        connection: the one it is being sent on, with nobody else's message in flight.
         scope: around what only a cancel scope can end: connecting, waiting for the rate limit, the caller's iterable.
     """
 
-    __slots__ = ("_done", "abandoned", "connection", "error", "fresh", "message", "scope")
+    __slots__ = ("_done", "abandoned", "connection", "error", "forsaken", "message", "scope")
 
     def __init__(self, message: Outgoing) -> None:
         self.message = message
         self.error: Exception | None = None
         self.abandoned = False
-        self.fresh = False
+        self.forsaken = False
         self.connection: Connection | None = None
         self.scope: trio.CancelScope | None = None
         self._done = trio.Event()
@@ -55,10 +56,19 @@ class Errand:
         """Wait for the outcome of this try."""
         await self._done.wait()
 
-    def abandon(self) -> None:
-        """Let the task come to an end with it as fast as what was already sent allows."""
-        self.abandoned = True
+    @property
+    def has_left(self) -> bool:
+        """The end of the message is on its way, or may be: there is a reply to wait for."""
+        transaction = self.message.transaction
+        return transaction is not None and transaction.ended
+
+    async def abandon(self) -> None:
+        """Let the task come to an end with it as fast as what was already sent allows, and wait for that."""
+        self.forsaken = True
         if self.scope is not None:
             self.scope.cancel(reason="the caller was cancelled")
         elif self.connection is not None:
             self.connection.transport.abandon()
+        else:
+            return
+        await self._done.wait()

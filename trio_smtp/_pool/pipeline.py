@@ -10,8 +10,8 @@
 # before every MAIL that follows an unanswered BDAT LAST: six octets, and no round trip.
 #
 # Only messages that fit are taken: at hand, small, in one transaction. A caller who is cancelled cannot stop his
-# message without stopping the others; he waits as long as anyone whose message has left may wait, and the reply is then
-# nobody's.
+# message without stopping the others. If it has left he waits for its reply as long as any other, and then the reply is
+# nobody's; if not, it never leaves. Once his message is the only one in flight, the connection ends with it.
 from __future__ import annotations
 
 from collections import deque
@@ -30,11 +30,6 @@ from .._stream import Interrupted
 from .errand import Errand
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
-
-
-def _has_left(errand: Errand) -> bool:
-    transaction = errand.message.transaction
-    return transaction is not None and transaction.ended
 
 
 class Pipeline:
@@ -65,7 +60,7 @@ class Pipeline:
         except BaseException as exc:  # the pool is being cancelled: what has left may still be answered
             with trio.move_on_after(self._connection.config.end_grace, shield=True):
                 try:
-                    while self._flight and _has_left(self._flight[0]):
+                    while self._flight and self._flight[0].has_left:
                         await self._hear()
                 except (SMTPError, Interrupted):
                     pass
@@ -120,7 +115,7 @@ class Pipeline:
             if transaction.go_ahead:
                 if current.abandoned:
                     raise Interrupted  # after 354 there is no other way to end it
-                if transaction.nobody_left or transaction.reply is not None:
+                if transaction.nobody_left:
                     text, tail = b"", b".\r\n"
                 end_of_last = [text, self._connection.encode((end(transaction, tail),))]
             errand = self._take_next()
@@ -173,6 +168,11 @@ class Pipeline:
             return None
         message.transaction = transaction
         message.attempts += 1
+        connection.transport.forget_interruption()  # of one whose reply came first, or who is no longer alone
+        if not self._flight:
+            errand.connection = connection
+        else:
+            self._flight[0].connection = None
         self._flight.append(errand)
         if connection.uses_chunking:
             if len(self._flight) > 1 and commands[0] is not RSET:
@@ -194,6 +194,10 @@ class Pipeline:
         over = command.verb in (Verb.END, Verb.LAST) and not (waiting and waiting[0] is command)
         if over or (command.verb is Verb.DATA and not transaction.go_ahead):
             self._settle(self._flight.popleft(), transaction)
+            if len(self._flight) == 1:
+                self._flight[0].connection = connection
+                if self._flight[0].forsaken:
+                    connection.transport.abandon()
 
     async def _event(self, timeout: float | None) -> Event:
         try:

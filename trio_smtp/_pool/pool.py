@@ -6,7 +6,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from email.message import Message
-from types import TracebackType
 from typing import Any
 
 import trio
@@ -14,6 +13,7 @@ import trio
 from .._client.client import message_envelope
 from .._client.config import ClientConfig
 from .._client.content import ContentLike
+from .._client.grace import Grace
 from .._client.opening import Opening, TLSMode
 from .._client.outgoing import Outgoing, Params, SendResult
 from .._protocol.errors import Delivery, SMTPError
@@ -274,7 +274,22 @@ class Pool:
         Cancelled here, the try is given up, unless the end of the message has left; then its reply may still
         come, and if it does this returns.
         """
-        async with _Grace(errand, self._desk.opening.config.end_grace + _SLACK):
+        end_grace = self._desk.opening.config.end_grace
+
+        async def give_up() -> bool:
+            errand.abandoned = True
+            if errand.has_left:
+                # Its reply is all there is to wait for, and the connection's task may be cancelled together with us and
+                # be waiting for it already: an interruption would take the reply from both.
+                with trio.move_on_after(end_grace):
+                    await errand.wait()
+                if errand.connection is not None:
+                    errand.connection.transport.broken = True  # it has had its time
+            if not errand.is_finished:
+                await errand.abandon()
+            return errand.is_finished and errand.error is None and not errand.message.remaining
+
+        async with Grace(end_grace + _SLACK, give_up, trio.Cancelled):
             await errand.wait()
 
     async def _pause(self, delay: float, error: Exception | None) -> None:
@@ -288,41 +303,3 @@ class Pool:
             if isinstance(error, SMTPError) and error.delivery is Delivery.UNKNOWN:
                 raise error
             raise closed_error() from error
-
-
-class _Grace:
-    """Around the wait for an outcome: whoever is cancelled in it gives the message up and waits for what comes of it.
-
-    If it was sent all the same the cancellation is swallowed here; the caller meets it again at his next checkpoint.
-    """
-
-    __slots__ = ("_errand", "_seconds")
-
-    def __init__(self, errand: Errand, seconds: float) -> None:
-        self._errand = errand
-        self._seconds = seconds
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        if not isinstance(exc, trio.Cancelled):
-            return False
-        errand = self._errand
-        errand.abandoned = True
-        deadline = trio.current_time() + self._seconds
-        transaction = errand.message.transaction
-        if transaction is not None and transaction.ended:
-            # Its reply is all there is to wait for, and the connection's task may be cancelled together with us and be
-            # waiting for it already: an interruption would take the reply from both.
-            with trio.move_on_after(self._seconds - _SLACK, shield=True):
-                await errand.wait()
-            if errand.connection is not None:
-                errand.connection.transport.broken = True  # it has had its time
-        if not errand.is_finished:
-            errand.abandon()
-            with trio.move_on_at(deadline, shield=True):
-                await errand.wait()
-        return errand.is_finished and errand.error is None and not errand.message.remaining
