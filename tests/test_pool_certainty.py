@@ -236,3 +236,33 @@ async def test_sender_cancelled_by_himself_waits_no_longer_than_the_grace(net: N
             await send(pool)
         assert scope.cancelled_caught
         assert trio.current_time() - started < 11.5
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_message_given_to_a_connection_in_the_turn_in_which_the_pool_is_cancelled_has_an_outcome(
+    net: Network, autojump_clock: Clock, turns: int
+) -> None:
+    outcomes: list[object] = []
+
+    async def one(pool: trio_smtp.Pool, wait: int) -> None:
+        for _ in range(wait):
+            await trio.lowlevel.checkpoint()
+        try:
+            outcomes.append(await pool.send("a@x.test", ["b@y.test"], b"x\r\n"))
+        except trio_smtp.PoolClosedError as exc:
+            outcomes.append(exc.delivery)
+
+    for wait in range(2, 6):
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    async with pool_of(max_connections=1) as pool:
+                        await pool.send("a@x.test", ["b@y.test"], b"x\r\n")
+                        if turns % 2:
+                            await trio.testing.wait_all_tasks_blocked()
+                        nursery.start_soon(one, pool, wait)
+                        for _ in range(turns):
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+                        await trio.sleep_forever()
+    assert len(outcomes) == 4

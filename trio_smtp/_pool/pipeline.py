@@ -57,13 +57,16 @@ class Pipeline:
             await (self._run_bdat if self._connection.uses_chunking else self._run_data)(errand)
         except (SMTPError, Interrupted) as exc:
             self._fail(exc)
-        except BaseException as exc:  # the pool is being cancelled: what has left may still be answered
+        except trio.Cancelled as exc:  # the whole pool is: what has left may still be answered
             with trio.move_on_after(self._connection.config.end_grace, shield=True):
                 try:
                     while self._flight and self._flight[0].has_left:
                         await self._hear()
                 except (SMTPError, Interrupted):
                     pass
+            self._fail(exc)
+            raise
+        except BaseException as exc:  # Ctrl-C: what was made for sending may never have been
             self._fail(exc)
             raise
         finally:

@@ -101,6 +101,8 @@ class Slot:
                 if errand is not None:
                     await (self._serve_with_others if may_share else self._serve)(errand)
         finally:
+            if self._next is not None:  # given to us in the turn in which the pool was cancelled
+                self._next.finish(PoolClosedError("the pool was cancelled", delivery=Delivery.NOT_SENT))
             if self.connection is not None:
                 self.connection.transport.broken = True
                 with trio.move_on_after(_CLOSING, shield=True):
@@ -274,50 +276,46 @@ class Slot:
         pool.idle.append(self)
         # Whoever has just got his result may have another message, and is about to run: waiting for him costs 3 µs a
         # turn, waking the reader 15. Two turns, since Trio runs the tasks of one turn in any order.
-        for _ in range(2):
-            try:
-                await trio.lowlevel.checkpoint()
-            except trio.Cancelled:
-                self._leave_idle()
-                raise
-            if self._next is not None or self not in pool.idle:
-                return self._leave_idle()
-        idle_since = trio.current_time()
-        transport.forget_interruption()
-        self._is_parked = True
-        data: bytes | bytearray = b""
         try:
-            data = await transport.receive(min(deadline_after(pool.config.idle_timeout), self._dies_at))
-            reason = "the server spoke" if data else "the server closed it"
-        except Interrupted:
-            reason = ""
-        except SMTPTimeoutError:
-            reason = "" if pool.keeps_warm and trio.current_time() < self._dies_at else "it was idle"
-        except ConnectionLostError:
-            reason = "it was lost"
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
+                if self._next is not None or self not in pool.idle:
+                    return self._take_next()
+            idle_since = trio.current_time()
+            transport.forget_interruption()
+            self._is_parked = True
+            data: bytes | bytearray = b""
+            try:
+                data = await transport.receive(min(deadline_after(pool.config.idle_timeout), self._dies_at))
+                reason = "the server spoke" if data else "the server closed it"
+            except Interrupted:
+                reason = ""
+            except SMTPTimeoutError:
+                reason = "" if pool.keeps_warm and trio.current_time() < self._dies_at else "it was idle"
+            except ConnectionLostError:
+                reason = "it was lost"
         finally:
             self._is_parked = False
-            errand = self._leave_idle()
+            if self in pool.idle:
+                pool.idle.remove(self)
         if reason:
             if reason != "it was idle":
                 transport.broken = True
             logger.debug("%s: idle for %.1f s: %s %r", connection.name, trio.current_time() - idle_since, reason, data)
-            await self._close(reason, errand)
-        return errand
+            await self._close(reason)
+        return self._take_next()
 
-    def _leave_idle(self) -> Errand | None:
-        """Be idle no more; the message that came, if one did."""
+    def _take_next(self) -> Errand | None:
+        """The message that was assigned while we were idle, if one was."""
         errand, self._next = self._next, None
-        if errand is None and self in self._pool.idle:
-            self._pool.idle.remove(self)
         return errand
 
-    async def _close(self, reason: str, errand: Errand | None = None) -> None:
-        """Say QUIT if there is anybody to hear it and nobody waits with an `errand`, and close; never raises."""
+    async def _close(self, reason: str) -> None:
+        """Say QUIT if there is anybody to hear it and nobody waits for us, and close; never raises."""
         connection, self.connection = self.connection, None
         assert connection is not None
         self._pool.trace("retire", self._opened_at, self._number, detail=reason)
-        if errand is not None:
+        if self._next is not None:
             connection.transport.broken = True
         await connection.aclose()
 
