@@ -49,6 +49,7 @@ class Pipeline:
         self._depth = depth
         self._take = take
         self._flight: deque[Errand] = deque()
+        self._written = 0  # so many of them, from the first on, as far as they were begun
         self.again: list[Errand] = []
 
     async def run(self, errand: Errand) -> None:
@@ -60,7 +61,7 @@ class Pipeline:
         except trio.Cancelled as exc:  # the whole pool is: what has left may still be answered
             with trio.move_on_after(self._connection.config.end_grace, shield=True):
                 try:
-                    while self._flight and self._flight[0].has_left:
+                    while self._written and self._flight[0].has_left:
                         await self._hear()
                 except (SMTPError, Interrupted):
                     pass
@@ -78,6 +79,8 @@ class Pipeline:
         while self._flight:
             errand = self._flight.popleft()
             transaction = errand.message.transaction
+            if errand.is_finished:
+                continue
             if transaction is not None and transaction.reply is not None:
                 errand.message.settle(transaction)  # a reply that was read beats a loss noticed later
                 errand.finish()
@@ -108,6 +111,7 @@ class Pipeline:
         end_of_last: list[bytes] = []
         while (begun := await self._begin_next(errand)) is not None:
             commands, text, tail = begun
+            self._written = 0
             await self._write([*end_of_last, commands])
             current = flight[-1]
             transaction = current.message.transaction
@@ -122,6 +126,7 @@ class Pipeline:
                     text, tail = b"", b".\r\n"
                 end_of_last = [text, self._connection.encode((end(transaction, tail),))]
             errand = self._take_next()
+        self._written = 0
         await self._write(end_of_last)
         while flight:
             await self._hear()
@@ -136,6 +141,7 @@ class Pipeline:
     async def _write(self, pieces: list[bytes]) -> None:
         if pieces:
             await self._connection.write(b"".join(pieces), self._connection.config.data_timeout)
+        self._written = len(self._flight)
 
     async def _begin_next(self, errand: Errand | None) -> list[bytes] | None:
         """:meth:`_begin` for the first message from this one on that can be sent; ``None`` if there is none."""
@@ -169,14 +175,11 @@ class Pipeline:
             message.transaction = None
             errand.finish(exc)
             return None
+        self._flight.append(errand)
         message.transaction = transaction
         message.attempts += 1
         connection.transport.forget_interruption()  # of one whose reply came first, or who is no longer alone
-        if not self._flight:
-            errand.connection = connection
-        else:
-            self._flight[0].connection = None
-        self._flight.append(errand)
+        self._flight[0].connection = connection if len(self._flight) == 1 else None
         if connection.uses_chunking:
             if len(self._flight) > 1 and commands[0] is not RSET:
                 commands.insert(0, RSET)
@@ -196,7 +199,9 @@ class Pipeline:
         waiting = connection.protocol.outstanding
         over = command.verb in (Verb.END, Verb.LAST) and not (waiting and waiting[0] is command)
         if over or (command.verb is Verb.DATA and not transaction.go_ahead):
-            self._settle(self._flight.popleft(), transaction)
+            self._settle(self._flight[0], transaction)
+            self._flight.popleft()
+            self._written -= 1
             if len(self._flight) == 1:
                 self._flight[0].connection = connection
                 if self._flight[0].forsaken:
