@@ -5,7 +5,8 @@ import pytest
 from core_session import ENVELOPE, Core, codes
 
 from trio_smtp import Reply
-from trio_smtp._protocol.server_events import Hello, Mail, Signal
+from trio_smtp._protocol.server_core import MAX_REPLIES, MAX_UNSENT
+from trio_smtp._protocol.server_events import Hello, Mail, Rcpt, Signal
 
 HELLO = b"EHLO x\r\n"
 # name: (what is said, the codes, the messages, options)
@@ -170,3 +171,42 @@ def test_the_end_of_input():
     assert core.protocol.next_event() is Signal.FLUSH
     assert core.protocol.next_event() is Signal.EOF
     assert core.protocol.next_event() is Signal.EOF
+
+
+# ---- replies gather, but not without bound
+
+
+def answer_recipients(core: Core, reply: Reply) -> tuple[int, int]:
+    """Pipeline recipients; how many replies, and how many octets of them, had gathered when they were to be sent."""
+    core.say(HELLO + b"MAIL FROM:<a@a.test>\r\n")
+    core.protocol.receive_data(b"RCPT TO:<b@b.test>\r\n" * 1000)
+    gathered = 0
+    while isinstance(core.protocol.next_event(), Rcpt):
+        core.protocol.answer(reply)
+        gathered += 1
+    assert len(core.protocol.replies) == gathered
+    return gathered, len(core.protocol.data_to_send())
+
+
+def test_no_more_than_so_many_replies_gather():
+    core = Core(max_errors=None)
+    assert answer_recipients(core, Reply(450, "no"))[0] == MAX_REPLIES
+    for n in range(1, MAX_REPLIES + 1):  # the count begins anew
+        assert isinstance(core.protocol.next_event(), Rcpt), n
+        core.protocol.answer(Reply(450, "no"))
+    assert core.protocol.next_event() is Signal.FLUSH
+
+
+@pytest.mark.parametrize(("octets", "gathered"), [(MAX_UNSENT // 4, 4), (MAX_UNSENT // 4 - 1, 5)])
+def test_no_more_than_so_many_octets_of_replies_gather(octets: int, gathered: int):
+    line = len("450-4.0.0 \r\n")
+    lines = ["x" * (256 - line)] * (octets // 256 - 1)
+    reply = Reply(450, [*lines, "x" * (octets - 256 * len(lines) - line)])
+    assert len(reply.to_bytes()) == octets
+    core = Core(max_errors=None)
+    assert answer_recipients(core, reply) == (gathered, gathered * octets)
+    for _ in range(gathered):  # the count begins anew
+        assert isinstance(core.protocol.next_event(), Rcpt)
+        core.protocol.answer(reply)
+    assert core.protocol.next_event() is Signal.FLUSH
+    assert len(core.protocol.data_to_send()) == gathered * octets

@@ -23,6 +23,7 @@ Taken: TypeAlias = "Command | Signal | Reply | None"
 
 _MECHANISMS: Final = frozenset(name.encode() for name in SERVER_MECHANISMS)
 MAX_REPLIES: Final = 256  # that gather before they are to be sent, however much is pipelined
+MAX_UNSENT: Final = 65536  # octets of them, likewise: an application's reply may have many lines
 
 
 class ServerCore:
@@ -71,6 +72,7 @@ class ServerCore:
         "_must_start_tls",
         "_pending",
         "_profile",
+        "_unsent",
         "_verb",
         "accepted",
         "authenticated",
@@ -97,6 +99,7 @@ class ServerCore:
         self._profile = profile
         self._input = LineReader(profile.config.max_command_line, profile.config.max_auth_line)
         self.replies: list[bytes] = []
+        self._unsent = 0  # octets of them
         self._enhanced = profile.enhanced
         self._flush = False
         self._pending: Command | None = None
@@ -146,6 +149,7 @@ class ServerCore:
         out = self.replies
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
+        self._unsent = 0
         return data
 
     @property
@@ -269,7 +273,8 @@ class ServerCore:
         if self.trace is not None:
             self.trace(">", b"334 ***" if reply.code == 334 else wire)
         self.replies.append(wire)
-        if len(self.replies) >= MAX_REPLIES:
+        self._unsent += len(wire)
+        if self._unsent >= MAX_UNSENT or len(self.replies) >= MAX_REPLIES:
             self._flush = True
         if reply.close or reply.code == 421:
             self.abandon()
