@@ -365,6 +365,21 @@ async def test_the_header_has_a_time_limit_of_its_own(autojump_clock: trio.testi
         await stream.aclose()
 
 
+async def test_a_cancellation_that_comes_with_the_time_limit_closes_the_stream(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = Server(trio_smtp.Handler(), config=BEHIND)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    near = await connect(listener)
+    far = await listener.accept()
+    with trio.move_on_after(5) as scope:
+        await server.serve_stream(far)
+    assert scope.cancelled_caught
+    assert far.socket.fileno() == -1
+    await near.aclose()
+    await listener.aclose()
+
+
 async def test_shutdown_does_not_wait_for_a_header() -> None:
     async with serving(ServerConfig(proxy_protocol_from=["127.0.0.1"], proxy_timeout=None)) as (
         server,

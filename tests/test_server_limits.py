@@ -159,6 +159,47 @@ async def test_a_refused_connection_costs_no_handshake():
         assert await (await connect()).rest() == ""
 
 
+async def test_a_refusal_is_not_lost_to_what_the_client_is_already_sending():
+    """A socket that is closed with unread input is reset, and the client's kernel may forget the 421."""
+    server = make_server(max_connections=1)
+    async with serving_tcp(server) as connect:
+        assert await (await connect()).code() == "220"
+        refused = await connect()
+        while not server.statistics().refused_connections:
+            await trio.lowlevel.checkpoint()
+        for _ in range(20):
+            await refused.send("EHLO x\r\n" * 100)
+        assert await refused.rest() == "421 4.3.2 too many connections, try again later\r\n"
+
+
+async def test_lingering_over_refusals_is_bounded_in_time_and_number(autojump_clock, monkeypatch):
+    monkeypatch.setattr("trio_smtp._server.server.MAX_LINGERING", 2)
+    server = make_server(max_connections=1)
+    async with serving_tcp(server) as connect:
+        assert await (await connect()).code() == "220"
+        for _ in range(5):
+            peer = await connect()
+            assert await peer.rest() == "421 4.3.2 too many connections, try again later\r\n"
+        assert server._lingering == 2  # they keep their side open
+        began = trio.current_time()
+        while server._lingering:
+            await trio.sleep(0.1)
+        assert trio.current_time() - began <= 1.2
+        assert server.statistics().refused_connections == 5
+
+
+async def test_a_refusal_that_is_cancelled_closes_the_stream():
+    server = make_server(max_connections=1)
+    near, far = trio.testing.memory_stream_pair()
+    async with serving(server) as connect:
+        assert await connect().code() == "220"
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await server.serve_stream(far)
+        assert scope.cancelled_caught
+        assert await near.receive_some() == b""
+
+
 async def test_none_lifts_both():
     async with serving_tcp(make_server(max_connections=None, max_connections_per_host=None)) as connect:
         for _ in range(60):

@@ -8,10 +8,11 @@ import math
 import ssl
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import trio
 
+from .._protocol.errors import ConnectionLostError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server_config import ServerConfig
@@ -25,7 +26,8 @@ from .proxy import read_proxy_header
 from .service import ServerStatistics, Service
 from .session import Session
 
-REFUSAL_LIMIT = 1.0  # seconds to tell a client that there is no slot for it
+REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
+MAX_LINGERING: Final = 100  # clients that are waited for so, at one time; it is for want of slots that they are refused
 
 
 class Server:
@@ -56,6 +58,7 @@ class Server:
         self._limits = ConnectionLimits(self.config.max_connections, self.config.max_connections_per_host)
         self._connections: set[Connection] = set()
         self._accepting: set[trio.CancelScope] = set()
+        self._lingering = 0  # refused connections whose clients may still be sending
         self._stoppers: list[Connection] = []  # a hook of theirs waits in shutdown(), once for each time it does
         self._left = trio.Event()  # set and replaced whenever there are fewer connections to wait for
 
@@ -202,30 +205,37 @@ class Server:
 
     async def _read_proxy_header(self, stream: trio.abc.Stream) -> ProxyHeader | None:
         limit = self.config.proxy_timeout
-        with trio.CancelScope() as scope:
-            scope.deadline = math.inf if limit is None else trio.current_time() + limit
-            self._accepting.add(scope)  # there is no session yet that shutdown() could end
-            try:
-                return await read_proxy_header(stream)
-            except BaseException:
-                if not scope.cancel_called:
-                    await trio.aclose_forcefully(stream)
-                raise
-            finally:
-                self._accepting.discard(scope)
+        try:
+            with trio.CancelScope() as scope:
+                scope.deadline = math.inf if limit is None else trio.current_time() + limit
+                self._accepting.add(scope)  # there is no session yet that shutdown() could end
+                try:
+                    return await read_proxy_header(stream)
+                finally:
+                    self._accepting.discard(scope)
+        except BaseException:  # cancelled from outside, maybe together with the time limit
+            await trio.aclose_forcefully(stream)
+            raise
         return None
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
         """Close, and say why; under implicit TLS nothing is said (`refusal` is ``None``), it would cost a handshake."""
         self._service.statistics.refused_connections += 1
         transport = Transport(stream)
-        with trio.move_on_after(REFUSAL_LIMIT):
-            try:
-                if refusal is not None:
+        try:
+            if refusal is not None:
+                with trio.move_on_after(REFUSAL_LIMIT):
                     await transport.send(refusal.to_bytes())
-            except OSError:
-                pass
-        await transport.aclose()
+                if self._lingering < MAX_LINGERING:
+                    self._lingering += 1
+                    try:
+                        await transport.aclose_lingering(REFUSAL_LIMIT)
+                    finally:
+                        self._lingering -= 1
+        except ConnectionLostError:
+            pass
+        finally:
+            await transport.aclose()  # noqa: ASYNC102 - shielded and bounded
 
     async def shutdown(self, *, grace: float = 30) -> None:
         """End the server: stop accepting at once, sessions as soon as they can, all of them in the end.
