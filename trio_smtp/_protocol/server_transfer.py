@@ -141,7 +141,10 @@ class TransferCommands(ServerCore):
             replies: Sequence[Reply] = (verdict,)
         else:
             replies = self._replies_for_each(verdict)
-        self._count_message(min(replies, key=_code), max(replies, key=_code))
+        best = worst = replies[0]
+        if len(replies) > 1:
+            best, worst = min(replies, key=_code), max(replies, key=_code)
+        self._count_message(best, worst)
         if self._errs_too_often:
             replies = (TOO_MANY_ERRORS,)
         for reply in replies:

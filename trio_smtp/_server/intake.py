@@ -62,50 +62,63 @@ class Intake(Dialogue):
                 raise self._spoil(MessageTooLargeError(f"the message has more than {limit} octets"))
             if event is Signal.BODY_ABORTED:
                 raise self._spoil(MessageAbortedError("the client gave the message up"))
-            await self._wait_in_hook(event)
+            try:
+                if event is NEED_DATA:
+                    await self._receive_content(for_hook=True)
+                else:
+                    await self._wait_for_hook(event)
+            except (ConnectionLostError, SMTPTimeoutError, Interrupted) as exc:
+                raise self._spoil(ConnectionLostError(f"the message was cut off: {exc or 'shutting down'}")) from exc
 
-    async def _wait_in_hook(self, event: object) -> None:
-        """Receive for a hook; the time does not count as the hook's."""
-        began = self._now()
+    async def _receive_content(self, *, for_hook: bool = False) -> None:
+        """Receive octets of a message; the time that is left for it grows with what arrives (Postfix's rule).
+
+        A hook's own time stands still meanwhile.
+        """
+        stopped = began = self._now()
+        data: bytes | bytearray = b""
+        self._in_hook = False
+        try:
+            if self._protocol.replies:
+                await self._flush()
+                began = self._now()
+            if self._ending:
+                raise Interrupted
+            if began >= self._end:
+                raise SMTPTimeoutError("the session has lasted too long")
+            self._sent = 0
+            data = await self._transport.receive(min(began + self._budget, self._end))
+        finally:  # a hook that gives its own reading up and tries again does not give the peer more time
+            now = self._now()
+            limit = self._data_limit
+            if limit < math.inf:
+                rate = self._config.min_data_rate
+                earned = len(data) / rate if rate is not None else limit if data else 0
+                self._budget = min(limit, self._budget - (now - began) + earned)
+            if for_hook:
+                self._resume_hook(now - stopped)
+        self._protocol.receive_data(data)
+
+    async def _wait_for_hook(self, event: object) -> None:
+        """Do for a hook what is not simply receiving; likewise."""
+        stopped = self._now()
         self._in_hook = False
         try:
             if event is Signal.PAUSE:
                 await self._pause()
                 return
             await self._flush()
-            if event is NEED_DATA:
-                if self._ending:
-                    raise Interrupted
-                await self._receive_content()
-            elif (
-                event is Signal.CLOSE
-            ):  # the last word has been said: to a chunk that made no sense, or one junk too many
+            if event is Signal.CLOSE:  # the last word has been said: to a chunk without sense, or one junk too many
                 raise ConnectionLostError("the session was ended by an error reply")
-            elif event is not FLUSH:
+            if event is not FLUSH:
                 raise ConnectionLostError("the client closed the connection")
-        except (ConnectionLostError, SMTPTimeoutError, Interrupted) as exc:
-            raise self._spoil(ConnectionLostError(f"the message was cut off: {exc or 'shutting down'}")) from exc
         finally:
-            self._in_hook = True
-            self._hook_deadline += self._now() - began
-            self._timer.set(self._hook_deadline)
+            self._resume_hook(self._now() - stopped)
 
-    async def _receive_content(self) -> None:
-        """Receive octets of a message; the time that is left for it grows with what arrives (Postfix's rule)."""
-        limit = self._config.data_timeout
-        began = self._now()
-        if began >= self._end:
-            raise SMTPTimeoutError("the session has lasted too long")
-        data: bytes | bytearray = b""
-        self._sent = 0
-        try:
-            data = await self._transport.receive(min(began + self._budget, self._end))
-        finally:  # a hook that gives its own reading up and tries again does not give the peer more time
-            if limit is not None:
-                rate = self._config.min_data_rate
-                earned = len(data) / rate if rate is not None else limit if data else 0
-                self._budget = min(limit, self._budget - (self._now() - began) + earned)
-        self._protocol.receive_data(data)
+    def _resume_hook(self, stood_still: float) -> None:
+        self._in_hook = True
+        self._hook_deadline += stood_still
+        self._timer.set(self._hook_deadline)
 
     def _spoil(self, error: SMTPError) -> SMTPError:
         self._body_error = error
