@@ -90,6 +90,7 @@ async def test_mailmax_in_the_middle_of_a_split_list_goes_on_with_a_new_connecti
     async with pool_of() as pool:
         result = await pool.send("a@x.test", [f"r{i}@y.test" for i in range(5)], b"x")
     assert result.accepted == [f"r{i}@y.test" for i in range(5)]
+    assert result.attempts == 1
     assert net.connections == 3
     assert len(net.accepted) == 5
 

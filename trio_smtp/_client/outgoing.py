@@ -38,7 +38,8 @@ class SendResult:
         accepted: recipients for whom the server took the message, as the caller wrote them.
         refused: recipients it refused, with the replies.
         replies: LMTP: each recipient's reply to the end of the message.
-        attempts: how often the message was begun; more than 1 after a retry.
+        attempts: how often the message was begun; more than 1 after a retry. A list that is split over several
+            transactions, or connections, is begun once.
         maybe_duplicate: an earlier attempt ended in doubt and was repeated because the caller had asked for it
             (``on_unknown="retry"``): the message may have been delivered twice.
     """

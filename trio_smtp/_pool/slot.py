@@ -206,6 +206,8 @@ class Slot:
         if failure is not None:
             message.transaction = None  # it came to nothing
             return
+        if message.remaining:
+            message.attempts -= 1  # it goes on with the others on another connection: that is no further try
         if connection.protocol.farewell is None:
             pool.message_done()
         elif reused and _was_closed_while_idle(message):
