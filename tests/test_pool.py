@@ -75,6 +75,28 @@ async def test_max_messages(net: Network, autojump_clock: Clock) -> None:
     assert net.connections == 3
 
 
+@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize("limit", ["max_messages", "MAILMAX"])
+async def test_connection_that_has_had_its_messages_says_quit_before_whoever_waits_gets_another(
+    net: Network, autojump_clock: Clock, depth: int, limit: str
+) -> None:
+    heard: list[list[str]] = []
+
+    async def script(peer: Peer, number: int) -> None:
+        assert net.now == 1
+        await net.sink(peer, number)
+        heard.append([word for word in peer.heard.decode().split() if word in ("MAIL", "QUIT")])
+
+    net.script = script
+    net.delay = 1
+    net.offers = ("PIPELINING", "CHUNKING", *["LIMITS MAILMAX=2"] * (limit == "MAILMAX"))
+    config = PoolConfig(max_messages=2 if limit == "max_messages" else None, max_connections=1, pipeline_depth=depth)
+    async with pool_of(config) as pool, trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(send, pool)
+    assert heard == [["MAIL", "MAIL", "QUIT"]] * 3
+
+
 async def test_mailmax_of_the_server_is_obeyed(net: Network, autojump_clock: Clock) -> None:
     net.offers = ("PIPELINING", "LIMITS MAILMAX=2")
     async with pool_of() as pool:
