@@ -879,6 +879,33 @@ async def test_rcptmax_and_a_stream_that_cannot_be_read_twice() -> None:
     await stream.aclose()
 
 
+async def test_rcptdomainmax_is_obeyed_over_the_whole_connection() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "LIMITS RCPTDOMAINMAX=2 RCPTMAX=3")
+        for recipients in (["a@y.test", "b@z.test", "d@Y.test"], ["f@z.test"], ["g@y.test"]):
+            await peer.hear("MAIL FROM:<a@x.test>", *(f"RCPT TO:<{recipient}>" for recipient in recipients), "DATA")
+            await peer.say("250 ok", *["250 ok"] * len(recipients), "354 go")
+            await peer.text()
+            await peer.say("250 taken")
+        await peer.goodbye()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    stream = chunks()
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.ConnectionLostError, match="recipients of 2 domains") as caught:
+            await client.send(
+                "a@x.test", ["a@y.test", "b@z.test", "c@v.test", "d@Y.test", "e@w.test", "f@z.test"], b"x"
+            )
+        assert caught.value.accepted == ["a@y.test", "b@z.test", "d@Y.test", "f@z.test"]
+        assert caught.value.delivery is Delivery.NOT_SENT
+        with pytest.raises(trio_smtp.ConnectionLostError):
+            await client.send("a@x.test", ["g@y.test", "h@w.test"], stream)
+        await client.send("a@x.test", ["g@y.test"], b"x")
+    await stream.aclose()
+
+
 async def test_mailmax_is_obeyed_with_an_error_that_says_so() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING", "LIMITS MAILMAX=1")

@@ -117,6 +117,35 @@ async def test_mailmax_in_the_middle_of_a_split_list_goes_on_with_a_new_connecti
     assert len(net.accepted) == 5
 
 
+@pytest.mark.parametrize("depth", [1, 4])
+async def test_rcptdomainmax_of_the_server_is_obeyed(net: Network, autojump_clock: Clock, depth: int) -> None:
+    net.offers = ("PIPELINING", "CHUNKING", "LIMITS RCPTDOMAINMAX=2")
+    named: list[set[str]] = []
+
+    async def script(peer: Peer, number: int) -> None:
+        await net.sink(peer, number)
+        words = peer.heard.decode().split()
+        named.append({word.partition("@")[2] for word in words if word.startswith("TO:")})
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    net.script = script
+    async with pool_of(PoolConfig(pipeline_depth=depth), max_connections=1) as pool:
+        everybody = [f"r{i}@{domain}.test" for i in range(3) for domain in "abcde"]
+        result = await pool.send("a@x.test", everybody, b"x")
+        assert sorted(result.accepted) == sorted(everybody)
+        assert result.attempts == 1
+        assert net.connections == 3
+        await pool.send("a@x.test", ["b@e.test"], b"x")
+        assert net.connections == 3
+        await pool.send("a@x.test", ["b@f.test", "c@g.test"], chunks())
+        assert net.connections == 4
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="2 of the recipients"):
+            await pool.send("a@x.test", ["b@f.test", "c@g.test", "d@h.test"], chunks())
+    assert all(len(domains) <= 2 for domains in named)
+
+
 async def test_idle_timeout(net: Network, autojump_clock: Clock) -> None:
     async with pool_of(PoolConfig(idle_timeout=60)) as pool:
         await send(pool)

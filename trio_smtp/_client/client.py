@@ -168,8 +168,8 @@ class Client:
             MessageTooLargeError: larger than the server's SIZE; nothing was sent.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for everybody.
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: ``delivery`` says whether the server may
-                have the message. The first also where the server takes no more messages on one connection (LIMITS'
-                MAILMAX), and so this one is used up.
+                have the message. The first also where the server's LIMITS (MAILMAX, RCPTDOMAINMAX) take no more on
+                one connection, and so this one is used up.
             OSError: the content file could not be read.
             trio.BusyResourceError: another task is using this client.
 
@@ -232,7 +232,7 @@ class Client:
             await trio.lowlevel.checkpoint_if_cancelled()
             transaction = Transaction(next_batch(connection, outgoing), lmtp=connection.lmtp)
             if len(transaction.recipients) < len(outgoing.remaining):
-                raise LocalProtocolError(f"the server takes {len(transaction.recipients)} recipients at a time")
+                raise LocalProtocolError(f"the server takes {len(transaction.recipients)} of the recipients at a time")
             outgoing.transaction = transaction
             own: SMTPError | None = None  # an error of the block's, about whatever it is doing besides
             try:

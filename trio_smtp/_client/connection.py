@@ -45,6 +45,7 @@ class Connection:
         extensions: what its latest answer to EHLO or LHLO offered.
         esmtp: it understood EHLO.
         transactions: MAIL commands sent.
+        domains: of the recipients named in RCPT so far, where the server's LIMITS count them.
         most_recipients: of one transaction, by LIMITS or by experience; ``None`` if nothing is known.
         offers_size, offers_8bit, offers_utf8: whether SIZE, 8BITMIME, SMTPUTF8 are among the extensions.
         uses_chunking: messages go by BDAT.
@@ -53,6 +54,7 @@ class Connection:
     __slots__ = (
         "_answered_at",
         "config",
+        "domains",
         "esmtp",
         "extensions",
         "greeting",
@@ -78,6 +80,7 @@ class Connection:
         self.learn(Extensions())
         self.esmtp = False
         self.transactions = 0
+        self.domains: set[str] = set()
         self._answered_at = -math.inf
 
     def __repr__(self) -> str:

@@ -48,7 +48,7 @@ _GROUP: Final = 200  # commands in one write; their replies fit into the buffers
 
 
 async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: bool = False) -> None:
-    """Send a message to everybody who remains, in as many transactions as the server's RCPTMAX asks for.
+    """Send a message to everybody who remains, in as many transactions as the server's limits ask for.
 
     Refusals are noted in the message, for its ``result()`` to tell. However this ends, the connection afterwards is
     reusable or broken.
@@ -56,14 +56,14 @@ async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: b
     Args:
         connection: a reusable one.
         message: what is still to be sent of it.
-        stop_at_limit: return when the server's MAILMAX is reached, even if somebody remains.
+        stop_at_limit: return when the connection is used up, even if somebody remains.
 
     Raises:
         ExtensionNotSupportedError, MessageTooLargeError, LocalProtocolError: nothing was sent.
         ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: ``delivery`` says what is known.
         OSError: of reading the content, or what an async iterable raised.
     """
-    while message.remaining and not (stop_at_limit and connection.is_exhausted):
+    while message.remaining and not (stop_at_limit and is_used_up(connection, message)):
         try:
             batch = next_batch(connection, message)
         except SMTPError as exc:
@@ -98,11 +98,40 @@ def settle(connection: Connection, message: Outgoing, transaction: Transaction) 
     message.settle(transaction, too_many)
 
 
+def is_used_up(connection: Connection, message: Outgoing) -> bool:
+    """Whether the server's LIMITS (RFC 9422) leave no room for this message, so that it needs another connection."""
+    limits = connection.extensions.limits
+    if limits.mailmax is not None and connection.transactions >= limits.mailmax:
+        return True
+    if limits.rcptdomainmax is None:
+        return False
+    admitted = _admitted(connection, message, limits.rcptdomainmax)
+    if message.content.replayable or not connection.domains:
+        return not admitted
+    return len(admitted) < len(message.remaining)  # a new connection may have room for all
+
+
+def _admitted(connection: Connection, message: Outgoing, most: int) -> list[str]:
+    """Those who remain and whose domains do not bring the connection beyond so many."""
+    domains = set(connection.domains)
+    admitted: list[str] = []
+    for written in message.remaining:
+        domain = _domain(message.recipients[written])
+        if domain in domains or len(domains) < most:
+            domains.add(domain)
+            admitted.append(written)
+    return admitted
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].lower()
+
+
 def next_batch(connection: Connection, message: Outgoing) -> list[str]:
     """The recipients of the next transaction (RFC 9422 section 4.2).
 
     Raises:
-        ConnectionLostError: the server has gone, or said that it goes, or takes no further MAIL on this connection.
+        ConnectionLostError: the server has gone, or said that it goes; or the connection is used up.
         RemoteProtocolError: it has spoken unasked.
         ExtensionNotSupportedError: the list must be split, and the content cannot be produced twice.
     """
@@ -113,25 +142,36 @@ def next_batch(connection: Connection, message: Outgoing) -> list[str]:
     except SMTPError as exc:
         exc.stage, exc.delivery = Stage.MAIL, Delivery.NOT_SENT
         raise
-    if connection.is_exhausted:
+    if is_used_up(connection, message):
+        limits = connection.extensions.limits
+        what = f"{limits.mailmax} messages"
+        if not connection.is_exhausted:
+            what = f"recipients of {limits.rcptdomainmax} domains"
         raise ConnectionLostError(
-            f"the connection is used up: the server takes {connection.transactions} messages on one; open another",
+            f"the connection is used up: the server takes {what} on one; open another",
             stage=Stage.MAIL,
             delivery=Delivery.NOT_SENT,
         )
-    limit = connection.most_recipients
-    if limit is None or len(message.remaining) <= limit:
-        return message.remaining
-    if not message.content.replayable:
-        limit = connection.extensions.limits.rcptmax
-        if limit is None or len(message.remaining) <= limit:
-            return message.remaining  # what was learnt on the way is no law
-        raise ExtensionNotSupportedError(
-            f"the server takes {limit} recipients at a time, and this content cannot be produced twice",
-            stage=Stage.MAIL,
-            delivery=Delivery.NOT_SENT,
-        )
-    return message.remaining[:limit]
+    remaining = message.remaining
+    limit, law = connection.most_recipients, connection.extensions.limits.rcptmax
+    most_domains = connection.extensions.limits.rcptdomainmax
+    if most_domains is not None:
+        admitted = _admitted(connection, message, most_domains)
+        if len(admitted) < len(remaining):
+            message.remaining = remaining = [*admitted, *(written for written in remaining if written not in admitted)]
+            limit = min(len(admitted), limit or len(admitted))
+            law = min(len(admitted), law or len(admitted))
+    if limit is None or len(remaining) <= limit:
+        return remaining
+    if message.content.replayable:
+        return remaining[:limit]
+    if law is None or len(remaining) <= law:
+        return remaining  # what was learnt on the way is no law
+    raise ExtensionNotSupportedError(
+        f"the server takes {law} of the recipients at a time, and this content cannot be produced twice",
+        stage=Stage.MAIL,
+        delivery=Delivery.NOT_SENT,
+    )
 
 
 async def _transact(connection: Connection, message: Outgoing, transaction: Transaction) -> None:
@@ -272,6 +312,8 @@ def envelope(
             params = format_params(own, smtputf8=utf8)
         commands.append(rcpt(transaction, written, address, params, utf8=utf8))
     connection.transactions += 1
+    if extensions.limits.rcptdomainmax is not None:
+        connection.domains.update(_domain(recipients[written]) for written in transaction.recipients)
     return commands
 
 

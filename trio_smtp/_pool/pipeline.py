@@ -158,10 +158,12 @@ class Pipeline:
         if errand.abandoned:
             errand.finish(Interrupted())
             return None
-        limit = connection.most_recipients
+        limit = connection.most_recipients or _RECIPIENTS
+        if connection.extensions.limits.rcptdomainmax is not None:
+            limit = 0
         source = None
         try:
-            if message.content.at_hand and len(message.remaining) <= (limit or _RECIPIENTS):
+            if message.content.at_hand and len(message.remaining) <= limit:
                 source = await message.content.open(
                     eight_bit=connection.offers_8bit, utf8=message.needs_utf8 and connection.offers_utf8
                 )

@@ -21,7 +21,7 @@ import trio
 from .._client.connection import Connection, deadline_after
 from .._client.log import logger
 from .._client.opening import open_connection
-from .._client.sending import deliver
+from .._client.sending import deliver, is_used_up
 from .._protocol.errors import (
     AuthenticationError,
     ConnectError,
@@ -164,10 +164,10 @@ class Slot:
 
     async def _try(self, errand: Errand) -> None:
         message, rate_limit = errand.message, self._pool.rate_limit
-        while message.remaining:  # again where an idle connection turned out dead, or the server's MAILMAX was reached
+        while message.remaining:  # again where an idle connection turned out dead, or its server's limits were reached
             if rate_limit is not None:  # before a connection is opened, which nobody would watch in the meantime
                 await _cancellable(errand, rate_limit.start)
-            if self.connection is not None and (self.connection.is_broken or self.connection.is_exhausted):
+            if self.connection is not None and (self.connection.is_broken or is_used_up(self.connection, message)):
                 await self._close("it is used up")
             if self.connection is None:
                 await _cancellable(errand, self._open)
