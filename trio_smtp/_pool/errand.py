@@ -20,7 +20,7 @@ class Errand:
         message: with what has become of it so far.
         error: what ended the latest try, ``None`` if it reached its end.
         abandoned: the caller does not want it any more.
-        forsaken: and nobody waits for its outcome.
+        forsaken: and he waits no longer for a reply to it.
         connection: the one it is being sent on, with nobody else's message in flight.
         scope: around what only a cancel scope can end: connecting, waiting for the rate limit, the caller's iterable.
     """
@@ -62,13 +62,13 @@ class Errand:
         transaction = self.message.transaction
         return transaction is not None and transaction.ended
 
-    async def abandon(self) -> None:
-        """Let the task come to an end with it as fast as what was already sent allows, and wait for that."""
-        self.forsaken = True
+    def abandon(self) -> bool:
+        """Let the task come to an end with it as fast as what was already sent allows; whether there is one at it."""
+        self.abandoned = self.forsaken = True
         if self.scope is not None:
             self.scope.cancel(reason="the caller was cancelled")
         elif self.connection is not None:
             self.connection.transport.abandon()
         else:
-            return
-        await self._done.wait()
+            return False
+        return True

@@ -285,8 +285,8 @@ class Pool:
                     await errand.wait()
                 if errand.connection is not None:
                     errand.connection.transport.broken = True  # it has had its time
-            if not errand.is_finished:
-                await errand.abandon()
+            if not errand.is_finished and errand.abandon():
+                await errand.wait()
             return errand.is_finished and errand.error is None and not errand.message.remaining
 
         async with Grace(end_grace + _SLACK, give_up, trio.Cancelled):
