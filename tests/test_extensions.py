@@ -187,7 +187,6 @@ def test_the_whole_offer():
         max_hold_until=datetime(2030, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
         min_deliver_by=30,
         xclient=("NAME", "ADDR"),
-        verify=True,
     )
     assert server_keywords(KNOWN_EXTENSIONS, offer) == [
         "PIPELINING",
@@ -206,6 +205,7 @@ def test_the_whole_offer():
         "FUTURERELEASE 3600 2030-01-01T00:00:00Z",
         "XCLIENT NAME ADDR",
         "VRFY",
+        "EXPN",
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from core_session import ENVELOPE, Core, codes
 from support import Recorder, session
@@ -44,7 +46,44 @@ def test_the_tables_of_this_test_are_complete() -> None:
 
 def test_all_of_them_at_once() -> None:
     keywords = offered(core_with()).keys() | offered(core_with(tls=False, starttls=True)).keys()
-    assert keywords == KNOWN_EXTENSIONS - {"XCLIENT", "XFORWARD", "VRFY"}
+    assert keywords == KNOWN_EXTENSIONS - {"XCLIENT", "XFORWARD", "VRFY", "EXPN"}
+
+
+@pytest.mark.parametrize("disabled", [(), ("VRFY", "EXPN")])
+@pytest.mark.parametrize("hook", ["on_vrfy", "on_expn", None])
+async def test_lookups_are_offered_where_the_application_answers_them(hook: str | None, disabled: tuple[str, ...]):
+    """RFC 5321 section 3.5.2: EXPN must be listed where it is supported, VRFY may be; and VRFY is always there."""
+
+    async def lookup(session, argument):
+        return Reply(250, f"<{argument}>", "2.1.5")
+
+    handler = SimpleNamespace(**{hook: lookup} if hook else {})
+    async with session(handler, disabled_extensions=disabled) as peer:
+        lines = (await peer.ask("EHLO x")).split(" / ")
+        offered = {line[4:] for line in lines} & {"VRFY", "EXPN"}
+        assert offered == ({hook[3:].upper()} if hook and not disabled else set())
+        answer = "250 2.1.5 <a@a.test>"
+        assert await peer.ask("VRFY a@a.test") == (
+            answer if hook == "on_vrfy" else "252 2.5.0 cannot verify the user, but will take mail for it"
+        )
+        expanded = hook == "on_expn" and not disabled
+        assert await peer.ask("EXPN a@a.test") == (answer if expanded else "500 5.5.1 command not recognized")
+
+
+@pytest.mark.parametrize("disabled", [(), ("SMTPUTF8",)])
+async def test_a_lookup_may_say_that_it_is_utf8(disabled: tuple[str, ...]):
+    """RFC 6531 section 3.7.4.2: SMTPUTF8 behind the address is a parameter, and no part of it."""
+    handler = Recorder()
+    async with session(handler, disabled_extensions=disabled) as peer:
+        assert (await peer.ask("VRFY \xfc@a.test smtputf8"))[:3] == "252"
+        assert (await peer.ask("VRFY SMTPUTF8"))[:3] == ("252" if disabled else "501")
+        assert (await peer.ask("VRFY SMTPUTF8 is my name"))[:3] == "252"
+    seen = [argument for name, argument in handler.seen if name == "on_vrfy"]
+    assert seen == (
+        ["\xfc@a.test smtputf8", "SMTPUTF8", "SMTPUTF8 is my name"]
+        if disabled
+        else ["\xfc@a.test", "SMTPUTF8 is my name"]
+    )
 
 
 @pytest.mark.parametrize("row", PARAMETERS, ids=lambda row: row.keyword)

@@ -126,7 +126,6 @@ class Offer:
         min_deliver_by: the least seconds that ``BY=`` may ask for (DELIVERBY), or ``None``.
         xclient: attributes that this peer may set by XCLIENT.
         xforward: the same for XFORWARD.
-        verify: the application answers VRFY.
     """
 
     tls: bool = False
@@ -140,7 +139,6 @@ class Offer:
     min_deliver_by: int | None = None
     xclient: Sequence[str] = ()
     xforward: Sequence[str] = ()
-    verify: bool = False
 
 
 class Extension(NamedTuple):
@@ -200,7 +198,8 @@ EXTENSIONS: Final = (
     Extension("FUTURERELEASE", _futurerelease, opt_in=True),
     Extension("XCLIENT", lambda offer: " ".join(offer.xclient) or None),
     Extension("XFORWARD", lambda offer: " ".join(offer.xforward) or None),
-    Extension("VRFY", lambda offer: _when(offer.verify)),
+    Extension("VRFY", always),  # these two where an application answers: RFC 5321 §3.5.2, VRFY may be listed,
+    Extension("EXPN", always),  # and EXPN must be
 )
 KNOWN_EXTENSIONS: Final = frozenset(row.keyword for row in EXTENSIONS)
 OPT_IN_EXTENSIONS: Final = frozenset(row.keyword for row in EXTENSIONS if row.opt_in)

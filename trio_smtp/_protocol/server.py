@@ -301,6 +301,9 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
             text = argument.decode("utf-8").strip()
         except UnicodeDecodeError:
             text = ""
+        rest, _, last = text.rpartition(" ")
+        if last.upper() == "SMTPUTF8" and "SMTPUTF8" in self._profile.extensions:  # RFC 6531 §3.7.4.2
+            text = rest.strip()
         if not text:
             return Reply(501, f"syntax: {self._verb.decode()} address", "5.5.4")
         if self._message is not None:  # between chunks the application is busy with the message
@@ -373,6 +376,7 @@ _KEYWORD_OF: Final = {
     b"BDAT": "CHUNKING",
     b"XCLIENT": "XCLIENT",
     b"XFORWARD": "XFORWARD",
+    b"EXPN": "EXPN",  # VRFY is always there (RFC 5321 §4.5.1)
 }
 _SUCCEED: Final[dict[type[Command], Callable[[ServerProtocol, Any, Reply], None]]] = {
     Hello: ServerProtocol._succeed_hello,
@@ -391,7 +395,5 @@ def _commands_of(profile: ServerProfile) -> dict[bytes, Callable[[ServerProtocol
     """The commands that a server has at all; one that is switched off is unknown, not refused."""
     absent = {verb for verb, keyword in _KEYWORD_OF.items() if keyword not in profile.extensions}
     absent |= {verb for verb in HELLO if verb.decode() not in profile.hello_verbs}
-    if not profile.expand:
-        absent.add(b"EXPN")
     taken = {verb: take for verb, take in _TAKE.items() if verb not in absent}
     return {**dict.fromkeys(profile.extra_commands, ServerProtocol._take_extra), **taken}

@@ -18,6 +18,7 @@ class ServerProfile:
         config: the numbers and switches.
         starttls: it has a TLS context for STARTTLS.
         auth: the application answers AUTH.
+        verify: the application answers VRFY.
         expand: the application answers EXPN.
         hello: the application may refuse EHLO.
     """
@@ -28,11 +29,11 @@ class ServerProfile:
         *,
         starttls: bool = False,
         auth: bool = False,
+        verify: bool = False,
         expand: bool = False,
         hello: bool = False,
     ) -> None:
         self.config = config
-        self.expand = expand
         self.judges_hello = hello
         self.commands: dict[bytes, Any] | None = None  # worked out by the first session
         disabled = set(config.disabled_extensions)
@@ -40,6 +41,10 @@ class ServerProfile:
             disabled.add("STARTTLS")
         if not auth:
             disabled.add("AUTH")
+        if not verify:
+            disabled.add("VRFY")
+        if not expand:
+            disabled.add("EXPN")
         if not config.xclient_from:
             disabled.update(("XCLIENT", "XFORWARD"))
         self._rows = [extension.row() for extension in config.extensions]

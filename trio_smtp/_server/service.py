@@ -68,6 +68,7 @@ class Service:
             config,
             starttls=ssl_context is not None and not implicit_tls,
             auth=self.hooks.on_auth is not None,
+            verify=self.hooks.on_vrfy is not None,
             expand=self.hooks.on_expn is not None,
             hello=self.hooks.on_hello is not None,
         )
