@@ -171,6 +171,8 @@ def test_the_least_offer():
         "ENHANCEDSTATUSCODES",
         "CHUNKING",
         "BINARYMIME",
+        "VRFY",
+        "EXPN",
     ]
     assert server_keywords((), Offer()) == []
 

@@ -5,8 +5,9 @@ import pytest
 import trio
 import trio.lowlevel
 from support import DATA, GREETING, MAIL, Recorder, make_server, serving, session
+from trio.testing import memory_stream_pair
 
-from trio_smtp import Reject, Reply
+from trio_smtp import Reject, Reply, open_client
 
 BEFORE_HELLO = {
     "MAIL FROM:<>": "503 5.5.1 send EHLO first",
@@ -39,7 +40,8 @@ async def test_the_ehlo_reply():
             S: 250-ENHANCEDSTATUSCODES
             S: 250-CHUNKING
             S: 250-BINARYMIME
-            S: 250 LIMITS MAILMAX=9 RCPTMAX=7
+            S: 250-LIMITS MAILMAX=9 RCPTMAX=7
+            S: 250 VRFY
         """)
 
 
@@ -72,7 +74,7 @@ async def test_helo_has_no_extensions_but_knows_their_parameters():
         ("ready", "EHLO " + 256 * "x", "501 5.5.4 syntax: EHLO hostname"),
         ("ready", "VRFY", "501 5.5.4 syntax: VRFY address"),
         ("ready", "LHLO x", "500 5.5.1 command not recognized"),
-        ("ready", "EXPN list", "500 5.5.1 command not recognized"),
+        ("ready", "EXPN list", "502 5.5.1 command not implemented"),
         ("ready", "STARTTLS", "500 5.5.1 command not recognized"),
         ("ready", "AUTH PLAIN", "500 5.5.1 command not recognized"),
         ("ready", "ETRN x", "502 5.5.1 command not implemented"),
@@ -680,6 +682,57 @@ async def test_expn_with_a_hook():
 
     async with session(Lists()) as peer:
         assert await peer.ask("EXPN x.test") == "250-2.1.5 <a@x.test> / 250 2.1.5 <b@x.test>"
+
+
+class Directory(Recorder):
+    """Knows lists too, and answers with what it was asked for."""
+
+    async def on_vrfy(self, session, argument):
+        self.calls.append(argument)
+        return Reply(250, f"{argument} <ü@x.test>", "2.1.5") if "unknown" not in argument else Reply(550, "ö", "5.1.1")
+
+    on_expn = on_vrfy
+
+
+@pytest.mark.parametrize("verb", ["VRFY", "EXPN"])
+async def test_utf8_is_asked_for_and_answered_with_the_parameter_only(verb):
+    handler = Directory()
+    async with session(handler) as peer:
+        for said, heard, answer in (
+            ("jürgen SMTPUTF8", "jürgen", "250 2.1.5 jürgen <ü@x.test>"),
+            ("<j@ü.test>  smtputf8 ", "<j@ü.test>", "250 2.1.5 <j@ü.test> <ü@x.test>"),
+            ("me SMTPUTF8", "me", "250 2.1.5 me <ü@x.test>"),
+            ("unknown SMTPUTF8", "unknown", "550 5.1.1 ö"),
+            ("me", "me", r"250 2.1.5 me <\xfc@x.test>"),
+            ("unknown", "unknown", r"550 5.1.1 \xf6"),
+            ("Fred Smith", "Fred Smith", r"250 2.1.5 Fred Smith <\xfc@x.test>"),
+            ("SMTPUTF8", "SMTPUTF8", r"250 2.1.5 SMTPUTF8 <\xfc@x.test>"),  # somebody's name, and no parameter
+            ("aSMTPUTF8", "aSMTPUTF8", r"250 2.1.5 aSMTPUTF8 <\xfc@x.test>"),
+            ('"a SMTPUTF8"', '"a SMTPUTF8"', r'250 2.1.5 "a SMTPUTF8" <\xfc@x.test>'),
+        ):
+            assert await peer.ask(f"{verb} {said}") == answer
+            assert handler.calls.pop() == heard
+        for said in ("jürgen", "jürgen SMTPUTF8=1", "jürgenSMTPUTF8", "jürgen ſmtputf8"):
+            assert await peer.ask(f"{verb} {said}") == "553 5.6.7 a non-ASCII address needs SMTPUTF8"
+        assert await peer.ask("NOOP") == "250 2.0.0 OK"
+    assert "jürgen" not in handler.calls
+
+
+async def test_without_the_extension_smtputf8_is_no_parameter_of_vrfy():
+    handler = Directory()
+    async with session(handler, disabled_extensions=["SMTPUTF8"]) as peer:
+        assert await peer.ask("VRFY me SMTPUTF8") == r"250 2.1.5 me SMTPUTF8 <\xfc@x.test>"
+        assert (await peer.ask("VRFY jürgen SMTPUTF8")).startswith("553 5.6.7")
+
+
+async def test_the_client_asks_for_somebody_who_is_not_ascii():
+    handler = Directory()
+    async with trio.open_nursery() as nursery:
+        near, far = memory_stream_pair()
+        nursery.start_soon(make_server(handler).serve_stream, far)
+        async with open_client("mx.test", stream=near, tls="none") as client:
+            assert (await client.verify("jürgen")).text == "jürgen <ü@x.test>"
+    assert "jürgen" in handler.calls
 
 
 async def test_sessions_over_one_server_are_apart():

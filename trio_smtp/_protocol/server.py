@@ -64,6 +64,7 @@ from .server_tables import (
     TOO_MANY_RECIPIENTS,
     UNIMPLEMENTED,
     UNKNOWN,
+    UTF8_LOOKUP,
     VRFY,
 )
 from .server_transfer import TransferCommands
@@ -109,8 +110,11 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
             self._pending = None
             self._answer_auth(reply)
         else:
-            self._pending = None
-            self._reply(reply)
+            event, self._pending = self._pending, None
+            if isinstance(event, Verify | Expand):
+                self._answer_lookup(event, reply)
+            else:
+                self._reply(reply)
 
     def refuse_credentials(self) -> None:
         """Answer Authenticate with the one reply for every reason (535)."""
@@ -297,18 +301,19 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
     def _take_lookup(self, argument: bytes, event: type[Verify | Expand]) -> Taken:
         self._flush = True
         self._count_junk()
+        address, _, parameter = argument.strip().rpartition(b" ")
+        smtputf8 = bool(address) and parameter.upper() == b"SMTPUTF8" and "SMTPUTF8" in self._profile.extensions
         try:
-            text = argument.decode("utf-8").strip()
+            text = (address if smtputf8 else argument).decode("utf-8").strip()
         except UnicodeDecodeError:
             text = ""
-        rest, _, last = text.rpartition(" ")
-        if last.upper() == "SMTPUTF8" and "SMTPUTF8" in self._profile.extensions:  # RFC 6531 §3.7.4.2
-            text = rest.strip()
         if not text:
             return Reply(501, f"syntax: {self._verb.decode()} address", "5.5.4")
+        if not smtputf8 and not text.isascii():
+            return UTF8_LOOKUP
         if self._message is not None:  # between chunks the application is busy with the message
             return VRFY
-        return event(text)
+        return event(text, smtputf8)
 
     def _take_extra(self, argument: bytes) -> Taken:
         self._flush = True
@@ -347,7 +352,10 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
         self.state = State.GREETED
         self._reply(reply, enhanced=False)
 
-    def _succeed_lookup(self, event: Command, reply: Reply) -> None:
+    def _answer_lookup(self, event: Verify | Expand, reply: Reply) -> None:
+        self._reply(reply, utf8=True if event.smtputf8 else None)
+
+    def _succeed_extra(self, event: Extra, reply: Reply) -> None:
         self._reply(reply)
 
 
@@ -384,10 +392,10 @@ _SUCCEED: Final[dict[type[Command], Callable[[ServerProtocol, Any, Reply], None]
     Authenticate: ServerProtocol._succeed_auth,
     Mail: ServerProtocol._succeed_mail,
     Rcpt: ServerProtocol._succeed_rcpt,
-    Verify: ServerProtocol._succeed_lookup,
-    Expand: ServerProtocol._succeed_lookup,
+    Verify: ServerProtocol._answer_lookup,
+    Expand: ServerProtocol._answer_lookup,
     Introduction: ServerProtocol._succeed_xclient,
-    Extra: ServerProtocol._succeed_lookup,
+    Extra: ServerProtocol._succeed_extra,
 }
 
 

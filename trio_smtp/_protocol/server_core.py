@@ -259,12 +259,12 @@ class ServerCore:
         limit = self._profile.config.max_errors
         return limit is not None and self._errors > limit
 
-    def _reply(self, reply: Reply, enhanced: bool = True) -> None:
+    def _reply(self, reply: Reply, enhanced: bool = True, *, utf8: bool | None = None) -> None:
         if reply.code >= 500:
             self._count_error()
         if self._errors and self._errs_too_often:
             reply, enhanced = TOO_MANY_ERRORS, True
-        self._write(reply, enhanced)
+        self._write(reply, enhanced, utf8=utf8)
 
     def _write(self, reply: Reply, enhanced: bool = True, *, utf8: bool | None = None) -> None:
         if utf8 is None:

@@ -84,16 +84,18 @@ class Data:
 
 @dataclass(slots=True)
 class Verify:
-    """VRFY."""
+    """VRFY; with `smtputf8` its reply may be UTF-8."""
 
     argument: str
+    smtputf8: bool = False
 
 
 @dataclass(slots=True)
 class Expand:
-    """EXPN."""
+    """EXPN, likewise."""
 
     argument: str
+    smtputf8: bool = False
 
 
 @dataclass(slots=True)

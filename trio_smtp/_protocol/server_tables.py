@@ -76,7 +76,7 @@ MISPLACED: Final[dict[State, dict[bytes, Reply]]] = {
 
 UNKNOWN: Final = Reply(500, "command not recognized", "5.5.1")
 NOT_IMPLEMENTED: Final = Reply(502, "command not implemented", "5.5.1")  # RFC 5321 §4.2.4: known, but not done here
-UNIMPLEMENTED: Final = frozenset((b"ETRN", b"ATRN", b"TURN", b"SEND", b"SOML", b"SAML", b"BURL"))
+UNIMPLEMENTED: Final = frozenset((b"EXPN", b"ETRN", b"ATRN", b"TURN", b"SEND", b"SOML", b"SAML", b"BURL"))
 # Browsers and forged requests speak to SMTP servers (ALPACA): the first word gives them away, and the end is at once.
 # So does a proxy that is not in proxy_protocol_from: nothing that follows its header can be believed.
 FOREIGN: Final = frozenset(
@@ -109,6 +109,7 @@ TOO_MANY_FAILURES_OF_HOST: Final = Reply(454, "too many failed authentications, 
 TOO_MANY_MESSAGES: Final = Reply(421, "too many messages on this connection", "4.7.0", close=True)
 TOO_MANY_RECIPIENTS: Final = Reply(452, "too many recipients", "4.5.3")  # RFC 5321 §4.5.3.1.10
 VRFY: Final = Reply(252, "cannot verify the user, but will take mail for it", "2.5.0")  # RFC 5321 §3.5.3
+UTF8_LOOKUP: Final = Reply(553, "a non-ASCII address needs SMTPUTF8", "5.6.7")  # RFC 6531 §3.7.4.2
 END_WITH_DOT: Final = Reply(354, "end data with <CR><LF>.<CR><LF>")
 OK: Final = Reply(250, "OK", "2.0.0")
 DEFAULTS: Final[dict[type[Command], Reply]] = {

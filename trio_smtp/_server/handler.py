@@ -71,11 +71,11 @@ class Handler:
         """A transaction has ended without its message being accepted, however; ``session.envelope`` is still there."""
 
     async def on_vrfy(self, session: Session, argument: str) -> Reply | None:
-        """VRFY; ``None`` answers 252."""
+        """VRFY; ``None`` answers 252. The reply is UTF-8 where the client has said SMTPUTF8."""
         return None
 
     async def on_expn(self, session: Session, argument: str) -> Reply | None:
-        """EXPN; known to clients only where a handler defines this hook. ``None`` answers 252."""
+        """EXPN; not implemented (502) unless a handler defines this hook. ``None`` answers 252."""
         return None
 
     async def on_command(self, session: Session, verb: str, argument: str) -> Reply | None:
