@@ -284,6 +284,15 @@ def test_bad_by(value):
     assert refusal(mail, f"BY={value}") == SYNTAX
 
 
+def test_the_least_time_to_deliver():
+    """RFC 2852: it concerns mode R alone; a notification is never too late."""
+    context = ParameterContext({"DELIVERBY"}, min_deliver_by=60)
+    assert mail("BY=60;R", context).deliver_by == (60, "R", False)
+    assert mail("BY=59;N", context).deliver_by == (59, "N", False)
+    assert refusal(mail, "BY=59;R", context) == (550, "5.5.4")
+    assert refusal(mail, "BY=0;R", context) == SYNTAX
+
+
 def test_holdfor():
     assert mail("HOLDFOR=1").hold_for == 1
     assert mail("HOLDFOR=999999999").hold_for == 999_999_999

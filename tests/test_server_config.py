@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import ipaddress
 import math
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -35,6 +36,9 @@ BAD = {
     "require_tls": FLAG,
     "disabled_extensions": ("PIPELINING", 5, None, ("NO-SUCH-THING",)),
     "enabled_extensions": ("DSN", 5, None, ("NO-SUCH-THING",), ("PIPELINING",)),
+    "max_hold": (*COUNT, 1_000_000_000),
+    "max_hold_until": (5, "2030-01-01T00:00:00Z", date(2030, 1, 1), datetime(2030, 1, 1)),
+    "min_deliver_by": (*COUNT, 1_000_000_000),
     "extensions": (5, None, ("XFOO",), (ServerExtension(keyword="XFOO"), ServerExtension(keyword="XFOO"))),
     "max_connections": COUNT,
     "max_connections_per_host": COUNT,
@@ -72,7 +76,7 @@ MAY_BE_NONE = {
     *(f"{what}_timeout" for what in ("command", "data", "session", "handler", "tls_handshake", "proxy")),
     *("min_data_rate", "error_delay", "soft_errors", "max_message_size", "max_connections", "max_connections_per_host"),
     *("max_recipients", "max_messages", "max_errors", "max_junk_commands", "max_auth_failures"),
-    "max_auth_failures_per_host",
+    *("max_auth_failures_per_host", "max_hold", "max_hold_until", "min_deliver_by"),
 }
 FIELDS = [field.name for field in dataclasses.fields(ServerConfig)]
 
@@ -127,6 +131,9 @@ def test_the_least_and_the_most_that_is_allowed():
     ServerConfig(max_command_line=512, max_auth_line=512, scram_iterations=4096, scram_secret=b"x" * 16)
     ServerConfig(soft_errors=0, max_junk_commands=0, max_errors=1, max_connections=1, command_timeout=0.001)
     ServerConfig(command_timeout=math.inf, session_timeout=math.inf)
+    ServerConfig(max_hold=1, min_deliver_by=1)
+    ServerConfig(max_hold=999_999_999, min_deliver_by=999_999_999)
+    ServerConfig(max_hold_until=datetime(2030, 1, 1, tzinfo=UTC))
 
 
 def test_names_and_networks_are_made_uniform():

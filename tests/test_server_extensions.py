@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -324,6 +325,27 @@ def test_parameters_of_rcpt(parameters: str, code: str) -> None:
     core = core_with()
     core.say(b"EHLO x\r\nMAIL FROM:<a@a.test>\r\n")
     assert codes(core.say(f"RCPT TO:<b@b.test> {parameters}\r\n".encode())) == [code]
+
+
+def test_what_the_application_can_bear_is_offered_and_held() -> None:
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
+    core = core_with(max_hold=60, max_hold_until=moment, min_deliver_by=30)
+    keywords = offered(core)
+    assert keywords["FUTURERELEASE"] == "60 2030-01-01T00:00:00Z"
+    assert keywords["DELIVERBY"] == "30"
+    for parameters, code in {
+        "HOLDFOR=60": "250",
+        "HOLDFOR=61": "501",
+        "HOLDUNTIL=2030-01-01T00:00:00Z": "250",
+        "HOLDUNTIL=2030-01-01T00:00:01Z": "501",
+        "BY=30;R": "250",
+        "BY=29;R": "550",
+        "BY=29;N": "250",
+    }.items():
+        assert codes(core.say(f"MAIL FROM:<a@a.test> {parameters}\r\nRSET\r\n".encode())) == [code, "250"], parameters
+    keywords = offered(core_with())
+    assert keywords["FUTURERELEASE"] == "999999999 9999-12-31T23:59:59Z"
+    assert keywords["DELIVERBY"] == ""
 
 
 def test_requiretls_is_offered_inside_tls_only_and_refused_outside() -> None:

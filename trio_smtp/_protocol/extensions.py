@@ -18,6 +18,7 @@ _DIGITS = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4
 _LIMIT = re.compile(r"([A-Za-z0-9_-]+)(?:=([!-:<-~]+))?")
 _LIMIT_VALUE = re.compile(r"[1-9][0-9]{0,5}")
 _MAX_LIMIT: Final = 999_999
+MAX_INTERVAL: Final = 999_999_999  # seconds: nine digits (RFC 4865 §3, RFC 2852 §4)
 
 
 class Limits(NamedTuple):
@@ -174,7 +175,7 @@ def _limits(offer: Offer) -> str | None:
 
 def _futurerelease(offer: Offer) -> str | None:
     # RFC 4865: both are mandatory, so that "no maximum" is the largest that the grammar has.
-    interval = 999_999_999 if offer.max_hold is None else offer.max_hold
+    interval = MAX_INTERVAL if offer.max_hold is None else offer.max_hold
     latest = offer.max_hold_until
     moment = "9999-12-31T23:59:59Z" if latest is None else f"{latest.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return f"{interval} {moment}"

@@ -31,10 +31,21 @@ class ParameterContext:
         lenient: take addresses that break the grammar (``ServerConfig.lenient_addresses``).
         max_hold: seconds that HOLDFOR may ask for, or ``None``.
         max_hold_until: the latest time (with a time zone) that HOLDUNTIL may ask for, or ``None``.
+        min_deliver_by: the least seconds that BY with mode R may ask for, or ``None``.
         extra: an application's own parameters.
     """
 
-    __slots__ = ("extensions", "lenient", "mail", "max_hold", "max_hold_until", "max_message_size", "rcpt", "tls")
+    __slots__ = (
+        "extensions",
+        "lenient",
+        "mail",
+        "max_hold",
+        "max_hold_until",
+        "max_message_size",
+        "min_deliver_by",
+        "rcpt",
+        "tls",
+    )
 
     def __init__(
         self,
@@ -45,6 +56,7 @@ class ParameterContext:
         lenient: bool = False,
         max_hold: int | None = None,
         max_hold_until: datetime | None = None,
+        min_deliver_by: int | None = None,
         extra: Iterable[Parameter] = (),
     ) -> None:
         self.extensions: Final = frozenset(name.upper() for name in extensions)
@@ -53,6 +65,7 @@ class ParameterContext:
         self.lenient: Final = lenient
         self.max_hold: Final = max_hold
         self.max_hold_until: Final = max_hold_until
+        self.min_deliver_by: Final = min_deliver_by
         rows = [row for row in (*PARAMETERS, *extra) if row.extension.upper() in self.extensions]
         self.mail: Final = {row.keyword.upper(): row for row in rows if row.command == "MAIL"}
         self.rcpt: Final = {row.keyword.upper(): row for row in rows if row.command == "RCPT"}
@@ -229,6 +242,8 @@ def _by(value: str | None, sender: Sender, context: ParameterContext) -> None:
     seconds, mode, trace = int(match[1]), match[2].upper(), bool(match[3])
     if mode == "R" and seconds < 1:  # RFC 2852 §4: a message to be returned has time to be delivered
         raise Reject(501, "BY with mode R needs at least one second", "5.5.4")
+    if mode == "R" and context.min_deliver_by is not None and seconds < context.min_deliver_by:
+        raise Reject(550, f"BY with mode R needs at least {context.min_deliver_by} seconds", "5.5.4")  # RFC 2852 §4
     sender.deliver_by = DeliverBy(seconds, mode, trace)
 
 

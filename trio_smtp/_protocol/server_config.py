@@ -6,10 +6,11 @@ import platform
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 from .checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
-from .extensions import KNOWN_EXTENSIONS, OPT_IN_EXTENSIONS
+from .extensions import KNOWN_EXTENSIONS, MAX_INTERVAL, OPT_IN_EXTENSIONS
 from .sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
 from .server_extension import ServerExtension, check_extensions
 
@@ -42,6 +43,9 @@ class ServerConfig:
         disabled_extensions: EHLO keywords not to offer; their commands and parameters are then unknown.
         enabled_extensions: EHLO keywords to offer that oblige the application: DSN, REQUIRETLS, DELIVERBY,
             FUTURERELEASE, MT-PRIORITY.
+        max_hold: seconds that ``HOLDFOR=`` may ask for, where FUTURERELEASE is offered (RFC 4865).
+        max_hold_until: the latest time that ``HOLDUNTIL=`` may ask for, with a time zone.
+        min_deliver_by: the least seconds that ``BY=`` with mode R may ask for, where DELIVERBY is offered (RFC 2852).
         extensions: extensions of your own, each a :class:`ServerExtension`.
         max_connections: connections at one time; the next gets 421 4.3.2.
         max_connections_per_host: the same for one IPv4 address or IPv6 /64 network; the next gets 421 4.7.0.
@@ -92,6 +96,9 @@ class ServerConfig:
     require_tls: bool = False
     disabled_extensions: Sequence[str] = ()
     enabled_extensions: Sequence[str] = ()
+    max_hold: int | None = None
+    max_hold_until: datetime | None = None
+    min_deliver_by: int | None = None
     extensions: Sequence[ServerExtension] = ()
     max_connections: int | None = 1000
     max_connections_per_host: int | None = 50
@@ -135,6 +142,12 @@ class ServerConfig:
         check_seconds("error_delay", self.error_delay)
         if self.max_auth_failures_per_host is not None:
             self._check_failures_per_host(self.max_auth_failures_per_host)
+        for name in ("max_hold", "min_deliver_by"):
+            check_count(name, getattr(self, name))
+            if (getattr(self, name) or 0) > MAX_INTERVAL:
+                raise ValueError(f"{name} must be at most {MAX_INTERVAL}, the most that EHLO can say")
+        if self.max_hold_until is not None:
+            _check_moment("max_hold_until", self.max_hold_until)
         check_count("max_command_line", self.max_command_line, least=512, optional=False)  # RFC 5321 §4.5.3.1.4
         check_count("max_auth_line", self.max_auth_line, least=self.max_command_line, optional=False)
         check_count("scram_iterations", self.scram_iterations, least=MIN_ITERATIONS, optional=False)  # RFC 7677 §4
@@ -177,6 +190,13 @@ class ServerConfig:
 
     def _store(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+
+def _check_moment(name: str, value: object) -> None:
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name} is a datetime or None, not {value!r}")
+    if value.utcoffset() is None:
+        raise ValueError(f"{name} needs a time zone")
 
 
 def _networks(name: str, values: object) -> tuple[Network, ...]:

@@ -65,6 +65,9 @@ class ServerProfile:
             max_message_size=self.config.max_message_size,
             tls=tls,
             lenient=self.config.lenient_addresses,
+            max_hold=self.config.max_hold,
+            max_hold_until=self.config.max_hold_until,
+            min_deliver_by=self.config.min_deliver_by,
             extra=[row for extension in self.config.extensions for row in extension.parameter_rows()],
         )
 
@@ -82,6 +85,9 @@ class ServerProfile:
             max_message_size=self.config.max_message_size,
             max_recipients=self.config.max_recipients,
             max_messages=self.config.max_messages,
+            max_hold=self.config.max_hold,
+            max_hold_until=self.config.max_hold_until,
+            min_deliver_by=self.config.min_deliver_by,
             xclient=tuple(XCLIENT) if trusted else (),
             xforward=tuple(XFORWARD) if trusted else (),
         )
