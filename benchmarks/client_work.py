@@ -36,6 +36,7 @@ class ClientWork:
         connections: how many at one time.
         recipients: how many each message has.
         streamed: the message comes piece by piece.
+        prose: a big message is prose, with a dot in each line, and not base64.
         only: contenders, if not all that can do it.
     """
 
@@ -47,6 +48,7 @@ class ClientWork:
     connections: int = 1
     recipients: int = 1
     streamed: bool = False
+    prose: bool = False
     only: tuple[str, ...] = ()
     unit: str = "µs CPU"
     most_rounds: int = 99
@@ -87,6 +89,7 @@ class ClientWork:
             "connections": self.connections,
             "recipients": self.recipients,
             "streamed": int(self.streamed),
+            "prose": int(self.prose),
         }
 
 
@@ -95,6 +98,7 @@ CLIENT_WORK = (
     ClientWork("client-kept-1", "client, 1 KiB, 1 connection, into smtp-sink", 3000),
     ClientWork("pool-20", "client, 1 KiB, 20 connections, into smtp-sink", 6000, connections=20),
     ClientWork("client-1mib", "client, 1 MiB bytes, into smtp-sink", 120, size=MIB),
+    ClientWork("client-1mib-prose", "client, 1 MiB of prose, into smtp-sink", 120, size=MIB, prose=True),
     ClientWork("client-1mib-streamed", "client, 1 MiB streamed, into smtp-sink", 120, size=MIB, streamed=True),
     ClientWork("client-recipients", "client, 1 KiB to 100 recipients, into smtp-sink", 400, recipients=100),
     ClientWork("pool-20-ours", "client, 1 KiB, 20 connections, into our server", 4000, "trio_smtp", connections=20),

@@ -43,7 +43,7 @@ class Client:
         words: list[object] = [port, "--variant", self.variant, "--depth", self.depth]
         for name, value in options.items():
             flag = "--" + name.replace("_", "-")
-            if name == "streamed":
+            if name in ("streamed", "prose"):
                 words += [flag] * value
             else:
                 words += [flag, value]

@@ -37,6 +37,7 @@ class ServerWork:
         tls: ``"none"``, ``"starttls"`` or ``"implicit"``.
         resume: TLS sessions are resumed.
         form: ``"lock-step"``, ``"pipelined"``, ``"bdat"``, or ``"pool"``: whatever our own pool makes of the server.
+        prose: a big message is prose, with a dot in each line, and not base64.
         only: contenders that can do it, if not all.
     """
 
@@ -50,6 +51,7 @@ class ServerWork:
     tls: str = "none"
     resume: bool = False
     form: str = "lock-step"
+    prose: bool = False
     only: tuple[str, ...] = ()
     unit: str = "µs CPU"
     most_rounds: int = 99
@@ -74,13 +76,15 @@ class ServerWork:
 
     def load(self, environment: Environment, port: int, messages: int) -> list[str]:
         """The command that does it."""
-        if self.tls == "none" and self.form == "lock-step" and "smtp-source" not in environment.missing:
+        by_source = self.tls == "none" and self.form == "lock-step" and not self.prose
+        if by_source and "smtp-source" not in environment.missing:
             return self._smtp_source(port, messages)
         if self.form == "pool":
             pool = ["--variant", "pool", "--messages", messages, "--connections", self.connections]
             return environment.python_program("send_trio_smtp", port, *pool)
         options: list[object] = [port, "--messages", messages, "--connections", self.connections, "--size", self.size]
         options += ["--recipients", self.recipients, "--form", self.form, "--tls", self.tls]
+        options += ["--prose"] * self.prose
         options += ["--reconnect"] * self.reconnect + ["--resume"] * self.resume
         return environment.python_program("load", *options)
 
@@ -100,6 +104,7 @@ SERVER_WORK = (
     ServerWork("kept-1000", "server, 1 KiB, 1000 kept connections", 10000, connections=1000),
     ServerWork("each", "server, 1 KiB, one connection per message", 2500, reconnect=True),
     ServerWork("1mib", "server, 1 MiB, 4 kept connections", 120, size=MIB, connections=4),
+    ServerWork("1mib-prose", "server, 1 MiB of prose, 4 kept connections", 120, size=MIB, connections=4, prose=True),
     ServerWork("25mib", "server, 25 MiB, 2 kept connections", 6, size=25 * MIB, connections=2),
     ServerWork("recipients", "server, 1 KiB to 100 recipients, 20 kept connections", 400, recipients=100),
     ServerWork("pipelined", "server, 1 KiB pipelined, 20 kept connections", 6000, form="pipelined", only=_PIPELINED),

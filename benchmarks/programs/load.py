@@ -18,12 +18,19 @@ from dataclasses import dataclass, field
 Step = tuple[bytes, int]  # what to write, how many replies to read after it
 Wait = Generator[int, None, None]  # yields what to wait for
 LINE = b"a line of the message, seventy-two octets long, as mail in flight is.\r\n"
+BASE64_LINE = b"VGhpcyBpcyB3aGF0IGFuIGF0dGFjaG1lbnQgbG9va3MgbGlrZSBpbiBhIG1haWwgbWVzc2FnZSBv\r\n"
+ATTACHMENT = 65536  # octets from which on a message is taken to be mostly that
 HEADER = b"From: <a@test.example>\r\nTo: <b@test.example>\r\nSubject: load\r\n\r\n"
 
 
-def message(size: int) -> bytes:
-    """A message of about this many octets, with no dots to double."""
-    return HEADER + LINE * max(1, round((size - len(HEADER)) / len(LINE)))
+def message(size: int, *, prose: bool = False) -> bytes:
+    """A message of about this many octets, with no dots to double.
+
+    A small one is prose with a dot at the end of each line, a big one base64, as big messages are; unless it is to be
+    `prose` all the same.
+    """
+    line = LINE if prose or size < ATTACHMENT else BASE64_LINE
+    return HEADER + line * max(1, round((size - len(HEADER)) / len(line)))
 
 
 @dataclass
@@ -173,6 +180,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--prose", action="store_true", help="a big message is prose, not base64")
     parser.add_argument("--recipients", type=int, default=1)
     parser.add_argument("--form", choices=["lock-step", "pipelined", "bdat"], default="lock-step")
     parser.add_argument("--tls", choices=["none", "starttls", "implicit"], default="none")
@@ -184,7 +192,7 @@ def main() -> None:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    load = Load(options, options.messages, message(options.size), context)
+    load = Load(options, options.messages, message(options.size, prose=options.prose), context)
     began = time.perf_counter()
     run(load)
     print(json.dumps({"messages": options.messages, "seconds": time.perf_counter() - began, "resumed": load.resumed}))

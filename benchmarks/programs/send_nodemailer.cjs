@@ -4,10 +4,14 @@ const nodemailer = require("nodemailer");
 
 const options = JSON.parse(process.argv[3]);
 const LINE = "a line of the message, seventy-two octets long, as mail in flight is.\r\n";
+const BASE64_LINE = "VGhpcyBpcyB3aGF0IGFuIGF0dGFjaG1lbnQgbG9va3MgbGlrZSBpbiBhIG1haWwgbWVzc2FnZSBv\r\n";
 const HEADER = "From: <a@test.example>\r\nTo: <b@test.example>\r\nSubject: load\r\n\r\n";
 const PIECE = 65536;
 
-const text = (size) => Buffer.from(HEADER + LINE.repeat(Math.max(1, Math.round((size - HEADER.length) / LINE.length))));
+const text = (size) => {
+    const line = options.prose || size < PIECE ? LINE : BASE64_LINE;
+    return Buffer.from(HEADER + line.repeat(Math.max(1, Math.round((size - HEADER.length) / line.length))));
+};
 const whole = options.streamed ? null : text(options.size);
 const piece = options.streamed ? text(2 * PIECE).subarray(0, PIECE) : null;
 

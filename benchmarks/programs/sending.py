@@ -26,6 +26,7 @@ class Sending:
     messages: int
     warm_up: int
     size: int
+    prose: bool
     connections: int
     recipients: list[str]
     streamed: bool
@@ -35,7 +36,7 @@ class Sending:
     @property
     def content(self) -> bytes:
         """The message."""
-        return message(self.size)
+        return message(self.size, prose=self.prose)
 
     def shares(self, messages: int) -> list[int]:
         """How many of so many messages each connection gets."""
@@ -64,6 +65,7 @@ def sending() -> Sending:
     parser.add_argument("--messages", type=int, default=1)
     parser.add_argument("--warm-up", type=int, default=0)
     parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--prose", action="store_true", help="a big message is prose, not base64")
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--recipients", type=int, default=1)
     parser.add_argument("--streamed", action="store_true", help="the message comes as an async iterable")
