@@ -5,7 +5,7 @@
 # `answer(reply)` or, for a message, `conclude(reply)`, and gets the bytes from `data_to_send`. Replies gather until
 # a Signal asks for them to be sent.
 #
-# Rule 1: NEXT is the whole of the order of commands; what is no key there gets the reply of MISPLACED.
+# Rule 1: ALLOWED is the whole of the order of commands; what is not in there gets the reply of MISPLACED.
 # Rule 2: a command that fails changes nothing, but a message that fails ends its transaction.
 # Rule 3: this file does not know about sockets, tasks, time or TLS beyond a bool.
 from __future__ import annotations
@@ -41,6 +41,7 @@ from .server_login import LoginCommands
 from .server_profile import ServerProfile
 from .server_relay import RelayCommands
 from .server_tables import (
+    ALLOWED,
     AUTH_FIRST,
     BARE_LINE,
     BARE_LINE_CLOSE,
@@ -54,7 +55,6 @@ from .server_tables import (
     MISPLACED,
     NEEDS_TLS,
     NESTED,
-    NEXT,
     NOT_IMPLEMENTED,
     NOT_NOW,
     OK,
@@ -181,7 +181,7 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
         if self._auth is not None:
             return self._continue_auth(line)
         verb, _, argument = line.partition(b" ")
-        row = NEXT[self.state]
+        row = ALLOWED[self.state]
         if verb not in row:
             verb = verb.upper()
         self._verb = verb

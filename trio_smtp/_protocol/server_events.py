@@ -10,7 +10,7 @@ from .sasl import Credentials
 
 
 class State(IntEnum):
-    """Where a session is. The table of what is allowed in each is in server.py."""
+    """Where a session is. The table of what is allowed in each is in server_tables.py."""
 
     CONNECTED = 0  # before the greeting
     GREETED = 1  # before EHLO

@@ -9,11 +9,11 @@ from typing import Any
 from .checks import check_text
 from .extensions import KNOWN_EXTENSIONS, Extension
 from .parameters import PARAMETERS, Parameter, ParameterContext
-from .server_tables import FOREIGN, NEXT
+from .server_tables import ALLOWED, FOREIGN
 
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*").fullmatch  # RFC 5321 §4.1.1.1 and §4.1.2, ehlo-keyword and esmtp-keyword
 _VERB = re.compile(r"[A-Z][A-Z0-9-]*").fullmatch
-_VERBS = frozenset(verb for row in NEXT.values() for verb in row) | FOREIGN
+_VERBS = frozenset[bytes]().union(*ALLOWED.values()) | FOREIGN
 
 
 @dataclass(frozen=True)

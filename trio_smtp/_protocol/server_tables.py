@@ -1,7 +1,6 @@
 # A server's rules as tables: which command is allowed where, and the replies that never vary.
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from .replies import Reply
@@ -20,43 +19,19 @@ from .server_events import (
     Verify,
 )
 
-# ---- the order of commands (RFC 5321 §4.1.4): what is allowed where, and where its success leads
+# ---- the order of commands (RFC 5321 §4.1.4): what is allowed where; the command itself says where its success leads
 
-HELLO: Final = {b"EHLO": State.READY, b"HELO": State.READY, b"LHLO": State.READY}
-ALWAYS: Final = (b"NOOP", b"HELP", b"VRFY", b"EXPN", b"BDAT")  # BDAT: its octets come whether it is allowed or not
-
-
-def _row(state: State, allowed: Mapping[bytes, State]) -> dict[bytes, State]:
-    return {**HELLO, **dict.fromkeys(ALWAYS, state), b"QUIT": State.CLOSED, **allowed}
-
-
-NEXT: Final[dict[State, dict[bytes, State]]] = {
-    State.GREETED: _row(
-        State.GREETED,
-        {
-            b"STARTTLS": State.GREETED,
-            b"RSET": State.GREETED,
-            b"XCLIENT": State.CONNECTED,
-            b"XFORWARD": State.GREETED,
-        },
-    ),
-    State.READY: _row(
-        State.READY,
-        {
-            b"MAIL": State.MAIL,
-            b"AUTH": State.READY,
-            b"STARTTLS": State.GREETED,
-            b"RSET": State.READY,
-            b"XCLIENT": State.CONNECTED,
-            b"XFORWARD": State.READY,
-        },
-    ),
-    State.MAIL: _row(State.MAIL, {b"RCPT": State.RCPT, b"STARTTLS": State.GREETED, b"RSET": State.READY}),
-    State.RCPT: _row(
-        State.RCPT,
-        {b"RCPT": State.RCPT, b"DATA": State.READY, b"STARTTLS": State.GREETED, b"RSET": State.READY},
-    ),
-    State.CHUNKING: _row(State.CHUNKING, {b"STARTTLS": State.GREETED, b"RSET": State.READY}),
+HELLO: Final = (b"EHLO", b"HELO", b"LHLO")
+ALWAYS: Final = frozenset(
+    # BDAT: its octets come whether it is allowed or not
+    (*HELLO, b"NOOP", b"HELP", b"VRFY", b"EXPN", b"BDAT", b"RSET", b"STARTTLS", b"QUIT")
+)
+ALLOWED: Final[dict[State, frozenset[bytes]]] = {
+    State.GREETED: ALWAYS | {b"XCLIENT", b"XFORWARD"},
+    State.READY: ALWAYS | {b"MAIL", b"AUTH", b"XCLIENT", b"XFORWARD"},
+    State.MAIL: ALWAYS | {b"RCPT"},
+    State.RCPT: ALWAYS | {b"RCPT", b"DATA"},
+    State.CHUNKING: ALWAYS,
 }
 
 HELLO_FIRST: Final = Reply(503, "send EHLO first", "5.5.1")

@@ -13,7 +13,8 @@ class Body:
     When the message cannot be had whole, reading raises, every time, and nothing is taken as accepted:
 
     Raises:
-        ConnectionLostError: the client vanished or stalled past its time, or ``shutdown``'s grace is over.
+        ConnectionLostError: the client vanished or stalled past its time, what it sent between two chunks ended the
+            session, or ``shutdown``'s grace is over.
         MessageAbortedError: it gave the message up (RSET between two BDAT chunks).
         MessageTooLargeError: more than ``max_message_size`` octets.
         RemoteProtocolError: a bare CR or LF; known at the end of the message.
@@ -45,7 +46,11 @@ class Body:
         return chunk
 
     async def read(self) -> bytes:
-        """All of the message that is left, ``b""`` at its end."""
+        """All of the message that is left, ``b""`` at its end.
+
+        It is held in memory: at most ``ServerConfig.max_message_size`` octets for each session, and twice as many
+        while the pieces are joined. Larger ones are for ``async for``.
+        """
         chunks: list[bytes] = []
         while chunk := await self._next():
             self.received += len(chunk)

@@ -68,7 +68,10 @@ class Handler:
         return None
 
     async def on_reset(self, session: Session) -> None:
-        """A transaction has ended without its message being accepted, however; ``session.envelope`` is still there."""
+        """A transaction has ended without its message being accepted, however; ``session.envelope`` is still there.
+
+        At most 10 seconds, also while the session is cancelled.
+        """
 
     async def on_vrfy(self, session: Session, argument: str) -> Reply | None:
         """VRFY; ``None`` answers 252. The reply is UTF-8 where the client has said SMTPUTF8."""
