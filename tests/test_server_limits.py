@@ -150,6 +150,16 @@ async def test_connections_of_a_host():
             assert await connect().code() == "220"
 
 
+async def test_a_refusal_has_no_enhanced_code_where_they_are_disabled():
+    server = make_server(max_connections=1, disabled_extensions=["ENHANCEDSTATUSCODES"])
+    async with serving(server) as connect:
+        assert await connect().code() == "220"
+        assert await connect().rest() == "421 too many connections, try again later\r\n"
+    await server.shutdown()
+    async with serving(server) as connect:
+        assert await connect().rest() == "421 the server is shutting down\r\n"
+
+
 async def test_a_refused_connection_costs_no_handshake():
     server = make_server(max_connections=1, ssl_context=server_context(), implicit_tls=True)
     async with serving_tcp(server) as connect:

@@ -15,6 +15,7 @@ import trio
 from .._protocol.errors import ConnectionLostError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
+from .._protocol.server import ServerProtocol
 from .._protocol.server_config import ServerConfig
 from .._stream import Transport
 from .._timekeeper import Timekeeper
@@ -224,8 +225,10 @@ class Server:
         transport = Transport(stream)
         try:
             if refusal is not None:
+                protocol = ServerProtocol(self._service.profile)
+                protocol.greet(refusal)
                 with trio.move_on_after(REFUSAL_LIMIT):
-                    await transport.send(refusal.to_bytes())
+                    await transport.send(protocol.data_to_send())
                 if self._lingering < MAX_LINGERING:
                     self._lingering += 1
                     try:
