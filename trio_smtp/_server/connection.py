@@ -174,6 +174,8 @@ class Connection(Judgement):
         if logger.isEnabledFor(logging.DEBUG):
             self._protocol.trace = self._trace
         self._decide_trust()
+        if self.session.proxy is not None and self._context is None and (data := self._transport.receive_nowait()):
+            self._protocol.receive_data(data)  # what shares a segment with the PROXY header is no early talking
         self._introduced = True
         refusal = None
         if service.hooks.on_connect is not None:
