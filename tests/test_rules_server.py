@@ -206,8 +206,8 @@ async def test_s22_what_shares_a_segment_with_a_proxy_header_is_no_early_talking
     header = "PROXY TCP4 192.0.2.7 192.0.2.8 1000 25\r\n"
     async with serving_tcp(server) as connect:
         peer = await connect()
-        await peer.send(header + "NOOP\r\nQUIT\r\n")
-        await peer.speak("S: 220…\nS: 250 2.0.0 OK\nS: 221…\nS: <closed>")
+        await peer.send(header + "NOOP\r\n")
+        await peer.speak("S: 220…\nS: 250 2.0.0 OK\nC: QUIT\nS: 221…\nS: <closed>")
         connected = trio.Event()
         peer = await connect()
         await peer.send(header)
@@ -219,10 +219,65 @@ async def test_s22_what_shares_a_segment_with_a_proxy_header_is_no_early_talking
         await peer.speak("S: 220…\nC: NOOP\nS: 250 2.0.0 OK")
 
 
-def test_s23_a_group_after_helo_is_answered_in_order() -> None:
-    """Nobody pipelines after HELO, and whoever does stays in step: the option to refuse it is not offered."""
-    core = Core()
-    assert codes(core.say(b"HELO x\r\n" + ENVELOPE + b"DATA\r\n.\r\n")) == ["250", "250", "250", "354", "250"]
+def test_s23_a_group_after_helo_is_answered_in_order_by_default() -> None:
+    for wire in (b"HELO x\r\n" + ENVELOPE + b"DATA\r\n.\r\n", b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n.\r\n"):
+        for size in range(len(wire)):
+            core = Core()
+            assert codes(core.say_split(wire, size)) == ["250", "250", "250", "354", "250"]
+            assert core.messages == [b""]
+
+
+OUT_OF_TURN = "554 5.5.1 pipelining was not offered"
+
+
+@pytest.mark.parametrize(
+    ("before", "group", "answered"),
+    [
+        (b"", b"HELO x\r\nMAIL FROM:<>\r\n", 0),
+        (b"", b"EHLO x\r\nMAIL FROM:<>\r\n", 0),
+        (b"", b"HELO x\r\nM", 0),
+        (b"HELO x\r\n", ENVELOPE, 0),
+        (b"HELO x\r\n", b"FOO\r\n" + ENVELOPE, 0),
+        (b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\n", b"DATA\r\nbody\r\n.\r\n", 0),
+        (b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\nDATA\r\n", b"body\r\n.\r\nQUIT\r\n", 1),
+    ],
+)
+def test_s23_a_group_that_was_not_asked_for_is_refused_where_that_is_asked_for(
+    before: bytes, group: bytes, answered: int
+) -> None:
+    core = Core(reject_early_talkers=True)
+    for line in before.splitlines(keepends=True):
+        assert codes(core.say(line))[0][0] in "23"
+    lines = core.say(group)
+    assert lines[answered:] == [OUT_OF_TURN]
+    assert core.protocol.is_closed
+    assert len(core.messages) == answered
+
+
+@pytest.mark.parametrize(("disabled", "offered"), [((), True), (("PIPELINING",), False)])
+def test_s23_a_group_is_welcome_where_pipelining_was_offered(disabled: tuple[str, ...], offered: bool) -> None:
+    core = Core(reject_early_talkers=True, disabled_extensions=disabled)
+    core.say(b"EHLO x\r\n")
+    lines = core.say(ENVELOPE + b"BDAT 3 LAST\r\nabcNOOP\r\n")
+    assert codes(lines) == (["250"] * 4 if offered else ["554"])
+
+
+def test_s23_octets_of_a_chunk_are_no_command_too_many() -> None:
+    core = Core(reject_early_talkers=True, disabled_extensions=("PIPELINING",))
+    for line in (b"EHLO x\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<b@b.test>\r\n"):
+        core.say(line)
+    assert codes(core.say(b"BDAT 3\r\nabc")) == ["250"]
+    assert codes(core.say(b"BDAT 3 LAST\r\ndef")) == ["250"]
+    assert core.messages == [b"abcdef"]
+
+
+async def test_s23_a_session_in_lock_step_is_left_alone() -> None:
+    handler = Recorder()
+    async with session(handler, hello=False, reject_early_talkers=True) as peer:
+        await peer.reply()
+        await peer.ask("HELO x")
+        await peer.speak(MAIL + "C: DATA\nS: 354…\nC: body\nC: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
+    assert [content for _, _, content in handler.messages] == [b"body\r\n"]
 
 
 # ---- commands

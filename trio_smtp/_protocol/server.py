@@ -58,6 +58,7 @@ from .server_tables import (
     NOT_IMPLEMENTED,
     NOT_NOW,
     OK,
+    OUT_OF_TURN,
     TLS_FIRST,
     TLS_REPLY,
     TOO_MANY_MESSAGES,
@@ -193,6 +194,8 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
                 return self._take_garbage(line)
             verb, _, argument = line.partition(b" ")
             self._verb = verb = verb.upper()
+        if self._must_take_turns and verb != b"BDAT" and self._talks_out_of_turn():  # a chunk's octets come with it
+            return OUT_OF_TURN
         take = self._commands.get(verb)
         if take is None:
             return self._take_unknown(verb)

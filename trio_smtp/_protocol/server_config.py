@@ -68,7 +68,8 @@ class ServerConfig:
         bare_newlines: a message with a bare CR or LF is refused (``"reject"``), or they are made CR LF
             (``"normalize"``).
         lenient_addresses: take addresses without angle brackets and without a domain.
-        reject_early_talkers: a client that speaks before the greeting gets 554; costs every connection 0.1 s.
+        reject_early_talkers: a client that speaks before the greeting gets 554, and so does one that does not wait for
+            the answer to each command without having been offered PIPELINING; costs every connection 0.1 s.
         lmtp: speak LMTP (RFC 2033) instead of SMTP.
         proxy_protocol_from: networks whose connections begin with a PROXY header, version 1 or 2.
         xclient_from: networks that may use XCLIENT and XFORWARD.

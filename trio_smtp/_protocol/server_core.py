@@ -70,6 +70,7 @@ class ServerCore:
         "_junk",
         "_message",
         "_must_start_tls",
+        "_must_take_turns",
         "_pending",
         "_profile",
         "_unsent",
@@ -118,6 +119,7 @@ class ServerCore:
         self.esmtp = False
         self.tls = tls
         self._must_start_tls = profile.config.require_tls and not tls
+        self._must_take_turns = profile.config.reject_early_talkers  # except where PIPELINING was offered
         self.authenticated = False
         self.envelope: Envelope | None = None
         self._addressees: list[str] = []  # its recipients, as they were accepted: the application has the envelope
@@ -238,6 +240,10 @@ class ServerCore:
         """The units to wait for, which are then taken as waited for."""
         units, self.penalty = self.penalty, 0
         return units
+
+    def _talks_out_of_turn(self) -> bool:
+        """Whether a client that was not offered PIPELINING has said more before what it said last was answered."""
+        return bool(self._input) and not (self.esmtp and "PIPELINING" in self._profile.extensions)
 
     # ---- writing
 

@@ -72,6 +72,7 @@ FOREIGN: Final = frozenset(
 )
 FOREIGN_REPLY: Final = Reply(554, "this is SMTP", "5.5.1", close=True)
 TLS_REPLY: Final = Reply(554, "TLS does not start by itself on this port", "5.5.1", close=True)
+OUT_OF_TURN: Final = Reply(554, "pipelining was not offered", "5.5.1", close=True)
 BARE_LINE: Final = Reply(500, "lines end with CR LF", "5.5.2")
 BARE_LINE_CLOSE: Final = Reply(500, "lines end with CR LF", "5.5.2", close=True)
 CONTROL: Final = Reply(501, "control character in a command", "5.5.2")

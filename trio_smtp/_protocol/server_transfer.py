@@ -11,7 +11,7 @@ from .replies import Reply
 from .server_core import ServerCore, Taken
 from .server_events import Data, Event, Signal, State
 from .server_message import IncomingMessage, Progress, Verdict
-from .server_tables import END_WITH_DOT, MISPLACED, TLS_FIRST, TOO_MANY_ERRORS
+from .server_tables import END_WITH_DOT, MISPLACED, OUT_OF_TURN, TLS_FIRST, TOO_MANY_ERRORS
 
 TINY_CHUNK: Final = 16  # octets; fewer, but in the last chunk, are junk: each costs as much as a command
 _BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
@@ -149,6 +149,8 @@ class TransferCommands(ServerCore):
             replies = (TOO_MANY_ERRORS,)
         for reply in replies:
             self._write(reply, utf8=envelope.sender.smtputf8)
+        if self._must_take_turns and not self.is_closed and self._talks_out_of_turn():
+            self._reply(OUT_OF_TURN)
 
     def _count_message(self, best: Reply, worst: Reply) -> None:
         accepted = best.is_success
