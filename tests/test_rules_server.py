@@ -6,12 +6,16 @@ through a session. S17, S23, S30, S34, S39, S40 and S42 say where they are not a
 
 from __future__ import annotations
 
+import contextlib
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from core_session import ENVELOPE, Core, codes
 from loopback import serving_tcp
+from raw_tls import RawTLS, needs_openssl
 from support import MAIL, Recorder, make_server, serving, session
 from tls_support import authority, client_context, server_context
 
@@ -616,9 +620,81 @@ def test_s37_octets_of_a_misplaced_chunk_are_read_and_refused() -> None:
 # S38 is tests/test_proxy.py.
 
 
-def test_s39_renegotiation_is_not_possible() -> None:
-    """TLS 1.3 has none, and OpenSSL 3 refuses a client's in TLS 1.2; key updates count as time, not as octets."""
-    assert ssl.OPENSSL_VERSION_INFO >= (3, 0) or server_context().options & ssl.OP_NO_RENEGOTIATION
+def test_s39_no_context_renegotiates() -> None:
+    """TLS 1.3 has none, and OpenSSL 3 refuses a client's in TLS 1.2; older ones want to be told."""
+    context = server_context()
+    context.options &= ~ssl.OP_NO_RENEGOTIATION
+    make_server(ssl_context=context)
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+@asynccontextmanager
+async def raw_session(server: trio_smtp.Server, version: ssl.TLSVersion, *, real: bool) -> AsyncIterator[RawTLS]:
+    async with serving_tcp(server) if real else serving(server) as connect:
+        client = RawTLS((await connect() if real else connect()).stream, version)
+        await client.shake_hands()
+        assert (await client.receive()).startswith(b"220 ")
+        yield client
+
+
+@needs_openssl
+@pytest.mark.parametrize("real", [True, False])
+async def test_s39_a_client_that_renegotiates_is_refused(
+    real: bool, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Recorder()
+    server = make_server(handler, ssl_context=server_context(), implicit_tls=True)
+    async with raw_session(server, ssl.TLSVersion.TLSv1_2, real=real) as client:
+        client.renegotiate()
+        await client.flush()
+        with pytest.raises(ssl.SSLError, match="NO_RENEGOTIATION"):
+            await client.receive()
+        await client.stream.aclose()
+        while "on_close" not in handler.calls:
+            await trio.sleep(1)
+    assert handler.count("on_tls") == 1
+    assert not caplog.records
+
+
+@needs_openssl
+@pytest.mark.parametrize("real", [True, False])
+async def test_s39_key_updates_do_not_lengthen_a_sessions_time(
+    real: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    handler = Recorder()
+    server = make_server(handler, ssl_context=server_context(), implicit_tls=True, command_timeout=300)
+    async with raw_session(server, ssl.TLSVersion.TLSv1_3, real=real) as client:
+        began = trio.current_time()
+        try:
+            while "on_close" not in handler.calls:
+                client.update_keys()
+                await client.flush()
+                await trio.sleep(10)
+        except trio.BrokenResourceError:
+            pass
+        assert trio.current_time() - began <= 320
+
+
+@needs_openssl
+@pytest.mark.parametrize("real", [True, False])
+async def test_s39_ten_thousand_key_updates_are_borne_or_end_the_session(
+    real: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Each wants an answer of TLS's own; a client that says nothing else cannot make them pile up."""
+    handler = Recorder()
+    server = make_server(handler, ssl_context=server_context(), implicit_tls=True)
+    async with raw_session(server, ssl.TLSVersion.TLSv1_3, real=real) as client:
+        with contextlib.suppress(trio.BrokenResourceError):
+            for _ in range(100):
+                for _ in range(100):
+                    client.update_keys()
+                await client.flush()
+            await client.send(b"NOOP\r\n")
+            assert await client.receive() in (b"250 2.0.0 OK\r\n", b"")
+        await client.stream.aclose()
+        while "on_close" not in handler.calls:
+            await trio.sleep(1)
+    assert handler.count("on_close") == 1
 
 
 @pytest.mark.parametrize("in_message", [True, False])

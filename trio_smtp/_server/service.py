@@ -74,9 +74,10 @@ class Service:
         )
 
     def prepare(self, context: ssl.SSLContext) -> None:
-        """Make sure that handshakes with `context` tell what a session wants to know; once is enough."""
+        """Make sure that handshakes with `context` tell what a session wants to know, and come once only."""
         if context not in self._contexts:
             self._contexts.add(context)
+            context.options |= ssl.OP_NO_RENEGOTIATION  # a client's costs us ten times as much; OpenSSL 3 refuses it
             watch_server_name(context)
             _look_for_sharing(context, self.config)
 
