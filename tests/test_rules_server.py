@@ -6,9 +6,11 @@ through a session. S17, S23, S30, S34, S39, S40 and S42 say where they are not a
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,6 +19,7 @@ from core_session import ENVELOPE, Core, codes
 from loopback import serving_tcp
 from raw_tls import RawTLS, needs_openssl
 from support import MAIL, Recorder, make_server, serving, session
+from test_server_auth import log_in
 from tls_support import authority, client_context, server_context
 
 import trio_smtp
@@ -520,13 +523,62 @@ def test_s32_the_memory_of_failures_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     assert limits.FailureLimit(None).add("192.0.2.1", 1.0) == 0
 
 
-async def test_s33_an_unknown_user_looks_like_a_wrong_password() -> None:
-    """The reply is one; that the work is one as well is for test_sasl_credentials.py, which counts it."""
-    replies = set()
-    for user in ("AG1lAHdyb25n", "AHlvdQB3cm9uZw=="):
-        async with session(Recorder(on_auth=check_secret), allow_insecure_auth=True, error_delay=None) as peer:
-            replies.add(await peer.ask(f"AUTH PLAIN {user}"))
-    assert replies == {"535 5.7.8 authentication failed"}
+PASSWORD_MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256")
+
+
+@contextlib.contextmanager
+def costly_calls() -> Iterator[list[str]]:
+    """The calls of functions whose time depends on what they are given: digests, key derivations, comparisons."""
+    calls: list[str] = []
+
+    def note(frame: object, event: str, function: object) -> None:
+        if event == "c_call" and getattr(function, "__module__", "") in ("_hashlib", "_hmac", "_operator", "_sha2"):
+            calls.append(function.__name__)  # type: ignore[attr-defined]
+
+    previous = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(previous)
+
+
+@pytest.mark.parametrize("mechanism", PASSWORD_MECHANISMS)
+async def test_s33_an_unknown_user_looks_like_a_wrong_password(mechanism: str) -> None:
+    """The same replies to the same number of lines, and the same work in the same order, whichever mechanism."""
+
+    async def fail(user: str) -> tuple[str, list[str]]:
+        options = {"auth_mechanisms": PASSWORD_MECHANISMS, "allow_insecure_auth": True, "error_delay": None}
+        async with session(Recorder(on_auth=check_secret), **options) as peer:
+            with costly_calls() as calls:
+                answer = await log_in(peer, mechanism, user, "wrong")
+            return answer, calls
+
+    wrong, unknown = await fail("me"), await fail("yo")
+    assert wrong == unknown
+    assert wrong[0] == "535 5.7.8 authentication failed"
+    assert wrong[1][-1].endswith("compare_digest")
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
+async def test_s33_an_unknown_user_has_a_salt_that_stays(mechanism: str) -> None:
+    async def first_challenge(user: str, **options: object) -> dict[str, str]:
+        server = make_server(Recorder(on_auth=check_secret), allow_insecure_auth=True, **{**config, **options})
+        async with serving(server) as connect:
+            peer = connect()
+            await peer.hello()
+            message = base64.b64encode(f"n,,n={user},r=nonce".encode()).decode()
+            answer = await peer.ask(f"AUTH {mechanism} {message}")
+            return dict(part.split("=", 1) for part in base64.b64decode(answer[4:]).decode().split(","))
+
+    config = {"auth_mechanisms": [mechanism], "scram_secret": b"x" * 32}
+    known, unknown = await first_challenge("me"), await first_challenge("yo")
+    assert (await first_challenge("yo"))["s"] == unknown["s"]  # also by another process of the same service
+    assert (await first_challenge("me"))["s"] == known["s"]
+    assert known["s"] != unknown["s"]
+    assert known["i"] == unknown["i"]
+    assert [len(known[name]) for name in "rsi"] == [len(unknown[name]) for name in "rsi"]
+    assert (await first_challenge("yo", scram_secret=b"y" * 32))["s"] != unknown["s"]
 
 
 async def test_s34_vrfy_and_expn_tell_nothing_unless_the_application_does() -> None:
