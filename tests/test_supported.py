@@ -83,6 +83,7 @@ def test_every_name_in_the_text_exists() -> None:
     names = set(re.findall(r"`([a-z]+_[a-z_]+)(?:=[^`]*)?`", PAGE))
     known = {field.name for field in fields(ServerConfig)}
     known |= {"implicit_tls", "proxy_header", "mail_params", "rcpt_params", "on_auth", "on_vrfy", "on_expn"}
+    known |= {"on_data", "on_hello"}
     assert names <= known
 
 
