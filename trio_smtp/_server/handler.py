@@ -35,7 +35,10 @@ class Handler:
         return None
 
     async def on_hello(self, session: Session, name: str) -> Reply | None:
-        """EHLO, HELO or LHLO; a 4xx or 5xx reply refuses."""
+        """EHLO, HELO or LHLO; a 4xx or 5xx reply refuses, and nothing has changed then.
+
+        It is not asked between the chunks of a message that ``on_data`` is reading: there the command gets 503.
+        """
         return None
 
     async def on_tls(self, session: Session) -> None:
