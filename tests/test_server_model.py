@@ -1,7 +1,8 @@
 """The server's core against a small model: random commands, random answers of the application, equal state after each.
 
-The model knows five facts of a session (greeted name, authenticated, sender, recipients, chunks begun) and one rule
-for each command. After every reply the core must say the same, and have answered with the same class of code.
+The model knows six facts of a session (greeted name, authenticated, sender, recipients, chunks begun, what XFORWARD
+has said) and one rule for each command. After every reply the core must say the same, and have answered with the same
+class of code, and as often: with LMTP once for each recipient of a message.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trio_smtp import Reply, ServerConfig
 from trio_smtp._protocol.server import ServerProtocol
-from trio_smtp._protocol.server_events import Authenticate, Data, Signal, State
+from trio_smtp._protocol.server_events import Authenticate, Data, Introduction, Signal, State
+from trio_smtp._protocol.server_message import Verdict
 from trio_smtp._protocol.server_profile import ServerProfile
 
 YES, NO, LATER = Reply(250, "yes"), Reply(550, "no"), Reply(450, "later")
@@ -26,12 +28,15 @@ class Model:
     """What a session should believe."""
 
     auth_required: bool = False
+    lmtp: bool = False
+    trusted: bool = False  # may use XCLIENT and XFORWARD
     hello: str | None = None
     esmtp: bool = False
     authenticated: bool = False
     sender: str | None = None
     recipients: list[str] = field(default_factory=list)
     chunking: bool = False
+    forwarded: bool = False
     accepted: int = 0
 
     @property
@@ -45,10 +50,28 @@ class Model:
         return State.RCPT if self.recipients else State.MAIL
 
     def forget_transaction(self) -> None:
-        self.sender, self.recipients, self.chunking = None, [], False
+        self.sender, self.recipients, self.chunking, self.forwarded = None, [], False, False
+
+    def forget_session(self) -> None:
+        self.forget_transaction()
+        self.hello, self.esmtp, self.authenticated = None, False, False
 
     def judged(self, answer: Reply) -> int:
         return answer.code // 100
+
+    def refused(self, code: int = 5) -> list[int]:
+        """The replies to a message that nobody gets."""
+        return [code] * (len(self.recipients) if self.lmtp else 1)
+
+    def taken(self) -> list[int]:
+        """The replies to a message that is good: with LMTP some have no mailbox, as is known only then."""
+        if not self.lmtp:
+            return [2]
+        return [5 if has_no_mailbox(address) else 2 for address in self.recipients]
+
+
+def has_no_mailbox(address: str) -> bool:
+    return address.startswith("d")
 
 
 class ServerMachine(RuleBasedStateMachine):
@@ -56,25 +79,31 @@ class ServerMachine(RuleBasedStateMachine):
 
     judges_hello = False  # the application may refuse EHLO
 
-    @initialize(auth_required=st.booleans(), judges_hello=st.booleans())
-    def connect(self, auth_required: bool, judges_hello: bool) -> None:
+    @initialize(auth_required=st.booleans(), lmtp=st.booleans(), trusted=st.booleans(), judges_hello=st.booleans())
+    def connect(self, auth_required: bool, lmtp: bool, trusted: bool, judges_hello: bool) -> None:
+        self.judges_hello = judges_hello
+        self.begin(Model(auth_required, lmtp, trusted), hello=judges_hello)
+
+    def begin(self, model: Model, **abilities: bool) -> None:
         config = ServerConfig(
             hostname="mx.test",
-            auth="required" if auth_required else "optional",
+            auth="required" if model.auth_required else "optional",
             allow_insecure_auth=True,
+            lmtp=model.lmtp,
+            xclient_from=["::/0"],
             max_errors=None,
             max_junk_commands=None,
             max_auth_failures=None,
             max_recipients=3,
             max_message_size=100,
         )
-        self.judges_hello = judges_hello
-        self.core = ServerProtocol(ServerProfile(config, auth=True, expand=True, hello=judges_hello))
-        self.model = Model(auth_required)
+        self.core = ServerProtocol(ServerProfile(config, auth=True, verify=True, expand=True, **abilities))
+        self.core.trusted = model.trusted
+        self.model = model
         self.messages: list[tuple[str, list[str]]] = []
         self.core.greet()
         assert self.say(b"") == [2]
-        self.hello("x.test", "EHLO", YES)
+        self.hello("x.test", "LHLO" if model.lmtp else "EHLO", YES)
 
     def say(self, wire: bytes, answer: Reply = YES) -> list[int]:
         """The classes of the replies to a piece of input, the application answering all with `answer`."""
@@ -92,35 +121,45 @@ class ServerMachine(RuleBasedStateMachine):
                 else:
                     core.conclude(answer)
             elif event is Signal.BODY_END:
-                assert core.envelope is not None
-                if core.body_fault is None:
-                    party = core.envelope
-                    self.messages.append((party.sender.address, [each.address for each in party.recipients]))
-                core.conclude(YES)
+                core.conclude(self.take_message())
             elif event is Signal.BODY_ABORTED or event is Signal.BODY_TOO_LARGE:
                 core.conclude(YES)
             elif isinstance(event, Authenticate) and answer is NO:
                 core.refuse_credentials()
+            elif isinstance(event, Introduction):
+                core.accept()
+                core.greet()
             elif not isinstance(event, Signal | bytes):
                 core.answer(answer)
         lines = bytes(core.data_to_send()).decode().splitlines()
         return [int(line[0]) for line in lines if line[3] == " "]
 
+    def take_message(self) -> Verdict:
+        """What the application says of a whole message."""
+        party = self.core.envelope
+        assert party is not None
+        addresses = [each.address for each in party.recipients]
+        if self.core.body_fault is None and 2 in self.model.taken():
+            self.messages.append((party.sender.address, addresses))
+        return {address: NO if has_no_mailbox(address) else YES for address in addresses} if self.model.lmtp else YES
+
     # ---- commands, and the model's rule for each
 
-    @precondition(lambda self: self.model.state is not State.CHUNKING or len(self.model.recipients) > 1)
-    @rule(name=st.sampled_from(["x.test", "y.test"]), verb=st.sampled_from(["EHLO", "HELO"]), answer=answers)
+    @rule(name=st.sampled_from(["x.test", "y.test"]), verb=st.sampled_from(["EHLO", "HELO", "LHLO"]), answer=answers)
     def hello(self, name: str, verb: str, answer: Reply) -> None:
         if not self.judges_hello:
             answer = YES
         got = self.say(f"{verb} {name}\r\n".encode(), answer)
         model = self.model
+        if (verb == "LHLO") != model.lmtp:
+            assert got == [5]
+            return
         if model.chunking and self.judges_hello:
             assert got == [5]  # the application cannot be asked
             return
         assert got == [model.judged(answer)]
         if answer is YES:
-            model.hello, model.esmtp = name, verb == "EHLO"
+            model.hello, model.esmtp = name, verb != "HELO"
             model.forget_transaction()
 
     @rule(
@@ -186,8 +225,8 @@ class ServerMachine(RuleBasedStateMachine):
             wire = text + b".\r\n"
             got = [code for at in range(0, len(wire), pieces) for code in self.say(wire[at : at + pieces])]
             good = b"a\nb" not in text and len(text) <= 100
-            assert got == [2 if good else 5]
-            model.accepted += good
+            assert got == (model.taken() if good else model.refused())
+            model.accepted += good and 2 in got
         model.forget_transaction()
 
     @rule(text=st.sampled_from([b"", b"hi\r\n", b"QUIT\r\n", b"\n"]), last=st.booleans(), answer=answers)
@@ -200,14 +239,14 @@ class ServerMachine(RuleBasedStateMachine):
             return
         if not model.chunking and answer is not YES:
             # Refused with its first chunk: that ends the transaction.
-            assert got == [model.judged(answer)]
+            assert got == (model.refused(model.judged(answer)) if last else [model.judged(answer)])
             model.forget_transaction()
             return
         model.chunking = True
         self.bad = self.bad or text == b"\n"
         if last:
-            assert got == [5 if self.bad else 2]
-            model.accepted += not self.bad
+            assert got == (model.refused() if self.bad else model.taken())
+            model.accepted += not self.bad and 2 in got
             model.forget_transaction()
         else:
             assert got == [2]
@@ -216,6 +255,26 @@ class ServerMachine(RuleBasedStateMachine):
     def rset(self) -> None:
         assert self.say(b"RSET\r\n") == [2]
         self.model.forget_transaction()
+
+    @rule(login=st.booleans())
+    def xclient(self, login: bool) -> None:
+        """A relay names its client, who starts over."""
+        model = self.model
+        got = self.say(b"XCLIENT NAME=host.test" + b" LOGIN=me" * login + b"\r\n")
+        if not model.trusted or model.sender is not None:
+            assert got == [5]
+            return
+        assert got == [2]
+        model.forget_session()
+        model.authenticated = login
+
+    @rule()
+    def xforward(self) -> None:
+        model = self.model
+        got = self.say(b"XFORWARD IDENT=ABC\r\n")
+        allowed = model.trusted and model.sender is None
+        assert got == [2 if allowed else 5]
+        model.forwarded = model.forwarded or allowed
 
     @rule(line=st.sampled_from(["NOOP", "NOOP x", "HELP"]))
     def harmless(self, line: str) -> None:
@@ -256,6 +315,7 @@ class ServerMachine(RuleBasedStateMachine):
         assert core.hello == model.hello
         assert core.esmtp == model.esmtp
         assert core.authenticated == model.authenticated
+        assert bool(core.forwarded) == model.forwarded
         assert len(self.messages) == model.accepted
         if model.sender is None:
             assert core.envelope is None

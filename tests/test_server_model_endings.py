@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from test_server_model import LATER, NO, YES, Model, ServerMachine
 
-from trio_smtp import Reply, ServerConfig
-from trio_smtp._protocol.server import ServerProtocol
+from trio_smtp import Reply
 from trio_smtp._protocol.server_events import Data, Signal, State
-from trio_smtp._protocol.server_profile import ServerProfile
 
 refusals = st.sampled_from([NO, LATER])
 
@@ -21,24 +19,9 @@ refusals = st.sampled_from([NO, LATER])
 class EndingsMachine(ServerMachine):
     """Reads messages, and then says no."""
 
-    @initialize(auth_required=st.booleans())
-    def connect(self, auth_required: bool) -> None:
-        config = ServerConfig(
-            hostname="mx.test",
-            auth="required" if auth_required else "optional",
-            allow_insecure_auth=True,
-            max_errors=None,
-            max_junk_commands=None,
-            max_auth_failures=None,
-            max_recipients=3,
-            max_message_size=100,
-        )
-        self.core = ServerProtocol(ServerProfile(config, starttls=True, auth=True, expand=True))
-        self.model = Model(auth_required)
-        self.messages: list[tuple[str, list[str]]] = []
-        self.core.greet()
-        assert self.say(b"") == [2]
-        self.hello("x.test", "EHLO", YES)
+    @initialize(auth_required=st.booleans(), lmtp=st.booleans(), trusted=st.booleans())
+    def connect(self, auth_required: bool, lmtp: bool, trusted: bool) -> None:
+        self.begin(Model(auth_required, lmtp, trusted), starttls=True)
 
     @rule(line=st.sampled_from(["EHLO", "EHLO a b", "RSET x", "DATA x", "STARTTLS x", "FOO", "MAIL FROM:a", "ETRN x"]))
     def nonsense(self, line: str) -> None:
@@ -70,7 +53,7 @@ class EndingsMachine(ServerMachine):
     )
     def data_that_is_read_and_refused(self, text: bytes, answer: Reply, early: bool) -> None:
         got = self.say_and_refuse(b"DATA\r\n" + text + b".\r\n", answer, early=early)
-        assert got == [3, answer.code // 100]
+        assert got == [3, *self.model.refused(answer.code // 100)]
         self.model.forget_transaction()
         assert self.say(b"DATA\r\n") == [5]
         assert self.say(b"RCPT TO:<e@b.test>\r\n") == [5]
@@ -82,8 +65,9 @@ class EndingsMachine(ServerMachine):
         wire = b"BDAT %d\r\n%b" % (len(first), first) + b"BDAT 4%b\r\nho\r\n" % (b" LAST" * last)
         got = self.say_and_refuse(wire, answer, early=not last)
         refused_at = 0 if first and not last else 1  # a refusal with the first octets is the answer to their chunk
-        wanted = [2, answer.code // 100] if refused_at else [answer.code // 100, 5]
-        assert got == wanted
+        code = answer.code // 100
+        at_end = self.model.refused(code) if last else [code]
+        assert got == ([2, *at_end] if refused_at else [code, 5])
         self.model.forget_transaction()
         assert self.say(b"BDAT 4 LAST\r\nho\r\n") == [5]
         assert self.say(b"DATA\r\n") == [5]
@@ -95,9 +79,9 @@ class EndingsMachine(ServerMachine):
         got = self.say_and_refuse(wire, answer, early=False)
         if answer is YES and not last:  # an application that does not mind hears of the limit once more, at the end
             assert got == [2, 2]
-            assert self.say(b"BDAT 0 LAST\r\n") == [5]
+            assert self.say(b"BDAT 0 LAST\r\n") == self.model.refused()
         else:
-            assert got == [2, 5]
+            assert got == [2, *(self.model.refused() if last else [5])]
         self.model.forget_transaction()
         assert self.say(b"RCPT TO:<e@b.test>\r\n") == [5]
 
@@ -106,15 +90,14 @@ class EndingsMachine(ServerMachine):
     def starttls(self) -> None:
         assert self.say(b"STARTTLS\r\n") == [2]
         self.core.start_tls()
-        self.model.forget_transaction()
-        self.model.hello, self.model.esmtp, self.model.authenticated = None, False, False
+        self.model.forget_session()
 
     @precondition(lambda self: self.core.tls)
     @rule()
     def starttls_again(self) -> None:
         assert self.say(b"STARTTLS\r\n") == [5]
 
-    @rule(verb=st.sampled_from(["EHLO", "HELO"]))
+    @rule(verb=st.sampled_from(["EHLO", "HELO", "LHLO"]))
     def hello_again(self, verb: str) -> None:
         self.hello("z.test", verb, YES)
 
