@@ -7,6 +7,7 @@ replies it handed out, and the pieces make no difference.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from trio_smtp._protocol.client import ClientProtocol, State
@@ -33,12 +34,33 @@ from trio_smtp._protocol.errors import (
     RemoteProtocolError,
 )
 from trio_smtp._protocol.extensions import Extensions
-from trio_smtp._protocol.sasl import DeriveKey, Password, client_mechanism, decode_challenge, encode_challenge
+from trio_smtp._protocol.replies import Reply
+from trio_smtp._protocol.sasl import (
+    Auth,
+    DeriveKey,
+    External,
+    OAuth,
+    Password,
+    client_mechanism,
+    decode_challenge,
+    encode_challenge,
+)
 from trio_smtp._protocol.transaction import Transaction
 
 HEADER = 2  # octets of an input before the wire: what kind of session, and the cuts
 MAX_REPLY = 1000
-_MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256")
+_PASSWORD = Password("me", "secret")
+_TOKEN = OAuth("me", "token")
+_MECHANISMS: tuple[tuple[str, Auth], ...] = (
+    ("PLAIN", _PASSWORD),
+    ("LOGIN", _PASSWORD),
+    ("CRAM-MD5", _PASSWORD),
+    ("SCRAM-SHA-1", _PASSWORD),
+    ("SCRAM-SHA-256", _PASSWORD),
+    ("XOAUTH2", _TOKEN),
+    ("OAUTHBEARER", _TOKEN),
+    ("EXTERNAL", External()),
+)
 
 
 class Talk:
@@ -53,9 +75,9 @@ class Talk:
         self.answers: list[tuple[str, int]] = []
         self.transactions: list[Transaction] = []
         self.error: str | None = None
-        self.mechanism = client_mechanism(
-            _MECHANISMS[(kind >> 3) % len(_MECHANISMS)], Password("me", "secret"), token=None, host="h", port=25
-        )
+        name, credentials = _MECHANISMS[(kind >> 3) % len(_MECHANISMS)]
+        self.mechanism = client_mechanism(name, credentials, token="token", host="h", port=25)
+        self.rest: deque[Command] = deque()  # of a transaction in lock-step
         self.steps: list[Callable[[], None]] = [self.say_hello, *([self.log_in] if kind & 64 else [])]
         if kind & 128:
             self.steps.append(lambda: self.send(STARTTLS))
@@ -81,20 +103,22 @@ class Talk:
             self.error = "remote"
             assert protocol.state is State.CLOSED
             assert exc.delivery is None or exc.delivery in Delivery  # noqa: PT017 - not a test of the raising
+        except AuthenticationError:
+            self.error = "auth"  # a 235 that proves nothing: the connection is of no more use
         except LocalProtocolError:
             self.error = "local"  # the script does not fit the state; nothing was sent
         for transaction in self.transactions:
             check_transaction(transaction)
 
-    def take(self, command: Command, reply: object) -> None:
+    def take(self, command: Command, reply: Reply) -> None:
         protocol = self.protocol
         if command.verb is Verb.EHLO or command.verb is Verb.LHLO:
-            extensions = Extensions.from_lines(reply.lines)  # type: ignore[attr-defined]
+            extensions = Extensions.from_lines(reply.lines)
             assert all(keyword.isupper() or not keyword.isalpha() for keyword in extensions)
             assert extensions.size is None or extensions.size > 0
         if protocol.state is State.AUTH:
             try:
-                step = self.mechanism.respond(decode_challenge(reply))  # type: ignore[arg-type]
+                step = self.mechanism.respond(decode_challenge(reply))
                 while isinstance(step, DeriveKey):
                     assert step.iterations <= 10_000_000
                     step = self.mechanism.derived(bytes(32))
@@ -102,6 +126,8 @@ class Talk:
             except AuthenticationError:
                 if protocol.state is State.AUTH:
                     self.send(auth_response(b"*"))
+        elif (command.verb is Verb.AUTH or command.verb is Verb.RESPONSE) and reply.code == 235:
+            self.mechanism.finish()
 
     def send(self, command: Command) -> None:
         wire = self.protocol.send(command)
@@ -115,6 +141,9 @@ class Talk:
             self.steps.insert(0, self.say_hello)
         elif state is State.BODY:
             self.send(end(self.transactions[-1], b".\r\n"))
+            return
+        elif state in (State.MAIL, State.RCPT, State.CHUNKS) and self.rest and not self.transactions[-1].nobody_left:
+            self.send(self.rest.popleft())
             return
         elif state not in (State.HELLO, State.READY):
             if state is not State.AUTH:
@@ -133,16 +162,11 @@ class Talk:
         addresses = ["a@x.test", "b@x.test"]
         transaction = Transaction(addresses, lmtp=self.lmtp)
         self.transactions.append(transaction)
+        content = [bdat(transaction, 3), bdat(transaction, 4, last=True)] if self.chunking else [data(transaction)]
+        self.rest = deque((*(rcpt(transaction, address, address) for address in addresses), *content))
         self.send(mail(transaction, "me@x.test"))
-        if not self.protocol.pipelining:
-            return  # the rest of a lock-step transaction is not what this is about
-        for address in addresses:
-            self.send(rcpt(transaction, address, address))
-        if self.chunking:
-            self.send(bdat(transaction, 3))
-            self.send(bdat(transaction, 4, last=True))
-        else:
-            self.send(data(transaction))
+        while self.protocol.pipelining and self.rest:
+            self.send(self.rest.popleft())
 
 
 def check_transaction(transaction: Transaction) -> None:

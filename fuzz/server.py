@@ -1,8 +1,8 @@
 """The server core under any input.
 
 Invariant: whatever bytes come, in whatever pieces, and whatever the application answers, the server core yields events
-and well-formed replies within its limits, or closes; never an exception. The pieces make no difference, and no
-accepted message has a bare CR or LF unless it is BINARYMIME.
+and well-formed replies within its limits, as many as there should be, or closes; never an exception. The pieces make
+no difference, and no accepted message has a bare CR or LF unless it is BINARYMIME.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from trio_smtp._protocol.replies import Reply, ReplyReader
 from trio_smtp._protocol.sasl import UnverifiedError
 from trio_smtp._protocol.server import ServerProtocol
 from trio_smtp._protocol.server_config import ServerConfig
+from trio_smtp._protocol.server_core import MAX_REPLIES
 from trio_smtp._protocol.server_events import Authenticate, Data, Introduction, Signal, StartTLS
 from trio_smtp._protocol.server_extension import ServerExtension
+from trio_smtp._protocol.server_message import IncomingMessage, Verdict
 from trio_smtp._protocol.server_profile import ServerProfile
 
 HEADER = 4  # octets of an input before the wire: configuration, more of it, the application's mood, the cuts
 MAX_LINE, MAX_AUTH_LINE = 512, 700
+YES = Reply(250, "OK")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)").search
+_ENHANCED = re.compile(rb"^[245][0-9]{2}[ -][245]\.[0-9]+\.[0-9]+ ", re.MULTILINE).search
 
 
 @cache
@@ -36,7 +40,12 @@ def profile(switches: int, more: int) -> ServerProfile:
         auth_mechanisms=("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"),
         lenient_addresses=bool(switches & 8),
         enabled_extensions=("DSN", "REQUIRETLS", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY"),
-        disabled_extensions=("CHUNKING", "SMTPUTF8") if switches & 16 else (),
+        disabled_extensions=[
+            *(("CHUNKING", "SMTPUTF8") if switches & 16 else ()),
+            *(("ENHANCEDSTATUSCODES",) if switches & 64 else ()),
+        ],
+        require_tls=bool(switches & 32),
+        enable_ehlo=bool(switches & 1) or not switches & 128,
         extensions=(ServerExtension("XFOO", mail_parameters=["XTAG"], commands=["XDO"]),),
         max_message_size=300,
         max_recipients=4,
@@ -49,20 +58,43 @@ def profile(switches: int, more: int) -> ServerProfile:
         xclient_from=("::/0",),
         scram_secret=bytes(32),
     )
-    return ServerProfile(config, starttls=bool(more & 2), auth=True, expand=bool(more & 4))
+    answers = bool(more & 4)
+    return ServerProfile(
+        config, starttls=bool(more & 2), auth=True, verify=answers, expand=answers, hello=bool(more & 64)
+    )
+
+
+class CountingProtocol(ServerProtocol):
+    """Looks at the replies to each message: one, or with LMTP one for each recipient; a good-bye is one for all."""
+
+    __slots__ = ()
+
+    def _finish_message(self, message: IncomingMessage, verdict: Verdict) -> None:
+        due = len(self._addressees) if self._profile.config.lmtp and message.is_over else 1
+        before = len(self.replies)
+        super()._finish_message(message, verdict)
+        assert len(self.replies) - before == (1 if self.is_closed else due)
 
 
 class Talk:
-    """One session: bytes in; replies, accepted messages and its end out. The application reads every message whole."""
+    """One session: bytes in; replies, accepted messages and its end out.
+
+    The application makes up its mind about a message when it is offered: to take or refuse it at once, with its first
+    octets or at its end.
+    """
 
     def __init__(self, switches: int, more: int, mood: int) -> None:
-        self.protocol = ServerProtocol(profile(switches, more), tls=bool(more & 8))
+        self.protocol = CountingProtocol(profile(switches, more), tls=bool(more & 8))
+        self.rejects = not switches & 2
         self.protocol.trusted = bool(more & 16)
         self.protocol.external_identity = "me" if more & 32 else None
         self.mood = mood
         self.asked = 0  # events the application has judged
         self.out = b""
         self.text: bytes | None = None  # of the message in transit
+        self.verdict: Verdict = YES  # on it
+        self.waits = True  # until its end to say so
+        self.depends_on_pieces = False  # what the application sees of a message, and says then
         self.messages: list[tuple[bytes, bool]] = []  # accepted; whether it is BINARYMIME
         self.over = False
         self.tls_wanted = False
@@ -85,6 +117,7 @@ class Talk:
                 self.read(self.text, event)
             elif event is not Signal.FLUSH:
                 self.judge(event)
+            assert len(self.protocol.replies) < MAX_REPLIES + 4  # and max_recipients
             self.out += self.protocol.data_to_send()
         self.out += self.protocol.data_to_send()
 
@@ -115,33 +148,46 @@ class Talk:
             protocol.accept()
             protocol.greet(reply)
         elif isinstance(event, Data):
-            if reply is not None:
-                protocol.conclude(reply)
-            else:
-                protocol.start_body()
-                self.text = b""
+            self.begin_message(event, reply)
         elif reply is None:
             protocol.accept()
         else:
             protocol.answer(reply)
 
+    def begin_message(self, event: Data, reply: Reply | None) -> None:
+        protocol = self.protocol
+        self.verdict = reply or YES
+        if protocol._profile.config.lmtp and self.asked % 2:
+            self.verdict = {protocol._addressees[0]: self.verdict}  # and no word about the others
+        when = self.asked // 3 % 3
+        if reply is not None and when == 0:
+            protocol.conclude(self.verdict)
+            return
+        self.waits = reply is None or when == 1
+        if not self.waits and event.chunking and self.rejects:
+            self.depends_on_pieces = True  # of what comes before a bare newline, the application may have seen some
+        protocol.start_body()
+        self.text = b""
+
     def read(self, text: bytes, event: object) -> None:
         """Take octets of a message, or conclude it."""
         protocol = self.protocol
-        if isinstance(event, bytes):
+        if isinstance(event, bytes) and self.waits:
             self.text = text + event
             return
         self.text = None
         if event is Signal.BODY_END:
             assert protocol.envelope is not None
-            if protocol.body_fault is None:
+            if protocol.body_fault is None and best(self.verdict).is_success:
                 self.messages.append((text, protocol.envelope.sender.body == "BINARYMIME"))
-            protocol.conclude(Reply(250, "OK"))
-        elif event is Signal.BODY_TOO_LARGE:
-            protocol.conclude(Reply(552, "too large"))
         else:
-            assert event is Signal.BODY_ABORTED, event
-            protocol.conclude(Reply(451, "aborted"))
+            assert isinstance(event, bytes) or event in (Signal.BODY_TOO_LARGE, Signal.BODY_ABORTED), event
+        protocol.conclude(self.verdict)
+
+
+def best(verdict: Verdict) -> Reply:
+    """The reply on which it depends whether anybody has the message."""
+    return verdict if isinstance(verdict, Reply) else min(verdict.values(), key=lambda reply: reply.code)
 
 
 def pieces(wire: bytes, cut: int) -> Iterator[bytes]:
@@ -177,11 +223,15 @@ def check(data: bytes) -> None:
     sessions = [talk(data, cut) for cut in {0, 1, data[3]}]
     for session in sessions:
         check_replies(session.out)
+        if session.protocol._profile.config.disabled_extensions[-1:] == ("ENHANCEDSTATUSCODES",):
+            assert _ENHANCED(session.out) is None
         for text, binary in session.messages:
             assert len(text) <= 300
             assert binary or _BARE(text) is None, text
     if any(session.tls_wanted for session in sessions) or b"STARTTLS" in data.upper():
         return  # what shares a segment with STARTTLS is refused, what comes later is TLS's
+    if any(session.depends_on_pieces for session in sessions):
+        return
     first = sessions[0]
     for session in sessions[1:]:
         assert _CHALLENGE.sub(b"334", session.out) == _CHALLENGE.sub(b"334", first.out)

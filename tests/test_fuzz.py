@@ -11,7 +11,8 @@ import fuzz.server
 from fuzz.runner import SEEDS, load_seeds
 
 SERVER_WORDS = [
-    b"EHLO x", b"HELO x", b"LHLO x", b"RSET", b"NOOP", b"QUIT", b"HELP", b"VRFY a", b"EXPN a", b"XDO",
+    b"EHLO x", b"HELO x", b"LHLO x", b"RSET", b"NOOP", b"QUIT", b"HELP", b"VRFY a", b"EXPN a",
+    b"VRFY \xc3\xa4 SMTPUTF8", b"XDO",
     b"DATA", b".", b"..",
     b"MAIL FROM:<>", b"MAIL FROM:<a@a.test> BODY=BINARYMIME", b"MAIL FROM:<a@a.test> SMTPUTF8", b"RCPT TO:<b@b.test>",
     b"RCPT TO:<\xc3\xa4@b.test>", b"BDAT 3", b"BDAT 0 LAST", b"BDAT 301", b"BDAT -1", b"abc", b"a\nb",
