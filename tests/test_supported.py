@@ -8,15 +8,52 @@ from pathlib import Path
 
 import pytest
 
-from trio_smtp import Password, ServerConfig
-from trio_smtp._protocol.extensions import EXTENSIONS
+from trio_smtp import ClientConfig, ServerConfig, ServerExtension
+from trio_smtp._client.body import BLOCK
+from trio_smtp._protocol.extensions import EXTENSIONS, KNOWN_EXTENSIONS
 from trio_smtp._protocol.parameter_text import required_extensions
 from trio_smtp._protocol.parameters import PARAMETERS
-from trio_smtp._protocol.sasl import SERVER_MECHANISMS, External, OAuth, choose_mechanism
+from trio_smtp._protocol.sasl import SERVER_MECHANISMS, ClientMechanism
 from trio_smtp._protocol.server import _TAKE
+from trio_smtp._protocol.server_core import MAX_REPLIES, MAX_UNSENT
+from trio_smtp._protocol.server_tables import UNIMPLEMENTED
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "supported.md").read_text(encoding="utf-8")
+
+
+# What defines each: the registries of IANA, SMTP Service Extensions and SASL Mechanisms, and Postfix's own.
+RFCS = {
+    "PIPELINING": "2920",
+    "SIZE": "1870",
+    "8BITMIME": "6152",
+    "SMTPUTF8": "6531",
+    "ENHANCEDSTATUSCODES": "2034, 3463",
+    "STARTTLS": "3207",
+    "AUTH": "4954",
+    "CHUNKING": "3030",
+    "BDAT": "3030",
+    "BINARYMIME": "3030",
+    "LIMITS": "9422",
+    "DSN": "3461",
+    "REQUIRETLS": "8689",
+    "MT-PRIORITY": "6710",
+    "DELIVERBY": "2852",
+    "FUTURERELEASE": "4865",
+    "LHLO": "2033",
+    "XCLIENT": "Postfix",
+    "XFORWARD": "Postfix",
+    **dict.fromkeys(("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT", "HELP", "VRFY", "EXPN"), "5321"),
+    "SCRAM-SHA-256": "5802, 7677",
+    "SCRAM-SHA-1": "5802",
+    "OAUTHBEARER": "7628",
+    "XOAUTH2": "Google",
+    "XOAUTH": "Google",
+    "EXTERNAL": "4422",
+    "CRAM-MD5": "2195",
+    "PLAIN": "4616",
+    "LOGIN": "–",
+}
 
 
 def table(heading: str) -> list[list[str]]:
@@ -41,6 +78,24 @@ def test_what_the_client_wants_to_be_asked_for() -> None:
         assert required_extensions(row.command, {row.keyword: None}) == {row.extension}
 
 
+def test_what_the_client_looks_for_in_an_offer() -> None:
+    """`auto` is what its code asks the server's offer for; nothing else is decided by that, but for `asked`."""
+    text = "".join(path.read_text("utf-8") for folder in ("_client", "_pool") for path in package(folder))
+    looked_for = set(re.findall(r'"([A-Z0-9-]+)" (?:not )?in (?:[a-z_]+\.)*extensions\b', text))
+    looked_for |= {name.upper() for name in re.findall(r"\bextensions\.(size|auth|limits)\b", text)}
+    assert {row[0] for row in table("Extensions") if row[3] == "auto"} == looked_for
+    assert {row[3] for row in table("Extensions")} == {"auto", "always", "asked", "–"}
+
+
+def package(folder: str) -> list[Path]:
+    return sorted((ROOT / "trio_smtp" / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("heading", ["Extensions", "Commands of the server", "Mechanisms of AUTH"])
+def test_sources(heading: str) -> None:
+    assert {row[0]: row[1] for row in table(heading)} == {row[0]: RFCS[row[0]] for row in table(heading)}
+
+
 def test_parameters() -> None:
     assert table("Parameters") == [[row.keyword, row.command, row.extension] for row in PARAMETERS]
 
@@ -53,18 +108,14 @@ def test_commands() -> None:
 
 def test_mechanisms() -> None:
     rows = table("Mechanisms of AUTH")
+    assert len(rows) == len({row[0] for row in rows})
+    assert {cell for row in rows for cell in row[2:]} == {"yes", "–"}
     assert {row[0] for row in rows if row[2] == "yes"} == SERVER_MECHANISMS.keys()
-    for row in rows:
-        assert client_speaks(row[0]) is (row[3] == "yes")
+    assert {row[0] for row in rows if row[3] == "yes"} == {cls.name for cls in concrete(ClientMechanism)}
 
 
-def client_speaks(mechanism: str) -> bool:
-    for auth in (Password("me", "secret"), OAuth("me", "token"), External()):
-        try:
-            return choose_mechanism(auth, [mechanism], secure=True, allow_insecure=False) == mechanism
-        except Exception:
-            continue
-    return False
+def concrete(cls: type[ClientMechanism]) -> list[type[ClientMechanism]]:
+    return [cls] * hasattr(cls, "name") + [each for child in cls.__subclasses__() for each in concrete(child)]
 
 
 def test_limits() -> None:
@@ -79,11 +130,35 @@ def test_limits() -> None:
     assert {row[0] for row in rows} == numbers
 
 
+def test_limits_that_nobody_chooses() -> None:
+    assert f"when {MAX_REPLIES} of them or {MAX_UNSENT} octets" in PAGE
+
+
+def test_limits_of_the_client() -> None:
+    config = ClientConfig()
+    rows = table("Limits of the client")
+    assert [(name, value) for name, value, _ in rows] == [
+        (field.name, str(getattr(config, field.name)))
+        for field in fields(config)
+        if isinstance(getattr(config, field.name), int | float) and not isinstance(getattr(config, field.name), bool)
+    ]
+    assert f"each block of {BLOCK} octets" in rows[4][2]
+
+
+def test_what_is_not_there() -> None:
+    rows = table("What is not there, and why")
+    words = {word for row in rows for word in re.findall(r"[A-Z]{3,}", row[0])}
+    assert not words & (KNOWN_EXTENSIONS | {verb.decode() for verb in _TAKE})
+    refused = {word for row in rows if row[2].endswith("502.") for word in row[0].split(", ")}
+    assert refused | {"EXPN"} == {verb.decode() for verb in UNIMPLEMENTED}
+    assert ServerExtension("RRVS", rcpt_parameters=["RRVS"]).rcpt_parameters == ("RRVS",)
+
+
 def test_every_name_in_the_text_exists() -> None:
     names = set(re.findall(r"`([a-z]+_[a-z_]+)(?:=[^`]*)?`", PAGE))
-    known = {field.name for field in fields(ServerConfig)}
+    known = {field.name for config in (ServerConfig, ClientConfig) for field in fields(config)}
     known |= {"implicit_tls", "proxy_header", "mail_params", "rcpt_params", "on_auth", "on_vrfy", "on_expn"}
-    known |= {"on_data", "on_hello"}
+    known |= {"on_data", "on_hello", "ssl_context"}
     assert names <= known
 
 
