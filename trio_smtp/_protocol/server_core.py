@@ -5,7 +5,8 @@
 # server_transfer.py (DATA and BDAT), as classes on top of this one that ServerProtocol brings together.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from .envelope import Envelope
@@ -22,6 +23,8 @@ from .server_tables import TOO_MANY_ERRORS
 Taken: TypeAlias = "Command | Signal | Reply | None"
 
 _MECHANISMS: Final = frozenset(name.encode() for name in SERVER_MECHANISMS)
+_SAID: Final = ("HELO", "PROTO", "LOGIN")
+_NOTHING: Final[Mapping[str, str | None]] = MappingProxyType({})  # for all sessions, most of which hear of nothing
 MAX_REPLIES: Final = 256  # that gather before they are to be sent, however much is pipelined
 MAX_UNSENT: Final = 65536  # octets of them, likewise: an application's reply may have many lines
 
@@ -131,8 +134,8 @@ class ServerCore:
         self.external_identity: str | None = None
         self.penalty = 0
         self.trusted = False
-        self.introduced: dict[str, str | None] = {}
-        self.forwarded: dict[str, str | None] = {}
+        self.introduced: Mapping[str, str | None] = _NOTHING
+        self.forwarded: Mapping[str, str | None] = _NOTHING
         self.trace: Callable[[str, bytes], None] | None = None
 
     # ---- bytes
@@ -212,9 +215,9 @@ class ServerCore:
         self.hello = None
         self.esmtp = False
         self.authenticated = False
-        self.forwarded = {}
-        for name in ("HELO", "PROTO", "LOGIN"):  # who is at the other end stays, as with PROXY; what he said does not
-            self.introduced.pop(name, None)
+        self.forwarded = _NOTHING
+        if self.introduced:  # who is at the other end stays, as with PROXY; what he said does not
+            self.introduced = {name: value for name, value in self.introduced.items() if name not in _SAID}
 
     def _starved(self) -> Signal:
         return Signal.EOF if self._input.eof else NEED_DATA
@@ -222,8 +225,9 @@ class ServerCore:
     def _end_transaction(self, *, accepted: bool) -> None:
         if self._message is not None:
             self.octets += self._message.received
-        if self.forwarded:  # XFORWARD_README: for one transaction, also where that is given up before it has begun
-            self.forwarded = {}
+        self.forwarded = (
+            _NOTHING  # XFORWARD_README: for one transaction, also where that is given up before it has begun
+        )
         if self.envelope is not None:
             self.envelope = None
             self.accepted = accepted

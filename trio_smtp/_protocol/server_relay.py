@@ -30,7 +30,7 @@ class RelayCommands(ServerCore):
         """Start over; the caller greets the client that was named."""
         self._forget()
         self.external_identity = None  # the certificate was the relay's
-        self.introduced.update(event.attributes)
+        self.introduced = {**self.introduced, **event.attributes}
         self.authenticated = bool(self.introduced.get("LOGIN"))
         self.state = State.CONNECTED
         self._flush = True
@@ -38,5 +38,5 @@ class RelayCommands(ServerCore):
     def _take_xforward(self, argument: bytes) -> Taken:
         if not self.trusted:
             return NOT_TRUSTED
-        self.forwarded.update(parse_attributes(argument, XFORWARD))
+        self.forwarded = {**self.forwarded, **parse_attributes(argument, XFORWARD)}
         return OK

@@ -187,6 +187,7 @@ class Server:
                     await self._refuse(stream, None if context is not None else refusal)
                     return
                 host = session.host
+            del stream  # with what it has beside its socket it is 0.3 KiB of an idle session's 7
             self._begin(connection)
             await connection.run()
         finally:
