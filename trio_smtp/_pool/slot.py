@@ -101,6 +101,7 @@ class Slot:
                 if errand is not None:
                     await (self._serve_with_others if may_share else self._serve)(errand)
         finally:
+            self._leave_idle()
             if self._next is not None:  # given to us in the turn in which the pool was cancelled
                 self._next.finish(PoolClosedError("the pool was cancelled", delivery=Delivery.NOT_SENT))
             if self.connection is not None:
@@ -275,10 +276,10 @@ class Slot:
     async def _park(self, connection: Connection) -> Errand | None:
         """Wait with the connection for a message; ``None`` if it must look around, maybe without the connection."""
         pool, transport = self._pool, connection.transport
-        pool.idle.append(self)
-        # Whoever has just got his result may have another message, and is about to run: waiting for him costs 3 µs a
-        # turn, waking the reader 15. Two turns, since Trio runs the tasks of one turn in any order.
         try:
+            pool.idle.append(self)
+            # Whoever has just got his result may have another message, and is about to run: waiting for him costs 3 µs
+            # a turn, waking the reader 15. Two turns, since Trio runs the tasks of one turn in any order.
             for _ in range(2):
                 await trio.lowlevel.checkpoint()
                 if self._next is not None or self not in pool.idle:
@@ -298,14 +299,17 @@ class Slot:
                 reason = "it was lost"
         finally:
             self._is_parked = False
-            if self in pool.idle:
-                pool.idle.remove(self)
+            self._leave_idle()
         if reason:
             if reason != "it was idle":
                 transport.broken = True
             logger.debug("%s: idle for %.1f s: %s %r", connection.name, trio.current_time() - idle_since, reason, data)
             await self._close(reason)
         return self._take_next()
+
+    def _leave_idle(self) -> None:
+        if self in self._pool.idle:
+            self._pool.idle.remove(self)
 
     def _take_next(self) -> Errand | None:
         """The message that was assigned while we were idle, if one was."""
