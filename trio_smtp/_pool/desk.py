@@ -68,6 +68,8 @@ class Desk:
         """
         if self.is_closing:
             raise closed_error()
+        if errand.fresh and self._grow(errand):
+            return
         if self.idle:
             self.idle.pop().assign(errand)
         elif not self._grow(errand):
@@ -150,9 +152,13 @@ class Desk:
         if (error is None or is_of_the_wire(error)) and self._feedback.failed(len(self._slots)):
             self._set_limit()
 
-    def warming_failed(self) -> None:
-        """A connection that nobody waits for could not be made: try later, ever more seldom."""
-        self._warming_delay = min(max(self._warming_delay * 2, self.config.retry_delay, 0.1), 60.0)
+    def warming_failed(self, lived: float = 0.0) -> None:
+        """A connection that nobody waits for could not be made, or has lived so long and served nobody: try later.
+
+        The delays grow, unless it has lived for longer than that.
+        """
+        delay = min(max(self._warming_delay * 2, self.config.retry_delay, 0.1), 60.0)
+        self._warming_delay = delay if lived < delay else 0.0
 
     def _set_limit(self) -> None:
         logger.debug("pool: at most %d connections", self.limit)

@@ -21,17 +21,19 @@ class Errand:
         error: what ended the latest try, ``None`` if it reached its end.
         abandoned: the caller does not want it any more.
         forsaken: and he waits no longer for a reply to it.
+        fresh: it has met a connection's end, and is better off on a new one.
         connection: the one it is being sent on, with nobody else's message in flight.
         scope: around what only a cancel scope can end: connecting, waiting for the rate limit, the caller's iterable.
     """
 
-    __slots__ = ("_done", "abandoned", "connection", "error", "forsaken", "message", "scope")
+    __slots__ = ("_done", "abandoned", "connection", "error", "forsaken", "fresh", "message", "scope")
 
     def __init__(self, message: Outgoing) -> None:
         self.message = message
         self.error: Exception | None = None
         self.abandoned = False
         self.forsaken = False
+        self.fresh = False
         self.connection: Connection | None = None
         self.scope: trio.CancelScope | None = None
         self._done = trio.Event()

@@ -265,6 +265,7 @@ class Pool:
                     raise error
                 assert isinstance(error, SMTPError)
                 message.begin_again(error)
+                errand.fresh = True
             await self._pause(delay, error)
             errand.again()
 

@@ -59,6 +59,7 @@ class Slot:
     __slots__ = (
         "_dies_at",
         "_is_parked",
+        "_may_be_stale",
         "_next",
         "_number",
         "_opened_at",
@@ -77,6 +78,7 @@ class Slot:
         self._opened_at = 0.0
         self._dies_at = math.inf
         self._sent = 0  # messages on this connection
+        self._may_be_stale = False  # it has been idle, or had a message
         self.connection: Connection | None = None
         self.route: Route | None = None
         self.warming = trio.CancelScope()
@@ -183,7 +185,7 @@ class Slot:
         assert connection is not None
         if errand.abandoned:
             raise Interrupted
-        reused = self._sent > 0
+        may_be_stale, self._may_be_stale = self._may_be_stale, True
         self._sent += 1
         message.attempts += 1
         connection.transport.forget_interruption()  # of an errand whose caller gave up when its last reply came
@@ -195,7 +197,7 @@ class Slot:
             await deliver(connection, message, stop_at_limit=True)
         except (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError) as exc:
             failure = exc
-            if not reused or errand.abandoned or message.is_spent or not _is_unanswered(message):
+            if not may_be_stale or errand.abandoned or message.is_spent or not _is_unanswered(message):
                 raise
         except BaseException as exc:
             failure = exc
@@ -211,7 +213,7 @@ class Slot:
             message.attempts -= 1  # it goes on with the others on another connection: that is no further try
         if connection.protocol.farewell is None:
             pool.message_done()
-        elif reused and _was_closed_while_idle(message):
+        elif may_be_stale and _was_closed_while_idle(message):
             message.readmit_temporary()
         else:
             pool.connection_failed()
@@ -242,6 +244,7 @@ class Slot:
             pool.trace("connect", started, number, detail=_name(route))
             pool.hosts.succeeded(route)
             self.route, self._number, self._sent = route, number, 0
+            self._may_be_stale = False
             self._opened_at = trio.current_time()
             age = pool.config.max_age
             self._dies_at = math.inf if age is None else self._opened_at + age * random.uniform(1 - _AGE_JITTER, 1)
@@ -278,6 +281,7 @@ class Slot:
         pool, transport = self._pool, connection.transport
         try:
             pool.idle.append(self)
+            self._may_be_stale = True
             # Whoever has just got his result may have another message, and is about to run: waiting for him costs 3 µs
             # a turn, waking the reader 15. Two turns, since Trio runs the tasks of one turn in any order.
             for _ in range(2):
@@ -303,6 +307,8 @@ class Slot:
         if reason:
             if reason != "it was idle":
                 transport.broken = True
+                if not self._sent and self._next is None:
+                    pool.warming_failed(trio.current_time() - self._opened_at)
             logger.debug("%s: idle for %.1f s: %s %r", connection.name, trio.current_time() - idle_since, reason, data)
             await self._close(reason)
         return self._take_next()
