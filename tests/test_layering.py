@@ -20,6 +20,9 @@ MAY = {
     "_server": {"_protocol", "_stream", "_timekeeper", "_tls"},
     "_client": {"_protocol", "_stream", "_timekeeper", "_tls"},
     "_pool": {"_protocol", "_stream", "_timekeeper", "_tls", "_client"},
+    # On top of all, beside each other: like any application they know the public face, which is "" here.
+    "_cli": {""},
+    "testing": {"", "_pool"},
 }
 CORE_NEVER = {"trio", "ssl", "socket", "logging", "asyncio", "select", "threading"}
 
@@ -68,8 +71,22 @@ def test_arrows_only_downwards(layer):
         assert ours <= MAY[layer] | {layer}, path
 
 
+def test_the_public_face_knows_nothing_on_top_of_it():
+    _, ours = imports(ROOT / "__init__.py")
+    assert ours <= set(MAY) - {"_cli", "testing"}
+
+
+def test_the_test_kit_needs_pytest_and_trustme_only_where_they_are_asked_for():
+    for path in modules("testing"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        at_once = {
+            alias.name.partition(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names
+        }
+        assert not at_once & {"pytest", "pytest_trio", "trustme"} or path.stem == "pytest_plugin"
+
+
 def test_every_module_belongs_to_a_layer():
-    known = set(MAY) | {"_cli", "testing", "__init__", "__main__", "__pycache__"}
+    known = set(MAY) | {"__init__", "__main__", "__pycache__"}
     assert {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or path.is_dir()} <= known
 
 

@@ -10,7 +10,7 @@ import trio
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-SERVER, CLIENT, POOL = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+SERVER, CLIENT, POOL, TESTING = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
 
 
 def started_by(code, monkeypatch):
@@ -54,6 +54,21 @@ async def test_the_pool_sends_to_the_server(port, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines.count("250 2.0.0 OK: queued as 42") == 100
     assert len([line for line in lines if line.endswith("octets from me@example.com")]) == 100
+
+
+@pytest.mark.parametrize("name", ["test_welcome", "test_welcome_nobody"])
+async def test_the_tests_of_an_application(name):
+    names = {}
+    exec(compile(TESTING, str(README), "exec"), names)
+    assert [each for each in names if each.startswith("test_")] == ["test_welcome", "test_welcome_nobody"]
+    with trio.fail_after(20):
+        await names[name]()
+
+
+def test_the_fixtures_are_those_of_the_plugin():
+    plugin = vars(pytest.importorskip("trio_smtp.testing.pytest_plugin"))
+    fixtures = {name for name in plugin if name.startswith("smtp_")}
+    assert fixtures == set(re.findall(r"`(smtp_\w+)`", TEXT))
 
 
 @pytest.mark.parametrize(("code", "most"), [(SERVER, 10), (CLIENT, 5 + 4), (POOL, 5 + 4)])

@@ -1,0 +1,58 @@
+"""What tests of programs that send or receive mail need: servers, scripted peers, faults, certificates, a network.
+
+::
+
+    async def test_the_newsletter_goes_to_everybody():
+        async with trio_smtp.testing.open_sink() as sink:
+            await send_newsletter(sink.host, sink.port)
+        assert [message.recipients for message in sink.messages] == [("a@example.com",), ("b@example.com",)]
+
+* :func:`open_sink` keeps what it gets, and refuses, cuts off or stalls where it is told to;
+  :func:`open_server` runs a handler of yours.
+* :func:`open_script` and :class:`ScriptedPeer` say and expect exactly the lines of a transcript.
+* :class:`FaultyStream` lets any stream fail at an octet: :class:`Cut`, :class:`Stall`, :class:`Split`.
+* :func:`virtual_network` takes the place of sockets and of the DNS, so that names, refused connections and time limits
+  can be tested under ``trio.testing.MockClock``, without a real port.
+* :func:`make_certificates` makes throw-away certificates.
+
+Nothing but Trio is needed, except for certificates: ``pip install 'trio-smtp[testing]'``. That also brings what the
+pytest plugin's fixtures need: ``smtp_sink``, ``smtp_tls_sink``, ``smtp_implicit_tls_sink``, ``smtp_certificates``.
+"""
+
+from ._certificates import Certificates as Certificates
+from ._certificates import make_certificates as make_certificates
+from ._faults import Cut as Cut
+from ._faults import FaultyStream as FaultyStream
+from ._faults import Split as Split
+from ._faults import Stall as Stall
+from ._network import Network as Network
+from ._network import virtual_network as virtual_network
+from ._peer import ScriptedPeer as ScriptedPeer
+from ._points import FaultPoint as FaultPoint
+from ._script import ScriptedServer as ScriptedServer
+from ._script import open_script as open_script
+from ._server import RunningServer as RunningServer
+from ._server import open_server as open_server
+from ._sink import ReceivedMessage as ReceivedMessage
+from ._sink import Sink as Sink
+from ._sink import open_sink as open_sink
+
+__all__ = [
+    "Certificates",
+    "Cut",
+    "FaultPoint",
+    "FaultyStream",
+    "Network",
+    "ReceivedMessage",
+    "RunningServer",
+    "ScriptedPeer",
+    "ScriptedServer",
+    "Sink",
+    "Split",
+    "Stall",
+    "make_certificates",
+    "open_script",
+    "open_server",
+    "open_sink",
+    "virtual_network",
+]

@@ -1,0 +1,65 @@
+# Throw-away certificates for tests: an authority that lives as long as the object, and nowhere but in memory.
+#
+# trustme makes them, and is imported only when somebody wants one: without TLS the kit needs nothing but Trio.
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import trustme
+
+_ALWAYS = ("localhost", "127.0.0.1", "::1")
+
+
+class Certificates:
+    """An authority and a server's certificate from it, made by :func:`make_certificates`.
+
+    Attributes:
+        names: whom the certificate is for.
+    """
+
+    def __init__(self, authority: trustme.CA, names: tuple[str, ...]) -> None:
+        self.names = names
+        self._authority = authority
+        self._certificate = authority.issue_cert(*names)
+
+    @property
+    def authority_pem(self) -> str:
+        """The authority's certificate: all that a client has to trust."""
+        return self._authority.cert_pem.bytes().decode("ascii")
+
+    def server_context(self) -> ssl.SSLContext:
+        """A new context for a server that has the certificate and its key."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._certificate.configure_cert(context)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """A new context for a client that trusts this authority alone, and verifies as strictly as usual."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._authority.configure_trust(context)
+        return context
+
+    def __repr__(self) -> str:
+        return f"<trio_smtp.testing.Certificates for {', '.join(self.names)}>"
+
+
+def make_certificates(*names: str) -> Certificates:
+    """Make a certificate for ``localhost``, the loopback addresses and `names`, by an authority of its own.
+
+    Clients that trust another authority, or connect to another name, get to see what a wrong certificate does.
+
+    Args:
+        names: further host names and IP addresses.
+
+    Raises:
+        ModuleNotFoundError: trustme is missing; ``pip install 'trio-smtp[testing]'`` brings it.
+    """
+    try:
+        import trustme
+    except ModuleNotFoundError as exc:
+        raise ModuleNotFoundError(
+            "certificates for tests need trustme: pip install 'trio-smtp[testing]'", name="trustme"
+        ) from exc
+    return Certificates(trustme.CA(), tuple(dict.fromkeys((*_ALWAYS, *names))))

@@ -1,0 +1,105 @@
+# Fault points of a server: the stages of a session at which a test wants a refusal, a cut or a stall.
+#
+# They happen in the hooks, so the same way in clear and under TLS, and with DATA as with BDAT.
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+from trio_smtp import Reply, Stage
+
+PointStage: TypeAlias = Literal["greeting", "hello", "auth", "mail", "rcpt", "data", "body", "end"]
+_STAGES: Final = frozenset(map(Stage, ("greeting", "hello", "auth", "mail", "rcpt", "data", "body", "end")))
+_WITH_ADDRESS: Final = frozenset((Stage.MAIL, Stage.RCPT, Stage.END))
+
+
+@dataclass(kw_only=True, eq=False)
+class FaultPoint:
+    """A stage at which a :class:`Sink` does something else than to accept; made by its methods.
+
+    Attributes:
+        stage: where.
+        reply: what it answers; ``None`` for a cut or a stall.
+        seconds: how long it stalls first.
+        cut: the connection is cut off.
+        keep: at the end of a message: keep it before.
+        address: only for this sender (``"mail"``) or recipient (``"rcpt"``; ``"end"`` with LMTP).
+        times: how often it still happens; ``None`` for always.
+        count: how often it has happened.
+    """
+
+    stage: Stage
+    reply: Reply | None = None
+    seconds: float = 0.0
+    cut: bool = False
+    keep: bool = False
+    address: str | None = None
+    times: int | None = None
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stage not in _STAGES:
+            raise ValueError(f"a sink can do nothing special at {str(self.stage)!r}, only at {', '.join(_STAGES)}")
+        if self.address is not None and self.stage not in _WITH_ADDRESS:
+            raise ValueError(f"there is no address at {str(self.stage)!r}")
+        if self.keep and self.stage is not Stage.END:
+            raise ValueError(f"there is no message to keep at {str(self.stage)!r}")
+        if self.times is not None and self.times < 1:
+            raise ValueError(f"times is at least 1, not {self.times}")
+        if self.reply is not None and self.reply.code < 400:
+            raise ValueError(f"a refusal is a 4xx or 5xx reply, not {self.reply}")
+
+    def take(self, stage: Stage, address: str | None) -> bool:
+        """Whether it happens now; if so, it is counted."""
+        if self.stage is not stage or self.times == 0 or (self.address is not None and self.address != address):
+            return False
+        self.count += 1
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+    async def happen(self, stream: trio.abc.Stream) -> Reply | None:
+        """Let it happen to a connection; the reply to give, ``None`` if things go on."""
+        if self.seconds:
+            await trio.sleep(self.seconds)
+        if self.cut:
+            await _cut(stream)
+            return Reply(421, "cut off", close=True)  # nobody will hear it
+        return self.reply
+
+
+def make_point(
+    stage: PointStage | Stage,
+    *,
+    reply: Reply | None = None,
+    seconds: float = 0.0,
+    cut: bool = False,
+    keep: bool = False,
+    address: str | None,
+    times: int | None,
+) -> FaultPoint:
+    """A checked one.
+
+    Raises:
+        ValueError: it could never happen.
+    """
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f"seconds is a time, not {seconds}")
+    return FaultPoint(
+        stage=Stage(stage), reply=reply, seconds=seconds, cut=cut, keep=keep, address=address, times=times
+    )
+
+
+async def _cut(stream: trio.abc.Stream) -> None:
+    if isinstance(stream, trio.SocketStream):
+        # Not closed: the session reads and writes by the number of the descriptor, which may be another's by then.
+        try:
+            stream.socket.shutdown(trio.socket.SHUT_RDWR)
+        except OSError:  # the client has gone before
+            pass
+        await trio.lowlevel.checkpoint()
+    else:
+        await trio.aclose_forcefully(stream)

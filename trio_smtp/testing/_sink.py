@@ -1,0 +1,337 @@
+# A server that keeps what it gets, and fails where it is told to.
+from __future__ import annotations
+
+import email
+import email.policy
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from email.message import EmailMessage
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+import trio_smtp
+from trio_smtp import Reply, Stage
+
+from ._certificates import Certificates
+from ._points import FaultPoint, PointStage, make_point
+from ._server import TLS, RunningServer, Wrap, current_stream, run_server
+
+# Nothing that would slow a test down or get in its way: no penalties, no limits on time or on connections.
+_CONFIG: Final = trio_smtp.ServerConfig(
+    hostname="sink.test",
+    handler_timeout=None,
+    session_timeout=None,
+    error_delay=None,
+    max_auth_failures_per_host=None,
+    max_connections=None,
+    max_connections_per_host=None,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceivedMessage:
+    """A message that a :class:`Sink` has accepted.
+
+    Attributes:
+        sender: the reverse path, ``""`` for the null sender.
+        recipients: those who were accepted, in order.
+        content: header and text, as they came, with CR LF and without the dots of the transfer.
+        envelope: sender and recipients with the parameters of MAIL and RCPT.
+        queue_id: what the client was told.
+        identity: whom the client had logged in as, or ``None``.
+        tls: a :class:`trio_smtp.TLSInfo`, or ``None``.
+        hello: the name that the client gave.
+        peer: its host and port; ``None`` through memory.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    envelope: trio_smtp.Envelope = field(repr=False)
+    queue_id: str
+    identity: object
+    tls: trio_smtp.TLSInfo | None
+    hello: str | None
+    peer: tuple[str, int] | None
+
+    @property
+    def message(self) -> EmailMessage:
+        """The content, parsed anew at each look: ``message["Subject"]``, ``message.get_content()``.
+
+        Its lines end with LF, as is usual in Python.
+        """
+        return email.message_from_bytes(self.content.replace(b"\r\n", b"\n"), policy=email.policy.default)
+
+
+class Sink(RunningServer):
+    """A server that accepts and keeps everything, unless it is told otherwise; made by :func:`open_sink`.
+
+    Attributes:
+        messages: what it has accepted, in order; yours to clear.
+    """
+
+    def __init__(self, *args: Any, handler: _Handler, auth: tuple[str, str] | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.messages = handler.messages
+        self._handler = handler
+        self._auth = auth
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """As of any :class:`RunningServer`, and ``auth``, if it asks for a login."""
+        options = super().client_options
+        if self._auth is not None:
+            options |= {"auth": self._auth, "allow_insecure_auth": self.tls == "none"}
+        return options
+
+    async def wait_for(self, count: int = 1) -> list[ReceivedMessage]:
+        """Wait until there are so many messages, and return all that are there.
+
+        A checkpoint; cancelling it changes nothing.
+        """
+        await trio.lowlevel.checkpoint()
+        while len(self.messages) < count:
+            await self._handler.arrived.wait()
+        return list(self.messages)
+
+    def refuse(
+        self,
+        stage: PointStage | Stage,
+        code: int = 550,
+        text: str = "refused, as the test wanted",
+        enhanced: str | None = None,
+        *,
+        close: bool = False,
+        address: str | None = None,
+        times: int | None = None,
+    ) -> FaultPoint:
+        """Answer a 4xx or 5xx reply at a stage.
+
+        ``sink.refuse("rcpt", 550, "no such user", "5.1.1", address="nobody@example.com")``;
+        ``sink.refuse("mail", 451, "come back later", times=1)`` is a greylist.
+
+        Args:
+            stage: ``"greeting"``, ``"hello"``, ``"auth"``, ``"mail"``, ``"rcpt"``, ``"data"`` (before anything was
+                transferred), ``"body"`` (amid the content) or ``"end"``.
+            code: of the reply.
+            text: of the reply.
+            enhanced: its enhanced code.
+            close: close the connection then, as a 421 does.
+            address: only to this sender (``"mail"``) or recipient (``"rcpt"``; ``"end"`` with LMTP).
+            times: how often; ``None`` for always.
+
+        Raises:
+            ValueError: that could never happen.
+        """
+        return self._add(
+            make_point(stage, reply=Reply(code, text, enhanced, close=close), address=address, times=times)
+        )
+
+    def cut(
+        self,
+        stage: PointStage | Stage,
+        *,
+        address: str | None = None,
+        times: int | None = None,
+        keep: bool = False,
+    ) -> FaultPoint:
+        """Cut the connection off at a stage, before the reply; the other arguments are those of :meth:`refuse`.
+
+        Args:
+            stage: where. A client that has written a message in one piece has written all of it at ``"body"``, too.
+            address: whose.
+            times: how often; ``None`` for always.
+            keep: with ``"end"``, keep the message all the same: the client cannot know.
+
+        Raises:
+            ValueError: that could never happen.
+        """
+        return self._add(make_point(stage, cut=True, keep=keep, address=address, times=times))
+
+    def stall(
+        self,
+        stage: PointStage | Stage,
+        seconds: float = math.inf,
+        *,
+        address: str | None = None,
+        times: int | None = None,
+        keep: bool = False,
+    ) -> FaultPoint:
+        """Let a client wait for the reply at a stage; the other arguments are those of :meth:`refuse`.
+
+        Args:
+            stage: where.
+            seconds: by Trio's clock, so that ``trio.testing.MockClock`` makes it short; then things go on.
+            address: whose.
+            times: how often; ``None`` for always.
+            keep: with ``"end"``, keep the message before.
+
+        Raises:
+            ValueError: that could never happen.
+        """
+        return self._add(make_point(stage, seconds=seconds, keep=keep, address=address, times=times))
+
+    def accept_all(self) -> None:
+        """Forget all fault points."""
+        self._handler.points.clear()
+
+    def _add(self, point: FaultPoint) -> FaultPoint:
+        if point.stage is Stage.AUTH and self._auth is None:
+            raise ValueError("nobody logs in to a sink that was opened without auth")
+        if point.stage is Stage.END and point.address is not None and not self.server.config.lmtp:
+            raise ValueError("only LMTP answers for each recipient at the end")
+        self._handler.points.append(point)
+        return point
+
+
+class _Handler(trio_smtp.Handler):
+    def __init__(self, *, lmtp: bool) -> None:
+        self.points: list[FaultPoint] = []
+        self.messages: list[ReceivedMessage] = []
+        self.arrived = trio.Event()  # replaced with each message
+        self._lmtp = lmtp
+        self._count = 0
+
+    async def on_connect(self, session: trio_smtp.Session) -> Reply | None:
+        return await self._reach(Stage.GREETING)
+
+    async def on_hello(self, session: trio_smtp.Session, name: str) -> Reply | None:
+        return await self._reach(Stage.HELLO)
+
+    async def on_mail(self, session: trio_smtp.Session, sender: trio_smtp.Sender) -> Reply | None:
+        return await self._reach(Stage.MAIL, sender.address)
+
+    async def on_rcpt(self, session: trio_smtp.Session, recipient: trio_smtp.Recipient) -> Reply | None:
+        return await self._reach(Stage.RCPT, recipient.address)
+
+    async def on_data(
+        self, session: trio_smtp.Session, envelope: trio_smtp.Envelope, body: trio_smtp.Body
+    ) -> Reply | str | Mapping[str, Reply | str | None]:
+        reply = await self._reach(Stage.DATA)
+        if reply is not None:
+            return reply
+        chunks: list[bytes] = []
+        async for chunk in body:
+            if not chunks:
+                reply = await self._reach(Stage.BODY)
+                if reply is not None:
+                    return reply
+            chunks.append(chunk)
+        return await self._end(session, envelope, b"".join(chunks))
+
+    async def _reach(self, stage: Stage, address: str | None = None) -> Reply | None:
+        point = self._point(stage, address)
+        return None if point is None else await point.happen(current_stream.get())
+
+    def _point(self, stage: Stage, address: str | None = None) -> FaultPoint | None:
+        return next((point for point in self.points if point.take(stage, address)), None)
+
+    async def _end(
+        self, session: trio_smtp.Session, envelope: trio_smtp.Envelope, content: bytes
+    ) -> Reply | str | Mapping[str, Reply | str | None]:
+        recipients = tuple(recipient.address for recipient in envelope.recipients)
+        self._count += 1
+        queue_id = str(self._count)
+        refused: dict[str, Reply] = {}
+        kept = False
+
+        def keep() -> None:
+            self.messages.append(
+                ReceivedMessage(
+                    sender=envelope.sender.address,
+                    recipients=tuple(address for address in recipients if address not in refused),
+                    content=content,
+                    envelope=envelope,
+                    queue_id=queue_id,
+                    identity=session.identity,
+                    tls=session.tls,
+                    hello=session.hello,
+                    peer=session.peer,
+                )
+            )
+            self.arrived.set()
+            self.arrived = trio.Event()
+
+        for address in recipients if self._lmtp else (None,):
+            point = self._point(Stage.END, address)
+            if point is None:
+                continue
+            if point.keep and not kept:
+                keep()
+                kept = True
+            reply = await point.happen(current_stream.get())
+            if reply is not None and (address is None or point.cut):
+                return reply
+            if reply is not None and address is not None:
+                refused[address] = reply
+        if not kept and (len(refused) < len(recipients)):
+            keep()
+        return {address: refused.get(address, queue_id) for address in recipients} if self._lmtp else queue_id
+
+
+class _PrivateHandler(_Handler):
+    """A server offers AUTH exactly when its handler has this hook."""
+
+    def __init__(self, user: tuple[str, str], *, lmtp: bool) -> None:
+        super().__init__(lmtp=lmtp)
+        self._user, self._password = user
+
+    async def on_auth(self, session: trio_smtp.Session, credentials: trio_smtp.Credentials) -> Reply | bool:
+        reply = await self._reach(Stage.AUTH)
+        if reply is not None:
+            return reply
+        return credentials.check_password(self._password if credentials.username == self._user else None)
+
+
+@asynccontextmanager
+async def open_sink(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: TLS = "none",
+    certificates: Certificates | None = None,
+    auth: tuple[str, str] | None = None,
+    config: trio_smtp.ServerConfig | None = None,
+    wrap: Wrap = lambda stream: stream,
+) -> AsyncIterator[Sink]:
+    """Run a server that keeps what it gets, on a free loopback port, until the end of the block.
+
+    Your program connects to ``sink.host`` and ``sink.port``, a test of yours with ``sink.client_options`` beside, or
+    through memory with ``stream=sink.connect()``. What was accepted is in ``sink.messages``, also after the block. At
+    the end of the block, or when it is cancelled, connections end as when any server is cancelled.
+
+    Args:
+        host: where to listen.
+        port: 0 for any free one.
+        tls: ``"none"``, ``"starttls"`` or ``"implicit"``.
+        certificates: for TLS; made for `host` if not given.
+        auth: user name and password without which no mail is taken.
+        config: instead of the sink's own, which lifts the limits that get in the way of tests; with ``lmtp=True`` it
+            speaks LMTP.
+        wrap: called with the server's end of each connection; returns what is served in its place, such as a
+            :class:`FaultyStream`.
+
+    Raises:
+        ModuleNotFoundError: with TLS, trustme is missing; ``pip install 'trio-smtp[testing]'`` brings it.
+        OSError: the port cannot be had.
+    """
+    config = _CONFIG if config is None else config
+    handler = _Handler(lmtp=config.lmtp)
+    if auth is not None:
+        config = replace(config, auth="required", allow_insecure_auth=tls == "none")
+        handler = _PrivateHandler(auth, lmtp=config.lmtp)
+    async with run_server(
+        partial(Sink, handler=handler, auth=auth),
+        handler,
+        host=host,
+        port=port,
+        config=config,
+        tls=tls,
+        certificates=certificates,
+        wrap=wrap,
+    ) as sink:
+        yield sink
