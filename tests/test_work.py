@@ -38,11 +38,11 @@ SERVER_PIPELINED = Work(calls=323, steps=2)
 SERVER_BDAT = Work(calls=256, steps=1)
 SERVER_MEBIBYTE = Work(calls=2228, steps=32)
 SERVER_CONNECTION = Work(calls=1110, steps=10)  # with its greeting, EHLO, a message and QUIT
-CLIENT_DATA = Work(calls=410, steps=2)
-CLIENT_BDAT = Work(calls=257, steps=1)
-CLIENT_MEBIBYTE = Work(calls=952, steps=7)
-POOL_DATA = Work(calls=389, steps=4.8)
-POOL_BDAT = Work(calls=308, steps=3.8)
+CLIENT_DATA = Work(calls=430, steps=2)
+CLIENT_BDAT = Work(calls=269, steps=1)
+CLIENT_MEBIBYTE = Work(calls=989, steps=7)
+POOL_DATA = Work(calls=411, steps=4.8)
+POOL_BDAT = Work(calls=314, steps=3.8)
 ROOM = 1.1  # times as much is still well
 
 MESSAGES = 60

@@ -18,15 +18,17 @@ import contextlib
 import math
 import os
 import ssl
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from . import _descriptor
-from ._descriptor import BULK_SIZE, RECEIVE_SIZE, DescriptorStream
+from ._descriptor import BULK_SIZE, RECEIVE_SIZE, DescriptorStream, RecordStream
 from ._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
 from ._timekeeper import Timer
 from ._tls import Seal, ServerName, TLSInfo, describe, handshake_error
+
+_LOOKING_TURNS: Final = 8  # of the scheduler; TLS over a memory stream takes four to give what is there
 
 
 class Interrupted(Exception):
@@ -166,6 +168,33 @@ class Transport:
             if not self._receiving:  # woken together with the socket, by less than a record
                 raise trio.ClosedResourceError
         return b""
+
+    async def receive_pending(self, deadline: float = math.inf) -> bytes | bytearray | None:
+        """What the peer has said already, on any stream but a sealed one; ``None`` if nothing, ``b""`` at the end.
+
+        Does not wait for the peer, unless TLS has to say something that he does not take: until `deadline`.
+
+        Raises: as :meth:`receive`.
+        """
+        if self.direct is not None or self.broken:
+            return self.receive_nowait()
+        assert self._seal is None
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream) and isinstance(below := stream.transport_stream, RecordStream):
+            if below.is_quiet and not stream.pending() and self._interruption is None:
+                return None
+            below.waits = False  # so that SSLStream takes what is there, be it only a ticket, and comes back
+            try:
+                return await self.receive(deadline)
+            except trio.WouldBlock:
+                return None
+            finally:
+                below.waits = True
+        # A deadline that is over would end it before it has looked, a clock may stand still: count its turns.
+        with trio.CancelScope() as scope:
+            _cancel_after(_LOOKING_TURNS, scope)
+            return await self.receive(deadline)
+        return None
 
     def receive_nowait(self) -> bytes | None:
         """What is there already; ``None`` if nothing is, or on a stream that cannot tell, and ``b""`` at the end.
@@ -319,8 +348,9 @@ class Transport:
         """
         if server_side and self._descriptor is not None and self._timer is not None:
             return await self._apply_seal(context, deadline)
+        below = RecordStream(self._stream) if isinstance(self._stream, DescriptorStream) else self._stream
         try:
-            stream = trio.SSLStream(self._stream, context, server_hostname=server_hostname, server_side=server_side)
+            stream = trio.SSLStream(below, context, server_hostname=server_hostname, server_side=server_side)
         except ValueError as exc:  # a name that begins with a dot, or that IDNA cannot encode
             self.broken = True
             raise TLSError(f"{server_hostname!r} is no name for a certificate: {exc}") from exc
@@ -456,6 +486,13 @@ class _KeptOpen(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+
+
+def _cancel_after(turns: int, scope: trio.CancelScope) -> None:
+    if turns:
+        trio.lowlevel.current_trio_token().run_sync_soon(_cancel_after, turns - 1, scope)
+    else:
+        scope.cancel(reason="nothing was there")
 
 
 def _socket_below(stream: object) -> trio.socket.SocketType | None:

@@ -95,12 +95,16 @@ class BodyWriter:
     async def finish(self, tail: bytes | None = None) -> None:
         """Write the last block and the end of the message; the reply is for the caller to wait for.
 
+        Nothing is written if the server has refused the message meanwhile.
+
         Args:
             tail: what ends the text, where there is no encoder to say it.
         """
         if tail is None:
             tail = self._encoder.finish() if self._encoder is not None else b""
         protocol, transaction = self._connection.protocol, self._transaction
+        if not await self._connection.look(transaction):
+            return
         if self._chunked:
             head = self._connection.encode((bdat(transaction, self._size + len(tail), last=True),))
             await self._send([head, *self._pending, tail])
@@ -120,6 +124,8 @@ class BodyWriter:
             protocol = connection.protocol
             if not protocol.pipelining or len(protocol.outstanding) >= _WINDOW:
                 await connection.drain(connection.config.command_timeout)
+        elif not await connection.look(self._transaction):
+            return False
         return self._transaction.reply is None and not connection.is_broken
 
     async def _send(self, pieces: list[bytes | memoryview]) -> None:

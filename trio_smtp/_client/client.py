@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from .._protocol.client_commands import NOOP, RSET, other
+from .._protocol.client_commands import NOOP, RSET, Command, other
 from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
@@ -230,7 +230,7 @@ class Client:
             outgoing = Outgoing(sender, recipients, b"", mail_params, rcpt_params)
             outgoing.attempts = 1
             await trio.lowlevel.checkpoint_if_cancelled()
-            transaction = Transaction(next_batch(connection, outgoing), lmtp=connection.lmtp)
+            transaction = Transaction(await next_batch(connection, outgoing), lmtp=connection.lmtp)
             if len(transaction.recipients) < len(outgoing.remaining):
                 raise LocalProtocolError(f"the server takes {len(transaction.recipients)} of the recipients at a time")
             outgoing.transaction = transaction
@@ -274,12 +274,12 @@ class Client:
     async def noop(self) -> Reply:
         """Say NOOP; the reply, whatever it is. Cancellation closes the connection."""
         with self._use():
-            return await self._connection.exchange(NOOP, self._connection.config.command_timeout)
+            return await self._ask(NOOP)
 
     async def reset(self) -> Reply:
         """Say RSET; the reply. Never needed between messages. Cancellation closes the connection."""
         with self._use():
-            return await self._connection.exchange(RSET, self._connection.config.command_timeout)
+            return await self._ask(RSET)
 
     async def verify(self, address: str) -> Reply:
         """Ask the server by VRFY whether an address exists; most answer 252, which says nothing.
@@ -315,7 +315,12 @@ class Client:
                         delivery=Delivery.NOT_SENT,
                     )
                 line += " SMTPUTF8"  # RFC 6531 §3.7.4.2
-            return await self._connection.exchange(other(line, utf8=utf8), self._connection.config.command_timeout)
+            return await self._ask(other(line, utf8=utf8))
+
+    async def _ask(self, command: Command) -> Reply:
+        connection = self._connection
+        await connection.look()
+        return await connection.exchange(command, connection.config.command_timeout)
 
     async def quit(self) -> None:
         """Say QUIT and close the connection, in ``config.quit_timeout`` seconds at most, as leaving the block does."""

@@ -18,11 +18,13 @@ from .._protocol.client_commands import QUIT, STAGES, Command
 from .._protocol.errors import ConnectionLostError, RemoteProtocolError, SMTPError, SMTPTimeoutError, Stage
 from .._protocol.extensions import Extensions
 from .._protocol.replies import Reply
+from .._protocol.transaction import Transaction
 from .._stream import Interrupted, Transport
 from .config import ClientConfig
 from .log import is_on, logger
 
 _CLOSED: Final = State.CLOSED
+_REST_OF_REPLY: Final = 1.0  # seconds for what is still to come of a refusal in the middle of a message
 RECENT: Final = 1.0  # seconds: a server that answered so lately is taken to be there still
 
 
@@ -208,30 +210,53 @@ class Connection:
                 if log:
                     logger.debug("%s S: %s", self.name, _loggable(event[1]))
 
-    def look(self) -> None:
-        """While nothing is asked: hear what the server has said all the same, without waiting.
+    async def look(self, transaction: Transaction | None = None) -> bool:
+        """Where nothing is asked: hear what the server has said all the same; whether there is reason to go on.
 
-        A reply too many would otherwise be taken for the next command's, and each one after it for another's.
+        A reply too many would otherwise be taken for the next command's, and each one after it for another's. So look
+        before MAIL, and before the end of a message (DESIGN section 4). Does not wait for the server, and no checkpoint
+        on a socket in clear.
+
+        Args:
+            transaction: the message whose text is being sent; ``False`` if the server has refused it in the middle.
 
         Raises:
-            ConnectionLostError: it has closed the connection, or said 421.
+            ConnectionLostError: the server has closed the connection, or said 421.
             RemoteProtocolError: it has said something else.
+            SMTPTimeoutError: TLS had something to say, and the server does not take it.
+            Interrupted: the transport was.
         """
-        protocol = self.protocol
-        if protocol.outstanding or self.is_broken:
-            return
-        data = self.transport.receive_nowait()
+        protocol, transport = self.protocol, self.transport
+        if protocol.outstanding or transport.broken or protocol.state is _CLOSED:
+            return True
+        if transport.direct is not None:
+            data: bytes | bytearray | None = transport.receive_nowait()
+        else:
+            timeout = self.config.command_timeout
+            try:
+                data = await transport.receive_pending(deadline_after(timeout))
+            except SMTPTimeoutError:
+                transport.broken = True
+                raise self._too_late(timeout) from None
         if data:
             protocol.receive_data(data)
         elif protocol.is_clean:
             if data is None:
-                return
-            self.transport.broken = True
+                return True
+            transport.broken = True
             raise ConnectionLostError("the server closed the connection")
-        protocol.next_event()
+        if transaction is None:
+            protocol.next_event()
+        else:
+            try:
+                await self.next_event(_REST_OF_REPLY)
+            except (ConnectionLostError, SMTPTimeoutError):
+                pass
+            if transaction.reply is not None:
+                return False
+        transport.broken = True
         if protocol.farewell is not None:
             raise self.farewell_error()
-        self.transport.broken = True
         raise RemoteProtocolError("the server spoke before it was asked")
 
     def farewell_error(self) -> ConnectionLostError:

@@ -27,6 +27,7 @@ from .._protocol.errors import (
     Delivery,
     ExtensionNotSupportedError,
     MessageTooLargeError,
+    RemoteProtocolError,
     SMTPError,
     Stage,
 )
@@ -65,7 +66,7 @@ async def deliver(connection: Connection, message: Outgoing, *, stop_at_limit: b
     """
     while message.remaining and not (stop_at_limit and is_used_up(connection, message)):
         try:
-            batch = next_batch(connection, message)
+            batch = await next_batch(connection, message)
         except SMTPError as exc:
             message.explain(exc)  # of a list that was split, some may have it
             raise
@@ -127,18 +128,19 @@ def _domain(address: str) -> str:
     return address.rpartition("@")[2].lower()
 
 
-def next_batch(connection: Connection, message: Outgoing) -> list[str]:
+async def next_batch(connection: Connection, message: Outgoing) -> list[str]:
     """The recipients of the next transaction (RFC 9422 section 4.2).
 
     Raises:
         ConnectionLostError: the server has gone, or said that it goes; or the connection is used up.
         RemoteProtocolError: it has spoken unasked.
+        SMTPTimeoutError: it does not take what TLS has to say.
         ExtensionNotSupportedError: the list must be split, and the content cannot be produced twice.
     """
     if connection.is_broken:
         raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
     try:
-        connection.look()
+        await connection.look()
     except SMTPError as exc:
         exc.stage, exc.delivery = Stage.MAIL, Delivery.NOT_SENT
         raise
@@ -200,6 +202,8 @@ async def _send_whole(connection: Connection, message: Outgoing, transaction: Tr
         await write_text(connection, transaction, connection.encode(commands) + text + tail)
     elif await say_envelope(connection, transaction, commands, chunked=chunked):
         if len(text) <= BLOCK:
+            if not await connection.look(transaction):
+                return
             last = bdat(transaction, size, last=True) if chunked else end(transaction, tail)
             wire = connection.encode((last,))
             await write_text(connection, transaction, b"".join((wire, text, tail) if chunked else (text, wire)))
@@ -382,8 +386,15 @@ async def await_end(connection: Connection, transaction: Transaction) -> None:
 
     async with Grace(config.end_grace, hear_it_all_the_same, trio.Cancelled, Interrupted):
         await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
-    if connection.protocol.outstanding and transaction.reply is None:
+    protocol = connection.protocol
+    if protocol.outstanding and transaction.reply is None:
         raise connection.farewell_error()
+    if not protocol.is_clean and protocol.farewell is None:  # there is a reply too many, and this connection is over
+        try:
+            protocol.next_event()
+        except RemoteProtocolError:
+            if transaction.reply is None:
+                raise
 
 
 def giving_up(connection: Connection) -> Grace:

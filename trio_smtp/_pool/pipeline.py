@@ -24,7 +24,7 @@ from .._client.connection import Connection
 from .._client.sending import ONE_WRITE, encode_whole, envelope, settle
 from .._protocol.client import Event
 from .._protocol.client_commands import RSET, Verb, bdat, data, end
-from .._protocol.errors import PoolClosedError, SMTPError
+from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError
 from .._protocol.transaction import Transaction
 from .._stream import Interrupted
 from .errand import Errand
@@ -41,7 +41,8 @@ class Pipeline:
         take: the next message, if there is one and the connection may be used for it.
 
     Attributes:
-        again: messages to be sent alone: too large for this, or with recipients who were too many for one transaction.
+        again: messages to be sent alone: too large for this, with recipients who were too many for one transaction, or
+            without a connection that is good.
     """
 
     def __init__(self, connection: Connection, depth: int, take: Callable[[], Errand | None]) -> None:
@@ -122,6 +123,8 @@ class Pipeline:
             if transaction.go_ahead:
                 if current.abandoned:
                     raise Interrupted  # after 354 there is no other way to end it
+                if not await self._connection.look(transaction):
+                    raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
                 if transaction.nobody_left:
                     text, tail = b"", b".\r\n"
                 end_of_last = [text, self._connection.encode((end(transaction, tail),))]
@@ -158,6 +161,12 @@ class Pipeline:
         if errand.abandoned:
             errand.finish(Interrupted())
             return None
+        if not self._flight:
+            try:
+                await connection.look()
+            except (SMTPError, Interrupted):
+                self.again.append(errand)
+                return None
         limit = connection.most_recipients or _RECIPIENTS
         if connection.extensions.limits.rcptdomainmax is not None:
             limit = 0

@@ -289,6 +289,10 @@ class ClientProtocol:
                 self._current.decide(Stage.DATA, reply)  # said behind the replies to RCPT, it answers what comes next
             self.state = State.CLOSED
             return None
+        last = self._current
+        if last is not None and last.ended and not last.lmtp and last.contradicts(reply):
+            last.reply = None  # who knows which of the two answered the end of the message
+            raise self._broken(f"the server answered the message twice: {reply}", reply, Stage.END)
         raise self._broken(f"the server spoke before it was asked: {reply}", reply)
 
     def _broken(self, text: str, reply: Reply | None = None, stage: Stage | None = None) -> RemoteProtocolError:

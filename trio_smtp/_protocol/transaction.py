@@ -67,6 +67,10 @@ class Transaction:
         self.refused.clear()
         self.reply = self.stage = None
 
+    def contradicts(self, reply: Reply) -> bool:
+        """Whether the reply that settled the message says something else of it than this one."""
+        return self.reply is not None and self.reply.is_success != reply.is_success
+
     @property
     def nobody_left(self) -> bool:
         """Every recipient was refused."""
