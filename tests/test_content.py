@@ -4,13 +4,18 @@ from __future__ import annotations
 import email
 import os
 import threading
-from email.message import Message
+from email.header import Header
+from email.message import EmailMessage, Message
+from email.policy import SMTP, SMTPUTF8, Policy, compat32, default
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trio_smtp import LocalProtocolError
 from trio_smtp._client.content import SMALL_FILE, as_content
+from trio_smtp._client.serialize import serialize
 
 
 @pytest.mark.parametrize("size", [0, 10, 2 * SMALL_FILE])
@@ -36,6 +41,7 @@ async def test_what_a_pipe_held_is_all_there_and_can_be_sent_again(tmp_path: Pat
         ("Subject", "a\rb"),
         ("Subject", "a\0b"),
         ("X\r\nEvil", "1"),
+        ("X\fEvil", "1"),
     ],
 )
 async def test_a_header_field_that_would_end_before_its_end_is_refused(name: str, value: str) -> None:
@@ -51,3 +57,54 @@ async def test_a_folded_header_field_is_none_of_those() -> None:
     source = await as_content(message).open(eight_bit=True, utf8=False)
     assert source.whole is not None
     assert b"Subject: one\r\n two\r\n" in source.whole
+
+
+SPLITTERS = "\v\f\x1c\x1d\x1e"  # str.splitlines() ends a line at these, and so does the email package
+WIDE_SPLITTERS = "\x85\u2028\u2029"
+TEXTS = st.text(st.sampled_from("a ü\tB:\x1b\x1f" + SPLITTERS + WIDE_SPLITTERS), max_size=100)
+
+
+def with_header(kind: str, text: str) -> Message:
+    """A message with this text in two fields of its header, made in one of the ways there are."""
+    message: Message
+    if kind in POLICIES:
+        raw = f"From: a@x.test\r\nSubject: x{text}x\r\nX-Other: y{text}y\r\n\r\nhi\r\n".encode()
+        return email.message_from_bytes(raw, policy=POLICIES[kind])
+    message = EmailMessage() if kind == "EmailMessage" else Message()
+    message["From"] = "a@x.test"
+    message["Subject"] = Header(f"x{text}x") if kind == "Header" else f"x{text}x"
+    message["X-Other"] = Header(f"y{text}y", "utf-8") if kind == "Header" else f"y{text}y"
+    message.set_payload("hi\n")
+    return message
+
+
+POLICIES: dict[str, Policy] = {"compat32": compat32, "default": default, "SMTP": SMTP, "SMTPUTF8": SMTPUTF8}
+KINDS = ["EmailMessage", "Message", "Header", *POLICIES]
+
+
+@pytest.mark.parametrize("utf8", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=TEXTS)
+def test_no_character_of_a_header_field_begins_another(kind: str, utf8: bool, text: str) -> None:
+    try:
+        message = with_header(kind, text)
+    except ValueError:  # an EmailMessage refuses most of them itself
+        return
+    if set(text) & set(SPLITTERS):
+        with pytest.raises(LocalProtocolError):
+            serialize(message, eight_bit=True, utf8=utf8)
+        return
+    header, body = serialize(message, eight_bit=True, utf8=utf8).split(b"\r\n\r\n", 1)
+    assert body == b"hi\r\n"
+    lines = header.split(b"\r\n")
+    assert not any(b"\r" in line or b"\n" in line for line in lines)
+    names = [line.split(b":")[0] for line in lines if line[:1] not in (b" ", b"\t")]
+    assert names == [b"From", b"Subject", b"X-Other"]
+
+
+@pytest.mark.parametrize("character", SPLITTERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_characters_that_the_email_package_breaks_lines_at_are_refused(kind: str, character: str) -> None:
+    for text in (character, character * 2 + "Bcc: evil@z.test", f"ü{character}Bcc: evil@z.test"):
+        with pytest.raises(ValueError if kind == "EmailMessage" else LocalProtocolError):
+            serialize(with_header(kind, text), eight_bit=True, utf8=False)

@@ -21,9 +21,10 @@ from .._protocol.errors import Delivery, LocalProtocolError
 
 _HIDDEN: Final = ("Bcc", "Resent-Bcc")
 _ADDRESSED: Final = ("From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc")
-# An older Message takes any header; a line end in one begins a field of somebody else's, or the body.
-_BAD_NAME: Final = re.compile(r"[\r\n\0:]").search
-_BREAK: Final = re.compile(r"\0|\r(?!\n)|\n(?![ \t])").search
+# An older Message takes any header; a line end in one begins a field of somebody else's, or the body. The email package
+# folds by str.splitlines(), for which VT, FF, FS, GS and RS end a line too; NEL, LS and PS it makes encoded words of.
+_BAD_NAME: Final = re.compile(r"[\0\n\v\f\r\x1c-\x1e:]").search
+_BREAK: Final = re.compile(r"[\0\v\f\x1c-\x1e]|\r(?!\n)|\n(?![ \t])").search
 
 
 def serialize(message: Message[Any, Any], *, eight_bit: bool, utf8: bool) -> bytes:
@@ -41,7 +42,8 @@ def serialize(message: Message[Any, Any], *, eight_bit: bool, utf8: bool) -> byt
         for name, value in part.raw_items():
             if _BAD_NAME(name) or _BREAK(str(value)):
                 raise LocalProtocolError(
-                    f"the header field {name!r} has a line end that folds no line, or NUL", delivery=Delivery.NOT_SENT
+                    f"the header field {name!r} has a line end that folds no line, or what may become one",
+                    delivery=Delivery.NOT_SENT,
                 )
     message = _without_bcc(message)
     if not utf8:
