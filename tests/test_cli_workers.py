@@ -268,29 +268,63 @@ def test_unknown_host():
     assert done.stderr.count("\n") == 1
 
 
-def test_a_worker_that_cannot_even_begin_ends_the_whole(tmp_path):
-    code = (
-        "import sys, trio_smtp; from trio_smtp._cli import main, serve;"
-        "serve.trio_smtp.Server.serve_listeners = None; sys.argv = ['trio-smtp', *sys.argv[1:]]; main.main()"
-    )
+def patched(patch, *options):
+    """The command line of a ``trio-smtp serve`` in which something has been replaced."""
+    code = f"import os, sys; from trio_smtp._cli import main, serve, workers; {patch}; main.main()"
+    return [sys.executable, "-c", code, "serve", "--port", "0", "--discard", "--workers", "2", *options]
+
+
+@pytest.mark.parametrize(
+    ("patch", "status", "words"),
+    [
+        ("serve.trio_smtp.Server.serve_listeners = None", 70, "worker 1 has ended before it served"),
+        ("os.fork = lambda: os.open('/no/such', 0)", 71, "cannot start a worker: No such file or directory"),
+        (
+            "fork = iter([os.fork, lambda: os.open('/no', 0)]); os.fork = lambda: next(fork)()",
+            71,
+            "cannot start a worker",
+        ),
+    ],
+)
+def test_a_worker_that_cannot_even_begin_ends_the_whole(patch, status, words):
     done = subprocess.run(
-        [sys.executable, "-c", code, "serve", "--port", "0", "--discard", "--workers", "2"],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        env=clean_environment(),
-        check=False,
+        patched(patch), capture_output=True, text=True, timeout=LIMIT, env=clean_environment(), check=False
     )
-    assert done.returncode == 70
+    assert done.returncode == status
     assert done.stdout == ""
-    assert done.stderr.endswith("trio-smtp: worker 1 has ended before it served\n")
+    assert words in done.stderr.splitlines()[-1]
+
+
+def test_a_worker_that_cannot_be_replaced_at_once():
+    patch = (
+        "real = os.fork; forks = iter([real, real, lambda: os.open('/no', 0)]); os.fork = lambda: next(forks, real)()"
+    )
+    process = subprocess.Popen(
+        patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    try:
+        process.stdout.readline()
+        first, _ = process.stdout.readline().removeprefix("workers: processes ").split(", ")
+        os.kill(int(first), signal.SIGKILL)
+        assert "was killed by SIGKILL" in process.stdout.readline()
+        assert process.stderr.readline() == "trio-smtp: cannot start worker 1: No such file or directory\n"
+        assert process.stdout.readline().startswith("worker 1 is process ")
+        process.terminate()
+        assert process.communicate(timeout=LIMIT) == (
+            "ending: messages that are being received may finish\nended\n",
+            "",
+        )
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait(LIMIT)
 
 
 # --- what a person sees ---
 
 
 def on_a_terminal(*options):
-    """The first lines of ``serve`` on a terminal, up to the hint."""
+    """A ``serve`` on a terminal, and the hint that it shows there."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "trio_smtp", "serve", "--port", "0", "--discard", *options],
@@ -303,9 +337,9 @@ def on_a_terminal(*options):
     try:
         text = ""
         with open(ours, "rb", buffering=0) as terminal:
-            while text.count("\n") < 2:
+            while (found := re.search(r"^(to send to it.*)\r?\n", text, re.MULTILINE)) is None:
                 text += terminal.read(1000).decode()
-            return text.splitlines()[:2], process
+            return found[1].rstrip(), process
     except BaseException:
         process.kill()
         process.wait(LIMIT)
@@ -326,7 +360,7 @@ def on_a_terminal(*options):
 )
 def test_the_hint_on_a_terminal_works_as_it_stands(tmp_path, options):
     options = [str(tmp_path / "ca.pem") if word == "CA" else word for word in options]
-    (_, hint), process = on_a_terminal(*options)
+    hint, process = on_a_terminal(*options)
     try:
         command = hint.removeprefix("to send to it: ")
         assert command.startswith("echo Hello | trio-smtp send --server 127.0.0.1:")
@@ -348,7 +382,7 @@ def test_the_hint_on_a_terminal_works_as_it_stands(tmp_path, options):
 
 
 def test_the_hint_where_a_client_has_nothing_to_trust():
-    (_, hint), process = on_a_terminal("--tls-self-signed", "--implicit-tls")
+    hint, process = on_a_terminal("--tls-self-signed", "--implicit-tls")
     try:
         assert "--tls-cert-out FILE" in hint
     finally:

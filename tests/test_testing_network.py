@@ -149,6 +149,7 @@ async def test_its_streams_are_like_those_of_tcp():
         near, far = await make()
         assert near.socket.getpeername() == far.socket.getsockname()
         assert near.socket.getsockname() == far.socket.getpeername()
+        assert await trio.socket.getnameinfo(near.socket.getpeername(), 0) == (far.socket.getsockname()[0], "25")
         assert "virtual" in repr(near.socket)
         assert near.socket.family == socket.AF_INET
         await near.aclose()

@@ -255,7 +255,9 @@ async def _serve(plan: _Plan) -> Status:
         raise _cannot_listen(plan, exc) from exc
 
     def tell_listening() -> None:
-        _tell_listening(plan, [listener.socket.getsockname() for listener in listeners])
+        names = [listener.socket.getsockname() for listener in listeners]
+        _tell_listening(plan, names)
+        _show_hint(plan, names)
 
     await _serve_until_told(
         plan,
@@ -282,8 +284,10 @@ def _serve_with_workers(plan: _Plan) -> None:
     share_output()
     parent = Parent(plan.workers, sockets, partial(run, work), plan.tell)
     pids = parent.start()
-    _tell_listening(plan, [listener.getsockname() for listener in sockets])
+    names = [listener.getsockname() for listener in sockets]
+    _tell_listening(plan, names)
     plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
+    _show_hint(plan, names)
     status = parent.watch()
     plan.tell("ended", {"event": "ended"})
     sys.exit(int(status))
@@ -298,6 +302,9 @@ def _tell_listening(plan: _Plan, names: Sequence[Any]) -> None:
     for host, port, *_ in names:
         words = f"listening on {host_words(host, port)} ({plan.summary})"
         plan.tell(words, {"event": "listening", "host": host, "port": port})
+
+
+def _show_hint(plan: _Plan, names: Sequence[Any]) -> None:
     if plan.tell is _say_text and sys.stdout.isatty():  # somebody is there who may want to see it work
         host, port, *_ = names[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
