@@ -12,6 +12,8 @@ from pool_server import Network, network, pool_of
 
 import trio_smtp
 from trio_smtp import Delivery, PoolConfig
+from trio_smtp._client.connection import Connection
+from trio_smtp._protocol.transaction import Transaction
 
 Clock = trio.testing.MockClock
 DEEP = PoolConfig(pipeline_depth=4, max_connections=1, max_messages=None, connect_retries=0)
@@ -348,6 +350,30 @@ async def test_cancelled_behind_another_leaves_at_once_and_is_never_sent(net: Ne
     assert list(outcomes.results) == [b"2\r\n"]
     assert net.accepted == [b"1\r\n", b"4\r\n"]
     assert net.connections == 2
+
+
+@pytest.mark.parametrize("offers", [("PIPELINING",), ("PIPELINING", "CHUNKING")])
+@pytest.mark.parametrize("at_end", [False, True])
+async def test_cancelled_while_the_connection_is_looked_at_is_never_sent(
+    net: Network, autojump_clock: Clock, offers: tuple[str, ...], at_end: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Connection.look
+
+    async def look(connection: Connection, transaction: Transaction | None = None) -> bool:
+        if (transaction is not None) is at_end:
+            await trio.sleep(1)
+        return await slow(connection, transaction)
+
+    net.offers = offers
+    async with pool_of(DEEP) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
+        monkeypatch.setattr(Connection, "look", look)
+        with trio.move_on_after(0.5) as scope:
+            await pool.send("a@x.test", ["b@y.test"], b"2\r\n")
+        monkeypatch.setattr(Connection, "look", slow)
+        await pool.send("a@x.test", ["b@y.test"], b"3\r\n")
+    assert net.accepted[-1] == b"3\r\n"
+    assert (b"2\r\n" in net.accepted) is not scope.cancelled_caught
 
 
 @pytest.mark.parametrize("alone", [True, False])

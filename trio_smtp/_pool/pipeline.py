@@ -121,10 +121,10 @@ class Pipeline:
                 await self._hear()
             end_of_last = []
             if transaction.go_ahead:
-                if current.abandoned:
-                    raise Interrupted  # after 354 there is no other way to end it
                 if not await self._connection.look(transaction):
                     raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
+                if current.abandoned:
+                    raise Interrupted  # after 354 there is no other way to end it
                 if transaction.nobody_left:
                     text, tail = b"", b".\r\n"
                 end_of_last = [text, self._connection.encode((end(transaction, tail),))]
@@ -158,15 +158,15 @@ class Pipeline:
     async def _begin(self, errand: Errand) -> list[bytes] | None:
         """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
         connection, message = self._connection, errand.message
-        if errand.abandoned:
-            errand.finish(Interrupted())
-            return None
         if not self._flight:
             try:
                 await connection.look()
             except (SMTPError, Interrupted):
                 self.again.append(errand)
                 return None
+        if errand.abandoned:  # his caller may be gone already: from here on there is no checkpoint
+            errand.finish(Interrupted())
+            return None
         limit = connection.most_recipients or _RECIPIENTS
         if connection.extensions.limits.rcptdomainmax is not None:
             limit = 0
