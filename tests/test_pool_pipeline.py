@@ -409,6 +409,32 @@ async def test_cancelled_after_its_end_has_left_waits_for_the_grace_and_no_longe
     assert net.connections == 1
 
 
+async def test_pool_cancelled_while_the_connection_is_looked_at(
+    net: Network, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Connection.look
+
+    async def look(connection: Connection, transaction: Transaction | None = None) -> bool:
+        await trio.sleep(10)
+        return await slow(connection, transaction)
+
+    net.offers = ("PIPELINING", "CHUNKING")
+    net.delay = 0.5
+    outcomes = Outcomes()
+    with trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(2):
+                async with pool_of(DEEP) as pool:
+                    await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
+                    nursery.start_soon(outcomes.send, pool, b"2\r\n")
+                    await trio.sleep(0.2)
+                    nursery.start_soon(outcomes.send, pool, b"3\r\n")
+                    monkeypatch.setattr(Connection, "look", look)
+                    await trio.sleep_forever()
+    assert list(outcomes.results) == [b"2\r\n"]
+    assert outcomes.errors[b"3\r\n"].delivery is Delivery.NOT_SENT
+
+
 async def test_pool_cancelled_with_messages_in_flight(net: Network, autojump_clock: Clock) -> None:
     net.offers = ("PIPELINING", "CHUNKING")
     net.delay = 7

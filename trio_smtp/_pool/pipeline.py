@@ -159,11 +159,12 @@ class Pipeline:
         """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
         connection, message = self._connection, errand.message
         if not self._flight:
+            self.again.append(errand)  # unless the connection turns out good
             try:
                 await connection.look()
             except (SMTPError, Interrupted):
-                self.again.append(errand)
                 return None
+            self.again.pop()
         if errand.abandoned:  # his caller may be gone already: from here on there is no checkpoint
             errand.finish(Interrupted())
             return None
