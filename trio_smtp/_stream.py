@@ -7,7 +7,7 @@
 #   timer ends the wait from outside. With nothing between us and the socket, in clear or with a Seal (TLS as a mere
 #   transform), that is done by `trio.lowlevel.notify_closing`, which wakes whoever waits for the socket and does
 #   nothing else to it: no cancel scope per wait (5 µs), and the connection can still say why it ends. A wake-up that
-#   comes together with the socket's own is lost, so a loop looks at `_interruption` before it waits again.
+#   comes together with the socket's own is lost, so whoever would wait again looks whether he was woken before.
 # * All other streams get a scope per wait: inside them, a task may be waiting for its turn instead of for the socket.
 # * A plain socket is read and written through a DescriptorStream, under TLS too: see there for what that saves.
 #
