@@ -10,7 +10,9 @@ import smtplib
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from cli_process import LIMIT, Process, Served, clean_environment, run, serving, tool
@@ -323,8 +325,9 @@ def test_a_worker_that_cannot_be_replaced_at_once():
 # --- what a person sees ---
 
 
-def on_a_terminal(*options):
-    """A ``serve`` on a terminal, and the hint that it shows there."""
+@contextmanager
+def hint_of(*options):
+    """The hint that ``serve`` shows on a terminal, while it runs there."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "trio_smtp", "serve", "--port", "0", "--discard", *options],
@@ -334,16 +337,18 @@ def on_a_terminal(*options):
         env=clean_environment({"TRIO_SMTP_PASSWORD": "s3cret"}),
     )
     os.close(theirs)
+    guard = threading.Timer(LIMIT, process.kill)
+    guard.start()
     try:
         text = ""
         with open(ours, "rb", buffering=0) as terminal:
             while (found := re.search(r"^(to send to it.*)\r?\n", text, re.MULTILINE)) is None:
                 text += terminal.read(1000).decode()
-            return found[1].rstrip(), process
-    except BaseException:
-        process.kill()
+            yield found[1].rstrip()
+    finally:
+        process.terminate()
         process.wait(LIMIT)
-        raise
+        guard.cancel()
 
 
 @pytest.mark.parametrize(
@@ -360,8 +365,7 @@ def on_a_terminal(*options):
 )
 def test_the_hint_on_a_terminal_works_as_it_stands(tmp_path, options):
     options = [str(tmp_path / "ca.pem") if word == "CA" else word for word in options]
-    hint, process = on_a_terminal(*options)
-    try:
+    with hint_of(*options) as hint:
         command = hint.removeprefix("to send to it: ")
         assert command.startswith("echo Hello | trio-smtp send --server 127.0.0.1:")
         command = command.replace("trio-smtp", f"{sys.executable} -m trio_smtp", 1)
@@ -374,17 +378,10 @@ def test_the_hint_on_a_terminal_works_as_it_stands(tmp_path, options):
             env=clean_environment({"TRIO_SMTP_PASSWORD": "s3cret"}),
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("standard input: accepted for <you@example.com>")
-    finally:
-        process.terminate()
-        process.wait(LIMIT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("standard input: accepted for <you@example.com>")
 
 
 def test_the_hint_where_a_client_has_nothing_to_trust():
-    hint, process = on_a_terminal("--tls-self-signed", "--implicit-tls")
-    try:
+    with hint_of("--tls-self-signed", "--implicit-tls") as hint:
         assert "--tls-cert-out FILE" in hint
-    finally:
-        process.terminate()
-        process.wait(LIMIT)
