@@ -59,6 +59,63 @@ async def test_a_folded_header_field_is_none_of_those() -> None:
     assert b"Subject: one\r\n two\r\n" in source.whole
 
 
+@pytest.mark.parametrize(
+    ("octets", "expected"),
+    [
+        ("Subject: grüße\r\n\r\nhi\r\n", True),
+        ("Subject: a\r\nX: grüße", True),
+        ("Subject : grüße\n\nhi\n", True),
+        ("Subject: a\r\n\r\ngrüße\r\n", False),
+        ("Subject: a\n\ngrüße\n", False),
+        ("\r\ngrüße: a\r\n", False),
+        ("grüße\r\n", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("size", [0, SMALL_FILE + 100])
+async def test_utf8_in_a_header_is_found_in_files_of_any_size(
+    tmp_path: Path, octets: str, expected: bool, size: int
+) -> None:
+    path = tmp_path / "message"
+    more = b"x" * (max(0, size - len(octets)) if "\n" in octets else 0)
+    path.write_bytes(octets.encode() + more)
+    source = await as_content(path).open(eight_bit=True, utf8=False)
+    assert source.utf8 is expected
+    assert (source.whole is None) is (len(more) > SMALL_FILE)
+    latin = path.with_suffix(".latin")
+    latin.write_bytes(octets.encode("latin-1") + more)
+    assert not (await as_content(latin).open(eight_bit=True, utf8=False)).utf8
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+async def test_a_character_may_be_cut_at_the_end_of_the_first_block(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(b"Subject:" + b" " * ((SMALL_FILE + 1) % 2 + cut) + "ü".encode() * (SMALL_FILE + 1))
+    assert (await as_content(path).open(eight_bit=True, utf8=False)).utf8
+
+
+@pytest.mark.parametrize("policy", [compat32, default, SMTP, SMTPUTF8], ids=["compat32", "default", "smtp", "smtputf8"])
+async def test_a_parsed_header_becomes_encoded_words_where_utf8_cannot_be_sent(policy: Policy) -> None:
+    raw = (
+        "From: Jürgen Müller <j@x.test>\r\nSubject: viele liebe\r\n Grüße an alle\r\nX-Plain: ascii\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nbödy\r\n"
+    ).encode()
+    message = email.message_from_bytes(raw, policy=policy)
+    source = await as_content(message).open(eight_bit=True, utf8=False)
+    assert source.whole is not None
+    assert not source.utf8
+    header, body = source.whole.split(b"\r\n\r\n", 1)
+    assert header.isascii()
+    assert body == "bödy\r\n".encode()
+    again = email.message_from_bytes(source.whole, policy=default)
+    assert again["Subject"] == "viele liebe Grüße an alle"
+    assert [(a.display_name, a.addr_spec) for a in again["From"].addresses] == [("Jürgen Müller", "j@x.test")]
+    assert again["X-Plain"] == "ascii"
+    assert message.as_bytes(policy=policy.clone(linesep="\r\n", cte_type="8bit")) == raw  # left as it was
+    latin = email.message_from_bytes(b"Subject: gr\xfc\xdfe\r\n\r\nhi\r\n", policy=policy)
+    assert serialize(latin, eight_bit=True, utf8=False) == b"Subject: gr\xfc\xdfe\r\n\r\nhi\r\n"
+
+
 SPLITTERS = "\v\f\x1c\x1d\x1e"  # str.splitlines() ends a line at these, and so does the email package
 WIDE_SPLITTERS = "\x85\u2028\u2029"
 TEXTS = st.text(st.sampled_from("a ü\tB:\x1b\x1f" + SPLITTERS + WIDE_SPLITTERS), max_size=100)

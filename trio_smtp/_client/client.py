@@ -155,7 +155,9 @@ class Client:
             content: bytes, a str (sent as UTF-8), an ``EmailMessage``, a path, or an async iterable of bytes, which is
                 streamed and never held whole. Line ends become CR LF, and a missing last one is added.
             mail_params: further parameters of MAIL, keyword to value or ``None``. SIZE, BODY and SMTPUTF8 are
-                found out; values of your own replace them.
+                found out; values of your own replace them. UTF-8 in the header needs SMTPUTF8: where the server does
+                not offer it, an ``EmailMessage`` gets encoded words, and other content is an error, unless a BODY of
+                your own says to send it all the same.
             rcpt_params: further parameters of RCPT by recipient.
 
         Returns:

@@ -127,8 +127,10 @@ class File(Content):
             return await found.open(eight_bit=eight_bit, utf8=utf8)
         if isinstance(found, bytes):
             return await Octets(found).open(eight_bit=eight_bit, utf8=utf8)
-        size, raw_size, has_eight_bit = found
-        return Source(None, size=size, raw_size=raw_size, eight_bit=has_eight_bit, chunks=_Blocks(self._path))
+        size, raw_size, has_eight_bit, has_utf8 = found
+        return Source(
+            None, size=size, raw_size=raw_size, eight_bit=has_eight_bit, utf8=has_utf8, chunks=_Blocks(self._path)
+        )
 
 
 class _Blocks:
@@ -201,8 +203,11 @@ def as_content(content: ContentLike) -> Content:
     )
 
 
-def _look_through(path: Path) -> Octets | bytes | tuple[int, int, bool]:
-    """A small file's octets; a large one's size with CR LF line ends and without, and whether it has 8-bit octets.
+def _look_through(path: Path) -> Octets | bytes | tuple[int, int, bool, bool]:
+    """A small file's octets; of a large one, what :class:`Source` says of it.
+
+    That is its size with CR LF line ends and without, whether it has 8-bit octets, and whether its header is UTF-8, as
+    far as the header stands in the first block.
 
     Of anything but a regular file: all there is to read, as content.
     """
@@ -212,6 +217,7 @@ def _look_through(path: Path) -> Octets | bytes | tuple[int, int, bool]:
         block = file.read(SMALL_FILE + 1)
         if len(block) <= SMALL_FILE:
             return block
+        has_utf8 = has_utf8_header(block, whole=False)
         lines = NewlineNormalizer()
         size, raw_size, eight_bit = 0, 0, False
         while block:
@@ -220,4 +226,4 @@ def _look_through(path: Path) -> Octets | bytes | tuple[int, int, bool]:
             eight_bit = eight_bit or not block.isascii()
             block = file.read(SMALL_FILE)
         size += len(lines.finish())
-        return (size if lines.line_start else size + 2), raw_size, eight_bit
+        return (size if lines.line_start else size + 2), raw_size, eight_bit, has_utf8

@@ -294,6 +294,8 @@ def envelope(
     if source.eight_bit and (given is None or "BODY" not in given):
         _require(extensions, {"8BITMIME"}, "the message has 8-bit octets")
         params += " BODY=8BITMIME"
+        if source.utf8:
+            _require(extensions, {"SMTPUTF8"}, "the header has UTF-8")
     if utf8:
         _require(extensions, {"SMTPUTF8"}, "an address has non-ASCII characters before the @")
         if given is None or "SMTPUTF8" not in given:

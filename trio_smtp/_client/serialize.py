@@ -5,6 +5,7 @@
 # in a transaction with SMTPUTF8 and as encoded words otherwise. Bcc is never written (RFC 5322 §3.6.3).
 from __future__ import annotations
 
+import codecs
 import copy
 import io
 import re
@@ -13,6 +14,7 @@ from email.errors import MessageError
 from email.generator import BytesGenerator
 from email.headerregistry import Address, Group
 from email.message import Message
+from email.policy import SMTP
 from email.utils import getaddresses
 from typing import Any, Final
 
@@ -24,6 +26,8 @@ _ADDRESSED: Final = ("From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "R
 # An older Message takes any header; a line end in one begins a field of somebody else's, or the body. The email package
 # folds by str.splitlines(), for which VT, FF, FS, GS and RS end a line too; NEL, LS and PS it makes encoded words of.
 _BAD_NAME: Final = re.compile(r"[\0\n\v\f\r\x1c-\x1e:]").search
+_FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:").match
+_FOLD: Final = re.compile(r"\r?\n(?=[ \t])").sub
 _BREAK: Final = re.compile(r"[\0\v\f\x1c-\x1e]|\r(?!\n)|\n(?![ \t])").search
 
 
@@ -47,7 +51,7 @@ def serialize(message: Message[Any, Any], *, eight_bit: bool, utf8: bool) -> byt
                 )
     message = _without_bcc(message)
     if not utf8:
-        message = _with_ascii_domains(message)
+        message = _with_ascii_domains(_with_encoded_words(message))
     octets = _write(message, eight_bit, utf8)
     if eight_bit or octets.isascii():
         return octets
@@ -86,6 +90,24 @@ def _without_bcc(message: Message[Any, Any]) -> Message[Any, Any]:
     return visible
 
 
+def _with_encoded_words(message: Message[Any, Any]) -> Message[Any, Any]:
+    """Encoded words for UTF-8 that was parsed from octets, which the email package keeps where 8-bit text may be."""
+    changed = message
+    for at, (name, value) in enumerate(message.raw_items()):
+        if not isinstance(value, str) or value.isascii():
+            continue
+        try:
+            text = value.encode("utf-8", "surrogateescape").decode("utf-8")
+        except UnicodeError:
+            continue  # in some other encoding: nobody knows in which
+        if text != value:
+            if changed is message:
+                changed = _with_own_header(message)
+            folded = SMTP.header_factory(name, _FOLD("", text)).fold(policy=SMTP)
+            changed._headers[at] = (name, folded[len(name) + 1 :].strip())  # type: ignore[attr-defined]
+    return changed
+
+
 def _with_ascii_domains(message: Message[Any, Any]) -> Message[Any, Any]:
     """A-labels for what the email package would make encoded words of, which no address may be (RFC 2047 §5)."""
     changed = message
@@ -113,8 +135,15 @@ def _with_own_header(message: Message[Any, Any]) -> Message[Any, Any]:
     return changed
 
 
-def has_utf8_header(octets: bytes) -> bool:
-    """Whether the header section has octets above 127 that are UTF-8."""
+def has_utf8_header(octets: bytes, *, whole: bool = True) -> bool:
+    """Whether the header section has octets above 127 that are UTF-8.
+
+    Args:
+        octets: a message, or its beginning.
+        whole: nothing follows; else a character may be cut at the end.
+    """
+    if _FIELD(octets) is None:  # there is no header
+        return False
     end = octets.find(b"\n\r\n")
     bare = octets.find(b"\n\n")
     end = min(at for at in (end, bare, len(octets)) if at >= 0)
@@ -122,7 +151,7 @@ def has_utf8_header(octets: bytes) -> bool:
     if header.isascii():
         return False
     try:
-        header.decode("utf-8")
+        codecs.utf_8_decode(header, "strict", whole or end < len(octets))
     except UnicodeDecodeError:
         return False
     return True
