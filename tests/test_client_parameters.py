@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import email
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +149,126 @@ async def test_requiretls_is_not_said_in_clear_whatever_is_offered() -> None:
         for params in ({"REQUIRETLS": None}, {"requiretls": None}):
             with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="verified certificate"):
                 await client.send("a@x.test", ["b@y.test"], b"hi\r\n", mail_params=params)
+
+
+@pytest.mark.parametrize(
+    ("offer", "within", "beyond"),
+    [
+        ("FUTURERELEASE 3600 2030-01-01T00:00:00Z", {"HOLDFOR": 3600}, {"HOLDFOR": 3601}),
+        (
+            "FUTURERELEASE 3600 2030-01-01T00:00:00Z",
+            {"HOLDUNTIL": "2030-01-01T00:00:00Z"},
+            {"HOLDUNTIL": "2030-01-01t00:00:01z"},
+        ),
+        ("FUTURERELEASE", {"HOLDFOR": 999999999}, None),
+        ("FUTURERELEASE x y", {"HOLDUNTIL": "9999-01-01T00:00:00Z"}, None),
+        ("DELIVERBY 60", {"BY": "60;R"}, {"BY": "59;rt"}),
+        ("DELIVERBY 60,more", {"BY": "+60;R"}, {"BY": "+1;R"}),
+        ("DELIVERBY 60", {"BY": "-5;N"}, None),  # RFC 2852 §4: the minimum is for R
+        ("DELIVERBY", {"BY": "1;R"}, None),
+    ],
+)
+async def test_limits_that_the_server_names_are_kept(
+    offer: str, within: dict[str, Any], beyond: dict[str, Any] | None
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", offer)
+        [(keyword, value)] = within.items()
+        await peer.take_envelope(f"MAIL FROM:<a@x.test> {keyword}={value}")
+        await peer.text()
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        if beyond is not None:
+            with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="where the server") as caught:
+                await client.send("a@x.test", ["b@y.test"], b"hi\r\n", mail_params=beyond)
+            assert (caught.value.stage, caught.value.delivery) == ("mail", Delivery.NOT_SENT)
+        await client.send("a@x.test", ["b@y.test"], b"hi\r\n", mail_params=within)
+
+
+@pytest.mark.parametrize("size", [1000, 1001, 10**19])
+async def test_size_that_the_caller_declares_is_kept_to_the_servers(size: int) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"hi\r\n"
+
+    handler = Recorder(on_auth=True)
+    async with client_of(handler, max_message_size=1000) as client:
+        with contextlib.nullcontext() if size == 1000 else pytest.raises(trio_smtp.MessageTooLargeError):
+            await client.send("a@x.test", ["b@y.test"], chunks(), mail_params={"SIZE": size})
+    assert handler.count("on_mail") == (size == 1000)
+
+
+LIMIT = 300_000  # more than a block
+
+
+@pytest.mark.parametrize("chunking", [True, False], ids=["bdat", "data"])
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("last", [b".\r\n", b"x", b"\n"])
+@pytest.mark.parametrize("push", [False, True], ids=["send", "transaction"])
+async def test_a_stream_that_outgrows_the_servers_size_is_given_up(
+    over: int, last: bytes, chunking: bool, push: bool
+) -> None:
+    """Octets are those of RFC 1870: line ends count two, stuffed dots nothing, and a missing last line end counts."""
+    line = b"." * 98 + b"\r\n"
+    tail = b"." * (100 + over - (2 if last == b"\n" else 3)) + last  # on the wire "x" and LF are "x" CR LF and CR LF
+    pieces = [line] * (LIMIT // 100 - 1) + [tail]
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async def send(client: trio_smtp.Client) -> None:
+        if not push:
+            await client.send("a@x.test", ["b@y.test"], chunks())
+            return
+        async with client.transaction("a@x.test", ["b@y.test"]) as message:
+            for piece in pieces:
+                await message.send_all(piece)
+
+    handler = Recorder(on_auth=True)
+    disabled = () if chunking else ("CHUNKING", "BINARYMIME")
+    with trio.fail_after(5):
+        async with client_of(handler, max_message_size=LIMIT, disabled_extensions=disabled) as client:
+            if not over:
+                await send(client)
+            else:
+                with pytest.raises(trio_smtp.MessageTooLargeError, match=str(LIMIT)) as caught:
+                    await send(client)
+                assert (caught.value.stage, caught.value.delivery) == ("body", Delivery.NOT_SENT)
+                assert client._connection.is_broken is not chunking
+    assert [len(content) for _, _, content in handler.messages] == ([] if over else [LIMIT])
+
+
+UTF8_HEADER = "Subject: grüße\r\n\r\nhi\r\n"
+
+
+@pytest.mark.parametrize("size", [0, 2 << 20])
+async def test_utf8_in_a_header_is_said_to_the_server_and_needs_its_consent(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(UTF8_HEADER.encode() + b"a line of text\r\n" * (size // 16))
+    handler = Recorder(on_auth=True)
+    async with client_of(handler) as client:
+        await client.send("a@x.test", ["b@y.test"], path)
+    [sender] = [seen for name, seen in handler.seen if name == "on_mail"]
+    assert (sender.smtputf8, sender.body) == (True, "8BITMIME")  # type: ignore[attr-defined]
+    handler = Recorder(on_auth=True)
+    async with client_of(handler, disabled_extensions=["SMTPUTF8"]) as client:
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="SMTPUTF8") as caught:
+            await client.send("a@x.test", ["b@y.test"], path)
+        assert (caught.value.stage, caught.value.delivery) == ("mail", Delivery.NOT_SENT)
+        assert handler.count("on_mail") == 0
+        await client.send("a@x.test", ["b@y.test"], path, mail_params={"BODY": "8BITMIME"})  # the caller's own word
+        await client.send("a@x.test", ["b@y.test"], "Subject: a\r\n\r\ngrüße\r\n")  # its text needs nothing
+    assert len(handler.messages) == 2
+
+
+async def test_a_message_object_gets_encoded_words_instead() -> None:
+    message = email.message_from_bytes(UTF8_HEADER.encode())
+    handler = Recorder(on_auth=True)
+    async with client_of(handler, disabled_extensions=["SMTPUTF8"]) as client:
+        await client.send("a@x.test", ["b@y.test"], message)
+    assert handler.messages[0][2] == b"Subject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\r\n\r\nhi\r\n"
 
 
 async def test_parameters_of_an_application_go_as_they_are() -> None:

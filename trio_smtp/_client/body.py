@@ -12,6 +12,7 @@ from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
     ExtensionNotSupportedError,
+    MessageTooLargeError,
     SMTPError,
     SMTPTimeoutError,
     Stage,
@@ -34,9 +35,20 @@ class BodyWriter:
         encoder: makes pieces fit for the wire; ``None``: they are already.
         chunked: with BDAT.
         eight_bit: MAIL has announced octets above 127.
+        max_size: octets that the server takes, as RFC 1870 counts them, without stuffed dots; ``None`` for any number.
     """
 
-    __slots__ = ("_chunked", "_connection", "_eight_bit", "_encoder", "_pending", "_size", "_transaction")
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_eight_bit",
+        "_encoder",
+        "_max_size",
+        "_pending",
+        "_size",
+        "_total",
+        "_transaction",
+    )
 
     def __init__(
         self,
@@ -46,6 +58,7 @@ class BodyWriter:
         *,
         chunked: bool,
         eight_bit: bool = True,
+        max_size: int | None = None,
     ) -> None:
         self._connection = connection
         self._transaction = transaction
@@ -53,7 +66,9 @@ class BodyWriter:
         self._chunked = chunked
         self._eight_bit = eight_bit
         self._pending: list[bytes | memoryview] = []
-        self._size = 0
+        self._size = 0  # octets of those
+        self._max_size = max_size
+        self._total = 0  # octets that came without an encoder, which counts for itself
 
     async def write(self, piece: bytes | bytearray) -> bool:
         """Take the next piece; whether the server wants more (it may have refused in the middle).
@@ -62,6 +77,7 @@ class BodyWriter:
             TypeError: the piece is no bytes.
             LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
             ExtensionNotSupportedError: 8-bit octets that MAIL has not announced.
+            MessageTooLargeError: with this piece the message is larger than the server takes.
             ConnectionLostError, SMTPTimeoutError: the connection is broken.
         """
         if not isinstance(piece, bytes | bytearray):
@@ -72,8 +88,18 @@ class BodyWriter:
                 stage=Stage.BODY,
                 delivery=Delivery.NOT_SENT,
             )
-        data = self._encoder.encode(piece) if self._encoder is not None else bytes(piece)
+        if self._encoder is not None:
+            data = self._encoder.encode(piece)
+        else:
+            data = bytes(piece)
+            self._total += len(data)
+        self._check_size()
         return await self.write_encoded(data)
+
+    def _check_size(self) -> None:
+        size = self._total if self._encoder is None else self._encoder.size
+        if self._max_size is not None and size > self._max_size:
+            raise too_large(size, self._max_size, Stage.BODY)
 
     async def write_encoded(self, data: bytes) -> bool:
         """:meth:`write` for octets that are fit for the wire."""
@@ -99,9 +125,12 @@ class BodyWriter:
 
         Args:
             tail: what ends the text, where there is no encoder to say it.
+
+        Raises: as :meth:`write`.
         """
         if tail is None:
             tail = self._encoder.finish() if self._encoder is not None else b""
+            self._check_size()  # with the last line end, which the text may have lacked
         protocol, transaction = self._connection.protocol, self._transaction
         if not await self._connection.look(transaction):
             return
@@ -131,6 +160,14 @@ class BodyWriter:
     async def _send(self, pieces: list[bytes | memoryview]) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         await write_text(self._connection, self._transaction, data)
+
+
+def too_large(size: int, limit: int, stage: Stage) -> MessageTooLargeError:
+    """The error for a message that the server's SIZE forbids, before its end was sent."""
+    has = "has" if stage is Stage.MAIL else "has at least"
+    return MessageTooLargeError(
+        f"the message {has} {size} octets, and the server takes {limit}", stage=stage, delivery=Delivery.NOT_SENT
+    )
 
 
 async def write_text(connection: Connection, transaction: Transaction, data: bytes | memoryview) -> None:

@@ -12,6 +12,7 @@
 # dead would leave its fate unknown: after an idle spell MAIL goes first.
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import aclosing, nullcontext, suppress
 from typing import Any, Final
@@ -26,17 +27,16 @@ from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
     ExtensionNotSupportedError,
-    MessageTooLargeError,
     RemoteProtocolError,
     SMTPError,
     Stage,
 )
 from .._protocol.extensions import Extensions
 from .._protocol.newlines import NewlineEncoder, encode_newlines
-from .._protocol.parameter_text import format_params, required_extensions
+from .._protocol.parameter_text import beyond_offer, format_params, required_extensions
 from .._protocol.transaction import Transaction
 from .._stream import Interrupted
-from .body import BLOCK, BodyWriter, write_text
+from .body import BLOCK, BodyWriter, too_large, write_text
 from .connection import Connection
 from .content import Source
 from .grace import Grace
@@ -45,6 +45,7 @@ from .outgoing import Outgoing, Params, one_too_many
 _READY: Final = State.READY
 _DATA: Final = Verb.DATA
 ONE_WRITE: Final = 1 << 15  # octets of text that are worth sending before anybody has agreed to take them
+_SIZE: Final = re.compile(r"[0-9]{1,20}").fullmatch  # RFC 1870 §6
 _GROUP: Final = 200  # commands in one write; their replies fit into the buffers, so that nobody waits for the other
 
 
@@ -266,7 +267,9 @@ def open_writer(
         encoder = (NewlineEncoder if chunked else DotEncoder)(connection.config.newlines)
     given = message.mail_params
     eight_bit = str(given["BODY"]).upper() != "7BIT" if given and "BODY" in given else bool(source.eight_bit)
-    return BodyWriter(connection, transaction, encoder, chunked=chunked, eight_bit=eight_bit)
+    return BodyWriter(
+        connection, transaction, encoder, chunked=chunked, eight_bit=eight_bit, max_size=connection.extensions.size
+    )
 
 
 def envelope(
@@ -284,11 +287,7 @@ def envelope(
     params = ""
     if size is not None and connection.offers_size:
         if extensions.size is not None and size > extensions.size:
-            raise MessageTooLargeError(
-                f"the message has {size} octets, and the server takes {extensions.size}",
-                stage=Stage.MAIL,
-                delivery=Delivery.NOT_SENT,
-            )
+            raise too_large(size, extensions.size, Stage.MAIL)
         if given is None or "SIZE" not in given:
             params = f" SIZE={size}"
     if source.eight_bit and (given is None or "BODY" not in given):
@@ -325,6 +324,11 @@ def envelope(
 
 def _check_mail_params(connection: Connection, given: Params) -> None:
     _require(connection.extensions, required_extensions("MAIL", given), "the parameters for MAIL")
+    limit, declared = connection.extensions.size, str(given.get("SIZE"))
+    if limit is not None and _SIZE(declared) and int(declared) > limit:
+        raise too_large(int(declared), limit, Stage.MAIL)
+    if beyond := beyond_offer(given, connection.extensions):
+        raise _unsupported(f"the parameters for MAIL: {beyond}")
     if str(given.get("BODY")).upper() == "BINARYMIME" and not connection.config.chunking:
         raise _unsupported("BODY=BINARYMIME needs BDAT, and chunking=False forbids it")
     if "REQUIRETLS" in given:

@@ -129,13 +129,18 @@ class NewlineEncoder:
         newlines: ``"normalize"`` makes bare CR and LF CR LF, ``"reject"`` raises ``LocalProtocolError`` for them.
 
     Once :meth:`encode` has raised, the message cannot be finished any more: so does :meth:`finish`.
+
+    Attributes:
+        size: octets of the text that was returned so far, as RFC 1870 counts them: without the end of the data and
+            stuffed dots.
     """
 
-    __slots__ = ("_reject", "_text")
+    __slots__ = ("_reject", "_text", "size")
 
     def __init__(self, newlines: NewlinePolicy = "normalize") -> None:
         self._reject = is_reject(newlines)
         self._text = NewlineNormalizer()
+        self.size = 0
 
     def encode(self, chunk: bytes | bytearray) -> bytes:
         """Return what of the message can be sent by now; a clean chunk is returned as it is, uncopied.
@@ -152,11 +157,15 @@ class NewlineEncoder:
             LocalProtocolError: with ``"reject"``, for a bare CR or LF, as the CR at the end of a message is one.
         """
         last = self._checked(self._text.finish())
-        return last if self._text.line_start else b"\r\n"
+        if self._text.line_start:
+            return last
+        self.size += 2
+        return b"\r\n"
 
     def _checked(self, text: bytes) -> bytes:
         if self._reject and self._text.bare:
             raise LocalProtocolError(_REFUSAL)
+        self.size += len(text)
         return text
 
 

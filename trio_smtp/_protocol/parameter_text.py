@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Final, Literal
 
 from .errors import Delivery, LocalProtocolError
@@ -18,6 +19,7 @@ _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*").fullmatch  # RFC 5321 §4.1.2
 _VALUE = re.compile(r"[!-<>-~]+").fullmatch  # RFC 5321 §4.1.2, esmtp-value
 _VALUE_UTF8 = re.compile(r"[!-<>-~\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]+").fullmatch  # RFC 6531 §3.3
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]+").fullmatch  # an atom that is an esmtp-value too
+_NUMBER = re.compile(r"\+?[0-9]{1,9}").fullmatch
 _EXTENSION = {(row.command, row.keyword): row.extension for row in PARAMETERS}
 
 
@@ -61,6 +63,41 @@ def required_extensions(command: Literal["MAIL", "RCPT"], params: Mapping[str, s
     if any(keyword.upper() == "BODY" and str(value).upper() == "BINARYMIME" for keyword, value in params.items()):
         wanted |= {"BINARYMIME", "CHUNKING"}  # RFC 3030 §3
     return frozenset(wanted)
+
+
+def beyond_offer(params: Mapping[str, str | int | None], offered: Mapping[str, str]) -> str:
+    """What these parameters of MAIL ask for beyond the limits that the server's EHLO names; ``""`` for nothing.
+
+    A limit or a value that makes no sense is left to the server.
+
+    Args:
+        params: keyword in upper case to value.
+        offered: EHLO keyword to the text behind it.
+    """
+    given = {keyword: str(value) for keyword, value in params.items()}
+    interval, _, moment = offered.get("FUTURERELEASE", "").partition(" ")  # RFC 4865
+    if _is_over(given.get("HOLDFOR", ""), interval):
+        return f"HOLDFOR={given['HOLDFOR']}, where the server holds a message for {interval} seconds at most"
+    latest, wanted = _moment(moment), _moment(given.get("HOLDUNTIL", ""))
+    if latest is not None and wanted is not None and wanted > latest:
+        return f"HOLDUNTIL={given['HOLDUNTIL']}, where the server holds a message until {moment} at most"
+    seconds, _, mode = given.get("BY", "").partition(";")
+    least = offered.get("DELIVERBY", "").partition(",")[0]  # RFC 2852 §2: the first of a list
+    if mode.upper().startswith("R") and _is_over(least, seconds):  # §4: with mode N there is no minimum
+        return f"BY={given['BY']}, where the server wants {least} seconds at least"
+    return ""
+
+
+def _is_over(text: str, limit: str) -> bool:
+    return _NUMBER(text) is not None and _NUMBER(limit) is not None and int(text) > int(limit)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text.strip().upper())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None
 
 
 def dsn_mail_params(*, ret: str | None = None, envid: str | None = None) -> dict[str, str]:
