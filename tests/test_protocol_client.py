@@ -24,6 +24,7 @@ from trio_smtp._protocol.client_commands import (
     other,
     rcpt,
 )
+from trio_smtp._protocol.replies import KEPT
 from trio_smtp._protocol.transaction import Transaction
 
 
@@ -172,6 +173,22 @@ def test_refused_bdat_needs_rset() -> None:
     events(protocol, b"250 ok\r\n250 ok\r\n552 no\r\n")
     assert protocol.state is State.SPOILT
     assert protocol.is_reusable
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+def test_of_refusals_by_recipient_only_so_much_is_kept(lmtp: bool) -> None:
+    """A thousand of them, of 57 KB each, were as many octets in the error."""
+    protocol = ready(lmtp=lmtp)
+    transaction = begin(protocol, "b@y.test", "c@y.test")
+    protocol.send(data(transaction))
+    long = b"".join(b"550-%b\r\n" % (b"x" * 500) for _ in range(110)) + b"550 x\r\n"
+    got = events(protocol, b"250 ok\r\n" + long + b"250 ok\r\n354 go\r\n")
+    assert len(got[1][1].text) > 50_000  # whoever asks for the reply itself has it whole
+    assert len("".join(transaction.refused["b@y.test"].lines)) == KEPT
+    protocol.send(end(transaction, b".\r\n"))
+    events(protocol, long)
+    kept = transaction.replies.get("c@y.test")
+    assert kept is None if not lmtp else len("".join(kept.lines)) == KEPT
 
 
 def test_lmtp_has_a_reply_for_each_accepted_recipient() -> None:

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from trio_smtp import Reject, RemoteProtocolError, Reply
-from trio_smtp._protocol.replies import MAX_LINE, ReplyReader
+from trio_smtp._protocol.replies import KEPT, KEPT_LINES, MAX_LINE, MAX_LINES, ReplyReader
 
 # ---- out
 
@@ -186,6 +186,43 @@ def test_the_limit_of_one_reply(size: int):
     assert len(read(lines, size, max_size=100)) == 1
     with pytest.raises(RemoteProtocolError, match="more than 100 octets"):
         read(b"250-x\r\n" * 13 + b"250 xxxxx\n", size, max_size=100)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("limit", [1, 20, MAX_LINES])
+def test_the_lines_of_one_reply(limit: int, size: int):
+    most = b"250-\n" * (limit - 1) + b"250 x\n"
+    assert [len(reply.lines) for reply in read(most * 3, size, max_lines=limit)] == [limit] * 3
+    with pytest.raises(RemoteProtocolError, match=f"more than {limit} lines"):
+        read(b"250-\n" * limit + b"250 x\n", size, max_lines=limit)
+    with pytest.raises(RemoteProtocolError, match=f"more than {limit} lines"):
+        read(b"250-\n" * limit, size, max_lines=limit)  # before the last line has come
+
+
+def test_lines_are_limited_without_being_asked():
+    assert len(read(b"250-\n" * (MAX_LINES - 1) + b"250 x\n", 1000)) == 1
+    with pytest.raises(RemoteProtocolError, match="lines"):
+        read(b"250-\n" * MAX_LINES + b"250 x\n", 1000)
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        (("x",), ("x",)),
+        (("x" * KEPT,), ("x" * KEPT,)),
+        (("x" * (KEPT + 1),), ("x" * KEPT,)),
+        (("a" * (KEPT - 1), "b"), ("a" * (KEPT - 1), "b")),
+        (("a" * (KEPT - 1), "bc", "d"), ("a" * (KEPT - 1), "b")),
+        (("a" * KEPT, "bc"), ("a" * KEPT,)),
+        (("",) * KEPT_LINES, ("",) * KEPT_LINES),
+        (("",) * (KEPT_LINES + 1), ("",) * KEPT_LINES),
+    ],
+)
+def test_what_is_kept_of_one_of_many_replies(lines: tuple[str, ...], kept: tuple[str, ...]):
+    reply = Reply.received(550, lines, "5.1.1")
+    short = reply.abridged()
+    assert (short.code, short.enhanced, short.lines) == (550, "5.1.1", kept)
+    assert (short is reply) is (lines == kept)
 
 
 def test_a_line_without_end_is_given_up():

@@ -231,7 +231,7 @@ class ClientProtocol:
             if not refused:
                 transaction.accepted.append(command.recipient)
             else:
-                transaction.refused[command.recipient] = reply
+                transaction.refused[command.recipient] = reply.abridged()
                 if reply.code == 421:  # the whole transaction goes with the connection
                     transaction.decide(Stage.RCPT, reply)
             return True
@@ -256,7 +256,7 @@ class ClientProtocol:
     def _answer_recipient(self, transaction: Transaction, reply: Reply) -> bool:
         """RFC 2033 §4.2: one reply for each accepted recipient, in the order of their RCPT commands."""
         replies = transaction.replies
-        replies[transaction.accepted[len(replies)]] = reply
+        replies[transaction.accepted[len(replies)]] = reply.abridged()
         if len(replies) < len(transaction.accepted):
             return False
         transaction.decide(Stage.END, next((r for r in replies.values() if r.is_success), reply))

@@ -12,6 +12,9 @@ from typing import Final
 from .errors import RemoteProtocolError
 
 MAX_LINE: Final = 512  # octets with CRLF, RFC 5321 §4.5.3.1.5
+MAX_LINES: Final = 1000  # of one reply that is heard; EHLO's are some thirty, HELP's some hundred
+KEPT: Final = 2048  # characters of a reply that is kept with a thousand others, one for each recipient,
+KEPT_LINES: Final = 50  # and lines
 _ENHANCED = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})")  # RFC 3463 §2, no leading zeros
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all control characters but TAB; LF was split on before
 
@@ -118,6 +121,20 @@ class Reply:
         """5xx: no; the same command will fail again."""
         return 500 <= self.code <= 599
 
+    def abridged(self) -> Reply:
+        """The reply with no more than the first KEPT characters of its text, in KEPT_LINES at most."""
+        lines = self.lines
+        if len(lines) <= KEPT_LINES and sum(map(len, lines)) <= KEPT:
+            return self
+        kept: list[str] = []
+        room = KEPT
+        for line in lines[:KEPT_LINES]:
+            if not room:
+                break
+            kept.append(line[:room])
+            room -= len(kept[-1])
+        return Reply.received(self.code, tuple(kept), self.enhanced)
+
     def to_bytes(self, enhanced: bool = True, utf8: bool = False) -> bytes:
         """The reply as it goes over the wire.
 
@@ -215,12 +232,14 @@ class ReplyReader:
 
     Args:
         max_size: octets one whole reply may have (RFC 5321 sets none; servers are hostile).
+        max_lines: lines one reply may have.
     """
 
-    __slots__ = ("_buffer", "_code", "_lines", "_searched", "_size", "max_size")
+    __slots__ = ("_buffer", "_code", "_lines", "_searched", "_size", "max_lines", "max_size")
 
-    def __init__(self, max_size: int = 65536) -> None:
+    def __init__(self, max_size: int = 65536, max_lines: int = MAX_LINES) -> None:
         self.max_size = max_size
+        self.max_lines = max_lines
         self._buffer = bytearray()
         self._searched = 0  # no LF before this position, so that dripping bytes cost O(n)
         self._code: bytes | None = None  # of the reply whose last line has not come yet
@@ -268,6 +287,8 @@ class ReplyReader:
             raise RemoteProtocolError(f"the lines of one reply disagree: {self._code!r}, then {text[:80]!r}")
         self._lines.append(text[4:])
         if mark == b"-":
+            if len(self._lines) >= self.max_lines:
+                raise RemoteProtocolError(f"a reply of more than {self.max_lines} lines")
             self._code = code
             self._size += len(line)
             return None
