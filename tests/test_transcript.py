@@ -75,6 +75,7 @@ async def test_everything_at_once(caplog: pytest.LogCaptureFixture) -> None:
            DSN
            MT-PRIORITY
            DELIVERBY
+           VRFY
         C: STARTTLS
         S: 220 ready to start TLS
         C: EHLO client.test
@@ -92,6 +93,7 @@ async def test_everything_at_once(caplog: pytest.LogCaptureFixture) -> None:
            REQUIRETLS
            MT-PRIORITY
            DELIVERBY
+           VRFY
         C: AUTH SCRAM-SHA-256 ***
         S: 334 ***
         C: ***
