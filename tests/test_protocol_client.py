@@ -391,6 +391,29 @@ def test_c16_no_secret_is_shown() -> None:
     assert str(end(Transaction(["x"]), b"body\r\n.\r\n")) == "."
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AUTH PLAIN c2VjcmV0",
+        "auth\tPLAIN c2VjcmV0",
+        "AUTH PLAIN\tc2VjcmV0",
+        "AUTH\xa0PLAIN c2VjcmV0",
+        " AUTH PLAIN c2VjcmV0",
+        "X-AUTH c2VjcmV0\r\nNOOP",
+        "X-AUTH c2VjcmV0ü",
+    ],
+)
+def test_c16_an_error_shows_a_lines_first_word_alone(line: str) -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        other(line)
+    assert "c2VjcmV0" not in str(caught.value)
+    assert "AUTH" in str(caught.value) or line.startswith(" ")
+    for make in (auth, auth_response):
+        with pytest.raises(LocalProtocolError) as caught:
+            make(b"AUTH XOAUTH c2VjcmV0\r\nNOOP")
+        assert "c2VjcmV0" not in str(caught.value)
+
+
 REPLIES = st.lists(
     st.sampled_from(
         [b"250 ok\r\n", b"250-a\r\n250 b\r\n", b"550 5.7.1 no\r\n", b"354 go\r\n", b"421 bye\r\n", b"x\r\n"]

@@ -12,6 +12,7 @@ from .errors import Delivery, LocalProtocolError, Stage
 from .transaction import Transaction
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
+_WORD = re.compile(r"[!-~]{1,40}").match
 _HELLO_NAME = re.compile(r"[!-~]+").fullmatch
 
 
@@ -97,22 +98,25 @@ class Command:
         return f"<Command {self}>"
 
 
-def encode_line(text: str, *, utf8: bool = False) -> bytes:
+def encode_line(text: str, *, utf8: bool = False, shown: str = "") -> bytes:
     """The one way for text into a command: refuse what could end the line early, encode, add CRLF.
 
     Args:
         text: the whole command.
         utf8: characters outside ASCII are allowed (RFC 6531 section 3.1).
+        shown: what an error says instead of `text`, where that may hold a secret.
 
     Raises:
         LocalProtocolError: control characters (CR, LF and NUL among them), or non-ASCII where it is not allowed.
     """
     if _CONTROL(text):
-        raise LocalProtocolError(f"control characters cannot be sent in {text[:80]!r}", delivery=Delivery.NOT_SENT)
+        what = shown or repr(text[:80])
+        raise LocalProtocolError(f"control characters cannot be sent in {what}", delivery=Delivery.NOT_SENT)
     try:
         return (text + "\r\n").encode("utf-8" if utf8 else "ascii")
     except UnicodeEncodeError:
-        raise LocalProtocolError(f"{text[:80]!r} is not ASCII", delivery=Delivery.NOT_SENT) from None
+        what = shown or repr(text[:80])
+        raise LocalProtocolError(f"{what} is not ASCII", delivery=Delivery.NOT_SENT) from None
 
 
 def hello(verb: Verb, name: str) -> Command:
@@ -151,12 +155,12 @@ def end(transaction: Transaction, wire: bytes) -> Command:
 
 def auth(line: bytes) -> Command:
     """AUTH, as a SASL mechanism wrote it; base64 and a mechanism's name hold nothing that could end a line."""
-    return Command(Verb.AUTH, encode_line(line.decode("ascii")))
+    return Command(Verb.AUTH, encode_line(line.decode("ascii"), shown="an AUTH command"))
 
 
 def auth_response(line: bytes) -> Command:
     """A line of an AUTH exchange; ``*`` cancels it (RFC 4954 section 4)."""
-    return Command(Verb.RESPONSE, encode_line(line.decode("ascii")))
+    return Command(Verb.RESPONSE, encode_line(line.decode("ascii"), shown="a line of an AUTH exchange"))
 
 
 CONNECT: Final = Command(Verb.CONNECT, b"")
@@ -175,10 +179,16 @@ def other(line: str, *, utf8: bool = False) -> Command:
     """Any command that is answered by one reply and changes nothing: NOOP, VRFY, EXPN, HELP, an X… command.
 
     Raises:
-        LocalProtocolError: it is empty, has control characters, or changes the session.
+        LocalProtocolError: it is empty, has control characters, or changes the session. Of the line it says no more
+            than the first word: the rest may be a secret.
     """
-    verb = line.split(" ", 1)[0].upper()
-    if not verb or verb in _MANAGED or verb in _UNMANAGED:
-        what = f"{verb} changes the session, which the client must know of" if verb else "there is no command"
-        raise LocalProtocolError(f"cannot send {line[:80]!r} as it is: {what}")
-    return Command(Verb.OTHER, encode_line(line, utf8=utf8))
+    word = _WORD(line)
+    if word is None:
+        raise LocalProtocolError("there is no command in the line", delivery=Delivery.NOT_SENT)
+    verb = word[0].upper()
+    if verb in _MANAGED or verb in _UNMANAGED:
+        raise LocalProtocolError(
+            f"cannot send {verb} as it is: it changes the session, which the client must know of",
+            delivery=Delivery.NOT_SENT,
+        )
+    return Command(Verb.OTHER, encode_line(line, utf8=utf8, shown=f"a line with {verb}"))
