@@ -180,7 +180,7 @@ async def test_block_cancelled_at_its_end_delivers_nothing() -> None:
 
 async def test_refusal_that_the_block_swallows_is_raised_at_its_end() -> None:
     async def script(peer: Peer) -> None:
-        await peer.greet(*OFFERS, "CHUNKING")
+        await peer.greet("PIPELINING", "CHUNKING")
         await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT)
         await peer.say("250 ok", "250 ok")
         await peer.hear("BDAT 262144")
