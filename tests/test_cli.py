@@ -130,6 +130,12 @@ def test_what_is_no_size(words):
 # --- options that do not go together ---
 
 
+def test_lmtp_is_not_spoken_on_port_25():
+    result = invoke("send", "--server", "x:25", "--from", "a@x", "--to", "b@x", "--lmtp")
+    assert result.exit_code == 2
+    assert "LMTP must not be spoken on port 25" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [

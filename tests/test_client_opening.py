@@ -16,7 +16,7 @@ from client_peer import Peer, client_and
 from tls_support import NAME, client_context, server_context
 
 import trio_smtp
-from trio_smtp import ClientConfig, Delivery, Reply
+from trio_smtp import ClientConfig, Delivery, PoolConfig, Reply
 from trio_smtp._client import opening
 
 
@@ -254,6 +254,45 @@ async def test_wrong_argument_is_an_error_before_connecting(name: str, value: ob
     with pytest.raises((TypeError, ValueError)):
         async with trio_smtp.open_client("mail.test", **arguments):
             pass
+
+
+@pytest.mark.parametrize(
+    ("options", "port"),
+    [
+        ({}, 25),
+        ({"tls": "implicit"}, 465),
+        ({"lmtp": True}, 24),
+        ({"lmtp": True, "tls": "implicit"}, 24),
+        ({"lmtp": True, "port": 2525}, 2525),
+        ({"port": 587}, 587),
+    ],
+)
+async def test_port_if_none_is_named(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], port: int) -> None:
+    asked: list[int] = []
+
+    async def connect(host: str, port: int, **_: object) -> trio.abc.Stream:
+        asked.append(port)
+        raise OSError("not today")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", connect)
+    with pytest.raises(trio_smtp.ConnectError):
+        async with trio_smtp.open_client("mail.test", **options):
+            pass
+    async with trio_smtp.open_pool("mail.test", **options, config=PoolConfig(connect_retries=0)) as pool:
+        with pytest.raises(trio_smtp.ConnectError):
+            await pool.send("a@x.test", ["b@y.test"], b"hi\r\n")
+    assert asked == [port, port]
+
+
+async def test_lmtp_is_not_spoken_on_port_25() -> None:
+    """RFC 2033 section 5."""
+    for opener in (trio_smtp.open_client, trio_smtp.open_pool):
+        with pytest.raises(ValueError, match="port 25"):
+            async with opener("mail.test", 25, lmtp=True):
+                pass
+    async with trio_smtp.open_pool([("mail.test", 25)], lmtp=True) as pool:
+        with pytest.raises(ValueError, match="port 25"):
+            await pool.send("a@x.test", ["b@y.test"], b"hi\r\n")
 
 
 async def test_refused_tcp_connection() -> None:

@@ -203,10 +203,12 @@ def target(
     """The values of ``--server`` and of :func:`client_options`, checked.
 
     Raises:
-        click.UsageError: no password, or two.
+        click.UsageError: no password, or two; LMTP on port 25.
         CommandError: a file cannot be read.
     """
     host, port = server
+    if lmtp and port == 25:
+        raise click.UsageError("LMTP must not be spoken on port 25 (RFC 2033).")
     return Target(
         words=host_words(host, port),
         host=host,

@@ -61,7 +61,7 @@ async def open_client(
 
     Args:
         host: a name or an address; with TLS, the name that the certificate must have.
-        port: 465 with ``tls="implicit"``, else 25, if not given. Submission is on 587 or 465.
+        port: 465 with ``tls="implicit"``, 24 with ``lmtp=True``, else 25, if not given. Submission is on 587 or 465.
         tls: ``"auto"``: from the start on port 465, elsewhere by STARTTLS if it is offered; certificates are verified
             and a failure is an error; where it is not offered mail goes in clear, credentials never.
             ``"implicit"``: from the start. ``"starttls"``: by STARTTLS or not at all. ``"opportunistic"``: by
@@ -70,7 +70,7 @@ async def open_client(
         auth: ``(username, password)``, :class:`Password`, :class:`OAuth`, :class:`XOAuth` or :class:`External`.
         local_hostname: what to call ourselves; by default the host's full name, or else its address.
         allow_insecure_auth: send credentials in clear, or under TLS with a certificate that nobody has verified.
-        lmtp: speak LMTP (RFC 2033): results are per recipient.
+        lmtp: speak LMTP (RFC 2033): results are per recipient. Not on port 25.
         proxy_header: sent before anything else, to a server that trusts us to say who the client is (HAProxy's PROXY
             protocol, version 1 or 2).
         config: time limits and the like.

@@ -39,6 +39,7 @@ TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "n
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
 IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
 SMTP_PORT: Final = 25
+LMTP_PORT: Final = 24  # "any private mail system": what Postfix takes; RFC 2033 §5 forbids 25
 _IN_CLEAR: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")  # OpenSSL's reasons where the peer does not speak TLS
 _LOOKUP: Final = 5.0  # seconds for our own full name
 
@@ -73,10 +74,14 @@ class Opening:
             object.__setattr__(self, "login", Login(as_auth(self.auth)))
 
     def port(self, port: int | None) -> int:
-        """The port to connect to, if none is named: 465 with implicit TLS, else 25."""
+        """The port to connect to, if none is named: 24 with LMTP, 465 with implicit TLS, else 25."""
         if port is None:
+            if self.lmtp:
+                return LMTP_PORT
             return IMPLICIT_TLS_PORT if self.tls == "implicit" else SMTP_PORT
         check_count("port", port, optional=False)
+        if self.lmtp and port == SMTP_PORT:
+            raise ValueError("LMTP must not be spoken on port 25 (RFC 2033 section 5)")
         if port > 65535:
             raise ValueError(f"port must be at most 65535, not {port}")
         return port

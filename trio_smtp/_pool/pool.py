@@ -53,7 +53,7 @@ async def open_pool(
     Args:
         host: a host's name; or several, or pairs of name and port, in order of preference; or an async callable that
             returns one of these and is asked for each new connection.
-        port: 465 with ``tls="implicit"``, else 25, if not given.
+        port: 465 with ``tls="implicit"``, 24 with ``lmtp=True``, else 25, if not given.
         config: limits, retries and the like.
         client_config: of each connection.
         max_connections: instead of the configuration's.
