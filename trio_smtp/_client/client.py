@@ -167,7 +167,7 @@ class Client:
             TypeError: `recipients` is a str, or `content` nothing that can be sent.
             LocalProtocolError: an address that is none, or no recipient; nothing was sent.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
-            MessageTooLargeError: larger than the server's SIZE; nothing was sent.
+            MessageTooLargeError: larger than the server's SIZE; nothing was sent, or a stream's text without its end.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for everybody.
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: ``delivery`` says whether the server may
                 have the message. The first also where the server's LIMITS (MAILMAX, RCPTDOMAINMAX) take no more on
@@ -383,6 +383,7 @@ class OutgoingMessage:
 
         Raises:
             MessageRefusedError: the server has refused it already.
+            MessageTooLargeError: with this piece it is larger than the server's SIZE.
             ConnectionLostError, SMTPTimeoutError: the connection is broken; nothing was delivered.
 
         Cancellation in the middle of a piece closes the connection; nothing is delivered.

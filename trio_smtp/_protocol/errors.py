@@ -136,7 +136,7 @@ class MessageRefusedError(SMTPError):
 
 
 class MessageTooLargeError(SMTPError):
-    """The message is larger than the server's SIZE (refused here, before MAIL).
+    """The message is larger than the server's SIZE: refused here, before MAIL, or given up in the middle of a stream.
 
     In a server's hook: the client sent more than ``max_message_size`` octets.
     """
