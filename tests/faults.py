@@ -262,8 +262,8 @@ class Run:
         if scenario.together > 1:
             config["pipeline_depth"] = scenario.together
         return trio_smtp.open_pool(
-            NAME if scenario.hosts == 1 else [(NAME, 25), ("localhost", 26)],
-            25,
+            NAME if scenario.hosts == 1 else [(NAME, 2525), ("localhost", 2526)],
+            2525,
             config=PoolConfig(**config),
             client_config=ClientConfig(end_grace=5),
             local_hostname="me.test",
