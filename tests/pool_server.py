@@ -117,4 +117,6 @@ async def network(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
 def pool_of(config: trio_smtp.PoolConfig | None = None, **options: Any) -> Any:
     """A pool for mail.test."""
     options = {"local_hostname": "me.test", "config": config} | options
-    return trio_smtp.open_pool(options.pop("host", "mail.test"), options.pop("port", 24 if options.get("lmtp") else 25), **options)
+    return trio_smtp.open_pool(
+        options.pop("host", "mail.test"), options.pop("port", 24 if options.get("lmtp") else 25), **options
+    )
