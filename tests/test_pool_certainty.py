@@ -244,11 +244,11 @@ async def test_message_given_to_a_connection_in_the_turn_in_which_the_pool_is_ca
 ) -> None:
     outcomes: list[object] = []
 
-    async def one(pool: trio_smtp.Pool, wait: int) -> None:
+    async def one(opened: list[trio_smtp.Pool], wait: int) -> None:
         for _ in range(wait):
             await trio.lowlevel.checkpoint()
         try:
-            outcomes.append(await pool.send("a@x.test", ["b@y.test"], b"x\r\n"))
+            outcomes.append(await opened[0].send("a@x.test", ["b@y.test"], b"x\r\n"))
         except trio_smtp.PoolClosedError as exc:
             outcomes.append(exc.delivery)
 
@@ -257,10 +257,11 @@ async def test_message_given_to_a_connection_in_the_turn_in_which_the_pool_is_ca
             async with trio.open_nursery() as nursery:
                 with trio.CancelScope() as scope:
                     async with pool_of(max_connections=1) as pool:
+                        opened = [pool]
                         await pool.send("a@x.test", ["b@y.test"], b"x\r\n")
                         if turns % 2:
                             await trio.testing.wait_all_tasks_blocked()
-                        nursery.start_soon(one, pool, wait)
+                        nursery.start_soon(one, opened, wait)
                         for _ in range(turns):
                             await trio.lowlevel.checkpoint()
                         scope.cancel()

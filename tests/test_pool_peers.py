@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import fields
+from functools import partial
 
 import pytest
 import trio
@@ -236,9 +237,9 @@ async def test_leaving_and_draining_are_bounded_and_nothing_is_lost_in_silence(
                 await peer.say("250 taken")
         await peer.end_whatever()
 
-    async def one(pool: trio_smtp.Pool) -> None:
+    async def one(opened: list[trio_smtp.Pool]) -> None:
         try:
-            outcomes.append(await send(pool))
+            outcomes.append(await send(opened[0]))
         except trio_smtp.SMTPError as exc:
             outcomes.append(exc.delivery)
 
@@ -252,8 +253,9 @@ async def test_leaving_and_draining_are_bounded_and_nothing_is_lost_in_silence(
     started = ended = 0.0
     async with trio.open_nursery() as nursery:
         async with pool_of(client_config=ClientConfig(**limits), max_connections=1) as pool:  # type: ignore[arg-type]
+            opened = [pool]
             for _ in range(3):
-                nursery.start_soon(one, pool)
+                nursery.start_soon(one, opened)
             await trio.sleep(1)
             started = trio.current_time()
             if waits == "draining":
@@ -325,7 +327,8 @@ async def test_repr_tells_the_state(net: Network, autojump_clock: Clock) -> None
     net.delay = 3
     async with trio.open_nursery() as nursery:
         async with pool_of(max_connections=1, host=["one.test", "two.test"]) as pool:
-            nursery.start_soon(send, pool)
+            begin = partial(send, pool)
+            nursery.start_soon(begin)
             await trio.sleep(1)
             assert repr(pool) == (
                 "<trio_smtp.Pool one.test, two.test: 1 of 1 connections (0 idle), 1 in flight, 0 waiting>"

@@ -426,9 +426,10 @@ async def test_pool_cancelled_while_the_connection_is_looked_at(
             with trio.move_on_after(2):
                 async with pool_of(DEEP) as pool:
                     await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
-                    nursery.start_soon(outcomes.send, pool, b"2\r\n")
+                    send = partial(outcomes.send, pool)
+                    nursery.start_soon(send, b"2\r\n")
                     await trio.sleep(0.2)
-                    nursery.start_soon(outcomes.send, pool, b"3\r\n")
+                    nursery.start_soon(send, b"3\r\n")
                     monkeypatch.setattr(Connection, "look", look)
                     await trio.sleep_forever()
     assert list(outcomes.results) == [b"2\r\n"]
