@@ -19,7 +19,7 @@ from trio_smtp._tls import watch_server_name
 
 
 @contextlib.asynccontextmanager
-async def pair(kind: str):
+async def pair(kind: str, version: str = "TLSv1_3"):
     """A transport and the stream at its other end: ``memory``, ``socket``, ``timed``, ``tls`` or ``sealed``.
 
     ``timed`` and ``sealed`` have a timer, without which TLS is trio.SSLStream's.
@@ -37,7 +37,9 @@ async def pair(kind: str):
             transport = Transport(await listener.accept(), timer)
             await listener.aclose()
         if kind in ("tls", "sealed"):
-            far = trio.SSLStream(far, client_context(), server_hostname=NAME)
+            context = client_context()
+            context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+            far = trio.SSLStream(far, context, server_hostname=NAME)
             async with trio.open_nursery() as handshakes:
                 handshakes.start_soon(far.do_handshake)
                 await transport.start_tls(server_context(), server_side=True)
@@ -229,8 +231,8 @@ async def test_a_handshake_that_fails_breaks_the_connection(how: str, autojump_c
 # ---- a seal: TLS without a stream
 
 
-async def ciphertext(transport: Transport, far: trio.SSLStream, data: bytes) -> bytes:
-    """What `far` would send, caught on its way."""
+async def ciphertext(far: trio.SSLStream, data: bytes | None) -> bytes:
+    """What `far` would send, caught on its way; ``None`` is its close_notify."""
     caught = bytearray()
     below = far.transport_stream
 
@@ -243,14 +245,14 @@ async def ciphertext(transport: Transport, far: trio.SSLStream, data: bytes) -> 
         async def aclose(self) -> None: ...
 
     far.transport_stream = Catcher()
-    await far.send_all(data)
+    await (far.aclose() if data is None else far.send_all(data))
     far.transport_stream = below
     return bytes(caught)
 
 
 async def test_a_record_that_comes_octet_by_octet():
     async with pair("sealed") as (transport, far), trio.open_nursery() as nursery:
-        wire = await ciphertext(transport, far, b"whole")
+        wire = await ciphertext(far, b"whole")
 
         async def receive():
             assert await transport.receive() == b"whole"
@@ -267,6 +269,21 @@ async def test_records_that_are_there_together_are_one_chunk():
         await far.send_all(b"x" * 50_000)
         await wait_all_tasks_blocked()
         assert await transport.receive() == b"x" * 50_000
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_a_good_bye_is_the_end_whatever_follows_it(version: str):
+    async with pair("sealed", version) as (transport, far), far.transport_stream as wire:
+        await wire.send_all(await ciphertext(far, b"last") + await ciphertext(far, None))
+        with trio.fail_after(5):
+            assert await transport.receive() == b"last"
+            assert await transport.receive() == b""
+        assert not transport.broken
+    async with pair("sealed", version) as (transport, far), far.transport_stream as wire:
+        await wire.send_all(await ciphertext(far, None) + b"more")
+        assert await transport.receive() == b""
+        await transport.send(b"and good-bye")
+        assert not transport.broken
 
 
 async def test_what_came_with_the_end_of_the_handshake_is_not_waited_for():
@@ -311,7 +328,7 @@ async def test_what_came_with_the_end_of_the_handshake_is_not_waited_for():
 @pytest.mark.parametrize("way", ["expire", "interrupt"])
 async def test_a_wake_up_that_comes_together_with_half_a_record_is_not_lost(way: str, monkeypatch: pytest.MonkeyPatch):
     async with pair("sealed") as (transport, far):
-        wire = await ciphertext(transport, far, b"whole")
+        wire = await ciphertext(far, b"whole")
         wait = trio.lowlevel.wait_readable
 
         async def wait_and_be_woken(fd: int) -> None:
@@ -354,7 +371,7 @@ async def test_a_wake_up_that_comes_together_with_room_to_send_is_not_lost(
 
 async def test_a_damaged_record_loses_the_connection():
     async with pair("sealed") as (transport, far):
-        wire = bytearray(await ciphertext(transport, far, b"whole"))
+        wire = bytearray(await ciphertext(far, b"whole"))
         wire[-1] ^= 1
         await far.transport_stream.send_all(wire)
         with pytest.raises(ConnectionLostError):
@@ -387,6 +404,22 @@ async def test_what_tls_says_of_itself_is_bounded(monkeypatch: pytest.MonkeyPatc
         await far.send_all(b"x")
         with pytest.raises(ConnectionLostError):
             await transport.receive()
+
+
+async def test_tickets_beyond_what_may_wait_are_sent_at_once():
+    async with pair("timed") as (transport, far):
+        far = trio.SSLStream(far, client_context(), server_hostname=NAME)
+        ours = server_context()
+        ours.num_tickets = 100  # a few are as long where the client has a certificate with a long signature
+
+        async def speak() -> None:
+            await far.do_handshake()
+            await far.send_all(b"hello")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(speak)
+            await transport.start_tls(ours, server_side=True)
+            assert await transport.receive() == b"hello"
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])

@@ -146,11 +146,11 @@ class Seal:
 
     @property
     def last_flight_can_wait(self) -> bool:
-        """Whether all that is left to send after the handshake are session tickets.
+        """Whether all that is left to send after the handshake are session tickets, and not too many to wait.
 
         Sent by themselves, to a client that says one thing and leaves, they would be answered with a reset.
         """
-        return self._object.version() == "TLSv1.3"
+        return self._object.version() == "TLSv1.3" and not self.held_too_much
 
     def take(self) -> bytes:
         """What is to be sent on the wire."""
@@ -172,14 +172,14 @@ class Seal:
         self.has_input = False
         texts: list[bytes] = []
         try:
-            while True:
-                texts.append(read(_RECORD))
+            while text := read(_RECORD):
+                texts.append(text)
                 if not incoming.pending:  # costs less than to be told so by an exception
                     break
+            else:  # SSLZeroReturnError comes only where we have said goodbye, too
+                self.ended = True
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            self.ended = True
         return texts[0] if len(texts) == 1 else b"".join(texts)
 
     def encipher(self, data: bytes | bytearray | memoryview) -> bytes:
