@@ -7,7 +7,7 @@ from support import DATA, MAIL, Peer, Recorder, make_server, serving, session
 from tls_support import client_context, server_context
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_smtp import ConnectionLostError
+from trio_smtp import ConnectionLostError, Reject
 
 BYE = "421 4.3.2 the server is shutting down"
 
@@ -91,6 +91,31 @@ async def test_after_the_grace_it_ends_whatever_is_in_progress(stage, autojump_c
     assert len(errors) == (stage in ("DATA", "BDAT"))
     assert handler.count("on_reset") == (stage != "hook")
     assert handler.count("on_close") == 1
+
+
+@pytest.mark.parametrize("result", ["ABC1", Reject(550, "no", "5.7.1")])
+async def test_a_message_that_was_taken_when_the_grace_is_over_is_answered(result, autojump_clock):
+    async def on_data(session, envelope, body):
+        await body.read()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+        return result
+
+    handler = Recorder(on_data=on_data)
+    server = make_server(handler)
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        await peer.speak(DATA + "C: text\nC: .")
+        await wait_all_tasks_blocked()
+        await server.shutdown(grace=7)
+        reply, bye = (await peer.rest()).splitlines()
+        assert reply == ("250 2.0.0 OK: queued as ABC1" if result == "ABC1" else "550 5.7.1 no")
+        assert bye == BYE
+        assert trio.current_time() == 10
+    assert handler.count("on_reset") == (result != "ABC1")
+    assert handler.count("on_close") == 1
+    assert server.statistics().messages == (result == "ABC1")
 
 
 async def test_no_grace():

@@ -113,6 +113,8 @@ class Connection(Judgement):
                         await self._converse()
                     break
                 if self._cut_off:
+                    if self._outcome is not None and isinstance(self._event, Data):
+                        await self._conclude()  # on_data was not to be cancelled: what it has taken is not sent again
                     break
                 self._in_hook = False
                 if self._outcome is None:
