@@ -49,6 +49,15 @@ async def test_tls(tls, autojump_clock: MockClock):
     assert sink.messages[0].tls.version == "TLSv1.3"
 
 
+async def test_the_certificate_is_for_the_name_and_for_the_address(autojump_clock: MockClock):
+    with virtual_network():
+        async with open_sink(host="mail.example.com", port=465, tls="implicit") as sink:
+            for host in ("mail.example.com", sink.host):
+                async with trio_smtp.open_client(host, sink.port, **sink.client_options) as client:
+                    await send(client)
+    assert len(sink.messages) == 2
+
+
 async def test_a_server_and_a_pool_of_ones_own(autojump_clock: MockClock):
     class Inbox(trio_smtp.Handler):
         async def on_data(self, session, envelope, body):

@@ -101,7 +101,7 @@ async def open_server(
         port: 0 for any free one.
         config: see :class:`trio_smtp.ServerConfig`.
         tls: ``"none"``, ``"starttls"`` or ``"implicit"``.
-        certificates: for TLS; made for `host` if not given.
+        certificates: for TLS; made for `host` and its address if not given.
         wrap: called with the server's end of each connection; returns what is served in its place, such as a
             :class:`FaultyStream`.
 
@@ -129,18 +129,23 @@ async def run_server(
     wrap: Wrap,
 ) -> AsyncIterator[_Running]:
     """What :func:`open_server` does, with a :class:`RunningServer` that `make` has made."""
-    context, certificates = _prepare_tls(tls, certificates, host)
-    server = trio_smtp.Server(handler, config=config, ssl_context=context, implicit_tls=tls == "implicit")
     listeners = await trio.open_tcp_listeners(port, host=host)
+    address = listeners[0].socket.getsockname()[:2]
+    try:
+        context, certificates = _prepare_tls(tls, certificates, host, address[0])
+        server = trio_smtp.Server(handler, config=config, ssl_context=context, implicit_tls=tls == "implicit")
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
     async with open_bare_nursery(lambda nursery, error: nursery.cancel_scope.cancel()) as nursery:
-        address = listeners[0].socket.getsockname()[:2]
         running = make(server, nursery, address=address, tls=tls, certificates=certificates, wrap=wrap)
         await nursery.start(partial(trio.serve_listeners, running.serve, listeners, handler_nursery=nursery))
         yield running
 
 
 def _prepare_tls(
-    tls: TLS, certificates: Certificates | None, name: str
+    tls: TLS, certificates: Certificates | None, *names: str
 ) -> tuple[ssl.SSLContext | None, Certificates | None]:
     if tls not in ("none", "starttls", "implicit"):
         raise ValueError(f"tls is 'none', 'starttls' or 'implicit', not {tls!r}")
@@ -148,5 +153,5 @@ def _prepare_tls(
         if certificates is not None:
             raise ValueError("certificates are of no use without TLS")
         return None, None
-    certificates = certificates or make_certificates(name)
+    certificates = certificates or make_certificates(*names)
     return certificates.server_context(), certificates

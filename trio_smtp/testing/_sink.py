@@ -308,7 +308,7 @@ async def open_sink(
         host: where to listen.
         port: 0 for any free one.
         tls: ``"none"``, ``"starttls"`` or ``"implicit"``.
-        certificates: for TLS; made for `host` if not given.
+        certificates: for TLS; made for `host` and its address if not given.
         auth: user name and password without which no mail is taken.
         config: instead of the sink's own, which lifts the limits that get in the way of tests; with ``lmtp=True`` it
             speaks LMTP.
