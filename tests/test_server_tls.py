@@ -198,6 +198,12 @@ async def test_an_argument_and_no_context():
         assert (await peer.ask("STARTTLS"))[:3] == "500"
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_context_for_clients_is_refused_at_once(implicit: bool):
+    with pytest.raises(ValueError, match="for clients"):
+        Server(Recorder(), ssl_context=client_context(), implicit_tls=implicit)
+
+
 async def test_require_tls():
     async with serving(make_server(ssl_context=server_context(), require_tls=True)) as connect:
         peer = connect()

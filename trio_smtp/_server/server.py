@@ -42,7 +42,7 @@ class Server:
 
     Raises:
         TypeError: the handler has an ``on_…`` attribute that is no hook, or a hook that is not async.
-        ValueError: `implicit_tls` without `ssl_context`.
+        ValueError: `implicit_tls` without `ssl_context`, or one that is for clients.
     """
 
     def __init__(

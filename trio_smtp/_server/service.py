@@ -55,6 +55,8 @@ class Service:
         self.ssl_context = ssl_context
         self._contexts: WeakSet[ssl.SSLContext] = WeakSet()
         if ssl_context is not None:
+            if ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:  # every handshake would fail, and clients only see that
+                raise ValueError("ssl_context is one for clients; a server's is for ssl.Purpose.CLIENT_AUTH")
             self.prepare(ssl_context)
         self.implicit_tls = implicit_tls
         self.statistics = ServerStatistics()
