@@ -225,9 +225,8 @@ class ServerCore:
     def _end_transaction(self, *, accepted: bool) -> None:
         if self._message is not None:
             self.octets += self._message.received
-        self.forwarded = (
-            _NOTHING  # XFORWARD_README: for one transaction, also where that is given up before it has begun
-        )
+        # XFORWARD_README: for one transaction, also where that is given up before it has begun.
+        self.forwarded = _NOTHING
         if self.envelope is not None:
             self.envelope = None
             self.accepted = accepted
