@@ -278,7 +278,22 @@ async def test_nothing_in_clear_during_a_handshake(implicit, autojump_clock):
             assert await peer.ask("STARTTLS") == "220 ready to start TLS"
         await wait_all_tasks_blocked()
         await server.shutdown(grace=1)
+        assert trio.current_time() == 0  # nothing was in progress
         assert await peer.rest() == ""
+
+
+async def test_a_handshake_on_a_socket_is_not_waited_for(autojump_clock):
+    server = make_server(ssl_context=server_context(), implicit_tls=True)
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(lambda task_status: server.serve(0, host="127.0.0.1", task_status=task_status))
+        stream = await trio.open_tcp_stream(*listener.socket.getsockname())
+        while not server.sessions:
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        async with stream:
+            await server.shutdown(grace=60)
+            assert trio.current_time() < 60
+            assert await stream.receive_some() == b""
 
 
 async def test_nothing_in_clear_before_an_implicit_handshake(autojump_clock):

@@ -315,7 +315,7 @@ class Connection(Judgement):
         self._stopping = True
         if self._pausing is not None:
             self._pausing.cancel(reason="shutdown")
-        if self._waiting and self._protocol.envelope is None:
+        if self._mute or (self._waiting and self._protocol.envelope is None):  # during a handshake nothing is said
             self._transport.interrupt()
 
     def end_soon(self) -> None:
