@@ -12,7 +12,7 @@ import trio
 from .._client.client import message_envelope
 from .._client.content import ContentLike
 from .._client.outgoing import Outgoing, SendResult
-from .nursery import open_bare_nursery
+from .._nursery import open_bare_nursery
 
 Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | Message[Any, Any]"
 J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | Message[Any, Any]")

@@ -16,6 +16,7 @@ from .._client.content import ContentLike
 from .._client.grace import Grace
 from .._client.opening import Opening, TLSMode
 from .._client.outgoing import Outgoing, Params, SendResult
+from .._nursery import open_bare_nursery
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
@@ -24,7 +25,6 @@ from .config import PoolConfig
 from .desk import Desk, closed_error
 from .errand import Errand
 from .hosts import Hosts, HostsLike
-from .nursery import open_bare_nursery
 from .retry import Retry
 
 _SLACK = 5.0  # seconds beyond end_grace in which a connection's task must have come to its end

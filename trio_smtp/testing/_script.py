@@ -8,7 +8,7 @@ from typing import TypeAlias
 import trio
 from trio.testing import memory_stream_pair
 
-from .._pool.nursery import open_bare_nursery
+from .._nursery import open_bare_nursery
 from ._certificates import Certificates
 from ._peer import ScriptedPeer
 from ._server import Wrap

@@ -13,7 +13,7 @@ from trio.testing import memory_stream_pair
 
 import trio_smtp
 
-from .._pool.nursery import open_bare_nursery
+from .._nursery import open_bare_nursery
 from ._certificates import Certificates, make_certificates
 
 TLS: TypeAlias = Literal["none", "starttls", "implicit"]
