@@ -377,6 +377,9 @@ async def test_a_damaged_record_loses_the_connection():
         with pytest.raises(ConnectionLostError):
             await transport.receive()
         assert transport.broken
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await far.receive_some()
+        assert "BAD_RECORD_MAC" in caught.value.__cause__.reason  # it was told
 
 
 async def test_the_peer_is_told_why_the_handshake_failed():

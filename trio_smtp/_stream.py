@@ -160,7 +160,11 @@ class Transport:
                 descriptor.more = len(data) >= RECEIVE_SIZE
                 if not data:
                     break
-            text = seal.decipher(data)
+            try:
+                text = seal.decipher(data)
+            except ssl.SSLError:
+                descriptor.send_nowait(seal.take())  # the alert
+                raise
             if seal.held_too_much:
                 raise trio.BrokenResourceError("the peer asks much of TLS and says nothing")
             if text:
