@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+from tls_support import NAME, client_context, server_context
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_smtp
@@ -33,11 +34,12 @@ class Work:
 
 
 # Per message, today.
-SERVER_LOCK_STEP = Work(calls=420, steps=4)
-SERVER_PIPELINED = Work(calls=323, steps=2)
-SERVER_BDAT = Work(calls=256, steps=1)
-SERVER_MEBIBYTE = Work(calls=2228, steps=32)
-SERVER_CONNECTION = Work(calls=1110, steps=10)  # with its greeting, EHLO, a message and QUIT
+SERVER_LOCK_STEP = Work(calls=412, steps=4)
+SERVER_PIPELINED = Work(calls=319, steps=2)
+SERVER_BDAT = Work(calls=258, steps=1)
+SERVER_MEBIBYTE = Work(calls=2059, steps=32)
+SERVER_TLS = Work(calls=504, steps=4)  # lock-step
+SERVER_CONNECTION = Work(calls=1050, steps=10)  # with its greeting, EHLO, a message and QUIT
 CLIENT_DATA = Work(calls=430, steps=2)
 CLIENT_BDAT = Work(calls=269, steps=1)
 CLIENT_MEBIBYTE = Work(calls=989, steps=7)
@@ -124,7 +126,7 @@ LARGE = ((MAIL + RCPT + b"DATA\r\n", 3), (MEBIBYTE + b".\r\n", 1))
 BLOCK = 2**16  # octets: what a peer sends at once, and the others take before there is more
 
 
-async def exchange(stream: trio.SocketStream, data: bytes, replies: int) -> None:
+async def exchange(stream: trio.abc.Stream, data: bytes, replies: int) -> None:
     """Send, and read so many replies."""
     for at in range(0, len(data), BLOCK):
         if at:
@@ -136,12 +138,13 @@ async def exchange(stream: trio.SocketStream, data: bytes, replies: int) -> None
         replies -= sum(line[3:4] == b" " for line in received.splitlines())
 
 
-def serve_messages(script: tuple[tuple[bytes, int], ...], messages: int = MESSAGES) -> Work:
+def serve_messages(script: tuple[tuple[bytes, int], ...], messages: int = MESSAGES, *, tls: bool = False) -> Work:
     """The server's work for messages on one connection."""
 
     async def run(meter: Meter) -> None:
-        server = Server(Inbox(), config=UNLIMITED)
-        ours, theirs = stream_pair()
+        server = Server(Inbox(), config=UNLIMITED, ssl_context=server_context() if tls else None, implicit_tls=tls)
+        ours, below = stream_pair()
+        theirs = trio.SSLStream(below, client_context(), server_hostname=NAME) if tls else below
 
         async def peer() -> None:
             async with theirs:
@@ -169,6 +172,10 @@ def serve_messages(script: tuple[tuple[bytes, int], ...], messages: int = MESSAG
 )
 def test_server_message(script: tuple[tuple[bytes, int], ...], today: Work) -> None:
     check(serve_messages(script), today)
+
+
+def test_server_message_over_tls() -> None:
+    check(serve_messages(LOCK_STEP, tls=True), SERVER_TLS)
 
 
 def test_server_mebibyte() -> None:
