@@ -5,7 +5,7 @@ import pytest
 from core_session import ENVELOPE, Core, codes
 
 from trio_smtp import Reply
-from trio_smtp._protocol.server_core import MAX_REPLIES, MAX_UNSENT
+from trio_smtp._protocol.server_core import MAX_REPLIES
 from trio_smtp._protocol.server_events import Hello, Mail, Rcpt, Signal
 
 HELLO = b"EHLO x\r\n"
@@ -197,13 +197,15 @@ def test_no_more_than_so_many_replies_gather():
     assert core.protocol.next_event() is Signal.FLUSH
 
 
-@pytest.mark.parametrize(("octets", "gathered"), [(MAX_UNSENT // 4, 4), (MAX_UNSENT // 4 - 1, 5)])
-def test_no_more_than_so_many_octets_of_replies_gather(octets: int, gathered: int):
+@pytest.mark.parametrize("limit", [None, 4096])
+@pytest.mark.parametrize(("less", "gathered"), [(0, 4), (1, 5)])
+def test_no_more_than_so_many_octets_of_replies_gather(limit: int | None, less: int, gathered: int):
+    octets = (65536 if limit is None else limit) // 4 - less
     line = len("450-4.0.0 \r\n")
     lines = ["x" * (256 - line)] * (octets // 256 - 1)
     reply = Reply(450, [*lines, "x" * (octets - 256 * len(lines) - line)])
     assert len(reply.to_bytes()) == octets
-    core = Core(max_errors=None)
+    core = Core(max_errors=None) if limit is None else Core(max_errors=None, max_reply_buffer=limit)
     assert answer_recipients(core, reply) == (gathered, gathered * octets)
     for _ in range(gathered):  # the count begins anew
         assert isinstance(core.protocol.next_event(), Rcpt)

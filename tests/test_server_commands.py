@@ -385,6 +385,7 @@ async def test_seed_7_nothing_is_without_a_limit():
         "max_auth_failures",
         "max_command_line",
         "max_auth_line",
+        "max_reply_buffer",
         "command_timeout",
         "data_timeout",
         "session_timeout",

@@ -65,6 +65,8 @@ class ServerConfig:
             resets it.
         max_command_line: length of a command.
         max_auth_line: length of an AUTH command and of each line of its exchange (RFC 4954 section 4).
+        max_reply_buffer: octets of replies to a group of commands that gather at most before they are sent, but for
+            the reply that reaches it.
         bare_newlines: a message with a bare CR or LF is refused (``"reject"``), or they are made CR LF
             (``"normalize"``).
         lenient_addresses: take addresses without angle brackets and without a domain.
@@ -113,6 +115,7 @@ class ServerConfig:
     max_auth_failures_per_host: tuple[int, float] | None = (10, 60)
     max_command_line: int = 2048
     max_auth_line: int = 12288
+    max_reply_buffer: int = 65536
     bare_newlines: Literal["reject", "normalize"] = "reject"
     lenient_addresses: bool = False
     reject_early_talkers: bool = False
@@ -151,6 +154,7 @@ class ServerConfig:
             _check_moment("max_hold_until", self.max_hold_until)
         check_count("max_command_line", self.max_command_line, least=512, optional=False)  # RFC 5321 §4.5.3.1.4
         check_count("max_auth_line", self.max_auth_line, least=self.max_command_line, optional=False)
+        check_count("max_reply_buffer", self.max_reply_buffer, optional=False)
         check_count("scram_iterations", self.scram_iterations, least=MIN_ITERATIONS, optional=False)  # RFC 7677 §4
         if self.scram_iterations > MAX_ITERATIONS:  # no client would take it, and each AUTH would cost us as much
             raise ValueError(f"scram_iterations must be at most {MAX_ITERATIONS}, not {self.scram_iterations}")

@@ -26,7 +26,6 @@ _MECHANISMS: Final = frozenset(name.encode() for name in SERVER_MECHANISMS)
 _SAID: Final = ("HELO", "PROTO", "LOGIN")
 _NOTHING: Final[Mapping[str, str | None]] = MappingProxyType({})  # for all sessions, most of which hear of nothing
 MAX_REPLIES: Final = 256  # that gather before they are to be sent, however much is pipelined
-MAX_UNSENT: Final = 65536  # octets of them, likewise: an application's reply may have many lines
 
 
 class ServerCore:
@@ -283,7 +282,7 @@ class ServerCore:
             self.trace(">", b"334 ***" if reply.code == 334 else wire)
         self.replies.append(wire)
         self._unsent += len(wire)
-        if self._unsent >= MAX_UNSENT or len(self.replies) >= MAX_REPLIES:
+        if self._unsent >= self._profile.config.max_reply_buffer or len(self.replies) >= MAX_REPLIES:
             self._flush = True
         if reply.close or reply.code == 421:
             self.abandon()
