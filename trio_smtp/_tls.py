@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
 
-from ._protocol.errors import ConnectionLostError, TLSError
+from ._protocol.errors import TLSError
 
 _RECORD: Final = 16384  # octets of content that a record has at most (RFC 8446 section 5.1)
 _HELD_LIMIT: Final = 16384  # octets of TLS's own (tickets, alerts) that wait for the next thing we say
@@ -97,13 +97,18 @@ def describe(secured: _Secured, context: ssl.SSLContext, server_name: str | None
     )
 
 
-def handshake_error(cause: BaseException | None) -> TLSError | ConnectionLostError:
+def is_in_clear(cause: BaseException | None) -> bool:
+    """Whether a handshake failed because the peer does not speak TLS."""
+    return isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+
+
+def handshake_error(cause: BaseException | None) -> TLSError:
     """What a failed handshake's `cause` means to the user of the connection."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return TLSError(f"the certificate is not valid: {cause.verify_message}")
+    if is_in_clear(cause):
+        return TLSError("the peer does not speak TLS here")
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-        if cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-            return TLSError("the peer does not speak TLS here")
         return TLSError(f"the TLS handshake failed: {cause.reason or cause}")
     return TLSError("the peer closed the connection during the TLS handshake")
 

@@ -31,6 +31,7 @@ from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth, as_auth
 from .._stream import Transport
+from .._tls import is_in_clear
 from .auth import Login, log_in
 from .config import ClientConfig
 from .connection import Connection, deadline_after
@@ -40,7 +41,6 @@ TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
 IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
 SMTP_PORT: Final = 25
 LMTP_PORT: Final = 24  # "any private mail system": what Postfix takes; RFC 2033 §5 forbids 25
-_IN_CLEAR: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")  # OpenSSL's reasons where the peer does not speak TLS
 _LOOKUP: Final = 5.0  # seconds for our own full name
 
 
@@ -249,7 +249,7 @@ async def _start_implicit_tls(opening: Opening, transport: Transport, host: str,
         )
     except TLSError as exc:
         exc.stage = Stage.CONNECT
-        if isinstance(exc.__cause__, ssl.SSLError) and exc.__cause__.reason in _IN_CLEAR:
+        if is_in_clear(exc.__cause__):
             raise TLSError(
                 f"{host}:{port} does not speak TLS from the start; it may want tls='starttls'", stage=Stage.CONNECT
             ) from exc.__cause__
