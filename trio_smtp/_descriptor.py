@@ -4,8 +4,7 @@
 # scheduler after every send, and its layers of context managers cost more than the system call: with it a message of
 # four round trips costs a server 30 µs more, of some 80, and one under TLS 20 more. This stream waits first, unless
 # the last read was full, and sends without giving way as long as the socket takes it. It has one owner, who reads from
-# one task and writes from one task, and looks for no conflicts. And it can be told not to wait at all, which a stream
-# above it (TLS) cannot be: so one learns what the peer has said already.
+# one task and writes from one task, and looks for no conflicts.
 from __future__ import annotations
 
 import os
@@ -27,22 +26,18 @@ class DescriptorStream(trio.abc.Stream):
         socket: Trio's socket.
         fd: its descriptor.
         more: the last read was full, so that more is likely to be there already.
-        waits: for octets to read; if not, ``trio.WouldBlock`` says that there are none, and nothing has changed.
     """
 
-    __slots__ = ("fd", "more", "socket", "waits")
+    __slots__ = ("fd", "more", "socket")
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.socket = stream.socket
         self.fd = stream.socket.fileno()
         self.more = False
-        self.waits = True
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for bytes; ``b""`` at the end."""
-        if not self.waits:
-            size = max_bytes or RECEIVE_SIZE
-        elif self.more:
+        if self.more:
             await trio.lowlevel.checkpoint()
             size = max_bytes or BULK_SIZE
         else:
@@ -50,16 +45,20 @@ class DescriptorStream(trio.abc.Stream):
             size = max_bytes or RECEIVE_SIZE
         while True:
             try:
-                data = os.read(self.fd, size)
-            except BlockingIOError:  # less was there than it seemed
-                if not self.waits:
-                    raise trio.WouldBlock from None
+                return self.receive_nowait(size)
+            except trio.WouldBlock:  # less was there than it seemed
                 await trio.lowlevel.wait_readable(self.fd)
-            except OSError as exc:
-                raise trio.BrokenResourceError from exc
-            else:
-                self.more = len(data) == size
-                return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """What is there already; ``trio.WouldBlock`` if nothing is, and nothing has changed then."""
+        try:
+            data = os.read(self.fd, max_bytes)
+        except BlockingIOError:
+            raise trio.WouldBlock from None
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
+        self.more = len(data) == max_bytes
+        return data
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Give the socket what it takes without waiting, and return how much that was."""
@@ -98,9 +97,13 @@ class RecordStream(DescriptorStream):
 
     Args:
         stream: must not be used any more.
+
+    Attributes:
+        waits: for octets to read; if not, ``trio.WouldBlock`` says that there are none. SSLStream itself cannot be told
+            not to wait: so one learns what the peer has said already.
     """
 
-    __slots__ = ("_header", "_missing", "_poll", "_records")
+    __slots__ = ("_header", "_missing", "_poll", "_records", "waits")
 
     def __init__(self, stream: DescriptorStream) -> None:
         self.socket = stream.socket
@@ -116,7 +119,10 @@ class RecordStream(DescriptorStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for bytes; ``b""`` at the end."""
         self._records = 0
-        data = await super().receive_some(max_bytes)
+        if self.waits:
+            data = await super().receive_some(max_bytes)
+        else:
+            data = self.receive_nowait(max_bytes or RECEIVE_SIZE)
         octets = self._header + data
         at = self._missing
         self._records += at > 0
