@@ -99,22 +99,23 @@ async def test_what_came_between_messages_is_no_answer_to_the_next(
         assert caught.value.reply == Reply(421, "going down", "4.3.2")
 
 
-async def test_error_of_the_callers_own_stream_keeps_what_it_says() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet(*OFFERS, "CHUNKING")
-        await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT)
-        await peer.say("250 ok", "250 ok")
-        await peer.hear("RSET")
-        await peer.say("250 ok")
-        await peer.goodbye()
+async def hear_a_message_given_up(peer: Peer) -> None:
+    await peer.greet(*OFFERS, "CHUNKING")
+    await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT)
+    await peer.say("250 ok", "250 ok")
+    await peer.hear("RSET")
+    await peer.say("250 ok")
+    await peer.goodbye()
 
+
+async def test_error_of_the_callers_own_stream_keeps_what_it_says() -> None:
     upstream = trio_smtp.ConnectionLostError("upstream", delivery=Delivery.UNKNOWN, unknown=["other@z.test"])
 
     async def chunks() -> AsyncIterator[bytes]:
         yield b"some\r\n"
         raise upstream
 
-    async with client_and(script) as client:
+    async with client_and(hear_a_message_given_up) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
             await client.send("a@x.test", ["b@y.test"], chunks())
     assert caught.value is upstream
@@ -122,16 +123,8 @@ async def test_error_of_the_callers_own_stream_keeps_what_it_says() -> None:
 
 
 async def test_error_of_the_block_keeps_what_it_says() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet(*OFFERS, "CHUNKING")
-        await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT)
-        await peer.say("250 ok", "250 ok")
-        await peer.hear("RSET")
-        await peer.say("250 ok")
-        await peer.goodbye()
-
     upstream = trio_smtp.ConnectionLostError("upstream", delivery=Delivery.UNKNOWN, unknown=["other@z.test"])
-    async with client_and(script) as client:
+    async with client_and(hear_a_message_given_up) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:  # noqa: PT012 — the block is what is tested
             async with client.transaction("a@x.test", ["b@y.test"]) as message:
                 await message.send_all(b"some\r\n")
