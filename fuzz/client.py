@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from trio_smtp._protocol.client import ClientProtocol, State
-from trio_smtp._protocol.client_commands import (
+from trio_smtp._protocol.client.commands import (
     NOOP,
     QUIT,
     RSET,
@@ -27,6 +26,8 @@ from trio_smtp._protocol.client_commands import (
     mail,
     rcpt,
 )
+from trio_smtp._protocol.client.protocol import ClientProtocol, State
+from trio_smtp._protocol.client.transaction import Transaction
 from trio_smtp._protocol.errors import (
     AuthenticationError,
     Delivery,
@@ -45,7 +46,6 @@ from trio_smtp._protocol.sasl import (
     decode_challenge,
     encode_challenge,
 )
-from trio_smtp._protocol.transaction import Transaction
 
 HEADER = 2  # octets of an input before the wire: what kind of session, and the cuts
 MAX_REPLY = 1000

@@ -13,13 +13,13 @@ from functools import cache
 
 from trio_smtp._protocol.replies import Reply, ReplyReader
 from trio_smtp._protocol.sasl import UnverifiedError
-from trio_smtp._protocol.server import ServerProtocol
-from trio_smtp._protocol.server_config import ServerConfig
-from trio_smtp._protocol.server_core import MAX_REPLIES
-from trio_smtp._protocol.server_events import Authenticate, Data, Introduction, Signal, StartTLS
-from trio_smtp._protocol.server_extension import ServerExtension
-from trio_smtp._protocol.server_message import IncomingMessage, Verdict
-from trio_smtp._protocol.server_profile import ServerProfile
+from trio_smtp._protocol.server.config import ServerConfig
+from trio_smtp._protocol.server.core import MAX_REPLIES
+from trio_smtp._protocol.server.events import Authenticate, Data, Introduction, Signal, StartTLS
+from trio_smtp._protocol.server.extension import ServerExtension
+from trio_smtp._protocol.server.message import IncomingMessage, Verdict
+from trio_smtp._protocol.server.profile import ServerProfile
+from trio_smtp._protocol.server.protocol import ServerProtocol
 
 HEADER = 4  # octets of an input before the wire: configuration, more of it, the application's mood, the cuts
 MAX_LINE, MAX_AUTH_LINE = 512, 700

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from trio_smtp import Reply, ServerConfig
-from trio_smtp._protocol.server import ServerProtocol
-from trio_smtp._protocol.server_events import Data, Signal
-from trio_smtp._protocol.server_profile import ServerProfile
+from trio_smtp._protocol.server.events import Data, Signal
+from trio_smtp._protocol.server.profile import ServerProfile
+from trio_smtp._protocol.server.protocol import ServerProtocol
 
 ENVELOPE = b"MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\n"
 

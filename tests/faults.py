@@ -29,7 +29,7 @@ from tls_support import NAME, client_context
 
 import trio_smtp
 from trio_smtp import ClientConfig, Delivery, PoolConfig
-from trio_smtp._stream import Transport
+from trio_smtp._wire.transport import Transport
 
 Fault = Literal["cut", "reset", "stall"]
 FAULTS: tuple[Fault, ...] = ("cut", "reset", "stall")

@@ -7,8 +7,8 @@ from tls_support import NAME, client_context, server_context
 from trio.testing import open_stream_to_socket_listener
 
 from trio_smtp import SMTPTimeoutError
-from trio_smtp._stream import Interrupted, Transport
-from trio_smtp._timekeeper import Timekeeper
+from trio_smtp._wire.timekeeper import Timekeeper
+from trio_smtp._wire.transport import Interrupted, Transport
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -13,7 +13,7 @@ from pool_server import Network, network, pool_of
 import trio_smtp
 from trio_smtp import Delivery, PoolConfig
 from trio_smtp._client.connection import Connection
-from trio_smtp._protocol.transaction import Transaction
+from trio_smtp._protocol.client.transaction import Transaction
 
 Clock = trio.testing.MockClock
 DEEP = PoolConfig(pipeline_depth=4, max_connections=1, max_messages=None, connect_retries=0)

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_smtp import Delivery, LocalProtocolError, RemoteProtocolError, Reply
-from trio_smtp._protocol.client import ClientProtocol, State
-from trio_smtp._protocol.client_commands import (
+from trio_smtp._protocol.client.commands import (
     NOOP,
     QUIT,
     RSET,
@@ -24,8 +23,9 @@ from trio_smtp._protocol.client_commands import (
     other,
     rcpt,
 )
+from trio_smtp._protocol.client.protocol import ClientProtocol, State
+from trio_smtp._protocol.client.transaction import Transaction
 from trio_smtp._protocol.replies import KEPT
-from trio_smtp._protocol.transaction import Transaction
 
 
 def events(protocol: ClientProtocol, octets: bytes) -> list[tuple[Command, Reply]]:

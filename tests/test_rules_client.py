@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 
 from trio_smtp import RemoteProtocolError
-from trio_smtp._protocol.client import ClientProtocol, State
-from trio_smtp._protocol.client_commands import NOOP, STARTTLS, Verb, hello
+from trio_smtp._protocol.client.commands import NOOP, STARTTLS, Verb, hello
+from trio_smtp._protocol.client.protocol import ClientProtocol, State
 from trio_smtp._protocol.extensions import Extensions
 from trio_smtp._protocol.replies import Reply
 

@@ -24,7 +24,7 @@ from tls_support import authority, client_context, server_context
 
 import trio_smtp
 from trio_smtp import Reject, Reply
-from trio_smtp._protocol.server_lines import MAX_SKIPPED
+from trio_smtp._protocol.server.input import MAX_SKIPPED
 
 SECOND = b"MAIL FROM:<evil@a.test>\r\nRCPT TO:<c@b.test>\r\nDATA\r\nsmuggled\r\n.\r\n"
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_smtp import Reply, ServerConfig
-from trio_smtp._protocol.server import ServerProtocol
-from trio_smtp._protocol.server_events import Authenticate, Data, Introduction, Signal, State
-from trio_smtp._protocol.server_message import Verdict
-from trio_smtp._protocol.server_profile import ServerProfile
+from trio_smtp._protocol.server.events import Authenticate, Data, Introduction, Signal, State
+from trio_smtp._protocol.server.message import Verdict
+from trio_smtp._protocol.server.profile import ServerProfile
+from trio_smtp._protocol.server.protocol import ServerProtocol
 
 YES, NO, LATER = Reply(250, "yes"), Reply(550, "no"), Reply(450, "later")
 answers = st.sampled_from([YES, YES, YES, NO, LATER])

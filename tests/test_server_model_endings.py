@@ -11,7 +11,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from test_server_model import LATER, NO, YES, Model, ServerMachine
 
 from trio_smtp import Reply
-from trio_smtp._protocol.server_events import Data, Signal, State
+from trio_smtp._protocol.server.events import Data, Signal, State
 
 refusals = st.sampled_from([NO, LATER])
 

@@ -11,11 +11,12 @@ import trio
 from tls_support import NAME, client_context, server_context
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_smtp import ConnectionLostError, SMTPTimeoutError, TLSError, _tls
-from trio_smtp._descriptor import BULK_SIZE, RECEIVE_SIZE
-from trio_smtp._stream import Interrupted, Transport
-from trio_smtp._timekeeper import Timekeeper
-from trio_smtp._tls import watch_server_name
+from trio_smtp import ConnectionLostError, SMTPTimeoutError, TLSError
+from trio_smtp._wire import tls as _tls
+from trio_smtp._wire.descriptor import BULK_SIZE, RECEIVE_SIZE
+from trio_smtp._wire.timekeeper import Timekeeper
+from trio_smtp._wire.tls import watch_server_name
+from trio_smtp._wire.transport import Interrupted, Transport
 
 
 @contextlib.asynccontextmanager

@@ -12,8 +12,8 @@ from tls_support import NAME, client_context, server_context
 from trio.testing import memory_stream_pair
 
 from trio_smtp import ConnectionLostError
-from trio_smtp._descriptor import RecordStream
-from trio_smtp._stream import Interrupted, Transport
+from trio_smtp._wire.descriptor import RecordStream
+from trio_smtp._wire.transport import Interrupted, Transport
 
 
 class RawServer:

@@ -14,9 +14,9 @@ from trio_smtp._protocol.extensions import EXTENSIONS, KNOWN_EXTENSIONS
 from trio_smtp._protocol.parameter_text import required_extensions
 from trio_smtp._protocol.parameters import PARAMETERS
 from trio_smtp._protocol.sasl import SERVER_MECHANISMS, ClientMechanism
-from trio_smtp._protocol.server import _TAKE
-from trio_smtp._protocol.server_core import MAX_REPLIES
-from trio_smtp._protocol.server_tables import UNIMPLEMENTED
+from trio_smtp._protocol.server.core import MAX_REPLIES
+from trio_smtp._protocol.server.protocol import _TAKE
+from trio_smtp._protocol.server.tables import UNIMPLEMENTED
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "supported.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import math
 import pytest
 import trio
 
-from trio_smtp._timekeeper import _SLACK, Timekeeper
+from trio_smtp._wire.timekeeper import _SLACK, Timekeeper
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tls_support import NAME, client_context, server_context
 
-from trio_smtp._tls import Seal
+from trio_smtp._wire.tls import Seal
 
 
 class Client:

@@ -47,16 +47,16 @@ from ._protocol.sasl import External as External
 from ._protocol.sasl import OAuth as OAuth
 from ._protocol.sasl import Password as Password
 from ._protocol.sasl import XOAuth as XOAuth
-from ._protocol.server_config import ServerConfig as ServerConfig
-from ._protocol.server_extension import ServerExtension as ServerExtension
+from ._protocol.server.config import ServerConfig as ServerConfig
+from ._protocol.server.extension import ServerExtension as ServerExtension
 from ._server.body import Body as Body
 from ._server.handler import Handler as Handler
 from ._server.server import Server as Server
 from ._server.server import serve as serve
 from ._server.service import ServerStatistics as ServerStatistics
 from ._server.session import Session as Session
-from ._tls import TLSInfo as TLSInfo
 from ._version import __version__ as __version__
+from ._wire.tls import TLSInfo as TLSInfo
 
 __all__ = [
     "AuthenticationError",

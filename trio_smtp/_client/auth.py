@@ -5,8 +5,8 @@ import inspect
 
 import trio
 
-from .._protocol.client_commands import auth as auth_command
-from .._protocol.client_commands import auth_response
+from .._protocol.client.commands import auth as auth_command
+from .._protocol.client.commands import auth_response
 from .._protocol.errors import AuthenticationError, ConnectError, Stage
 from .._protocol.replies import Reply
 from .._protocol.sasl import (

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._protocol.client_commands import bdat, end
+from .._protocol.client.commands import bdat, end
+from .._protocol.client.transaction import Transaction
 from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
@@ -18,7 +19,6 @@ from .._protocol.errors import (
     Stage,
 )
 from .._protocol.newlines import NewlineEncoder
-from .._protocol.transaction import Transaction
 from .connection import Connection
 
 BLOCK: Final = 1 << 18  # octets in one send, and so in what data_timeout bounds

@@ -10,7 +10,8 @@ from typing import Any
 
 import trio
 
-from .._protocol.client_commands import NOOP, RSET, Command, other
+from .._protocol.client.commands import NOOP, RSET, Command, other
+from .._protocol.client.transaction import Transaction
 from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
@@ -22,8 +23,7 @@ from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
-from .._protocol.transaction import Transaction
-from .._tls import TLSInfo
+from .._wire.tls import TLSInfo
 from .body import BodyWriter
 from .config import ClientConfig
 from .connection import Connection

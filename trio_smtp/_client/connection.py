@@ -13,13 +13,13 @@ from typing import Final
 
 import trio
 
-from .._protocol.client import ClientProtocol, Event, State
-from .._protocol.client_commands import QUIT, STAGES, Command
+from .._protocol.client.commands import QUIT, STAGES, Command
+from .._protocol.client.protocol import ClientProtocol, Event, State
+from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, RemoteProtocolError, SMTPError, SMTPTimeoutError, Stage
 from .._protocol.extensions import Extensions
 from .._protocol.replies import Reply
-from .._protocol.transaction import Transaction
-from .._stream import Interrupted, Transport
+from .._wire.transport import Interrupted, Transport
 from .config import ClientConfig
 from .log import is_on, logger
 

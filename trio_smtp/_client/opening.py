@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from .._protocol.checks import check_choice, check_count, check_flag, check_text
-from .._protocol.client_commands import STARTTLS, Verb, hello
+from .._protocol.client.commands import STARTTLS, Verb, hello
 from .._protocol.errors import (
     ConnectError,
     ConnectionLostError,
@@ -30,8 +30,8 @@ from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth, as_auth
-from .._stream import Transport
-from .._tls import is_in_clear
+from .._wire.tls import is_in_clear
+from .._wire.transport import Transport
 from .auth import Login, log_in
 from .config import ClientConfig
 from .connection import Connection, deadline_after

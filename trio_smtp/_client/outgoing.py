@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from .._protocol.addresses import check_address, needs_smtputf8
+from .._protocol.client.transaction import Transaction
 from .._protocol.errors import (
     Delivery,
     LocalProtocolError,
@@ -22,7 +23,6 @@ from .._protocol.errors import (
 )
 from .._protocol.parameter_text import format_params
 from .._protocol.replies import Reply
-from .._protocol.transaction import Transaction
 from .content import Content, ContentLike, as_content
 
 Params: TypeAlias = Mapping[str, str | int | None]

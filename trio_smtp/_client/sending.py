@@ -20,8 +20,9 @@ from typing import Any, Final
 import trio
 
 from .._protocol.addresses import wire_address
-from .._protocol.client import State
-from .._protocol.client_commands import RSET, Command, Verb, bdat, data, end, mail, rcpt
+from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end, mail, rcpt
+from .._protocol.client.protocol import State
+from .._protocol.client.transaction import Transaction
 from .._protocol.dotstuff import DotEncoder, encode_message
 from .._protocol.errors import (
     ConnectionLostError,
@@ -34,8 +35,7 @@ from .._protocol.errors import (
 from .._protocol.extensions import Extensions
 from .._protocol.newlines import NewlineEncoder, encode_newlines
 from .._protocol.parameter_text import beyond_offer, format_params, required_extensions
-from .._protocol.transaction import Transaction
-from .._stream import Interrupted
+from .._wire.transport import Interrupted
 from .body import BLOCK, BodyWriter, too_large, write_text
 from .connection import Connection
 from .content import Source

@@ -14,8 +14,8 @@ import trio
 from .._client.log import logger
 from .._client.opening import Opening
 from .._protocol.errors import Delivery, PoolClosedError, PoolFullError, SMTPError
-from .._stream import Transport
-from .._timekeeper import Timekeeper
+from .._wire.timekeeper import Timekeeper
+from .._wire.transport import Transport
 from .config import PoolConfig
 from .errand import Errand
 from .feedback import Feedback

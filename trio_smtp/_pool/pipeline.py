@@ -22,11 +22,11 @@ import trio
 
 from .._client.connection import Connection
 from .._client.sending import ONE_WRITE, encode_whole, envelope, settle
-from .._protocol.client import Event
-from .._protocol.client_commands import RSET, Verb, bdat, data, end
+from .._protocol.client.commands import RSET, Verb, bdat, data, end
+from .._protocol.client.protocol import Event
+from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError
-from .._protocol.transaction import Transaction
-from .._stream import Interrupted
+from .._wire.transport import Interrupted
 from .errand import Errand
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still

@@ -33,7 +33,7 @@ from .._protocol.errors import (
     SMTPTimeoutError,
     Stage,
 )
-from .._stream import Interrupted
+from .._wire.transport import Interrupted
 from .errand import Errand
 from .hosts import Route
 from .pipeline import Pipeline

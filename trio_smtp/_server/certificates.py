@@ -1,7 +1,7 @@
 # Whom a client's certificate names, for AUTH EXTERNAL.
 from __future__ import annotations
 
-from .._tls import TLSInfo
+from .._wire.tls import TLSInfo
 
 
 def certificate_identity(tls: TLSInfo) -> str | None:

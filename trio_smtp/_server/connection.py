@@ -23,7 +23,7 @@ from .._protocol.errors import (
     TLSError,
 )
 from .._protocol.replies import Reply
-from .._protocol.server_events import (
+from .._protocol.server.events import (
     FLUSH,
     NEED_DATA,
     Authenticate,
@@ -38,8 +38,8 @@ from .._protocol.server_events import (
     StartTLS,
     Verify,
 )
-from .._stream import Interrupted
-from .._timekeeper import Timekeeper
+from .._wire.timekeeper import Timekeeper
+from .._wire.transport import Interrupted
 from .certificates import certificate_identity
 from .judgement import CLEANUP_LIMIT, Judgement
 from .limits import is_within

@@ -12,9 +12,9 @@ import trio
 
 from .._protocol.errors import ConnectionLostError, SMTPTimeoutError
 from .._protocol.replies import Reply
-from .._protocol.server import ServerProtocol
-from .._stream import Transport
-from .._timekeeper import Timekeeper
+from .._protocol.server.protocol import ServerProtocol
+from .._wire.timekeeper import Timekeeper
+from .._wire.transport import Transport
 from .service import Service
 from .session import Session
 

@@ -15,14 +15,14 @@ from .._protocol.errors import (
     SMTPError,
     SMTPTimeoutError,
 )
-from .._protocol.server_events import (
+from .._protocol.server.events import (
     BODY_END,
     FLUSH,
     NEED_DATA,
     Signal,
 )
-from .._stream import Interrupted
-from .._timekeeper import Timekeeper
+from .._wire.timekeeper import Timekeeper
+from .._wire.transport import Interrupted
 from .dialogue import Dialogue
 from .service import Service
 

@@ -15,8 +15,8 @@ from .._protocol.envelope import Envelope
 from .._protocol.errors import ConnectionLostError, MessageTooLargeError, RemoteProtocolError
 from .._protocol.replies import Reply
 from .._protocol.sasl import UnverifiedError
-from .._protocol.server_body import BARE_NEWLINE, TOO_LARGE
-from .._protocol.server_events import (
+from .._protocol.server.chunks import BARE_NEWLINE, TOO_LARGE
+from .._protocol.server.events import (
     Authenticate,
     Command,
     Data,
@@ -27,8 +27,8 @@ from .._protocol.server_events import (
     Rcpt,
     Verify,
 )
-from .._protocol.server_tables import TOO_MANY_FAILURES_OF_HOST
-from .._timekeeper import Timekeeper
+from .._protocol.server.tables import TOO_MANY_FAILURES_OF_HOST
+from .._wire.timekeeper import Timekeeper
 from .body import Body
 from .handler import Hook
 from .intake import Intake

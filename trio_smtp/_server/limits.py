@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from .._protocol.replies import Reply
-from .._protocol.server_config import Network
+from .._protocol.server.config import Network
 
 MAX_HOSTS: Final = 10_000  # whose failures are remembered; whoever failed longest ago is forgotten first
 FULL: Final = Reply(421, "too many connections, try again later", "4.3.2", close=True)

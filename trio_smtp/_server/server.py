@@ -15,10 +15,10 @@ import trio
 from .._protocol.errors import ConnectionLostError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
-from .._protocol.server import ServerProtocol
-from .._protocol.server_config import ServerConfig
-from .._stream import Transport
-from .._timekeeper import Timekeeper
+from .._protocol.server.config import ServerConfig
+from .._protocol.server.protocol import ServerProtocol
+from .._wire.timekeeper import Timekeeper
+from .._wire.transport import Transport
 from .accepting import accept_all
 from .connection import Connection, current_connection
 from .limits import ConnectionLimits, is_within

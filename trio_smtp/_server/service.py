@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
-from .._protocol.server_config import ServerConfig
-from .._protocol.server_profile import ServerProfile
-from .._tls import watch_server_name
+from .._protocol.server.config import ServerConfig
+from .._protocol.server.profile import ServerProfile
+from .._wire.tls import watch_server_name
 from .handler import Hooks
 from .limits import FailureLimit
 

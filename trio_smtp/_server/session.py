@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 from .._protocol.envelope import Envelope
 from .._protocol.proxy import ProxyHeader
-from .._protocol.server import ServerProtocol
-from .._tls import TLSInfo
+from .._protocol.server.protocol import ServerProtocol
+from .._wire.tls import TLSInfo
 
 
 class Session:

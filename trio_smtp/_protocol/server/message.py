@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import TypeAlias
 
-from .dotstuff import DotDecoder
-from .replies import Reply
-from .server_body import BARE_NEWLINE, TOO_LARGE, ChunkedBody
-from .server_config import ServerConfig
-from .server_events import BODY_END, NEED_DATA, Signal
-from .server_lines import LineReader
+from ..dotstuff import DotDecoder
+from ..replies import Reply
+from .chunks import BARE_NEWLINE, TOO_LARGE, ChunkedBody
+from .config import ServerConfig
+from .events import BODY_END, NEED_DATA, Signal
+from .input import LineReader
 
 Verdict: TypeAlias = Reply | Mapping[str, Reply]
 

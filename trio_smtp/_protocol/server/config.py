@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from .checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
-from .extensions import KNOWN_EXTENSIONS, MAX_INTERVAL, OPT_IN_EXTENSIONS
-from .sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
-from .server_extension import ServerExtension, check_extensions
+from ..checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
+from ..extensions import KNOWN_EXTENSIONS, MAX_INTERVAL, OPT_IN_EXTENSIONS
+from ..sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
+from .extension import ServerExtension, check_extensions
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

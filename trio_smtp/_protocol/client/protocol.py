@@ -15,9 +15,9 @@ from collections import deque
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from .client_commands import CONNECT, STAGES, Command, Verb
-from .errors import Delivery, LocalProtocolError, RemoteProtocolError, Stage
-from .replies import Reply, ReplyReader
+from ..errors import Delivery, LocalProtocolError, RemoteProtocolError, Stage
+from ..replies import Reply, ReplyReader
+from .commands import CONNECT, STAGES, Command, Verb
 from .transaction import Transaction
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .newlines import BareNewlineChecker, NewlineNormalizer, NewlinePolicy
-from .replies import Reply
+from ..newlines import BareNewlineChecker, NewlineNormalizer, NewlinePolicy
+from ..replies import Reply
 
 TOO_LARGE: Final = Reply(552, "the message is too large", "5.3.4")  # RFC 1870 §6.3
 BARE_NEWLINE: Final = Reply(550, "the message has a bare CR or LF", "5.6.11")  # RFC 5321 §2.3.8

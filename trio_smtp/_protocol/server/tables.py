@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from .replies import Reply
-from .server_auth import SUCCESS
-from .server_events import (
+from ..replies import Reply
+from .auth import SUCCESS
+from .events import (
     Authenticate,
     Command,
     Expand,

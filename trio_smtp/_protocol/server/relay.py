@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from .relay_attributes import XCLIENT, XFORWARD, parse_attributes
-from .replies import Reply
-from .server_core import ServerCore, Taken
-from .server_events import Introduction, State
-from .server_tables import OK
+from ..relay_attributes import XCLIENT, XFORWARD, parse_attributes
+from ..replies import Reply
+from .core import ServerCore, Taken
+from .events import Introduction, State
+from .tables import OK
 
 NOT_TRUSTED: Final = Reply(550, "insufficient authorization", "5.7.0")
 

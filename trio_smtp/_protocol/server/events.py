@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final, TypeAlias
 
-from .envelope import Recipient, Sender
-from .sasl import Credentials
+from ..envelope import Recipient, Sender
+from ..sasl import Credentials
 
 
 class State(IntEnum):

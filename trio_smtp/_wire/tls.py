@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
 
-from ._protocol.errors import TLSError
+from .._protocol.errors import TLSError
 
 _RECORD: Final = 16384  # octets of content that a record has at most (RFC 8446 section 5.1)
 _HELD_LIMIT: Final = 16384  # octets of TLS's own (tickets, alerts) that wait for the next thing we say

@@ -22,11 +22,11 @@ from typing import Any, Final
 
 import trio
 
-from . import _descriptor
-from ._descriptor import BULK_SIZE, RECEIVE_SIZE, DescriptorStream, RecordStream
-from ._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
-from ._timekeeper import Timer
-from ._tls import Seal, ServerName, TLSInfo, describe, handshake_error
+from .._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
+from . import descriptor as _descriptor
+from .descriptor import BULK_SIZE, RECEIVE_SIZE, DescriptorStream, RecordStream
+from .timekeeper import Timer
+from .tls import Seal, ServerName, TLSInfo, describe, handshake_error
 
 _LOOKING_TURNS: Final = 8  # of the scheduler; TLS over a memory stream takes four to give what is there
 

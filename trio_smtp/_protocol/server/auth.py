@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .replies import Reply
-from .sasl import Challenge, Credentials, SASLError, ServerMechanism, decode_response, encode_challenge
+from ..replies import Reply
+from ..sasl import Challenge, Credentials, SASLError, ServerMechanism, decode_response, encode_challenge
 
 SUCCESS: Final = Reply(235, "authentication succeeded", "2.7.0")
 REFUSED: Final = Reply(535, "authentication failed", "5.7.8")

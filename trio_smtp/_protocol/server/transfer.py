@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from .replies import Reply
-from .server_core import ServerCore, Taken
-from .server_events import Data, Event, Signal, State
-from .server_message import IncomingMessage, Progress, Verdict
-from .server_tables import END_WITH_DOT, MISPLACED, OUT_OF_TURN, TLS_FIRST, TOO_MANY_ERRORS
+from ..replies import Reply
+from .core import ServerCore, Taken
+from .events import Data, Event, Signal, State
+from .message import IncomingMessage, Progress, Verdict
+from .tables import END_WITH_DOT, MISPLACED, OUT_OF_TURN, TLS_FIRST, TOO_MANY_ERRORS
 
 TINY_CHUNK: Final = 16  # octets; fewer, but in the last chunk, are junk: each costs as much as a command
 _BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)

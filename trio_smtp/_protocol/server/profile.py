@@ -4,11 +4,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from .extensions import Offer, resolve_extensions, server_keywords
-from .parameters import ParameterContext
-from .relay_attributes import XCLIENT, XFORWARD
-from .replies import Reply
-from .server_config import ServerConfig
+from ..extensions import Offer, resolve_extensions, server_keywords
+from ..parameters import ParameterContext
+from ..relay_attributes import XCLIENT, XFORWARD
+from ..replies import Reply
+from .config import ServerConfig
 
 
 class ServerProfile:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import check_text
-from .extensions import KNOWN_EXTENSIONS, Extension
-from .parameters import PARAMETERS, Parameter, ParameterContext
-from .server_tables import ALLOWED, FOREIGN
+from ..checks import check_text
+from ..extensions import KNOWN_EXTENSIONS, Extension
+from ..parameters import PARAMETERS, Parameter, ParameterContext
+from .tables import ALLOWED, FOREIGN
 
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*").fullmatch  # RFC 5321 §4.1.1.1 and §4.1.2, ehlo-keyword and esmtp-keyword
 _VERB = re.compile(r"[A-Z][A-Z0-9-]*").fullmatch

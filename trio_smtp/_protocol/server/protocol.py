@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from .envelope import Envelope
-from .parameters import parse_mail, parse_rcpt
-from .replies import Reject, Reply
-from .server_auth import REFUSED
-from .server_core import Taken
-from .server_events import (
+from ..envelope import Envelope
+from ..parameters import parse_mail, parse_rcpt
+from ..replies import Reject, Reply
+from .auth import REFUSED
+from .core import Taken
+from .events import (
     CLOSED,
     FLUSH,
     Authenticate,
@@ -36,11 +36,11 @@ from .server_events import (
     State,
     Verify,
 )
-from .server_lines import TLS_HANDSHAKE, Overlong
-from .server_login import LoginCommands
-from .server_profile import ServerProfile
-from .server_relay import RelayCommands
-from .server_tables import (
+from .input import TLS_HANDSHAKE, Overlong
+from .login import LoginCommands
+from .profile import ServerProfile
+from .relay import RelayCommands
+from .tables import (
     ALLOWED,
     AUTH_FIRST,
     BARE_LINE,
@@ -68,7 +68,7 @@ from .server_tables import (
     UTF8_LOOKUP,
     VRFY,
 )
-from .server_transfer import TransferCommands
+from .transfer import TransferCommands
 
 _control_in = re.compile(rb"[\x00-\x1f\x7f]").search
 _HELLO_NAME = re.compile(rb"[\x21-\x7e]{1,255}")

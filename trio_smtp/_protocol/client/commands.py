@@ -8,7 +8,7 @@ import re
 from enum import StrEnum
 from typing import Final
 
-from .errors import Delivery, LocalProtocolError, Stage
+from ..errors import Delivery, LocalProtocolError, Stage
 from .transaction import Transaction
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]").search

@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from .envelope import Envelope
-from .replies import Reply
-from .sasl import SERVER_MECHANISMS
-from .server_auth import AuthDialogue
-from .server_events import CLOSED, NEED_DATA, Command, Data, Signal, State
-from .server_lines import LineReader
-from .server_message import IncomingMessage
-from .server_profile import ServerProfile
-from .server_tables import TOO_MANY_ERRORS
+from ..envelope import Envelope
+from ..replies import Reply
+from ..sasl import SERVER_MECHANISMS
+from .auth import AuthDialogue
+from .events import CLOSED, NEED_DATA, Command, Data, Signal, State
+from .input import LineReader
+from .message import IncomingMessage
+from .profile import ServerProfile
+from .tables import TOO_MANY_ERRORS
 
 # What a command comes to: an event to ask about, a reply to give at once, or nothing more.
 Taken: TypeAlias = "Command | Signal | Reply | None"

@@ -1,12 +1,12 @@
 # AUTH at a server (RFC 4954): when it may be used, which mechanisms there are, how often it may fail.
 from __future__ import annotations
 
-from .replies import Reply
-from .sasl import SERVER_MECHANISMS, Credentials, ServerContext, UnverifiedError
-from .server_auth import SUCCESS, AuthDialogue
-from .server_core import ServerCore, Taken
-from .server_events import Authenticate
-from .server_tables import HELLO_FIRST, TOO_MANY_FAILURES
+from ..replies import Reply
+from ..sasl import SERVER_MECHANISMS, Credentials, ServerContext, UnverifiedError
+from .auth import SUCCESS, AuthDialogue
+from .core import ServerCore, Taken
+from .events import Authenticate
+from .tables import HELLO_FIRST, TOO_MANY_FAILURES
 
 
 class LoginCommands(ServerCore):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .errors import Delivery, Stage
-from .replies import Reply
+from ..errors import Delivery, Stage
+from ..replies import Reply
 
 
 class Transaction:
