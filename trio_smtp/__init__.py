@@ -114,3 +114,15 @@ __all__ = [
     "open_pool",
     "serve",
 ]
+
+
+def _show_as_public() -> None:
+    """Let tracebacks, ``help()`` and pickles name the public objects by where they are imported from."""
+    for name in __all__:
+        thing = globals()[name]
+        if isinstance(thing, type) or callable(thing):
+            thing.__module__ = __name__
+
+
+_show_as_public()
+del _show_as_public
