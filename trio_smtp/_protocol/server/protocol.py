@@ -248,7 +248,8 @@ class ServerProtocol:
         """End the session without another word."""
         self.end_transaction(accepted=False)
         self._pending = None
-        self.offences.take_penalty()  # the last word is not kept back
+        if self.offences.penalty:  # the last word is not kept back
+            self.take_penalty()
         self.move(Occurrence.END)
 
     # ---- events
