@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ..dotstuff import DotDecoder
 from ..newlines import NewlinePolicy
@@ -21,9 +21,12 @@ Verdict: TypeAlias = Reply | Mapping[str, Reply]
 class Progress(Enum):
     """What the protocol itself has to do next."""
 
-    GO_ON = "nothing, look again"
     CHUNK_TAKEN = "acknowledge a chunk that is not the last"
     FINISHED = "send the verdict"
+
+
+CHUNK_TAKEN: Final = Progress.CHUNK_TAKEN
+FINISHED: Final = Progress.FINISHED
 
 
 class IncomingMessage:
@@ -76,24 +79,26 @@ class IncomingMessage:
         assert body is not None
         return body.received
 
-    def next(self) -> bytes | Signal | Progress:
-        """Octets for the application, or why there are none."""
+    def next(self) -> bytes | Signal | Progress | None:
+        """Octets for the application, or why there are none; ``None``: look again."""
         if self.is_over:
             return BODY_END
         fault = self.fault
         text = self._read_dotted(self._dotted) if self._dotted is not None else self._read_chunk(self._chunked)
-        if not isinstance(text, bytes):
+        if text is None:
+            return EOF if self._source.eof else NEED_DATA
+        if text is CHUNK_TAKEN or text is FINISHED:
             return text
         if self.verdict is not None:
-            return Progress.FINISHED if self.is_over else Progress.GO_ON
+            return FINISHED if self.is_over else None
         if self.fault is TOO_LARGE:
-            return Progress.GO_ON if fault is TOO_LARGE else Signal.BODY_TOO_LARGE
-        return text or (BODY_END if self.is_over else Progress.GO_ON)
+            return None if fault is TOO_LARGE else Signal.BODY_TOO_LARGE
+        return text or (BODY_END if self.is_over else None)
 
-    def _read_dotted(self, decoder: DotDecoder) -> bytes | Signal:
+    def _read_dotted(self, decoder: DotDecoder) -> bytes | None:
         data = self._source.take_all()
         if not data:
-            return EOF if self._source.eof else NEED_DATA
+            return None
         text = decoder.feed(data)
         if self._limit is not None and decoder.received > self._limit:
             self.fault = TOO_LARGE
@@ -103,12 +108,12 @@ class IncomingMessage:
                 self._source.feed(decoder.rest)
         return text
 
-    def _read_chunk(self, body: ChunkedBody | None) -> bytes | Signal | Progress:
+    def _read_chunk(self, body: ChunkedBody | None) -> bytes | Progress | None:
         assert body is not None
         if body.remaining:
             data = self._source.take(body.remaining)
             if not data:
-                return EOF if self._source.eof else NEED_DATA
+                return None
             text = body.feed(data)
             if body.too_large:  # looked at only with octets in hand, so that next() sees when it becomes true
                 self.fault = TOO_LARGE
@@ -116,14 +121,14 @@ class IncomingMessage:
         if isinstance(self.verdict, Reply) and not self.verdict.is_success:
             if body.last:
                 self._end(bare=body.bare)
-            return Progress.FINISHED  # refused: each chunk has a reply of its own, and this one gets the refusal
+            return FINISHED  # refused: each chunk has a reply of its own, and this one gets the refusal
         if body.last:
             text = body.finish()
             if body.too_large:
                 self.fault = TOO_LARGE
             self._end(bare=body.bare)
             return text
-        return Progress.CHUNK_TAKEN
+        return CHUNK_TAKEN
 
     def _end(self, *, bare: bool) -> None:
         self.is_over = True

@@ -19,13 +19,13 @@
 # Rule 4: this file does not know about sockets, tasks, time or TLS beyond a bool.
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from ..envelope import Envelope
 from ..replies import Reject, Reply
 from .auth import REFUSED, Authentication
-from .events import FLUSH, PAUSE, Command, Data, Event, Mail, Rcpt
+from .events import FLUSH, PAUSE, Command, Data, Event, Mail, Rcpt, Signal
 from .fixed_replies import TOO_MANY_ERRORS
 from .input import LineReader
 from .message import Verdict
@@ -54,6 +54,8 @@ class ServerProtocol:
         external_identity: who the client's TLS certificate says it is, for EXTERNAL.
 
     Attributes:
+        receive_data: takes what the peer sent; ``b""`` says that it has closed its side.
+        data_to_send: returns the replies so far, which the caller sends in one piece.
         profile: as above.
         input: what was received and not used yet.
         queue: what was said and not sent yet.
@@ -81,6 +83,7 @@ class ServerProtocol:
         "accepted",
         "addressees",
         "auth",
+        "data_to_send",
         "ending",
         "envelope",
         "esmtp",
@@ -89,6 +92,7 @@ class ServerProtocol:
         "offences",
         "profile",
         "queue",
+        "receive_data",
         "relay",
         "replies",
         "rules",
@@ -105,6 +109,9 @@ class ServerProtocol:
         self.input: LineReader = LineReader(config.max_command_line, config.max_auth_line)
         self.queue: ReplyQueue = ReplyQueue(enhanced=profile.enhanced, max_octets=config.max_reply_buffer)
         self.replies: Sequence[bytes] = self.queue.waiting
+        # These two are called for every segment, and would do nothing but call those.
+        self.receive_data: Callable[[bytes | bytearray], None] = self.input.feed
+        self.data_to_send: Callable[[], bytes] = self.queue.take
         self.offences: Offences = Offences(config)
         self.transfer: Transfer = Transfer(self.input, config)
         self.auth: Authentication = Authentication(profile, self.offences, external_identity)
@@ -128,18 +135,10 @@ class ServerProtocol:
 
     # ---- bytes
 
-    def receive_data(self, data: bytes | bytearray) -> None:
-        """Take what the peer sent; ``b""`` says that it has closed its side."""
-        self.input.feed(data)
-
     @property
     def has_input(self) -> bool:
         """Whether bytes were received that no event has used yet."""
         return bool(self.input) or self.input.is_skipping
-
-    def data_to_send(self) -> bytes:
-        """The replies so far; the caller sends them in one piece."""
-        return self.queue.take()
 
     def trace(self, trace: Trace) -> None:
         """Have `trace` called with each command line and reply from now on, secrets masked."""
@@ -309,7 +308,7 @@ class ServerProtocol:
 
     def start_body(self) -> None:
         """The application wants the message: ask for it, unless it comes in chunks by itself."""
-        if not self.awaits_start:
+        if self._pending.__class__ is not Data:
             raise RuntimeError("there is no message to read")
         self.accept()
 
@@ -322,7 +321,7 @@ class ServerProtocol:
         event, message = self._pending, self.transfer.message
         if message is None:
             return  # the client gave it up
-        if isinstance(event, Data):  # the application has not looked at it
+        if event is not None and isinstance(event, Data):  # the application has not looked at it
             if not event.chunking and isinstance(reply, Reply) and not reply.is_success:
                 self.answer(reply)
                 return
@@ -349,19 +348,21 @@ class ServerProtocol:
     def take(self, step: Step, argument: bytes) -> Event | None:
         """Take a command: an event for the caller, unless the command is done with by itself."""
         self.step = step
+        taken: Any  # isinstance() takes as long as the rest of this function
         try:
             taken = step.take(self, argument)
         except Reject as exc:
             taken = exc.reply
-        if taken is None or isinstance(taken, Reply):
-            if taken is None or taken.code < 400:
-                self._previous, self.state = self.state, step.next_state
-            if taken is not None:
-                self.reply(taken)
-            return None
         if taken.__class__ is step.row.event:
-            self.suspend(taken)
-        return taken
+            self._pending = taken
+            return taken
+        if isinstance(taken, Signal):
+            return taken
+        if taken is None or taken.code < 400:
+            self._previous, self.state = self.state, step.next_state
+        if taken is not None:
+            self.reply(taken)
+        return None
 
     def suspend(self, event: Command) -> None:
         """Wait for the application's answer to an event."""
@@ -424,7 +425,8 @@ class ServerProtocol:
     def end_transaction(self, *, accepted: bool) -> None:
         """Forget the transaction, the message in progress, and what XFORWARD has said."""
         self.transfer.end()
-        self.relay.forget_forwarded()
+        if self.relay.forwarded:
+            self.relay.forget_forwarded()
         if self.envelope is not None:
             self.envelope = None
             self.accepted = accepted

@@ -13,7 +13,7 @@ from ..replies import Reply
 from .auth import say
 from .events import EOF, NEED_DATA, Event, Signal
 from .fixed_replies import BARE_LINE, BARE_LINE_CLOSE, CONTROL, OUT_OF_TURN, TLS_UNEXPECTED
-from .input import TLS_HANDSHAKE, Overlong
+from .input import TLS_HANDSHAKE, LineTooLong
 from .states import COMMAND_STATES, State
 from .transfer import read_dropped, read_message
 
@@ -28,11 +28,15 @@ _control_in = re.compile(rb"[\x00-\x1f\x7f]").search
 def read_command(protocol: ServerProtocol) -> Event | None:
     """The next event between messages."""
     source = protocol.input
-    line = source.next_line()
+    try:
+        line = source.next_line()
+    except LineTooLong as exc:
+        protocol.reply(_too_long(exc, exc.auth))
+        return None
     if line is None:
         return EOF if source.eof else NEED_DATA
-    if isinstance(line, Overlong) or line[-2:] != b"\r\n":
-        protocol.reply(_line_fault(protocol, line))
+    if line[-2:] != b"\r\n":
+        protocol.reply(_bare_line(protocol, line))
         return None
     line = line[:-2]
     if protocol.queue.transcript is not None:
@@ -58,13 +62,17 @@ def read_command(protocol: ServerProtocol) -> Event | None:
 def read_response(protocol: ServerProtocol) -> Event | None:
     """The next event while a line of an AUTH exchange is awaited."""
     source, auth = protocol.input, protocol.auth
-    line = source.next_line(True)
+    try:
+        line = source.next_line(True)
+    except LineTooLong as exc:
+        auth.give_up()
+        say(protocol, _too_long(exc, True))
+        return None
     if line is None:
         return EOF if source.eof else NEED_DATA
-    if isinstance(line, Overlong) or line[-2:] != b"\r\n":
-        reply = _line_fault(protocol, line)
+    if line[-2:] != b"\r\n":
         auth.give_up()
-        say(protocol, reply)
+        say(protocol, _bare_line(protocol, line))
         return None
     if protocol.queue.transcript is not None:
         protocol.queue.transcript.note_response()
@@ -90,12 +98,13 @@ READ: Final[Mapping[State, Reader]] = {  # before the greeting nothing is read
 }
 
 
-def _line_fault(protocol: ServerProtocol, line: bytes | Overlong) -> Reply:
-    """What is wrong with a line that is too long or does not end with CR LF."""
-    if isinstance(line, Overlong):
-        is_auth = line.auth or protocol.state is State.AUTH
-        enhanced = "5.5.6" if is_auth else "5.5.2"  # RFC 4954 §4, RFC 5321 §4.5.3.1.9
-        return Reply(500, "line too long", enhanced, close=line.endless)
+def _too_long(exc: LineTooLong, is_auth: bool) -> Reply:
+    enhanced = "5.5.6" if is_auth else "5.5.2"  # RFC 4954 §4, RFC 5321 §4.5.3.1.9
+    return Reply(500, "line too long", enhanced, close=exc.endless)
+
+
+def _bare_line(protocol: ServerProtocol, line: bytes) -> Reply:
+    """What is wrong with a line that does not end with CR LF."""
     if line[0] == TLS_HANDSHAKE:
         return TLS_UNEXPECTED
     return BARE_LINE_CLOSE if protocol.profile.config.bare_newlines == "reject" else BARE_LINE

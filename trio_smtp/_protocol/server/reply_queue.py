@@ -60,7 +60,7 @@ class ReplyQueue:
         """All of them in one piece, which are then taken as sent."""
         waiting = self.waiting
         data = waiting[0] if self._count == 1 else b"".join(waiting)
-        waiting.clear()
+        del waiting[:]
         self._count = self._octets = 0
         return data
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ..replies import Reject, Reply
 from .events import EOF, NEED_DATA, Data, Event, Signal
 from .fixed_replies import OUT_OF_TURN, TOO_MANY_ERRORS
-from .message import IncomingMessage, Progress, Verdict
+from .message import CHUNK_TAKEN, FINISHED, IncomingMessage, Verdict
 from .rows import Take, Taken
 from .states import Occurrence
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .protocol import ServerProtocol
 
 TINY_CHUNK: Final = 16  # octets; fewer, but in the last chunk, are junk: each costs as much as a command
-_BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+_CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+_DATA: Final = Data()
+_BDAT: Final = Data(chunking=True)
 
 
 class Transfer:
@@ -122,7 +124,7 @@ def take_data(protocol: ServerProtocol, argument: bytes) -> Taken:
     if protocol.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
         return Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
     protocol.transfer.begin(binary=False, chunking=False)
-    return Data()
+    return _DATA
 
 
 def take_bdat(protocol: ServerProtocol, argument: bytes) -> Taken:
@@ -140,7 +142,7 @@ def take_bdat(protocol: ServerProtocol, argument: bytes) -> Taken:
     assert protocol.envelope is not None
     message = protocol.transfer.begin(binary=protocol.envelope.sender.body == "BINARYMIME", chunking=True)
     message.begin_chunk(size, last)
-    return Data(chunking=True)
+    return _BDAT
 
 
 def refuse_bdat(reply: Reply) -> Take:
@@ -158,7 +160,7 @@ def refuse_bdat(reply: Reply) -> Take:
 
 
 def _parse_chunk(argument: bytes) -> tuple[int, bool]:
-    match = _BDAT.fullmatch(argument.strip(b" "))
+    match = _CHUNK.fullmatch(argument.strip(b" "))
     if match is None:  # how many octets follow cannot be known, so there is no way to stay in step
         raise Reject(501, "syntax: BDAT octets [LAST]", "5.5.4", close=True)
     return int(match[1]), match[2] is not None
@@ -199,15 +201,15 @@ def read_message(protocol: ServerProtocol) -> Event | None:
     message = protocol.transfer.message
     assert message is not None
     event = message.next()
-    if not isinstance(event, Progress):
-        return event
-    if event is Progress.CHUNK_TAKEN:
+    if event is CHUNK_TAKEN:
         protocol.move(Occurrence.CHUNK_END)
         protocol.reply(Reply(250, f"{message.received} octets received", "2.0.0"))
-    elif event is Progress.FINISHED:
+        return None
+    if event is FINISHED:
         assert message.verdict is not None
         protocol.transfer.finish(protocol, message, message.verdict)
-    return None
+        return None
+    return event
 
 
 def read_dropped(protocol: ServerProtocol) -> Event | None:
