@@ -14,12 +14,13 @@ from functools import cache
 from trio_smtp._protocol.replies import Reply, ReplyReader
 from trio_smtp._protocol.sasl import UnverifiedError
 from trio_smtp._protocol.server.config import ServerConfig
-from trio_smtp._protocol.server.core import MAX_REPLIES
-from trio_smtp._protocol.server.events import Authenticate, Data, Introduction, Signal, StartTLS
+from trio_smtp._protocol.server.events import Authenticate, Data, Signal, StartTLS, XClient
 from trio_smtp._protocol.server.extension import ServerExtension
 from trio_smtp._protocol.server.message import IncomingMessage, Verdict
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
+from trio_smtp._protocol.server.reply_queue import MAX_REPLIES
+from trio_smtp._protocol.server.transfer import Transfer
 
 HEADER = 4  # octets of an input before the wire: configuration, more of it, the application's mood, the cuts
 MAX_LINE, MAX_AUTH_LINE = 512, 700
@@ -65,18 +66,18 @@ def profile(switches: int, more: int) -> ServerProfile:
     )
 
 
-class CountingProtocol(ServerProtocol):
+class CountingTransfer(Transfer):
     """Looks at the replies to each message: one, or with LMTP one for each recipient; a good-bye is one for all."""
 
     __slots__ = ()
 
-    def _finish_message(self, message: IncomingMessage, verdict: Verdict) -> None:
-        due = len(self._addressees) if self._profile.config.lmtp and message.is_over else 1
-        before = len(self.replies)
-        super()._finish_message(message, verdict)
+    def finish(self, protocol: ServerProtocol, message: IncomingMessage, verdict: Verdict) -> None:
+        due = len(protocol.addressees) if protocol.profile.config.lmtp and message.is_over else 1
+        before = len(protocol.replies)
+        super().finish(protocol, message, verdict)
         # The session may end with this message, which is then one more reply (of a client that has talked on), or one
         # instead of all (one error too many).
-        assert len(self.replies) - before in ((1, due + 1) if self.is_closed else (due,))
+        assert len(protocol.replies) - before in ((1, due + 1) if protocol.is_closed else (due,))
 
 
 class Talk:
@@ -87,10 +88,11 @@ class Talk:
     """
 
     def __init__(self, switches: int, more: int, mood: int) -> None:
-        self.protocol = CountingProtocol(profile(switches, more), tls=bool(more & 8))
+        identity = "me" if more & 32 else None
+        self.protocol = ServerProtocol(profile(switches, more), tls=bool(more & 8), external_identity=identity)
         self.rejects = not switches & 2
-        self.protocol.trusted = bool(more & 16)
-        self.protocol.external_identity = "me" if more & 32 else None
+        self.protocol.transfer = CountingTransfer(self.protocol.input, self.protocol.profile.config)
+        self.protocol.trust(bool(more & 16))
         self.mood = mood
         self.asked = 0  # events the application has judged
         self.out = b""
@@ -148,7 +150,7 @@ class Talk:
                 pass
             return
         reply = self.answer()
-        if isinstance(event, Introduction):
+        if isinstance(event, XClient):
             protocol.accept()
             protocol.greet(reply)
         elif isinstance(event, Data):
@@ -161,8 +163,8 @@ class Talk:
     def begin_message(self, event: Data, reply: Reply | None) -> None:
         protocol = self.protocol
         self.verdict = reply or YES
-        if protocol._profile.config.lmtp and self.asked % 2:
-            self.verdict = {protocol._addressees[0]: self.verdict}  # and no word about the others
+        if protocol.profile.config.lmtp and self.asked % 2:
+            self.verdict = {protocol.addressees[0]: self.verdict}  # and no word about the others
         when = self.asked // 3 % 3
         if reply is not None and when == 0:
             protocol.conclude(self.verdict)
@@ -212,7 +214,7 @@ def talk(data: bytes, cut: int) -> Talk:
     session = Talk(switches, more, mood)
     for piece in pieces(data[HEADER:], cut):
         session.feed(piece)
-        assert len(session.protocol._input._buffer) <= MAX_AUTH_LINE + len(piece)
+        assert len(session.protocol.input._buffer) <= MAX_AUTH_LINE + len(piece)
     session.feed(b"")
     return session
 
@@ -227,7 +229,7 @@ def check(data: bytes) -> None:
     sessions = [talk(data, cut) for cut in {0, 1, data[3]}]
     for session in sessions:
         check_replies(session.out)
-        if session.protocol._profile.config.disabled_extensions[-1:] == ("ENHANCEDSTATUSCODES",):
+        if session.protocol.profile.config.disabled_extensions[-1:] == ("ENHANCEDSTATUSCODES",):
             assert _ENHANCED(session.out) is None
         for text, binary in session.messages:
             assert len(text) <= 300

@@ -5,8 +5,8 @@ import pytest
 from core_session import ENVELOPE, Core, codes
 
 from trio_smtp import Reply
-from trio_smtp._protocol.server.core import MAX_REPLIES
 from trio_smtp._protocol.server.events import Hello, Mail, Rcpt, Signal
+from trio_smtp._protocol.server.reply_queue import MAX_REPLIES
 
 HELLO = b"EHLO x\r\n"
 # name: (what is said, the codes, the messages, options)

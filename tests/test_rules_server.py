@@ -314,7 +314,7 @@ def test_s26_a_command_without_end_is_dropped_within_bounds() -> None:
     while not core.protocol.is_closed:
         lines += core.say(b"x" * 4096)
         sent += 4096
-        assert len(core.protocol._input._buffer) <= 4096
+        assert len(core.protocol.input._buffer) <= 4096
         assert sent < 10_000_000
     assert lines == ["500 5.5.2 line too long"]
     assert sent <= MAX_SKIPPED + 3 * 4096
@@ -649,7 +649,7 @@ def test_s37_a_million_chunks_of_one_octet_take_no_memory() -> None:
     for _ in range(1000):
         assert codes(core.say(b"BDAT 1\r\nx" * 20)) == ["250"] * 20
         core.text = b""
-        assert len(core.protocol._input._buffer) == 0
+        assert len(core.protocol.input._buffer) == 0
     core.say(b"BDAT 0 LAST\r\n")
     assert len(core.messages) == 1
 

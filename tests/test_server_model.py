@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_smtp import Reply, ServerConfig
-from trio_smtp._protocol.server.events import Authenticate, Data, Introduction, Signal, State
+from trio_smtp._protocol.server.events import Authenticate, Data, Signal, XClient
 from trio_smtp._protocol.server.message import Verdict
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
+from trio_smtp._protocol.server.states import State
 
 YES, NO, LATER = Reply(250, "yes"), Reply(550, "no"), Reply(450, "later")
 answers = st.sampled_from([YES, YES, YES, NO, LATER])
@@ -98,7 +99,7 @@ class ServerMachine(RuleBasedStateMachine):
             max_message_size=100,
         )
         self.core = ServerProtocol(ServerProfile(config, auth=True, verify=True, expand=True, **abilities))
-        self.core.trusted = model.trusted
+        self.core.trust(model.trusted)
         self.model = model
         self.messages: list[tuple[str, list[str]]] = []
         self.core.greet()
@@ -126,7 +127,7 @@ class ServerMachine(RuleBasedStateMachine):
                 core.conclude(YES)
             elif isinstance(event, Authenticate) and answer is NO:
                 core.refuse_credentials()
-            elif isinstance(event, Introduction):
+            elif isinstance(event, XClient):
                 core.accept()
                 core.greet()
             elif not isinstance(event, Signal | bytes):

@@ -11,7 +11,8 @@ from hypothesis.stateful import initialize, precondition, rule
 from test_server_model import LATER, NO, YES, Model, ServerMachine
 
 from trio_smtp import Reply
-from trio_smtp._protocol.server.events import Data, Signal, State
+from trio_smtp._protocol.server.events import Data, Signal
+from trio_smtp._protocol.server.states import State
 
 refusals = st.sampled_from([NO, LATER])
 

@@ -31,12 +31,12 @@ from .._protocol.server.events import (
     Expand,
     Extra,
     Hello,
-    Introduction,
     Mail,
     Rcpt,
     Signal,
     StartTLS,
     Verify,
+    XClient,
 )
 from .._wire.timekeeper import Timekeeper
 from .._wire.transport import Interrupted
@@ -174,7 +174,7 @@ class Connection(Judgement):
     async def _open(self) -> bool:
         service = self._service
         if logger.isEnabledFor(logging.DEBUG):
-            self._protocol.trace = self._trace
+            self._protocol.trace(self._trace)
         self._decide_trust()
         if self.session.proxy is not None and self._context is None and (data := self._transport.receive_nowait()):
             self._protocol.receive_data(data)  # what shares a segment with the PROXY header is no early talking
@@ -196,7 +196,7 @@ class Connection(Judgement):
     def _decide_trust(self) -> None:
         """Let XCLIENT be used by the networks that may, and by nobody whom they name: he may be at the other end."""
         networks = self._config.xclient_from
-        self._protocol.trusted = bool(networks) and is_within(self.session.host, networks)
+        self._protocol.trust(bool(networks) and is_within(self.session.host, networks))
 
     async def _talks_early(self) -> bool:
         try:
@@ -214,8 +214,7 @@ class Connection(Judgement):
             tls = await self._transport.start_tls(context, server_side=True, deadline=deadline)
         self._mute = False
         self.session.tls = tls
-        self._protocol.start_tls()
-        self._protocol.external_identity = certificate_identity(tls)
+        self._protocol.start_tls(certificate_identity(tls))
         hook = self._service.hooks.on_tls
         if hook is not None:
             await self._notify("on_tls", hook, self._config.handler_timeout)
@@ -286,7 +285,7 @@ class Connection(Judgement):
         self._waiting = False
         protocol.receive_data(data)
 
-    async def _on_introduction(self, event: Introduction) -> None:
+    async def _on_introduction(self, event: XClient) -> None:
         """XCLIENT: it is as if the client that was named had just connected."""
         self._protocol.accept()
         self.session._reintroduce(event.attributes)
@@ -345,7 +344,7 @@ def _handlers_of(service: Service) -> Mapping[type, EventHandler | None]:
         Verify: hooks.on_vrfy and Connection._on_vrfy,
         Expand: hooks.on_expn and Connection._on_expn,
         Extra: hooks.on_command and Connection._on_extra,
-        Introduction: Connection._on_introduction,
+        XClient: Connection._on_introduction,
         Authenticate: Connection._on_auth,
         Data: Connection._on_data,
         StartTLS: Connection._on_starttls,

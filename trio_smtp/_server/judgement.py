@@ -27,7 +27,7 @@ from .._protocol.server.events import (
     Rcpt,
     Verify,
 )
-from .._protocol.server.tables import TOO_MANY_FAILURES_OF_HOST
+from .._protocol.server.fixed_replies import TOO_MANY_FAILURES_OF_HOST
 from .._wire.timekeeper import Timekeeper
 from .body import Body
 from .handler import Hook
@@ -261,8 +261,7 @@ class Judgement(Intake):
     async def _end_transaction(self) -> None:
         """Note that the transaction is over, and tell the application if its message was not accepted."""
         statistics = self._service.statistics
-        statistics.octets += self._protocol.octets
-        self._protocol.octets = 0
+        statistics.octets += self._protocol.take_octets()
         try:
             if self._protocol.accepted:
                 statistics.messages += 1

@@ -46,7 +46,7 @@ class Session:
 
     def _reintroduce(self, attributes: Mapping[str, str | None]) -> None:
         """Take who the client is from a trusted relay's XCLIENT (the server does this)."""
-        self._identity = self._protocol.introduced.get("LOGIN")
+        self._identity = self._protocol.xclient.get("LOGIN")
         self.peer = _named(self.peer, attributes, "ADDR", "PORT")
         self.local = _named(self.local, attributes, "DESTADDR", "DESTPORT")
 
@@ -57,7 +57,7 @@ class Session:
         ``ADDR``, ``PORT``, ``DESTADDR``, ``DESTPORT``, ``HELO``, ``PROTO`` and ``LOGIN`` are in :attr:`peer`,
         :attr:`local`, :attr:`hello`, :attr:`esmtp` and :attr:`identity` already; ``NAME`` is only here.
         """
-        return self._protocol.introduced
+        return self._protocol.xclient
 
     @property
     def forwarded(self) -> Mapping[str, str | None]:
@@ -75,12 +75,12 @@ class Session:
     @property
     def hello(self) -> str | None:
         """The name given with EHLO, HELO or LHLO; forgotten by STARTTLS. A trusted relay's XCLIENT goes before it."""
-        return self._protocol.introduced.get("HELO") or self._protocol.hello
+        return self._protocol.xclient.get("HELO") or self._protocol.hello
 
     @property
     def esmtp(self) -> bool:
         """Whether the client said EHLO (or LHLO)."""
-        protocol = self._protocol.introduced.get("PROTO")
+        protocol = self._protocol.xclient.get("PROTO")
         return self._protocol.esmtp if protocol is None else protocol == "ESMTP"
 
     @property

@@ -1,10 +1,33 @@
-# One AUTH command, from its argument to the last reply (RFC 4954 §4): base64 lines around a SASL mechanism.
+# AUTH at a server (RFC 4954): when it may be used, which mechanisms there are, and one exchange of base64 lines
+# around a SASL mechanism.
+#
+# Guarantee: nothing but the application's consent, to credentials that it has checked where there is something to
+# check, authenticates a session. This file does not know lines or states; ServerProtocol moves.
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..replies import Reply
-from ..sasl import Challenge, Credentials, SASLError, ServerMechanism, decode_response, encode_challenge
+from ..sasl import (
+    SERVER_MECHANISMS,
+    Challenge,
+    Credentials,
+    SASLError,
+    ServerContext,
+    ServerMechanism,
+    UnverifiedError,
+    decode_response,
+    encode_challenge,
+)
+from .events import Authenticate
+from .fixed_replies import HELLO_FIRST, TOO_MANY_FAILURES
+from .offences import Offences
+from .rows import Taken
+from .states import Occurrence
+
+if TYPE_CHECKING:
+    from .profile import ServerProfile
+    from .protocol import ServerProtocol
 
 SUCCESS: Final = Reply(235, "authentication succeeded", "2.7.0")
 REFUSED: Final = Reply(535, "authentication failed", "5.7.8")
@@ -12,8 +35,8 @@ _CANCELLED: Final = Reply(501, "authentication cancelled", "5.7.0")
 _BAD_ENDING: Final = Reply(501, "unexpected response", "5.5.2")
 
 
-class AuthDialogue:
-    """An AUTH exchange in progress.
+class AuthExchange:
+    """One AUTH command, from its argument to the last reply.
 
     Each step returns the reply to send, a 334 of which asks for another line, or the credentials to ask the
     application about.
@@ -64,6 +87,142 @@ class AuthDialogue:
             return reply
         self._final = reply
         return _challenge(last)
+
+
+class Authentication:
+    """AUTH in one session: what is offered, the exchange in progress, and whether one has succeeded.
+
+    Args:
+        profile: what the server offers.
+        offences: where failures are counted.
+        external_identity: who the client's TLS certificate says it is, for EXTERNAL.
+
+    Attributes:
+        authenticated: an AUTH command has succeeded, or a trusted relay says that one has.
+        external_identity: as above.
+    """
+
+    __slots__ = ("_exchange", "_offences", "_profile", "authenticated", "external_identity")
+
+    def __init__(self, profile: ServerProfile, offences: Offences, external_identity: str | None = None) -> None:
+        self._profile = profile
+        self._offences = offences
+        self._exchange: AuthExchange | None = None
+        self.authenticated: bool = False
+        self.external_identity = external_identity
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether an exchange has begun and not ended."""
+        return self._exchange is not None
+
+    def mechanisms(self, *, tls: bool) -> tuple[str, ...]:
+        """What EHLO offers."""
+        profile = self._profile
+        if "AUTH" not in profile.extensions or not (tls or profile.config.allow_insecure_auth):
+            return ()
+        if self.external_identity is None and "EXTERNAL" in profile.mechanisms:
+            return tuple(name for name in profile.mechanisms if name != "EXTERNAL")
+        return profile.mechanisms
+
+    def begin(self, mechanism: str, argument: bytes | None) -> Reply | Authenticate:
+        """Start an exchange; the reply to give, or what to ask the application."""
+        config = self._profile.config
+        context = ServerContext(
+            hostname=config.hostname,
+            secret=config.scram_secret,
+            scram_iterations=config.scram_iterations,
+            external_identity=self.external_identity,
+        )
+        self._exchange = AuthExchange(SERVER_MECHANISMS[mechanism](context))
+        return self._step(self._exchange.begin(argument))
+
+    def receive_line(self, line: bytes) -> Reply | Authenticate:
+        """Go on with the exchange; likewise."""
+        assert self._exchange is not None
+        return self._step(self._exchange.receive_line(line))
+
+    def _step(self, step: Reply | Credentials) -> Reply | Authenticate:
+        if isinstance(step, Credentials):
+            return Authenticate(step)
+        return step if step.code == 334 else self.end(step)
+
+    def verdict(self, reply: Reply) -> Reply:
+        """Take what the application says of the credentials; the reply to give.
+
+        Raises:
+            UnverifiedError: it accepted what it cannot have verified; :meth:`end` with that error's reply.
+        """
+        assert self._exchange is not None
+        if reply.is_success and reply.code != SUCCESS.code:  # RFC 4954 §6: no other success ends the exchange
+            reply = Reply(SUCCESS.code, reply.lines, reply.enhanced or SUCCESS.enhanced, close=reply.close)
+        final = self._exchange.verdict(reply)
+        return final if final.code == 334 else self.end(final)
+
+    def end(self, reply: Reply) -> Reply:
+        """End the exchange; the reply to give, which is another one after too many failures."""
+        self._exchange = None
+        if reply.is_success:
+            self.authenticated = True
+            return reply
+        return TOO_MANY_FAILURES if self._offences.count_auth_failure() else reply
+
+    def give_up(self) -> None:
+        """End the exchange because of a line that is none of it; no failure is counted."""
+        self._exchange = None
+
+    def forget(self, external_identity: str | None = None) -> None:
+        """The session starts over, with a client certificate or without."""
+        self.authenticated = False
+        self.external_identity = external_identity
+
+    def vouch(self, authenticated: bool) -> None:
+        """A trusted relay says whether the client has authenticated itself to it."""
+        self.authenticated = authenticated
+
+
+def take_auth(protocol: ServerProtocol, argument: bytes) -> Taken:
+    """``AUTH mechanism [initial-response]``"""
+    auth = protocol.auth
+    if auth.authenticated:
+        return Reply(503, "already authenticated", "5.5.1")  # RFC 4954 §4
+    if not protocol.esmtp:
+        return HELLO_FIRST
+    if not (protocol.tls or protocol.profile.config.allow_insecure_auth):
+        return Reply(538, "encryption is required for authentication", "5.7.11")  # RFC 4954 §6
+    words = argument.split()
+    if not 1 <= len(words) <= 2:
+        return Reply(501, "syntax: AUTH mechanism [initial-response]", "5.5.4")
+    name = words[0].upper().decode("ascii", "replace")
+    if name not in auth.mechanisms(tls=protocol.tls):
+        return Reply(504, "unrecognized authentication type", "5.5.4")
+    taken = auth.begin(name, words[1] if len(words) == 2 else None)
+    if isinstance(taken, Reply) and taken.code == 334:
+        protocol.queue.demand_flush()
+    return taken
+
+
+def answer_auth(protocol: ServerProtocol, event: Authenticate, reply: Reply) -> None:
+    """Tell the exchange what the application says of the credentials.
+
+    Raises:
+        UnverifiedError: it accepted what it cannot have verified; the client has been refused.
+    """
+    try:
+        say(protocol, protocol.auth.verdict(reply))
+    except UnverifiedError as exc:
+        say(protocol, protocol.auth.end(exc.reply))
+        raise
+
+
+def say(protocol: ServerProtocol, reply: Reply) -> None:
+    """Give a reply of the exchange: a 334, after which a line of it is read, or its last one."""
+    if protocol.auth.in_progress:
+        protocol.move(Occurrence.CHALLENGE)
+        protocol.queue.demand_flush()
+    else:
+        protocol.move(Occurrence.EXCHANGE_END)
+    protocol.reply(reply)
 
 
 def _challenge(data: bytes) -> Reply:

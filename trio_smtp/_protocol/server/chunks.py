@@ -23,17 +23,22 @@ class ChunkedBody:
         too_large: it has more than the limit.
     """
 
-    __slots__ = ("_limit", "_newlines", "last", "received", "remaining", "too_large")
+    __slots__ = ("_checker", "_limit", "_normalizer", "last", "received", "remaining", "too_large")
 
     def __init__(self, newlines: NewlinePolicy, limit: int | None, *, binary: bool) -> None:
-        self._newlines: BareNewlineChecker | NewlineNormalizer | None = None
-        if not binary:  # BODY=BINARYMIME is the one kind of body in which a bare LF means nothing (RFC 3030 §3)
-            self._newlines = BareNewlineChecker() if newlines == "reject" else NewlineNormalizer()
-        self._limit = float("inf") if limit is None else limit
-        self.remaining = 0
-        self.last = False
-        self.received = 0
-        self.too_large = False
+        self._checker: BareNewlineChecker | None = None
+        self._normalizer: NewlineNormalizer | None = None
+        if binary:  # BODY=BINARYMIME is the one kind of body in which a bare LF means nothing (RFC 3030 §3)
+            pass
+        elif newlines == "reject":
+            self._checker = BareNewlineChecker()
+        else:
+            self._normalizer = NewlineNormalizer()
+        self._limit: float = float("inf") if limit is None else limit
+        self.remaining: int = 0
+        self.last: bool = False
+        self.received: int = 0
+        self.too_large: bool = False
 
     def begin(self, size: int, last: bool) -> None:
         """Start the next chunk."""
@@ -44,17 +49,20 @@ class ChunkedBody:
 
     def feed(self, data: bytes) -> bytes:
         """Take octets of the current chunk, at most ``remaining``; return those of the message."""
-        self.remaining -= len(data)
-        if isinstance(self._newlines, NewlineNormalizer):
-            return self._count(self._newlines.feed(data))
-        self.received += len(data)
+        size = len(data)
+        self.remaining -= size
+        if self._normalizer is not None:
+            return self._count(self._normalizer.feed(data))
+        self.received += size
         if self.too_large:
             return b""
-        return bytes(data) if self._newlines is None else self._newlines.feed(data)
+        return data if self._checker is None else self._checker.feed(data)
 
     def finish(self) -> bytes:
         """Say that the last chunk is complete; returns what was held back."""
-        return b"" if self._newlines is None else self._count(self._newlines.finish())
+        if self._normalizer is not None:
+            return self._count(self._normalizer.finish())
+        return b"" if self._checker is None else self._checker.finish()
 
     def _count(self, text: bytes) -> bytes:
         """Take in what may have grown since it was announced, beyond the limit too: however it is cut, it counts so."""
@@ -66,4 +74,4 @@ class ChunkedBody:
     @property
     def bare(self) -> bool:
         """Whether a bare CR or LF was met that the message must be refused for."""
-        return isinstance(self._newlines, BareNewlineChecker) and self._newlines.bare
+        return self._checker is not None and self._checker.bare

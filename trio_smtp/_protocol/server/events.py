@@ -1,24 +1,13 @@
-# What a client may do to a server, as values. The session answers each with ServerProtocol.accept() or .answer().
+# What a client may do to a server, as values. The caller answers each Command with accept() or answer() of
+# ServerProtocol.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Final, TypeAlias
 
 from ..envelope import Recipient, Sender
 from ..sasl import Credentials
-
-
-class State(IntEnum):
-    """Where a session is. The table of what is allowed in each is in server_tables.py."""
-
-    CONNECTED = 0  # before the greeting
-    GREETED = 1  # before EHLO
-    READY = 2  # between transactions
-    MAIL = 3  # MAIL was accepted
-    RCPT = 4  # and a recipient as well
-    CHUNKING = 5  # between the chunks of a message
-    CLOSED = 6
 
 
 class Signal(Enum):
@@ -35,9 +24,10 @@ class Signal(Enum):
 
 
 # Python 3.11 takes 60 ns to read a member off its class and 5 ns for a global, and some are read at every command.
-CLOSED: Final = State.CLOSED
 NEED_DATA: Final = Signal.NEED_DATA
 FLUSH: Final = Signal.FLUSH
+PAUSE: Final = Signal.PAUSE
+EOF: Final = Signal.EOF
 BODY_END: Final = Signal.BODY_END
 
 
@@ -99,7 +89,7 @@ class Expand:
 
 
 @dataclass(slots=True)
-class Introduction:
+class XClient:
     """XCLIENT: a trusted relay names its client; accepted, :meth:`ServerProtocol.greet` is next."""
 
     attributes: dict[str, str | None]
@@ -113,5 +103,5 @@ class Extra:
     argument: str
 
 
-Command: TypeAlias = Hello | StartTLS | Authenticate | Mail | Rcpt | Data | Verify | Expand | Introduction | Extra
+Command: TypeAlias = Hello | StartTLS | Authenticate | Mail | Rcpt | Data | Verify | Expand | XClient | Extra
 Event: TypeAlias = Command | Signal | bytes

@@ -9,11 +9,11 @@ from typing import Any
 from ..checks import check_text
 from ..extensions import KNOWN_EXTENSIONS, Extension
 from ..parameters import PARAMETERS, Parameter, ParameterContext
-from .tables import ALLOWED, FOREIGN
+from .commands import FOREIGN, VERBS
 
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*").fullmatch  # RFC 5321 §4.1.1.1 and §4.1.2, ehlo-keyword and esmtp-keyword
 _VERB = re.compile(r"[A-Z][A-Z0-9-]*").fullmatch
-_VERBS = frozenset[bytes]().union(*ALLOWED.values()) | FOREIGN
+_KNOWN_VERBS = VERBS | {verb.decode() for verb in FOREIGN}
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class ServerExtension:
             field = f"{command}_parameters"
             known = {row.keyword for row in PARAMETERS if row.command == command.upper()}
             object.__setattr__(self, field, _names(field, getattr(self, field), _KEYWORD, known))
-        known_verbs = {verb.decode() for verb in _VERBS}
-        object.__setattr__(self, "commands", _names("commands", self.commands, _VERB, known_verbs))
+        object.__setattr__(self, "commands", _names("commands", self.commands, _VERB, _KNOWN_VERBS))
 
     def row(self) -> Extension:
         """Its row in the table of extensions."""

@@ -4,24 +4,27 @@
 # kept, and a line that never ends is given up after MAX_SKIPPED octets. Bytes are searched once, however they drip.
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 TLS_HANDSHAKE: Final = 0x16  # the first octet of a client that takes this for a TLS port
 MAX_SKIPPED: Final = 65536  # octets of one line that are dropped in the hope of its end
 
 
-@dataclass(frozen=True, slots=True)
-class Overlong:
-    """A line that was longer than permitted, and was dropped.
+class LineTooLong(Exception):
+    """A line was longer than permitted, and was dropped; the reader goes on with the next one.
 
     Attributes:
         auth: it was an AUTH command.
         endless: its end has not been met, and will not be looked for.
     """
 
-    auth: bool = False
-    endless: bool = False
+    auth: bool
+    endless: bool
+
+    def __init__(self, *, auth: bool, endless: bool = False) -> None:
+        super().__init__("a line without an end" if endless else "a line that is too long")
+        self.auth = auth
+        self.endless = endless
 
 
 class LineReader:
@@ -98,11 +101,14 @@ class LineReader:
         self._searched = 0
         return data
 
-    def next_line(self, auth: bool = False) -> bytes | Overlong | None:
+    def next_line(self, auth: bool = False) -> bytes | None:
         """The next line with its line end, or ``None`` when more bytes are needed.
 
         Args:
             auth: it belongs to an AUTH exchange.
+
+        Raises:
+            LineTooLong: instead of a line.
         """
         direct = self._direct
         buffer = self._buffer
@@ -121,16 +127,16 @@ class LineReader:
                 return bytes(buffer)  # it may wait for our answer before it sends anything that looks like a line
             self._searched = len(buffer)
             if self._skipped or self._searched >= self._limit(auth):
-                return self._skip()
+                self._skip()
             return None
         line = bytes(buffer[: end + 1])
         del buffer[: end + 1]
         self._searched = 0
         if self._skipped:
             self._skipped = 0
-            return Overlong(auth=self._auth)
+            raise LineTooLong(auth=self._auth)
         if end >= self._max_line and (end >= self._max_auth_line or not (auth or _is_auth(line))):
-            return Overlong(auth=_is_auth(line))
+            raise LineTooLong(auth=_is_auth(line))
         self._last = line
         return line
 
@@ -143,13 +149,14 @@ class LineReader:
     def _limit(self, auth: bool) -> int:
         return self._max_auth_line if auth or _is_auth(self._buffer) else self._max_line
 
-    def _skip(self) -> Overlong | None:
+    def _skip(self) -> None:
         if not self._skipped:
             self._auth = _is_auth(self._buffer)
         self._skipped += len(self._buffer)
         self._buffer.clear()
         self._searched = 0
-        return Overlong(auth=self._auth, endless=True) if self._skipped > MAX_SKIPPED else None
+        if self._skipped > MAX_SKIPPED:
+            raise LineTooLong(auth=self._auth, endless=True)
 
 
 def _is_auth(line: bytes | bytearray) -> bool:

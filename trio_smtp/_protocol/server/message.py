@@ -1,4 +1,4 @@
-# A message on its way from a client to the application: how far it has come, and who still wants it.
+# A message on its way from a client to the application: how far it has come, and whether it is still wanted.
 #
 # The application may want all of it, some of it, or nothing; it may have made up its mind before the end. Either way
 # the octets are read to the end that the client means, and only then does the caller send the verdict.
@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ..dotstuff import DotDecoder
+from ..newlines import NewlinePolicy
 from ..replies import Reply
 from .chunks import BARE_NEWLINE, TOO_LARGE, ChunkedBody
-from .config import ServerConfig
-from .events import BODY_END, NEED_DATA, Signal
+from .events import BODY_END, EOF, NEED_DATA, Signal
 from .input import LineReader
 
 Verdict: TypeAlias = Reply | Mapping[str, Reply]
@@ -21,9 +21,12 @@ Verdict: TypeAlias = Reply | Mapping[str, Reply]
 class Progress(Enum):
     """What the protocol itself has to do next."""
 
-    GO_ON = "nothing, look again"
     CHUNK_TAKEN = "acknowledge a chunk that is not the last"
     FINISHED = "send the verdict"
+
+
+CHUNK_TAKEN: Final = Progress.CHUNK_TAKEN
+FINISHED: Final = Progress.FINISHED
 
 
 class IncomingMessage:
@@ -31,38 +34,43 @@ class IncomingMessage:
 
     Args:
         source: where its octets come from.
-        config: its limits.
+        newlines: what becomes of a bare CR or LF.
+        limit: octets that it may have, or ``None``.
         binary: BODY=BINARYMIME.
         chunking: it comes by BDAT.
 
     Attributes:
-        reading: the next octets on the wire belong to it.
         is_over: its end was met.
-        served: the application has not concluded it yet.
-        verdict: what the application has concluded; the rest is dropped.
+        verdict: what the application has concluded; the rest is dropped. ``None``: the application is not done with it.
+        fault: what it must be refused with, known when its end was met.
     """
 
-    __slots__ = ("_chunked", "_config", "_dotted", "_source", "_too_large", "is_over", "reading", "served", "verdict")
+    __slots__ = ("_chunked", "_dotted", "_limit", "_newlines", "_source", "fault", "is_over", "verdict")
 
-    def __init__(self, source: LineReader, config: ServerConfig, *, binary: bool, chunking: bool) -> None:
+    def __init__(
+        self, source: LineReader, newlines: NewlinePolicy, limit: int | None, *, binary: bool, chunking: bool
+    ) -> None:
         self._source = source
-        self._config = config
+        self._newlines = newlines
+        self._limit = limit
         self._dotted: DotDecoder | None = None
         self._chunked: ChunkedBody | None = None
         if chunking:
-            self._chunked = ChunkedBody(config.bare_newlines, config.max_message_size, binary=binary)
+            self._chunked = ChunkedBody(newlines, limit, binary=binary)
         else:
-            self._dotted = DotDecoder(config.bare_newlines)
-        self._too_large = False
-        self.reading = False
-        self.is_over = False
-        self.served = True
+            self._dotted = DotDecoder(newlines)
+        self.is_over: bool = False
         self.verdict: Verdict | None = None
+        self.fault: Reply | None = None
 
     def begin_chunk(self, size: int, last: bool) -> None:
         """The next BDAT."""
         assert self._chunked is not None
         self._chunked.begin(size, last)
+
+    def conclude(self, verdict: Verdict) -> None:
+        """The application is done with it."""
+        self.verdict = verdict
 
     @property
     def received(self) -> int:
@@ -71,64 +79,58 @@ class IncomingMessage:
         assert body is not None
         return body.received
 
-    @property
-    def fault(self) -> Reply | None:
-        """What it must be refused with, now that its end was met."""
-        if self._too_large:
-            return TOO_LARGE
-        if self._dotted is not None:
-            bare = self._dotted.bare and self._config.bare_newlines == "reject"
-        else:
-            bare = self._chunked is not None and self._chunked.bare
-        return BARE_NEWLINE if bare else None
-
-    def next(self) -> bytes | Signal | Progress:
-        """Octets for the application, or why there are none."""
+    def next(self) -> bytes | Signal | Progress | None:
+        """Octets for the application, or why there are none; ``None``: look again."""
         if self.is_over:
             return BODY_END
-        was_too_large = self._too_large
+        fault = self.fault
         text = self._read_dotted(self._dotted) if self._dotted is not None else self._read_chunk(self._chunked)
-        if not isinstance(text, bytes):
+        if text is None:
+            return EOF if self._source.eof else NEED_DATA
+        if text is CHUNK_TAKEN or text is FINISHED:
             return text
         if self.verdict is not None:
-            return Progress.FINISHED if self.is_over else Progress.GO_ON
-        if self._too_large:
-            return Progress.GO_ON if was_too_large else Signal.BODY_TOO_LARGE
-        return text or Progress.GO_ON
+            return FINISHED if self.is_over else None
+        if self.fault is TOO_LARGE:
+            return None if fault is TOO_LARGE else Signal.BODY_TOO_LARGE
+        return text or (BODY_END if self.is_over else None)
 
-    def _starved(self) -> Signal:
-        return Signal.EOF if self._source.eof else NEED_DATA
-
-    def _read_dotted(self, decoder: DotDecoder) -> bytes | Signal:
+    def _read_dotted(self, decoder: DotDecoder) -> bytes | None:
         data = self._source.take_all()
         if not data:
-            return self._starved()
+            return None
         text = decoder.feed(data)
+        if self._limit is not None and decoder.received > self._limit:
+            self.fault = TOO_LARGE
         if decoder.done:
-            self.is_over = True
+            self._end(bare=decoder.bare and self._newlines == "reject")
             if decoder.rest:
                 self._source.feed(decoder.rest)
-        limit = self._config.max_message_size
-        if limit is not None and decoder.received > limit:
-            self._too_large = True
         return text
 
-    def _read_chunk(self, body: ChunkedBody | None) -> bytes | Signal | Progress:
+    def _read_chunk(self, body: ChunkedBody | None) -> bytes | Progress | None:
         assert body is not None
         if body.remaining:
             data = self._source.take(body.remaining)
             if not data:
-                return self._starved()
+                return None
             text = body.feed(data)
-            self._too_large = body.too_large  # only with octets in hand, so that next() sees when it becomes true
+            if body.too_large:  # looked at only with octets in hand, so that next() sees when it becomes true
+                self.fault = TOO_LARGE
             return text
         if isinstance(self.verdict, Reply) and not self.verdict.is_success:
-            self.is_over = body.last
-            return Progress.FINISHED  # refused: each chunk has a reply of its own, and this one gets the refusal
+            if body.last:
+                self._end(bare=body.bare)
+            return FINISHED  # refused: each chunk has a reply of its own, and this one gets the refusal
         if body.last:
-            self.is_over = True
             text = body.finish()
-            self._too_large = body.too_large
+            if body.too_large:
+                self.fault = TOO_LARGE
+            self._end(bare=body.bare)
             return text
-        self.reading = False
-        return Progress.CHUNK_TAKEN
+        return CHUNK_TAKEN
+
+    def _end(self, *, bare: bool) -> None:
+        self.is_over = True
+        if bare and self.fault is None:
+            self.fault = BARE_NEWLINE

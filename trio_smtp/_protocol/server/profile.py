@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 from ..extensions import Offer, resolve_extensions, server_keywords
 from ..parameters import ParameterContext
 from ..relay_attributes import XCLIENT, XFORWARD
 from ..replies import Reply
+from .commands import commands_of, refuse_unknown
 from .config import ServerConfig
+from .rows import Rules, steps_of
 
 
 class ServerProfile:
@@ -35,7 +36,6 @@ class ServerProfile:
     ) -> None:
         self.config = config
         self.judges_hello = hello
-        self.commands: dict[bytes, Any] | None = None  # worked out by the first session
         disabled = set(config.disabled_extensions)
         if not starttls:
             disabled.add("STARTTLS")
@@ -50,14 +50,22 @@ class ServerProfile:
         self._rows = [extension.row() for extension in config.extensions]
         self.extensions = resolve_extensions(enabled=config.enabled_extensions, disabled=disabled, extra=self._rows)
         own = [extension for extension in config.extensions if extension.keyword in self.extensions]
-        self.extra_commands = tuple(verb.encode() for extension in own for verb in extension.commands)
+        self.commands = commands_of(config, self.extensions, [verb for each in own for verb in each.commands])
         self.enhanced = "ENHANCEDSTATUSCODES" in self.extensions
         self.mechanisms = tuple(config.auth_mechanisms)
-        self.hello_verbs = ("LHLO",) if config.lmtp else ("EHLO", "HELO") if config.enable_ehlo else ("HELO",)
+        self.must_take_turns = config.reject_early_talkers  # but for those who were offered PIPELINING
         self.greeting = Reply(220, f"{config.hostname} {'LMTP' if config.lmtp else 'ESMTP'} {config.banner}".rstrip())
         self.farewell = Reply(221, f"{config.hostname} closing connection", "2.0.0")
-        self.parameters = lru_cache(maxsize=2)(self._parameters)
+        self.rules = lru_cache(maxsize=2)(self._rules)
         self.hello_reply = lru_cache(maxsize=16)(self._hello_reply)
+
+    def refuse_unknown(self, verb: bytes) -> Reply:
+        """The reply to a command that is not there."""
+        return refuse_unknown(verb, lmtp=self.config.lmtp)
+
+    def _rules(self, tls: bool) -> Rules:
+        locked = self.config.require_tls and not tls
+        return Rules(steps_of(self.commands, lmtp=self.config.lmtp, locked=locked), self._parameters(tls))
 
     def _parameters(self, tls: bool) -> ParameterContext:
         return ParameterContext(

@@ -1,125 +1,255 @@
 # A server's side of one SMTP or LMTP session: bytes in, events out, replies back in, bytes out.
 #
-# Theory of operation. `receive_data` only stores; `next_event` parses one command (or a piece of a message) and either
+# Theory of operation. `receive_data` only stores; `next_event` reads one command (or a piece of a message) and either
 # answers it itself (bad syntax, wrong order, limits, NOOP) or returns an event; the caller then says `accept()`,
 # `answer(reply)` or, for a message, `conclude(reply)`, and gets the bytes from `data_to_send`. Replies gather until
 # a Signal asks for them to be sent.
 #
-# Rule 1: ALLOWED is the whole of the order of commands; what is not in there gets the reply of MISPLACED.
+# What is read next depends on the state alone (reading.py). Which command is allowed where, and where it leads, is in
+# the one table of commands.py; what else moves a session is in states.py. Each part of a session has one owner, and
+# only this class brings them together:
+#
+#     LineReader      the input                     Transfer        the message in progress
+#     ReplyQueue      the replies                   Authentication  AUTH
+#     Offences        errors and what they cost     Relay           XCLIENT and XFORWARD
+#
+# Rule 1: `state` is written by accept(), take() and move(), from those tables.
 # Rule 2: a command that fails changes nothing, but a message that fails ends its transaction.
-# Rule 3: this file does not know about sockets, tasks, time or TLS beyond a bool.
+# Rule 3: all that is said goes through reply(); a reply that closes ends the session there and then.
+# Rule 4: this file does not know about sockets, tasks, time or TLS beyond a bool.
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from ..envelope import Envelope
-from ..parameters import parse_mail, parse_rcpt
 from ..replies import Reject, Reply
-from .auth import REFUSED
-from .core import Taken
-from .events import (
-    CLOSED,
-    FLUSH,
-    Authenticate,
-    Command,
-    Event,
-    Expand,
-    Extra,
-    Hello,
-    Introduction,
-    Mail,
-    Rcpt,
-    Signal,
-    StartTLS,
-    State,
-    Verify,
-)
-from .input import TLS_HANDSHAKE, Overlong
-from .login import LoginCommands
-from .profile import ServerProfile
-from .relay import RelayCommands
-from .tables import (
-    ALLOWED,
-    AUTH_FIRST,
-    BARE_LINE,
-    BARE_LINE_CLOSE,
-    CONTROL,
-    DEFAULTS,
-    FOREIGN,
-    FOREIGN_REPLY,
-    HELLO,
-    HELLO_FIRST,
-    LHLO_FIRST,
-    MISPLACED,
-    NEEDS_TLS,
-    NESTED,
-    NOT_IMPLEMENTED,
-    NOT_NOW,
-    OK,
-    OUT_OF_TURN,
-    TLS_FIRST,
-    TLS_REPLY,
-    TOO_MANY_MESSAGES,
-    TOO_MANY_RECIPIENTS,
-    UNIMPLEMENTED,
-    UNKNOWN,
-    UTF8_LOOKUP,
-    VRFY,
-)
-from .transfer import TransferCommands
+from .auth import REFUSED, Authentication
+from .events import FLUSH, PAUSE, Command, Data, Event, Mail, Rcpt, Signal
+from .fixed_replies import TOO_MANY_ERRORS
+from .input import LineReader
+from .message import Verdict
+from .offences import Offences
+from .reading import READ
+from .relay import Relay
+from .reply_queue import ReplyQueue
+from .rows import NO_STEP, Rules, Step
+from .states import MOVES, Ending, Occurrence, State
+from .transcript import Trace, Transcript
+from .transfer import Transfer
 
-_control_in = re.compile(rb"[\x00-\x1f\x7f]").search
-_HELLO_NAME = re.compile(rb"[\x21-\x7e]{1,255}")
+if TYPE_CHECKING:
+    from .profile import ServerProfile
+
+_BODY: Final = State.BODY  # Python 3.11 takes 60 ns to read a member off its class and 5 ns for a global
+_DROPPING: Final = State.DROPPING
 
 
-class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
-    """One session; its attributes are those of :class:`ServerCore`.
+class ServerProtocol:
+    """One session.
 
     Args:
         profile: what the server says and allows.
         tls: TLS is active from the start.
+        external_identity: who the client's TLS certificate says it is, for EXTERNAL.
+
+    Attributes:
+        receive_data: takes what the peer sent; ``b""`` says that it has closed its side.
+        data_to_send: returns the replies so far, which the caller sends in one piece.
+        profile: as above.
+        input: what was received and not used yet.
+        queue: what was said and not sent yet.
+        replies: the same as a list, to look at: empty when there is nothing to send.
+        offences: errors, and what they cost.
+        transfer: the message in progress, or the chunk that is dropped.
+        auth: AUTH.
+        relay: what a trusted relay says.
+        rules: which commands and parameters there are, with TLS or without.
+        step: the command that was read last, in its state.
+        state: where the session is.
+        hello: the name given with EHLO, HELO or LHLO; ``None`` before, and after STARTTLS.
+        esmtp: EHLO or LHLO was used.
+        tls: TLS is active.
+        envelope: the transaction, from MAIL's acceptance to its end.
+        addressees: addresses of its recipients as they were accepted: the application may change the envelope.
+        accepted: whether the transaction that ended last ended with its message accepted.
+        transaction_count: transactions begun.
+        ending: why the session ended.
     """
 
-    __slots__ = ("_commands",)
+    __slots__ = (
+        "_pending",
+        "_previous",
+        "accepted",
+        "addressees",
+        "auth",
+        "data_to_send",
+        "ending",
+        "envelope",
+        "esmtp",
+        "hello",
+        "input",
+        "offences",
+        "profile",
+        "queue",
+        "receive_data",
+        "relay",
+        "replies",
+        "rules",
+        "state",
+        "step",
+        "tls",
+        "transaction_count",
+        "transfer",
+    )
 
-    def __init__(self, profile: ServerProfile, *, tls: bool = False) -> None:
-        super().__init__(profile, tls=tls)
-        if profile.commands is None:
-            profile.commands = _commands_of(profile)
-        self._commands: dict[bytes, Callable[[ServerProtocol, bytes], Taken]] = profile.commands
+    def __init__(self, profile: ServerProfile, *, tls: bool = False, external_identity: str | None = None) -> None:
+        config = profile.config
+        self.profile: ServerProfile = profile
+        self.input: LineReader = LineReader(config.max_command_line, config.max_auth_line)
+        self.queue: ReplyQueue = ReplyQueue(enhanced=profile.enhanced, max_octets=config.max_reply_buffer)
+        self.replies: Sequence[bytes] = self.queue.waiting
+        # These two are called for every segment, and would do nothing but call those.
+        self.receive_data: Callable[[bytes | bytearray], None] = self.input.feed
+        self.data_to_send: Callable[[], bytes] = self.queue.take
+        self.offences: Offences = Offences(config)
+        self.transfer: Transfer = Transfer(self.input, config)
+        self.auth: Authentication = Authentication(profile, self.offences, external_identity)
+        self.relay: Relay = Relay()
+        self.state: State = State.CONNECTED
+        self._previous: State = State.CONNECTED  # before the octets of a chunk
+        self.step: Step = NO_STEP
+        self._pending: Command | None = None  # the event that waits for its answer
+        self.hello: str | None = None
+        self.esmtp: bool = False
+        self.tls: bool = tls
+        self.rules: Rules = profile.rules(tls)
+        self.envelope: Envelope | None = None
+        self.addressees: list[str] = []
+        self.accepted: bool = False
+        self.transaction_count: int = 0
+        self.ending: Ending = Ending.NONE
 
-    # ---- answers
+    def __repr__(self) -> str:
+        return f"<ServerProtocol {self.state.name}: {self._pending or 'nothing to answer'}>"
 
-    def accept(self) -> None:
-        """Answer the event with the usual success."""
-        event, self._pending = self._pending, None
-        if event is None:
-            raise RuntimeError("there is no command to answer")
-        kind = event.__class__
-        _SUCCEED[kind](self, event, DEFAULTS[kind])
+    # ---- bytes
 
-    def answer(self, reply: Reply) -> None:
-        """Answer the event: anything but 2xx refuses it and changes nothing."""
-        if reply.is_success:
-            event, self._pending = self._pending, None
-            if event is None:
-                raise RuntimeError("there is no command to answer")
-            _SUCCEED[event.__class__](self, event, reply)
-        elif self._auth is not None:
-            self._pending = None
-            self._answer_auth(reply)
-        else:
-            event, self._pending = self._pending, None
-            if isinstance(event, Verify | Expand):
-                self._answer_lookup(event, reply)
-            else:
-                self._reply(reply)
+    @property
+    def has_input(self) -> bool:
+        """Whether bytes were received that no event has used yet."""
+        return bool(self.input) or self.input.is_skipping
 
-    def refuse_credentials(self) -> None:
-        """Answer Authenticate with the one reply for every reason (535)."""
-        self.answer(REFUSED)
+    def trace(self, trace: Trace) -> None:
+        """Have `trace` called with each command line and reply from now on, secrets masked."""
+        self.queue.record(Transcript(trace, self.profile.commands))
+
+    # ---- what the caller may ask
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the last word has been said."""
+        return self.state is State.CLOSED
+
+    @property
+    def in_message(self) -> bool:
+        """Whether the next bytes belong to a message, or to a chunk of one that is dropped."""
+        return self.state is _BODY or self.state is _DROPPING
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the application has a message that it is not done with."""
+        message = self.transfer.message
+        return message is not None and message.verdict is None
+
+    @property
+    def awaits_start(self) -> bool:
+        """Whether :meth:`start_body` is due before the message can be read."""
+        return self._pending.__class__ is Data
+
+    @property
+    def body_fault(self) -> Reply | None:
+        """What is wrong with the message that has come to its end, as the reply that will refuse it."""
+        message = self.transfer.message
+        return message.fault if message is not None else None
+
+    @property
+    def refused_chunks(self) -> int:
+        """BDAT chunks whose octets were, or are being, dropped because they are not wanted."""
+        return self.transfer.refused_chunks
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether an AUTH command has succeeded."""
+        return self.auth.authenticated
+
+    @property
+    def xclient(self) -> Mapping[str, str | None]:
+        """What XCLIENT has said of the client, attribute to value or ``None``."""
+        return self.relay.xclient
+
+    @property
+    def forwarded(self) -> Mapping[str, str | None]:
+        """What XFORWARD has said of the next message, likewise; forgotten with its transaction, and by RSET, EHLO,
+        STARTTLS and XCLIENT before it.
+        """
+        return self.relay.forwarded
+
+    @property
+    def quit(self) -> bool:
+        """Whether the client has said QUIT."""
+        return self.ending is Ending.QUIT
+
+    @property
+    def peer_gone(self) -> bool:
+        """Whether the connection was lost, so that nothing more can be said."""
+        return self.ending is Ending.PEER_GONE
+
+    # ---- the beginning and the end
+
+    def trust(self, trusted: bool) -> None:
+        """Decide whether the peer may use XCLIENT and XFORWARD."""
+        self.relay.trust(trusted)
+
+    def greet(self, reply: Reply | None = None) -> None:
+        """Send the greeting, or refuse the connection with a 4xx or 5xx reply."""
+        if reply is None:
+            reply = self.profile.greeting
+        elif reply.is_success:
+            reply = Reply(220, reply.lines)  # RFC 5321 §4.2: no other success greets
+        # RFC 5321 §3.1 would wait for QUIT after a refusal; clients close
+        self.move(Occurrence.GREETING if reply.is_success else Occurrence.END)
+        self.reply(reply, enhanced=not reply.is_success, counted=False)
+
+    def start_tls(self, external_identity: str | None = None) -> None:
+        """TLS is active now; forget what was said before (RFC 3207 section 4.2).
+
+        Args:
+            external_identity: who the client's TLS certificate says it is, for EXTERNAL.
+        """
+        self.tls = True
+        self.rules = self.profile.rules(True)
+        self.restart(external_identity)
+
+    def close(self, reply: Reply) -> None:
+        """Say a last word (421), unless the last word has been said."""
+        if not self.is_closed:
+            self.abandon()
+            self.reply(reply, counted=False)
+
+    def lose_peer(self) -> None:
+        """The connection is lost: drop the replies that cannot be sent, and end the session."""
+        self.ending = Ending.PEER_GONE
+        self.queue.drop()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End the session without another word."""
+        self.end_transaction(accepted=False)
+        self._pending = None
+        if self.offences.penalty:  # the last word is not kept back
+            self.take_penalty()
+        self.move(Occurrence.END)
 
     # ---- events
 
@@ -131,280 +261,182 @@ class ServerProtocol(LoginCommands, RelayCommands, TransferCommands):
         """
         if self._pending is not None:
             raise RuntimeError(f"{self._pending} was not answered")
+        offences, queue = self.offences, self.queue
         while True:
-            if self._flush:
-                if self.penalty:
-                    return Signal.PAUSE
-                self._flush = False
+            if offences.penalty:
+                return PAUSE
+            if queue.flush_due:
+                queue.note_flush()
                 return FLUSH
-            if self.state is CLOSED:
-                return Signal.CLOSE
-            message = self._message
-            if message is not None and message.reading:
-                event = self._next_of_message(message)
-            elif self._drop_reply is not None:
-                event = self._drop_chunk(self._drop_reply)
-            else:
-                line = self._input.next_line(self._auth is not None)
-                if line is None:
-                    return self._starved()
-                event = self._next_command(line)
+            event = READ[self.state](self)
             if event is not None:
                 return event
 
-    def _next_command(self, line: bytes | Overlong) -> Event | None:
-        if isinstance(line, Overlong):
-            self._refuse_overlong(line)
-            return None
-        taken = self._take_line(line)
-        if isinstance(taken, Reply):
-            self._reply(taken)
-            return None
-        if not isinstance(taken, Signal):
-            self._pending = taken
-        return taken
+    def accept(self, reply: Reply | None = None) -> None:
+        """Answer the event with success: with `reply`, or with the usual one."""
+        event = self._pending
+        if event is None:
+            raise RuntimeError("there is no command to answer")
+        self._pending = None
+        step = self.step
+        row = step.row
+        self.state = step.next_state
+        if reply is None:
+            reply = row.default_reply
+        if row.on_success is not None and reply is not None:
+            reply = row.on_success(self, event, reply)
+        if reply is not None:
+            self.reply(reply, row.enhanced)
 
-    def _refuse_overlong(self, line: Overlong) -> None:
-        enhanced = "5.5.6" if self._auth is not None or line.auth else "5.5.2"  # RFC 4954 §4, RFC 5321 §4.5.3.1.9
-        self._auth = None
-        self._reply(Reply(500, "line too long", enhanced, close=line.endless))
+    def answer(self, reply: Reply) -> None:
+        """Answer the event: anything but 2xx refuses it and changes nothing."""
+        if reply.is_success:
+            self.accept(reply)
+            return
+        event = self._pending
+        if event is None:
+            raise RuntimeError("there is no command to answer")
+        self._pending = None
+        row = self.step.row
+        final = reply if row.on_refusal is None else row.on_refusal(self, event, reply)
+        if final is not None:
+            self.reply(final)
 
-    def _take_line(self, line: bytes) -> Taken:
-        # The two checks of the whole line come first, so that nothing below has to think of CR, LF and NUL.
-        if not line.endswith(b"\r\n"):
-            if line[0] == TLS_HANDSHAKE:
-                return TLS_REPLY
-            if self._profile.config.bare_newlines == "reject":
-                return BARE_LINE_CLOSE
-            self._auth = None
-            return BARE_LINE
-        line = line[:-2]
-        if self._auth is not None:
-            return self._continue_auth(line)
-        verb, _, argument = line.partition(b" ")
-        row = ALLOWED[self.state]
-        if verb not in row:
-            verb = verb.upper()
-        self._verb = verb
-        if self.trace is not None:
-            self._trace_command(verb, line)
-        if _control_in(line):
-            line = line.rstrip(b" \t")  # RFC 5321 §4.1.1: tolerate trailing white space
-            if _control_in(line):
-                return self._take_garbage(line)
-            verb, _, argument = line.partition(b" ")
-            self._verb = verb = verb.upper()
-        if self._must_take_turns and verb != b"BDAT" and self._talks_out_of_turn():  # a chunk's octets come with it
-            return OUT_OF_TURN
-        take = self._commands.get(verb)
-        if take is None:
-            return self._take_unknown(verb)
-        if self._must_start_tls and verb in NEEDS_TLS:
-            return TLS_FIRST
-        if verb not in row:
-            misplaced = MISPLACED[self.state].get(verb)
-            if misplaced is not None:
-                return LHLO_FIRST if misplaced is HELLO_FIRST and self._profile.config.lmtp else misplaced
+    def refuse_credentials(self) -> None:
+        """Answer Authenticate with the one reply for every reason (535)."""
+        self.answer(REFUSED)
+
+    def start_body(self) -> None:
+        """The application wants the message: ask for it, unless it comes in chunks by itself."""
+        if self._pending.__class__ is not Data:
+            raise RuntimeError("there is no message to read")
+        self.accept()
+
+    def conclude(self, reply: Verdict) -> None:
+        """Say what became of the message: one reply, or (LMTP) one for each recipient address.
+
+        What is left of the message is dropped, and the reply goes out after its end. A message that could not be
+        had whole or has bare newlines is refused, whatever `reply` says.
+        """
+        event, message = self._pending, self.transfer.message
+        if message is None:
+            return  # the client gave it up
+        if event is not None and isinstance(event, Data):  # the application has not looked at it
+            if not event.chunking and isinstance(reply, Reply) and not reply.is_success:
+                self.answer(reply)
+                return
+            self.accept()
+        message.conclude(reply)
+        if message.is_over:
+            self.transfer.finish(self, message, reply)
+
+    def penalize(self, units: int) -> None:
+        """Let the reply that is due wait for at least so many units, maybe none."""
+        self.offences.penalize(units)
+
+    def take_penalty(self) -> int:
+        """The units to wait for, which are then taken as waited for; the replies are to be sent after that."""
+        self.queue.demand_flush()
+        return self.offences.take_penalty()
+
+    def take_octets(self) -> int:
+        """Octets of the messages that ended since it was asked last, however they ended."""
+        return self.transfer.take_octets()
+
+    # ---- for the readers and the commands: what they say and change
+
+    def take(self, step: Step, argument: bytes) -> Event | None:
+        """Take a command: an event for the caller, unless the command is done with by itself."""
+        self.step = step
+        taken: Any  # isinstance() takes as long as the rest of this function
         try:
-            return take(self, argument)
+            taken = step.take(self, argument)
         except Reject as exc:
-            return exc.reply
-
-    def _take_garbage(self, line: bytes) -> Reply:
-        if line[0] == TLS_HANDSHAKE:
-            return TLS_REPLY
-        return BARE_LINE_CLOSE if b"\r" in line and self._profile.config.bare_newlines == "reject" else CONTROL
-
-    def _take_unknown(self, verb: bytes) -> Reply:
-        if verb in FOREIGN:
-            return FOREIGN_REPLY
-        if verb[:1] == b"\x16":
-            return TLS_REPLY
-        if verb in UNIMPLEMENTED or (verb == b"EHLO" and not self._profile.config.lmtp):  # RFC 2033 §4.1: EHLO is 500
-            return NOT_IMPLEMENTED
-        return UNKNOWN
-
-    # ---- commands
-
-    def _take_hello(self, argument: bytes) -> Taken:
-        name = argument.strip(b" ")
-        if _HELLO_NAME.fullmatch(name) is None:
-            return Reply(501, f"syntax: {self._verb.decode()} hostname", "5.5.4")
-        if self._profile.judges_hello and self._message is not None and self._message.served:
-            # A refused EHLO changes nothing (RFC 5321 §4.1.4), but whether it is one cannot be asked while the
-            # application is busy with the message, and once that is given up, it is too late.
-            return NESTED
-        if aborted := self._abort_message():
-            return aborted
-        if self.hello is not None:
-            self._count_junk()
-        return Hello(self._verb.decode(), name.decode("ascii"))
-
-    def _succeed_hello(self, event: Hello, reply: Reply) -> None:
-        self._end_transaction(accepted=False)  # RFC 5321 §4.1.4: EHLO clears like RSET
-        self.hello = event.name
-        self.esmtp = event.verb != "HELO"
-        self.state = State.READY
-        lines = None if reply is DEFAULTS[Hello] else reply.lines
-        hello = self._profile.hello_reply(lines, self.esmtp, self.tls, self._mechanisms(), self.trusted)
-        self._reply(hello, enhanced=False)  # RFC 2034 §4
-        self._flush = True
-
-    def _take_starttls(self, argument: bytes) -> Taken:
-        if argument.strip():
-            return Reply(501, "STARTTLS takes no argument", "5.5.4")
-        if self.tls:
-            return Reply(503, "TLS is active already", "5.5.1")
-        if self._input:  # CVE-2011-0411: what came before the handshake must not be read as if it came inside
-            return Reply(554, "nothing may follow STARTTLS", "5.5.1", close=True)
-        return self._abort_message() or StartTLS()
-
-    def _take_mail(self, argument: bytes) -> Taken:
-        config = self._profile.config
-        if config.auth == "required" and not self.authenticated:
-            return AUTH_FIRST
-        if config.max_messages is not None and self.transaction_count >= config.max_messages:
-            return TOO_MANY_MESSAGES
-        return Mail(parse_mail(argument, self._profile.parameters(self.tls)))
-
-    def _take_rcpt(self, argument: bytes) -> Taken:
-        envelope = self.envelope
-        assert envelope is not None
-        limit = self._profile.config.max_recipients
-        if limit is not None and len(self._addressees) >= limit:
-            return TOO_MANY_RECIPIENTS
-        parameters = self._profile.parameters(self.tls)
-        return Rcpt(parse_rcpt(argument, parameters, smtputf8=envelope.sender.smtputf8))
-
-    def _take_reset(self, argument: bytes) -> Taken:
-        if argument.strip():
-            return Reply(501, "RSET takes no argument", "5.5.4")
-        if aborted := self._abort_message():
-            return aborted
-        self._end_transaction(accepted=False)
-        self._count_junk()
-        return OK
-
-    def _take_noop(self, argument: bytes) -> Taken:
-        self._flush = True
-        self._count_junk()
-        return OK
-
-    def _take_help(self, argument: bytes) -> Taken:
-        self._count_junk()
-        verbs = sorted(verb.decode() for verb in self._commands)
-        return Reply(214, "commands: " + " ".join(verbs), "2.0.0")
-
-    def _take_vrfy(self, argument: bytes) -> Taken:
-        return self._take_lookup(argument, Verify)
-
-    def _take_expn(self, argument: bytes) -> Taken:
-        return self._take_lookup(argument, Expand)
-
-    def _take_lookup(self, argument: bytes, event: type[Verify | Expand]) -> Taken:
-        self._flush = True
-        self._count_junk()
-        address, _, parameter = argument.strip().rpartition(b" ")
-        smtputf8 = bool(address) and parameter.upper() == b"SMTPUTF8" and "SMTPUTF8" in self._profile.extensions
-        try:
-            text = (address if smtputf8 else argument).decode("utf-8").strip()
-        except UnicodeDecodeError:
-            text = ""
-        if not text:
-            return Reply(501, f"syntax: {self._verb.decode()} address", "5.5.4")
-        if not smtputf8 and not text.isascii():
-            return UTF8_LOOKUP
-        if self._message is not None:  # between chunks the application is busy with the message
-            return VRFY
-        return event(text, smtputf8)
-
-    def _take_extra(self, argument: bytes) -> Taken:
-        self._flush = True
-        if self._message is not None:  # between chunks the application is busy with the message
-            return NOT_NOW
-        try:
-            return Extra(self._verb.decode(), argument.decode("utf-8").strip())
-        except UnicodeDecodeError:
-            return Reply(501, "the argument is not UTF-8", "5.5.2")
-
-    def _take_quit(self, argument: bytes) -> Taken:
-        if aborted := self._abort_message():
-            return aborted
-        self._end_transaction(accepted=False)
-        self.quit = True
-        self._write(self._profile.farewell)
-        self.state = CLOSED
+            taken = exc.reply
+        if taken.__class__ is step.row.event:
+            self._pending = taken
+            return taken
+        if isinstance(taken, Signal):
+            return taken
+        if taken is None or taken.code < 400:
+            self._previous, self.state = self.state, step.next_state
+        if taken is not None:
+            self.reply(taken)
         return None
 
-    def _succeed_mail(self, event: Mail, reply: Reply) -> None:
-        self.envelope = Envelope(event.sender)
-        self._addressees = []
-        self.transaction_count += 1
-        self.state = State.MAIL
-        self._reply(reply)
+    def suspend(self, event: Command) -> None:
+        """Wait for the application's answer to an event."""
+        self._pending = event
 
-    def _succeed_rcpt(self, event: Rcpt, reply: Reply) -> None:
+    def reply(self, reply: Reply, enhanced: bool = True, utf8: bool | None = None, *, counted: bool = True) -> None:
+        """Say something to the client.
+
+        Args:
+            reply: what is said; it ends the session where it closes.
+            enhanced: with its enhanced status code, if those are offered.
+            utf8: its text may be UTF-8; ``None``: where the transaction has SMTPUTF8.
+            counted: a 5xx is an error of the client, and after too many there is another reply instead.
+        """
+        if counted:
+            offences = self.offences
+            if reply.code >= 500:
+                offences.count_error()
+            if offences.too_many:
+                reply, enhanced = TOO_MANY_ERRORS, True
+        if utf8 is None:
+            envelope = self.envelope
+            utf8 = envelope is not None and envelope.sender.smtputf8
+        self.queue.put(reply, enhanced, utf8)
+        if reply.close or reply.code == 421:
+            self.abandon()
+
+    def move(self, occurrence: Occurrence) -> None:
+        """Change the state because of something else than a command's success."""
+        state = MOVES[self.state][occurrence]
+        self.state = self._previous if state is None else state
+
+    def restart(self, external_identity: str | None = None) -> None:
+        """Forget what the client has said of itself."""
+        self.hello = None
+        self.esmtp = False
+        self.auth.forget(external_identity)
+        self.relay.restart()
+
+    def introduce(self, name: str, *, esmtp: bool) -> None:
+        """Note what EHLO, LHLO or HELO has said; it clears like RSET (RFC 5321 section 4.1.4)."""
+        self.end_transaction(accepted=False)
+        self.hello = name
+        self.esmtp = esmtp
+
+    def begin_transaction(self, event: Mail, reply: Reply) -> Reply:
+        """MAIL was accepted."""
+        self.envelope = Envelope(event.sender)
+        self.addressees = []
+        self.transaction_count += 1
+        return reply
+
+    def add_recipient(self, event: Rcpt, reply: Reply) -> Reply:
+        """RCPT was accepted."""
         assert self.envelope is not None
         self.envelope.recipients.append(event.recipient)
-        self._addressees.append(event.recipient.address)
-        self.state = State.RCPT
-        self._reply(reply)
+        self.addressees.append(event.recipient.address)
+        return reply
 
-    def _succeed_starttls(self, event: StartTLS, reply: Reply) -> None:
-        self._end_transaction(accepted=False)
-        self.state = State.GREETED
-        self._reply(reply, enhanced=False)
+    def end_transaction(self, *, accepted: bool) -> None:
+        """Forget the transaction, the message in progress, and what XFORWARD has said."""
+        self.transfer.end()
+        if self.relay.forwarded:
+            self.relay.forget_forwarded()
+        if self.envelope is not None:
+            self.envelope = None
+            self.accepted = accepted
 
-    def _answer_lookup(self, event: Verify | Expand, reply: Reply) -> None:
-        self._reply(reply, utf8=True if event.smtputf8 else None)
+    def talks_out_of_turn(self) -> bool:
+        """Whether a client that was not offered PIPELINING has said more before what it said last was answered."""
+        return bool(self.input) and not (self.esmtp and "PIPELINING" in self.profile.extensions)
 
-    def _succeed_extra(self, event: Extra, reply: Reply) -> None:
-        self._reply(reply)
-
-
-_TAKE: Final[dict[bytes, Callable[[ServerProtocol, bytes], Taken]]] = {
-    b"EHLO": ServerProtocol._take_hello,
-    b"HELO": ServerProtocol._take_hello,
-    b"LHLO": ServerProtocol._take_hello,
-    b"STARTTLS": ServerProtocol._take_starttls,
-    b"AUTH": ServerProtocol._take_auth,
-    b"MAIL": ServerProtocol._take_mail,
-    b"RCPT": ServerProtocol._take_rcpt,
-    b"DATA": ServerProtocol._take_data,
-    b"BDAT": ServerProtocol._take_bdat,
-    b"RSET": ServerProtocol._take_reset,
-    b"NOOP": ServerProtocol._take_noop,
-    b"HELP": ServerProtocol._take_help,
-    b"VRFY": ServerProtocol._take_vrfy,
-    b"EXPN": ServerProtocol._take_expn,
-    b"QUIT": ServerProtocol._take_quit,
-    b"XCLIENT": ServerProtocol._take_xclient,
-    b"XFORWARD": ServerProtocol._take_xforward,
-}
-_KEYWORD_OF: Final = {
-    b"STARTTLS": "STARTTLS",
-    b"AUTH": "AUTH",
-    b"BDAT": "CHUNKING",
-    b"XCLIENT": "XCLIENT",
-    b"XFORWARD": "XFORWARD",
-    b"EXPN": "EXPN",  # VRFY is always there (RFC 5321 §4.5.1)
-}
-_SUCCEED: Final[dict[type[Command], Callable[[ServerProtocol, Any, Reply], None]]] = {
-    Hello: ServerProtocol._succeed_hello,
-    StartTLS: ServerProtocol._succeed_starttls,
-    Authenticate: ServerProtocol._succeed_auth,
-    Mail: ServerProtocol._succeed_mail,
-    Rcpt: ServerProtocol._succeed_rcpt,
-    Verify: ServerProtocol._answer_lookup,
-    Expand: ServerProtocol._answer_lookup,
-    Introduction: ServerProtocol._succeed_xclient,
-    Extra: ServerProtocol._succeed_extra,
-}
-
-
-def _commands_of(profile: ServerProfile) -> dict[bytes, Callable[[ServerProtocol, bytes], Taken]]:
-    """The commands that a server has at all; one that is switched off is unknown, not refused."""
-    absent = {verb for verb, keyword in _KEYWORD_OF.items() if keyword not in profile.extensions}
-    absent |= {verb for verb in HELLO if verb.decode() not in profile.hello_verbs}
-    taken = {verb: take for verb, take in _TAKE.items() if verb not in absent}
-    return {**dict.fromkeys(profile.extra_commands, ServerProtocol._take_extra), **taken}
+    def say_goodbye(self) -> Reply:
+        """End the session because of QUIT."""
+        self.end_transaction(accepted=False)
+        self.ending = Ending.QUIT
+        return self.profile.farewell

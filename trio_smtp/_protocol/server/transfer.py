@@ -5,166 +5,228 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..replies import Reply
-from .core import ServerCore, Taken
-from .events import Data, Event, Signal, State
-from .message import IncomingMessage, Progress, Verdict
-from .tables import END_WITH_DOT, MISPLACED, OUT_OF_TURN, TLS_FIRST, TOO_MANY_ERRORS
+from ..replies import Reject, Reply
+from .events import EOF, NEED_DATA, Data, Event, Signal
+from .fixed_replies import OUT_OF_TURN, TOO_MANY_ERRORS
+from .message import CHUNK_TAKEN, FINISHED, IncomingMessage, Verdict
+from .rows import Take, Taken
+from .states import Occurrence
+
+if TYPE_CHECKING:
+    from .config import ServerConfig
+    from .input import LineReader
+    from .protocol import ServerProtocol
 
 TINY_CHUNK: Final = 16  # octets; fewer, but in the last chunk, are junk: each costs as much as a command
-_BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+_CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+_DATA: Final = Data()
+_BDAT: Final = Data(chunking=True)
 
 
-class TransferCommands(ServerCore):
-    """DATA, BDAT and the message."""
+class Transfer:
+    """What comes of messages in one session: the one in progress, or the octets of a chunk to drop.
 
-    __slots__ = ()
+    Args:
+        source: where octets come from.
+        config: the limits.
 
-    def start_body(self) -> None:
-        """The application wants the message: ask for it, unless it comes in chunks by itself."""
-        event, self._pending = self._pending, None
-        if not isinstance(event, Data) or self._message is None:
-            raise RuntimeError("there is no message to read")
-        if not event.chunking:
-            self._write(END_WITH_DOT)
-        self._message.reading = True
+    Attributes:
+        message: from its Data event to the end of its transaction; ``None`` at other times.
+        refused_chunks: BDAT chunks whose octets were, or are being, dropped because they are not wanted.
+    """
 
-    def conclude(self, reply: Verdict) -> None:
-        """Say what became of the message: one reply, or (LMTP) one for each recipient address.
+    __slots__ = ("_config", "_drop", "_drop_reply", "_octets", "_source", "message", "refused_chunks")
 
-        What is left of the message is dropped, and the reply goes out after its end. A message that could not be
-        had whole or has bare newlines is refused, whatever `reply` says.
+    def __init__(self, source: LineReader, config: ServerConfig) -> None:
+        self._source = source
+        self._config = config
+        self._octets: int = 0  # of messages that are over, since they were asked for
+        self._drop: int = 0  # octets still to come of the chunk that was refused, and then
+        self._drop_reply: Reply | None = None
+        self.message: IncomingMessage | None = None
+        self.refused_chunks: int = 0
+
+    def begin(self, *, binary: bool, chunking: bool) -> IncomingMessage:
+        """A message begins.
+
+        Args:
+            binary: BODY=BINARYMIME.
+            chunking: it comes by BDAT.
         """
-        event, message = self._pending, self._message
-        if message is None:
-            return  # the client gave it up
-        message.served = False
-        if isinstance(event, Data):  # the application has not looked at it
-            if not event.chunking and isinstance(reply, Reply) and not reply.is_success:
-                self._pending = None
-                self._end_transaction(accepted=False)
-                self._reply(reply)
-                self._flush = True
-                return
-            self.start_body()
-        message.verdict = reply
-        if message.is_over:
-            self._finish_message(message, reply)
+        config = self._config
+        message = IncomingMessage(
+            self._source, config.bare_newlines, config.max_message_size, binary=binary, chunking=chunking
+        )
+        self.message = message
+        return message
 
-    @property
-    def body_fault(self) -> Reply | None:
-        """What is wrong with the message that has come to its end, as the reply that will refuse it."""
-        return self._message.fault if self._message is not None else None
+    def end(self) -> None:
+        """The message in progress is over, if there is one."""
+        if self.message is not None:
+            self._octets += self.message.received
+            self.message = None
 
-    def _new_message(self, *, chunking: bool) -> IncomingMessage:
-        assert self.envelope is not None
-        binary = self.envelope.sender.body == "BINARYMIME"
-        self._message = IncomingMessage(self._input, self._profile.config, binary=binary, chunking=chunking)
-        return self._message
+    def take_octets(self) -> int:
+        """Octets of the messages that ended since it was asked last."""
+        octets, self._octets = self._octets, 0
+        return octets
 
-    def _take_data(self, argument: bytes) -> Taken:
-        if argument.strip():
-            return Reply(501, "DATA takes no argument", "5.5.4")
-        assert self.envelope is not None
-        if self.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
-            return Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
-        self._new_message(chunking=False)
-        return Data()
+    def refuse(self, size: int, reply: Reply) -> None:
+        """The octets of a chunk are to be dropped, and answered with `reply`."""
+        self._drop, self._drop_reply = size, reply
+        self.refused_chunks += 1
 
-    def _take_bdat(self, argument: bytes) -> Taken:
-        match = _BDAT.fullmatch(argument.strip(b" "))
-        if match is None:  # how many octets follow is anybody's guess, so there is no way to stay in step
-            return Reply(501, "syntax: BDAT octets [LAST]", "5.5.4", close=True)
-        size, last = int(match[1]), match[2] is not None
-        limit = self._profile.config.max_message_size
-        if limit is not None and size > limit:
-            # Nothing of it is read, so this is the end; an application that waits for the chunk hears why.
-            is_awaited = self._message is not None and self._message.served
-            self._reply(Reply(552, "the chunk is larger than a message may be", "5.3.4", close=True))
-            return Signal.BODY_TOO_LARGE if is_awaited else None
-        refusal = TLS_FIRST if self._must_start_tls else MISPLACED[self.state].get(b"BDAT")
-        if refusal is not None:  # RFC 3030 §2: the octets come all the same
-            self._drop, self._drop_reply = size, refusal
-            self.refused_chunks += 1
-            return None
-        if size < TINY_CHUNK and not last:
-            self._count_junk()
-        message = self._message
-        if message is not None:
-            message.begin_chunk(size, last)
-            message.reading = True
-            return None
-        self._new_message(chunking=True).begin_chunk(size, last)
-        self.state = State.CHUNKING
-        return Data(chunking=True)
-
-    def _drop_chunk(self, reply: Reply) -> Signal | None:
+    def drop(self) -> Reply | None:
+        """Drop what is there of the refused chunk; the reply when it was all."""
         if self._drop:
-            data = self._input.take(self._drop)
-            if not data:
-                return self._starved()
-            self._drop -= len(data)
-        if not self._drop:
-            self._drop_reply = None
-            self._reply(reply)
-        return None
+            self._drop -= len(self._source.take(self._drop))
+        return None if self._drop else self._drop_reply
 
-    def _next_of_message(self, message: IncomingMessage) -> Event | None:
-        event = message.next()
-        if not isinstance(event, Progress):
-            return event
-        if event is Progress.CHUNK_TAKEN:
-            self._reply(Reply(250, f"{message.received} octets received", "2.0.0"))
-        elif event is Progress.FINISHED:
-            assert message.verdict is not None
-            self._finish_message(message, message.verdict)
-        return None
-
-    def _abort_message(self) -> Signal | None:
-        """Before a command that ends the transaction between two chunks: the application must hear of it first."""
-        if self._message is None or not self._message.served:
-            return None
-        self._end_transaction(accepted=False)
-        self._input.unread()
-        return Signal.BODY_ABORTED
-
-    def _finish_message(self, message: IncomingMessage, verdict: Verdict) -> None:
-        envelope, fault = self.envelope, message.fault
+    def finish(self, protocol: ServerProtocol, message: IncomingMessage, verdict: Verdict) -> None:
+        """The message is over, or will not be read on: give its replies and end its transaction."""
+        envelope = protocol.envelope
         assert envelope is not None
-        if fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
-            verdict = fault
-        if not self._profile.config.lmtp or not message.is_over:  # RFC 2033 §4.2: a BDAT before the last has one reply
-            if not isinstance(verdict, Reply):
-                raise TypeError("only LMTP has a reply for each recipient")
-            replies: Sequence[Reply] = (verdict,)
-        else:
-            replies = self._replies_for_each(verdict)
-        best = worst = replies[0]
-        if len(replies) > 1:
+        if message.fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
+            verdict = message.fault
+        if self._config.lmtp and message.is_over:  # RFC 2033 §4.2: a BDAT before the last has one reply
+            replies = _replies_for_each(verdict, protocol.addressees)
             best, worst = min(replies, key=_code), max(replies, key=_code)
-        self._count_message(best, worst)
-        if self._errs_too_often:
+        elif isinstance(verdict, Reply):
+            replies, best, worst = (verdict,), verdict, verdict
+        else:
+            raise TypeError("only LMTP has a reply for each recipient")
+        accepted = best.is_success
+        protocol.end_transaction(accepted=accepted)
+        protocol.move(Occurrence.MESSAGE_END)
+        offences = protocol.offences
+        if accepted:
+            offences.forgive()
+        elif worst.is_permanent:
+            offences.count_error()  # one message, one error, although LMTP has a reply for each recipient
+        if offences.too_many:
             replies = (TOO_MANY_ERRORS,)
         for reply in replies:
-            self._write(reply, utf8=envelope.sender.smtputf8)
-        if self._must_take_turns and not self.is_closed and self._talks_out_of_turn():
-            self._reply(OUT_OF_TURN)
+            protocol.reply(reply, utf8=envelope.sender.smtputf8, counted=False)
+        if protocol.profile.must_take_turns and not protocol.is_closed and protocol.talks_out_of_turn():
+            protocol.reply(OUT_OF_TURN)
 
-    def _count_message(self, best: Reply, worst: Reply) -> None:
-        accepted = best.is_success
-        self._end_transaction(accepted=accepted)
-        if accepted:
-            self._errors = self._junk = 0
-        elif worst.is_permanent:
-            self._count_error()  # one message, one error, although LMTP has a reply for each recipient
 
-    def _replies_for_each(self, verdict: Verdict) -> Sequence[Reply]:
-        if isinstance(verdict, Reply):
-            return (verdict,) * len(self._addressees)
-        missing = Reply(451, "no word about this recipient", "4.3.0")
-        return [verdict.get(address, missing) for address in self._addressees]  # RFC 2033 §4.2
+# ---- the commands
+
+
+def take_data(protocol: ServerProtocol, argument: bytes) -> Taken:
+    """``DATA``"""
+    if argument.strip():
+        return Reply(501, "DATA takes no argument", "5.5.4")
+    assert protocol.envelope is not None
+    if protocol.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
+        return Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
+    protocol.transfer.begin(binary=False, chunking=False)
+    return _DATA
+
+
+def take_bdat(protocol: ServerProtocol, argument: bytes) -> Taken:
+    """``BDAT octets [LAST]``"""
+    size, last = _parse_chunk(argument)
+    limit = protocol.profile.config.max_message_size
+    if limit is not None and size > limit:
+        return _refuse_large(protocol)
+    if size < TINY_CHUNK and not last:
+        protocol.offences.count_junk()
+    message = protocol.transfer.message
+    if message is not None:
+        message.begin_chunk(size, last)
+        return None
+    assert protocol.envelope is not None
+    message = protocol.transfer.begin(binary=protocol.envelope.sender.body == "BINARYMIME", chunking=True)
+    message.begin_chunk(size, last)
+    return _BDAT
+
+
+def refuse_bdat(reply: Reply) -> Take:
+    """BDAT where it is not allowed: the octets come all the same (RFC 3030 section 2)."""
+
+    def refuse(protocol: ServerProtocol, argument: bytes) -> Taken:
+        size, _ = _parse_chunk(argument)
+        limit = protocol.profile.config.max_message_size
+        if limit is not None and size > limit:
+            return _refuse_large(protocol)
+        protocol.transfer.refuse(size, reply)
+        return None
+
+    return refuse
+
+
+def _parse_chunk(argument: bytes) -> tuple[int, bool]:
+    match = _CHUNK.fullmatch(argument.strip(b" "))
+    if match is None:  # how many octets follow cannot be known, so there is no way to stay in step
+        raise Reject(501, "syntax: BDAT octets [LAST]", "5.5.4", close=True)
+    return int(match[1]), match[2] is not None
+
+
+def _refuse_large(protocol: ServerProtocol) -> Taken:
+    # Nothing of the chunk is read, so this is the end; an application that waits for it hears why.
+    reply = Reply(552, "the chunk is larger than a message may be", "5.3.4", close=True)
+    if not protocol.is_read:
+        return reply
+    protocol.reply(reply)
+    return Signal.BODY_TOO_LARGE
+
+
+def refuse_message(protocol: ServerProtocol, event: Data, reply: Reply) -> Reply:
+    """The application refuses DATA itself."""
+    protocol.end_transaction(accepted=False)
+    protocol.move(Occurrence.MESSAGE_END)
+    protocol.queue.demand_flush()
+    return reply
+
+
+def abort_message(protocol: ServerProtocol) -> Signal | None:
+    """Before a command that ends the transaction between two chunks: the application must hear of it first."""
+    if not protocol.is_read:
+        return None
+    protocol.end_transaction(accepted=False)
+    protocol.move(Occurrence.MESSAGE_END)
+    protocol.input.unread()
+    return Signal.BODY_ABORTED
+
+
+# ---- the octets
+
+
+def read_message(protocol: ServerProtocol) -> Event | None:
+    """The next event while octets belong to the message."""
+    message = protocol.transfer.message
+    assert message is not None
+    event = message.next()
+    if event is CHUNK_TAKEN:
+        protocol.move(Occurrence.CHUNK_END)
+        protocol.reply(Reply(250, f"{message.received} octets received", "2.0.0"))
+        return None
+    if event is FINISHED:
+        assert message.verdict is not None
+        protocol.transfer.finish(protocol, message, message.verdict)
+        return None
+    return event
+
+
+def read_dropped(protocol: ServerProtocol) -> Event | None:
+    """The next event while octets belong to a chunk that was refused."""
+    reply = protocol.transfer.drop()
+    if reply is None:
+        return EOF if protocol.input.eof else NEED_DATA
+    protocol.move(Occurrence.CHUNK_DROPPED)
+    protocol.reply(reply)
+    return None
+
+
+def _replies_for_each(verdict: Verdict, addressees: Sequence[str]) -> Sequence[Reply]:
+    if isinstance(verdict, Reply):
+        return (verdict,) * len(addressees)
+    missing = Reply(451, "no word about this recipient", "4.3.0")
+    return [verdict.get(address, missing) for address in addressees]  # RFC 2033 §4.2
 
 
 def _code(reply: Reply) -> int:
