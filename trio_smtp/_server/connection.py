@@ -52,7 +52,7 @@ import contextvars
 import logging
 import math
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import trio
@@ -157,8 +157,8 @@ class ServerConnection:
 
     # ---- from the first octet to the last
 
-    async def run(self) -> None:
-        """Serve the connection. Raises nothing but cancellation."""
+    async def run(self, ended: Callable[[ServerConnection], None]) -> None:
+        """Serve the connection, and call `ended` in any case. Raises nothing but cancellation."""
         caller, channel = self._caller, self._channel
         token = current_connection.set(self)
         channel.limit_session(self._context.config.session_timeout)
@@ -179,9 +179,11 @@ class ServerConnection:
             is_cancelled = False
             self._give_up(exc)
         finally:
-            # All of it is shielded, and bounded.
-            await self._close(is_cancelled)  # noqa: ASYNC102
-            current_connection.reset(token)
+            try:
+                await self._close(is_cancelled)  # noqa: ASYNC102 - shielded and bounded
+            finally:
+                current_connection.reset(token)
+                ended(self)
 
     def _give_up(self, reason: Exception) -> None:
         channel = self._channel

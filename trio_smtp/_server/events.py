@@ -139,7 +139,7 @@ EVENTS: Final[Mapping[type, EventRow]] = MappingProxyType(
         ),
         Data: EventRow(
             "on_data",
-            lambda caller, event: (caller.session.envelope, caller.new_body()),
+            HookCaller.announce_message,
             conclude_message,
             hook=_accept_unread,
             sends_first=True,

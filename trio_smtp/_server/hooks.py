@@ -198,11 +198,11 @@ class HookCaller:
             self._deadline += now - self._suspended_at
             self.channel.timer.set(self._deadline)
 
-    def new_body(self) -> Body:
-        """The message that is announced, with time of its own."""
+    def announce_message(self, event: Data) -> tuple[Envelope | None, Body]:
+        """What ``on_data`` gets: the envelope and the message, with time of its own."""
         context = self.context
         self.body = Body._create(self.channel, self, context.new_budget(), context.config.max_message_size)
-        return self.body
+        return self.session.envelope, self.body
 
     @property
     def budget(self) -> DataBudget | None:
@@ -211,7 +211,8 @@ class HookCaller:
 
     def end_body(self) -> SMTPError | None:
         """The hook reads no more; returns what was wrong with the message, as far as the hook has read."""
-        return self.body._detach() if self.body is not None else None
+        assert self.body is not None
+        return self.body._detach()
 
     # ---- its outcome
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -62,7 +63,7 @@ class Server:
             hooks, rows_of(hooks), config or ServerConfig(), ssl_context, implicit_tls=implicit_tls
         )
         self._limits = ConnectionLimits(self.config.max_connections, self.config.max_connections_per_host)
-        self._connections: set[ServerConnection] = set()
+        self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has
         self._accepting: set[trio.CancelScope] = set()
         self._lingering = 0  # refused connections whose clients may still be sending
         self._stoppers: list[ServerConnection] = []  # a hook of theirs waits in shutdown(), once for each time it does
@@ -141,7 +142,7 @@ class Server:
                     try:
                         await accept_all(
                             listeners,
-                            partial(self._serve_stream, keeper),
+                            partial(self._serve_one, keeper),
                             sessions,
                             partial(task_status.started, listeners),
                         )
@@ -161,54 +162,66 @@ class Server:
         keeper = Timekeeper()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
-            await self._serve_stream(keeper, stream)
+            await self._serve_one(keeper, stream)
             nursery.cancel_scope.cancel(reason="the session has ended")
 
-    async def _serve_stream(self, keeper: Timekeeper, stream: trio.abc.Stream) -> None:
+    def _serve_one(self, keeper: Timekeeper, stream: trio.abc.Stream) -> Coroutine[Any, Any, None]:
+        """Take a connection or refuse it; returns the coroutine that does so.
+
+        A plain function: where nothing comes before the session, its coroutine is :meth:`ServerConnection.run` itself,
+        so that a session that waits has no frame more.
+        """
         context = self._context.ssl_context if self._context.implicit_tls else None
         if isinstance(stream, trio.SSLStream):
             context = stream.context
             self._context.prepare(context)
-            stream = _unshaken(stream)
+            stream = _without_pending_tls(stream)
         connection = ServerConnection(self._context, stream, keeper, context)
-        session = connection.session
+        host = connection.session.host
         proxies = self.config.proxy_protocol_from
-        behind_proxy = bool(proxies) and is_within(session.host, proxies)
-        host = None if behind_proxy else session.host  # whose slot is taken; a proxy's is that of the client it names
+        behind_proxy = bool(proxies) and is_within(host, proxies)
+        if behind_proxy:
+            host = None  # the slot that is taken is that of the client that the proxy names
         refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal(host)
         if refusal is not None:
-            await self._refuse(stream, None if context is not None else refusal)
-            return
-        try:
-            if behind_proxy:
-                header = await self._read_proxy_header(stream)
-                if header is None:
-                    await self._refuse(stream, None)
-                    return
-                session._apply_proxy(header)
-                # shutdown() knows only the sessions that it finds, and this one was not there yet.
-                refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal_of_host(session.host)
-                if refusal is not None:
-                    await self._refuse(stream, None if context is not None else refusal)
-                    return
-                host = session.host
-            del stream  # with what it has beside its socket it is 0.3 KiB of an idle session's 7
-            self._begin(connection)
-            await connection.run()
-        finally:
-            self._end(connection)
-            self._limits.release(host)
+            return self._refuse(stream, None if context is not None else refusal)
+        if behind_proxy:
+            return self._serve_behind_proxy(connection, stream, says_why=context is None)
+        return self._run(connection, host)
 
-    def _begin(self, connection: ServerConnection) -> None:
-        self._connections.add(connection)
+    async def _serve_behind_proxy(
+        self, connection: ServerConnection, stream: trio.abc.Stream, *, says_why: bool
+    ) -> None:
+        """Read the PROXY header; only then it is known whether there is a slot for the client's host."""
+        session = connection.session
+        with ExitStack() as slot:
+            slot.callback(self._limits.release, None)
+            header = await self._read_proxy_header(stream)
+            if header is None:
+                await self._refuse(stream, None)
+                return
+            session._apply_proxy(header)
+            # shutdown() knows only the sessions that it finds, and this one was not there yet.
+            refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal_of_host(session.host)
+            if refusal is not None:
+                await self._refuse(stream, refusal if says_why else None)
+                return
+            slot.pop_all()
+        del stream  # with what it has beside its socket it is 0.3 KiB of an idle session's 7
+        await self._run(connection, session.host)
+
+    def _run(self, connection: ServerConnection, host: str | None) -> Coroutine[Any, Any, None]:
+        """Count a connection that has a slot, of `host`; returns the coroutine that runs it."""
+        self._connections[connection] = host
         self._context.statistics.total_connections += 1
         self._context.statistics.connections += 1
+        return connection.run(self._ended)
 
-    def _end(self, connection: ServerConnection) -> None:
-        if connection in self._connections:  # not refused behind a proxy
-            self._connections.discard(connection)
-            self._context.statistics.connections -= 1
-            self._wake()
+    def _ended(self, connection: ServerConnection) -> None:
+        """Forget a connection that has run."""
+        self._limits.release(self._connections.pop(connection))
+        self._context.statistics.connections -= 1
+        self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream) -> ProxyHeader | None:
         limit = self.config.proxy_timeout
@@ -285,7 +298,7 @@ class Server:
         await self._wait_for_all_but(stoppers)
 
     async def _wait_for_all_but(self, stoppers: Collection[ServerConnection]) -> None:
-        while not self._connections.issubset(stoppers):
+        while not self._connections.keys() <= set(stoppers):
             await self._left.wait()
 
     def _wake(self) -> None:
@@ -293,7 +306,7 @@ class Server:
         self._left = trio.Event()
 
 
-def _unshaken(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
+def _without_pending_tls(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
     """What is below a TLS stream whose handshake is still to come: it is ours then, as is what comes before it."""
     try:
         stream.version  # noqa: B018
