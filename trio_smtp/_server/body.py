@@ -160,7 +160,7 @@ class Body:
             self._clock.resume(channel.now())
 
     def _cut_off(self, reason: Exception) -> SMTPError:
-        return self._spoil(ConnectionLostError(f"the message was cut off: {reason or 'shutting down'}"))
+        return self._spoil(ConnectionLostError(f"the message was cut off: {str(reason) or 'shutting down'}"))
 
     def _spoil(self, error: SMTPError) -> SMTPError:
         self._error = error
