@@ -398,7 +398,7 @@ async def test_shutdown_that_comes_with_the_end_of_a_header_is_not_missed(monkey
     """No session was there yet for shutdown() to find, and none may begin after it."""
 
     async def read(stream: trio.abc.Stream) -> ProxyHeader:
-        server._service.closing = True  # shutdown(), whose cancellation meets a task that has its header already
+        server._context.close()  # shutdown(), whose cancellation meets a task that has its header already
         return ProxyHeader(("192.0.2.7", 4711), ("192.0.2.1", 25))
 
     server = Server(trio_smtp.Handler(), config=ServerConfig(proxy_protocol_from=["127.0.0.1"]))

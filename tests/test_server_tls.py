@@ -396,7 +396,7 @@ async def test_the_last_reply_is_not_lost_to_what_the_client_is_still_sending(re
         if reply in ("552", "501"):
             await peer.speak(MAIL)
         await peer.send(wire)
-        while not server._connections or not next(iter(server._connections))._protocol.is_closed:
+        while not server._connections or not next(iter(server._connections))._channel.protocol.is_closed:
             await trio.lowlevel.checkpoint()
         for _ in range(20):  # the server has said its last word, and its client goes on
             await peer.send("x" * 5000)

@@ -50,10 +50,10 @@ from ._protocol.sasl import XOAuth as XOAuth
 from ._protocol.server.config import ServerConfig as ServerConfig
 from ._protocol.server.extension import ServerExtension as ServerExtension
 from ._server.body import Body as Body
+from ._server.context import ServerStatistics as ServerStatistics
 from ._server.handler import Handler as Handler
 from ._server.server import Server as Server
 from ._server.server import serve as serve
-from ._server.service import ServerStatistics as ServerStatistics
 from ._server.session import Session as Session
 from ._version import __version__ as __version__
 from ._wire.tls import TLSInfo as TLSInfo

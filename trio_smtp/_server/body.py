@@ -1,9 +1,39 @@
-# A message on its way in, as on_data sees it: pulled chunk by chunk, so that a slow hook slows the client down.
+# A message on its way to on_data: pulled chunk by chunk, so that a slow hook slows the client down.
+#
+# Guarantee: when the message cannot be had whole, reading raises, and goes on raising; what the hook then returns is
+# not accepted. While a read waits for the peer, the hook's own time stands still.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
+
+from .._protocol.errors import (
+    ConnectionLostError,
+    MessageAbortedError,
+    MessageTooLargeError,
+    RemoteProtocolError,
+    SMTPError,
+    SMTPTimeoutError,
+)
+from .._protocol.server.events import BODY_END, FLUSH, NEED_DATA, Event, Signal
+from .._wire.transport import Interrupted
+
+if TYPE_CHECKING:
+    from .budget import DataBudget
+    from .channel import Channel
+
+_CUT_OFF: Final = (ConnectionLostError, SMTPTimeoutError, Interrupted)
+
+
+class Clock(Protocol):
+    """The time of the hook that reads."""
+
+    def suspend(self, now: float) -> None:
+        """The hook waits for the peer from `now` on."""
+
+    def resume(self, now: float) -> None:
+        """The wait is over."""
 
 
 class Body:
@@ -18,6 +48,7 @@ class Body:
         MessageAbortedError: it gave the message up (RSET between two BDAT chunks).
         MessageTooLargeError: more than ``max_message_size`` octets.
         RemoteProtocolError: a bare CR or LF; known at the end of the message.
+        trio.ClosedResourceError: ``on_data`` has returned.
 
     Cancelling a read leaves the rest of the message to be dropped.
 
@@ -25,38 +56,125 @@ class Body:
         received: octets handed out so far.
     """
 
-    __slots__ = ("_next", "received")
+    __slots__ = ("_budget", "_channel", "_clock", "_error", "_limit", "received")
 
-    def __init__(self, next_chunk: Callable[[], Awaitable[bytes]]) -> None:
-        self._next = next_chunk
+    _budget: DataBudget
+    _channel: Channel | None  # None once on_data has returned
+    _clock: Clock
+    _error: SMTPError | None
+    _limit: int | None
+    received: int
+
+    def __init__(self) -> None:
+        raise TypeError("a Body is made by the server")
+
+    @classmethod
+    def _create(cls, channel: Channel, clock: Clock, budget: DataBudget, limit: int | None) -> Body:
+        """Make one for a message that has been announced.
+
+        Args:
+            channel: where it comes from.
+            clock: of the hook that will read it.
+            budget: how long the client may take.
+            limit: octets of a message, for the error's text.
+        """
+        self = cls.__new__(cls)
+        self._channel = channel
+        self._clock = clock
+        self._budget = budget
+        self._limit = limit
+        self._error = None
         self.received = 0
+        return self
 
-    def detach(self) -> None:
-        """``on_data`` has returned: what comes next on the connection is not for whoever kept this."""
-        self._next = _gone
+    def _detach(self) -> SMTPError | None:
+        """``on_data`` has returned: give nothing any more. Returns what was wrong with the message."""
+        error, self._error, self._channel = self._error, None, None
+        return error
+
+    def __repr__(self) -> str:
+        end = "" if self._channel is not None else ", detached"
+        fault = "" if self._error is None else f", {self._error}"
+        return f"<Body, {self.received} octets so far{end}{fault}>"
 
     def __aiter__(self) -> Body:
         return self
 
     async def __anext__(self) -> bytes:
-        chunk = await self._next()
-        if not chunk:
-            raise StopAsyncIteration
-        self.received += len(chunk)
-        return chunk
+        channel = self._channel
+        if channel is None:
+            raise trio.ClosedResourceError("the message is gone: on_data has returned")
+        if self._error is not None:
+            raise self._error
+        protocol = channel.protocol
+        if protocol.awaits_start:
+            protocol.start_body()
+        while True:
+            event = protocol.next_event()
+            if event is NEED_DATA:
+                data: bytes | bytearray = b""
+                began = channel.now()
+                self._clock.suspend(began)
+                try:
+                    if protocol.replies and await channel.flush():
+                        began = channel.now()
+                    data = await channel.receive(self._budget.deadline(began), began)
+                except _CUT_OFF as exc:
+                    raise self._cut_off(exc) from exc
+                finally:  # a hook that gives its own reading up and tries again does not give the peer more time
+                    ended = channel.now()
+                    self._budget.spend(ended - began, len(data))
+                    self._clock.resume(ended)
+                protocol.receive_data(data)
+            elif event is BODY_END and protocol.body_fault is None:
+                raise StopAsyncIteration
+            elif isinstance(event, bytes):
+                self.received += len(event)
+                return event
+            else:
+                await self._obey(channel, event)
 
     async def read(self) -> bytes:
         """All of the message that is left, ``b""`` at its end.
 
         It is held in memory: at most ``ServerConfig.max_message_size`` octets for each session, and twice as many
-        while the pieces are joined. Larger ones are for ``async for``.
+        while the pieces are joined. Larger ones are for ``async for``. Errors and cancellation as in the class.
         """
-        chunks: list[bytes] = []
-        while chunk := await self._next():
-            self.received += len(chunk)
-            chunks.append(chunk)
+        chunks = [chunk async for chunk in self]
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    async def _obey(self, channel: Channel, event: Event) -> None:
+        """Do what is neither octets nor simply receiving."""
+        if event is BODY_END:
+            raise self._spoil(RemoteProtocolError("the message has a bare CR or LF"))
+        if event is Signal.BODY_TOO_LARGE:
+            raise self._spoil(MessageTooLargeError(f"the message has more than {self._limit} octets"))
+        if event is Signal.BODY_ABORTED:
+            raise self._spoil(MessageAbortedError("the client gave the message up"))
+        self._clock.suspend(channel.now())
+        try:
+            await _send(channel, event)
+        except _CUT_OFF as exc:
+            raise self._cut_off(exc) from exc
+        finally:
+            self._clock.resume(channel.now())
 
-def _gone() -> Awaitable[bytes]:
-    raise trio.ClosedResourceError("the message is gone: on_data has returned")
+    def _cut_off(self, reason: Exception) -> SMTPError:
+        return self._spoil(ConnectionLostError(f"the message was cut off: {str(reason) or 'shutting down'}"))
+
+    def _spoil(self, error: SMTPError) -> SMTPError:
+        self._error = error
+        return error
+
+
+async def _send(channel: Channel, event: Event) -> None:
+    """Send what is to be sent between two chunks; raises if that was the last."""
+    if event is Signal.PAUSE:
+        await channel.hold_back()
+        return
+    await channel.flush()
+    if event is FLUSH:
+        return
+    if event is Signal.CLOSE:  # the last word has been said: to a chunk without sense, or one junk too many
+        raise ConnectionLostError("the session was ended by an error reply")
+    raise ConnectionLostError("the client closed the connection")

@@ -1,351 +1,417 @@
-# One connection from its first byte to its last: the only place where a session's bytes, hooks and time meet.
+# One connection from its first octet to its last: the only place where a session's octets, hooks and time meet.
 #
-# Theory of operation. The loop asks the protocol for the next event, lets a hook judge it, and tells the protocol;
-# replies leave together when the input is used up. No cancel scope is opened per command: a single timer says how long
-# the peer may take, or how long the hook in progress may. A hook that takes too long is cancelled by cancelling the
-# scope around the whole loop, which is then entered again: all that matters is in objects, nothing in lost frames.
+# Who owns what. The Channel owns the wire, the protocol and the time; the HookCaller owns the hook in progress and its
+# outcome; a Body, new for each message, owns the way of that message's octets to on_data. This file owns the loop: it
+# asks the protocol for the next event, lets the application judge it, and sends the replies when the input is used up.
 #
-# Rule: what a peer does ends at most its own session. What a hook does, too. Only cancellation from outside gets past.
+# The phases (shutdown.py):
+#
+#     OPENING --> HANDSHAKE --> IDLE <--> HOOK <--> BODY            IDLE --STARTTLS--> HANDSHAKE --> IDLE
+#     any of them --> HELD_BACK and back                            any of them --> CLOSING
+#
+# Only the way from OPENING to CLOSING is kept here, as _stage. HOOK, BODY and HELD_BACK are what the HookCaller and
+# the Channel are doing, and read from them when somebody asks, which only a shutdown does.
+#
+# Invariants.
+#
+# 1. One task runs the connection, and at most one hook of it runs at a time. Other tasks call begin_shutdown, end_soon
+#    and end_now, the Timekeeper's task calls _expire: all synchronous, and all they do is end a wait.
+# 2. What a peer does ends at most its own session. What a hook does, too. Only cancellation from outside gets past.
+# 3. An event that next_event() has returned is answered before the next: by accept(), answer() or conclude(). Where a
+#    hook is asked in between, the event stays in the HookCaller until then.
+# 4. session.envelope follows protocol.envelope: a transaction that has begun is noted before the next event is taken,
+#    one that has ended is told to the application before that event is acted upon. on_reset is called once for each
+#    transaction whose message was not accepted; on_close once, if on_connect was reached.
+# 5. Between STARTTLS's reply and the handshake's end, and before an implicit handshake's end, nothing is said.
+#
+# One timer, no cancel scope per command. The timer says how long the peer may take, or, while a hook runs by itself,
+# how long that hook may. For the peer it ends the wait (SMTPTimeoutError out of receive). For a hook it cancels the
+# scope around the whole loop: the frames of the loop and of the hook are lost, and run() enters the loop again in a
+# new scope. Nothing is lost with the frames: the protocol, the session, the body and the event being asked about are
+# attributes of objects. The cancelled hook has an outcome then, 451 or what is wrong with its message, and the loop
+# begins by telling it to the protocol. A hook that returns although it was cancelled is in time: its outcome counts.
+#
+# At each checkpoint, what may happen besides what is waited for:
+#
+#     waiting for a command     the timer: 421, timeout exceeded. Shutdown: 421, unless a transaction is in progress.
+#     a body waits for octets   the timer, or the end of a shutdown's grace: the body raises, now and later; the hook's
+#                               outcome is not accepted, and the session ends with a 421 when the hook has ended.
+#     a hook runs               the timer: the scope is cancelled, as above. The end of the grace: so too, but the loop
+#                               is not entered again; a message that on_data has taken all the same is answered.
+#     sending                   the timer, or the end of the grace: the connection is broken, without another word.
+#     held back                 any step of a shutdown ends the delay.
+#     the handshake             any step of a shutdown, or the timer, ends it, without a word.
+#     on_reset, on_close        nothing: they are shielded, and bounded by a scope of their own.
+#     closing                   the end of the grace ends the wait for the peer to read our last word.
+#
+# Cancellation from outside may come at any of them but the shielded ones. It says 421 within LAST_WORDS_LIMIT, tells
+# the application, closes, and goes on.
 from __future__ import annotations
 
 import contextvars
 import logging
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import trio
 
-from .._protocol.errors import (
-    ConnectionLostError,
-    SMTPTimeoutError,
-    TLSError,
-)
+from .._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
 from .._protocol.replies import Reply
 from .._protocol.server.events import (
     FLUSH,
     NEED_DATA,
-    Authenticate,
-    Data,
-    Expand,
-    Extra,
-    Hello,
+    Event,
     Mail,
-    Rcpt,
     Signal,
     StartTLS,
-    Verify,
     XClient,
 )
+from .._protocol.server.protocol import ServerProtocol
 from .._wire.timekeeper import Timekeeper
 from .._wire.transport import Interrupted
+from .budget import DataBudget
 from .certificates import certificate_identity
-from .judgement import CLEANUP_LIMIT, Judgement
+from .channel import Channel
+from .context import ServerContext
+from .hooks import CLEANUP_LIMIT, HookCaller, HookState
 from .limits import is_within
+from .log import facts, log_error, log_line, logger
 from .outcomes import SHUTTING_DOWN, UNAVAILABLE
-from .service import Service
-
-logger = logging.getLogger("trio_smtp")
+from .session import Session
+from .shutdown import ACTIONS, Action, Phase, Shutdown
 
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
 _TIMEOUT: Final = Reply(421, "timeout exceeded", "4.4.2", close=True)
 _EARLY_TALKER: Final = Reply(554, "you talk before the greeting", "5.5.1", close=True)
+_NO: Final = Shutdown.NO
+_PHASES: Final[Mapping[HookState, Phase]] = {
+    HookState.ASKED: Phase.HOOK,
+    HookState.TOLD: Phase.HOOK,
+    HookState.SUSPENDED: Phase.BODY,
+}
 
-current_connection: contextvars.ContextVar[Connection | None] = contextvars.ContextVar(
+current_connection: contextvars.ContextVar[ServerConnection | None] = contextvars.ContextVar(
     "trio_smtp_connection", default=None
 )
 
 
-class Connection(Judgement):
-    """The task of one connection.
+class ServerConnection:
+    """One connection; its task calls :meth:`run`.
 
     Args:
-        service: what the server's connections share.
+        context: what the server's connections share.
         stream: the connected stream, owned from now on.
         keeper: expires its time limits; its task must be running.
-        context: TLS starts with it at once (RFC 8314); ``None`` for a session that begins in clear.
+        tls_context: TLS starts with it at once (RFC 8314); ``None`` for a session that begins in clear.
+
+    Attributes:
+        session: what hooks see of it.
     """
 
     __slots__ = (
         "__weakref__",
+        "_caller",
+        "_channel",
+        "_chunk_budget",
         "_command_end",
         "_command_limit",
         "_context",
-        "_cut_off",
-        "_introduced",
-        "_on",
         "_refused_chunks",
-        "_shaken",
-        "_waiting",
+        "_stage",
+        "_tls_context",
+        "_tls_is_done",
+        "session",
     )
 
     def __init__(
-        self, service: Service, stream: trio.abc.Stream, keeper: Timekeeper, context: ssl.SSLContext | None = None
+        self,
+        context: ServerContext,
+        stream: trio.abc.Stream,
+        keeper: Timekeeper,
+        tls_context: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(service, stream, keeper)
-        self._context = context
-        self._shaken = isinstance(stream, trio.SSLStream)  # its handshake was done by whoever made it
-        self._mute = context is not None
-        self._cut_off = False  # the scope was cancelled because the server is shutting down
-        self._introduced = False  # on_connect was reached, so that on_close is due
-        self._waiting = False  # for a command
-        self._refused_chunks = 0  # the latest for which the peer's time was set
-        self._command_limit = math.inf if self._config.command_timeout is None else self._config.command_timeout
-        self._command_end = math.inf  # of the command that is coming in; infinite before its first octet is awaited
-        if service.handlers is None:
-            service.handlers = _handlers_of(service)
-        self._on: Mapping[type, EventHandler | None] = service.handlers
+        config = context.config
+        protocol = ServerProtocol(context.profile)
+        self._context: ServerContext = context
+        self._channel: Channel = Channel(
+            config, protocol, stream, keeper.timer(self._expire), awaits_tls=tls_context is not None
+        )
+        wire = self._channel.wire
+        self.session: Session = Session._create(protocol, wire.peer, wire.local)
+        self._caller: HookCaller = HookCaller(context, self._channel, self.session)
+        self._stage: Phase = Phase.OPENING
+        self._tls_context: ssl.SSLContext | None = tls_context
+        self._tls_is_done: bool = isinstance(stream, trio.SSLStream)  # by whoever made the stream
+        self._command_limit: float = math.inf if config.command_timeout is None else config.command_timeout
+        self._command_end: float = math.inf  # of the command that is coming in; infinite before it is waited for
+        self._refused_chunks: int = 0  # BDAT chunks to be dropped, so far
+        self._chunk_budget: DataBudget | None = None  # for the latest of them
+        if context.is_closing:
+            self._channel.begin_shutdown(Shutdown.DRAIN)
 
-    # ---- from the first byte to the last
+    def __repr__(self) -> str:
+        return f"<ServerConnection of {self.session!r}: {self.phase.name}, {self._channel.shutdown.name}>"
 
-    async def run(self) -> None:
-        """Serve the connection. Raises nothing but cancellation."""
+    # ---- from the first octet to the last
+
+    async def run(self, ended: Callable[[ServerConnection], None]) -> None:
+        """Serve the connection, and call `ended` in any case. Raises nothing but cancellation."""
+        caller, channel = self._caller, self._channel
         token = current_connection.set(self)
-        if self._config.session_timeout is not None:
-            self._end = self._now() + self._config.session_timeout
-        cancelled = True
+        channel.limit_session(self._context.config.session_timeout)
+        is_cancelled = True
         try:
-            while True:  # again after a hook that took too long
-                with trio.CancelScope() as self._scope:
-                    if self._introduced or await self._open():
+            while True:
+                with caller.open_scope():
+                    if self._stage is not Phase.OPENING or await self._open():
                         await self._converse()
                     break
-                if self._cut_off:
-                    if self._outcome is not None and isinstance(self._event, Data):
-                        await self._conclude()  # on_data was not to be cancelled: what it has taken is not sent again
+                if channel.shutdown is Shutdown.CUT_OFF:
+                    if caller.has_taken_message:  # on_data was not to be cancelled: what it has taken is not sent again
+                        caller.conclude()
                     break
-                self._in_hook = False
-                if self._outcome is None:
-                    self._outcome = (self._timed_out(),)
-            cancelled = False
+                caller.time_out()
+            is_cancelled = False
         except Exception as exc:
-            cancelled = False
+            is_cancelled = False
             self._give_up(exc)
         finally:
-            # All of it is shielded, and bounded.
-            await self._end_session(cancelled)  # noqa: ASYNC102
-            current_connection.reset(token)
+            try:
+                await self._close(is_cancelled)  # noqa: ASYNC102 - shielded and bounded
+            finally:
+                current_connection.reset(token)
+                ended(self)
 
     def _give_up(self, reason: Exception) -> None:
+        channel = self._channel
         if isinstance(reason, SMTPTimeoutError):
-            self._say_last_word(_TIMEOUT)
+            channel.say_last_word(_TIMEOUT)
         elif isinstance(reason, Interrupted):
-            self._say_last_word(SHUTTING_DOWN)
+            channel.say_last_word(SHUTTING_DOWN)
         elif isinstance(reason, ConnectionLostError):
-            self._protocol.lose_peer()
+            channel.protocol.lose_peer()
         elif isinstance(reason, TLSError):
-            logger.debug("session %s: %s", self.session.id, reason, extra=self._facts())
-            self._protocol.abandon()
+            logger.debug("session %s: %s", self.session.id, reason, extra=facts(self.session))
+            channel.protocol.abandon()
         else:
-            logger.error("session %s: internal error", self.session.id, exc_info=reason, extra=self._facts())
-            self._say_last_word(UNAVAILABLE)
+            log_error(self.session, "internal error", reason)
+            channel.say_last_word(UNAVAILABLE)
 
-    async def _end_session(self, cancelled: bool) -> None:
-        self._in_hook = False
-        self._timer.set(math.inf)
-        self._end = math.inf  # the last word has a time limit of its own
-        if cancelled or self._cut_off:
-            self._say_last_word(SHUTTING_DOWN)
-        if self._protocol.replies:
-            with trio.move_on_after(LAST_WORDS_LIMIT if cancelled else 2 * CLEANUP_LIMIT, shield=True):
-                await self._flush_quietly()
-        await self._close_session()
-        if self._protocol.quit or self._protocol.peer_gone or cancelled:
-            await self._transport.aclose()
-        else:
-            await self._transport.aclose_lingering()
-        self._timer.close()
-
-    async def _close_session(self) -> None:
-        """Tell the application that it is over: whatever has happened, once, and for a limited time."""
-        self._protocol.abandon()
-        if not self._introduced:
-            return
+    async def _close(self, is_cancelled: bool) -> None:
+        """Say what is left to say, tell the application that it is over, and close; all for a limited time."""
+        caller, channel = self._caller, self._channel
+        self._stage = Phase.CLOSING
+        caller.stop()
+        channel.stop_clocks()
+        if is_cancelled or channel.shutdown is Shutdown.CUT_OFF:
+            channel.say_last_word(SHUTTING_DOWN)
+        if channel.protocol.replies:
+            with trio.move_on_after(LAST_WORDS_LIMIT if is_cancelled else 2 * CLEANUP_LIMIT, shield=True):
+                await channel.flush_quietly()
+        channel.protocol.abandon()
         if self.session.envelope is not None:
-            await self._end_transaction()
-        hook = self._service.hooks.on_close
-        if hook is not None:
-            await self._notify("on_close", hook, CLEANUP_LIMIT, shield=True)
+            await caller.end_transaction()
+        await caller.tell_on_close()
+        await channel.aclose(cancelled=is_cancelled)
 
     # ---- the beginning
 
     async def _open(self) -> bool:
-        service = self._service
+        """Ask the application about the client, and greet; returns whether there is a session."""
+        protocol = self._channel.protocol
         if logger.isEnabledFor(logging.DEBUG):
-            self._protocol.trace(self._trace)
+            protocol.trace(self._trace)
         self._decide_trust()
-        if self.session.proxy is not None and self._context is None and (data := self._transport.receive_nowait()):
-            self._protocol.receive_data(data)  # what shares a segment with the PROXY header is no early talking
-        self._introduced = True
-        refusal = None
-        if service.hooks.on_connect is not None:
-            refusal = await self._ask_on_connect(service.hooks.on_connect)
-        refused = refusal is not None and not refusal.is_success
-        if self._context is not None:
-            if refused:
-                self._protocol.abandon()
+        is_relayed = self.session.proxy is not None and self._tls_context is None
+        if is_relayed and (data := self._channel.wire.receive_nowait()):
+            protocol.receive_data(data)  # what shares a segment with the PROXY header is no early talking
+        refusal = await self._caller.ask_on_connect()
+        is_refused = refusal is not None and not refusal.is_success
+        if self._tls_context is not None:
+            if is_refused:
+                protocol.abandon()
                 return False
-            await self._start_tls(self._context)
-        elif not refused and self._config.reject_early_talkers and await self._talks_early():
+            await self._shake_hands(self._tls_context)
+        elif not is_refused and self._context.config.reject_early_talkers and await self._talks_early():
             refusal = _EARLY_TALKER
-        self._protocol.greet(refusal)
+        self._stage = Phase.IDLE
+        protocol.greet(refusal)
         return True
 
     def _decide_trust(self) -> None:
-        """Let XCLIENT be used by the networks that may, and by nobody whom they name: he may be at the other end."""
-        networks = self._config.xclient_from
-        self._protocol.trust(bool(networks) and is_within(self.session.host, networks))
+        """XCLIENT is allowed from `xclient_from` only.
+
+        Decided again after XCLIENT, so that the client that it names does not inherit trust.
+        """
+        networks = self._context.config.xclient_from
+        self._channel.protocol.trust(bool(networks) and is_within(self.session.host, networks))
 
     async def _talks_early(self) -> bool:
+        now = self._channel.now()
         try:
-            data = await self._transport.receive(trio.current_time() + EARLY_TALK_WAIT)
+            data = await self._channel.receive(now + EARLY_TALK_WAIT, now)
         except SMTPTimeoutError:
             return False
-        self._protocol.receive_data(data)
+        self._channel.protocol.receive_data(data)
         return bool(data)
 
-    async def _start_tls(self, context: ssl.SSLContext) -> None:
-        deadline = self._deadline(self._config.tls_handshake_timeout)
-        if self._shaken:
-            tls = await self._transport.adopt_tls(server_side=True, deadline=deadline)
-        else:
-            tls = await self._transport.start_tls(context, server_side=True, deadline=deadline)
-        self._mute = False
-        self.session.tls = tls
-        self._protocol.start_tls(certificate_identity(tls))
-        hook = self._service.hooks.on_tls
-        if hook is not None:
-            await self._notify("on_tls", hook, self._config.handler_timeout)
+    async def _shake_hands(self, context: ssl.SSLContext) -> None:
+        self._stage = Phase.HANDSHAKE
+        tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
+        self._stage = Phase.IDLE
+        self.session._apply_tls(tls)
+        self._channel.protocol.start_tls(certificate_identity(tls))
+        await self._caller.tell_on_tls()
 
     # ---- the loop
 
     async def _converse(self) -> None:
-        protocol = self._protocol
-        session = self.session
-        hooks = self._on
-        if self._outcome is not None:
-            await self._conclude()
+        """Take events until the session ends. It may be cancelled at any checkpoint, and called again."""
+        caller, channel, session = self._caller, self._channel, self.session
+        protocol, rows = channel.protocol, self._context.rows
+        if caller.has_outcome:
+            caller.conclude()
         while True:
             if session.envelope is None and protocol.envelope is not None:
-                session.envelope = protocol.envelope
-                self._service.statistics.transactions += 1
+                caller.begin_transaction(protocol.envelope)
             event = protocol.next_event()
             if session.envelope is not protocol.envelope:
-                await self._end_transaction()
+                await caller.end_transaction()
             if event is NEED_DATA:
                 if protocol.replies:
                     self._command_end = math.inf  # something was answered: the next command has all its time
-                    await self._flush()
-                if self._stopping or protocol.in_message:
+                    await channel.flush()
+                if channel.shutdown is not _NO or protocol.in_message:
                     await self._receive_rarely()
                     continue
-                self._sent = 0
-                now = self._now()
+                now = channel.now()
                 if self._command_end == math.inf or not protocol.has_input:
                     self._command_end = now + self._command_limit
-                limit = self._command_end if self._command_end < self._end else self._end
-                if limit <= now:  # a peer that always has something to read would win the race against the timer
-                    raise SMTPTimeoutError("the command or the session has lasted too long")
-                self._waiting = True
-                data = await self._transport.receive(limit)
-                self._waiting = False
-                protocol.receive_data(data)
-            elif isinstance(event, Signal):
-                if event is Signal.PAUSE:
-                    await self._pause()
-                    continue
-                await self._flush()
-                if event is not FLUSH:
-                    if event is Signal.EOF:
-                        protocol.lose_peer()
-                    return
-                self._command_end = math.inf
-            elif self._stopping and event.__class__ is Mail:
+                protocol.receive_data(await channel.receive(self._command_end, now))
+            elif event.__class__ is Mail and channel.shutdown is not _NO:
                 protocol.answer(SHUTTING_DOWN)
-            elif (hook := hooks[event.__class__]) is None:
-                protocol.accept()
-            else:
-                await hook(self, event)
+            elif event.__class__ in rows:
+                row = rows[event.__class__]
+                if row is None:
+                    protocol.accept()
+                else:
+                    await caller.ask(row, event)
+            elif not isinstance(event, Signal):
+                await self._change_session(event)
+            elif not await self._obey(event):
+                return
+
+    async def _obey(self, signal: Signal) -> bool:
+        """Do what the protocol asks for; returns whether the session goes on."""
+        channel = self._channel
+        if signal is Signal.PAUSE:
+            await channel.hold_back()
+            return True
+        await channel.flush()
+        if signal is FLUSH:
+            self._command_end = math.inf
+            return True
+        if signal is Signal.EOF:
+            channel.protocol.lose_peer()
+        return False
 
     async def _receive_rarely(self) -> None:
-        """Receive what is not simply the next command: the rest of a message that nobody reads, or a last one."""
-        protocol = self._protocol
-        if self._ending or (self._stopping and protocol.envelope is None):
+        """Receive what is not simply the next command: octets that nothing reads any more, or a transaction's rest."""
+        channel = self._channel
+        protocol = channel.protocol
+        if channel.shutdown is not _NO and protocol.envelope is None:
             raise Interrupted
-        if protocol.in_message:
-            if protocol.refused_chunks != self._refused_chunks:  # each has its own time, not what a message has left
-                self._refused_chunks = protocol.refused_chunks
-                self._budget = self._data_limit
-            await self._receive_content()
+        now = channel.now()
+        if not protocol.in_message:
+            protocol.receive_data(await channel.receive(now + self._command_limit, now))
             return
-        self._waiting = True
-        data = await self._transport.receive(self._deadline(self._config.command_timeout))
-        self._waiting = False
+        budget = self._budget_for_dropping()
+        data: bytes | bytearray = b""
+        try:
+            data = await channel.receive(budget.deadline(now), now)
+        finally:
+            budget.spend(channel.now() - now, len(data))
         protocol.receive_data(data)
 
-    async def _on_introduction(self, event: XClient) -> None:
-        """XCLIENT: it is as if the client that was named had just connected."""
-        self._protocol.accept()
-        self.session._reintroduce(event.attributes)
-        self._decide_trust()
-        hook = self._service.hooks.on_connect
-        self._protocol.greet(None if hook is None else await self._ask_on_connect(hook))
+    def _budget_for_dropping(self) -> DataBudget:
+        """A message that is dropped has the time that is left for it; each refused chunk has time of its own."""
+        refused_chunks = self._channel.protocol.refused_chunks
+        if (budget := self._caller.budget) is not None:
+            return budget
+        if self._chunk_budget is None or refused_chunks != self._refused_chunks:
+            self._refused_chunks = refused_chunks
+            self._chunk_budget = self._context.new_budget()
+        return self._chunk_budget
 
-    async def _on_starttls(self, event: StartTLS) -> None:
-        self._mute = True
-        self._protocol.accept()
-        if self.session.envelope is not None:
-            await self._end_transaction()
-        await self._flush()
-        assert self._service.ssl_context is not None
-        await self._start_tls(self._service.ssl_context)
+    async def _change_session(self, event: Event) -> None:
+        """Do what only the connection can: STARTTLS, XCLIENT."""
+        caller, channel = self._caller, self._channel
+        if isinstance(event, StartTLS):
+            self._stage = Phase.HANDSHAKE
+            channel.expect_tls()
+            channel.protocol.accept()
+            if self.session.envelope is not None:
+                await caller.end_transaction()
+            await channel.flush()
+            assert self._context.ssl_context is not None
+            await self._shake_hands(self._context.ssl_context)
+        else:  # as if the client that was named had just connected
+            assert isinstance(event, XClient)
+            channel.protocol.accept()
+            self.session._apply_xclient(event.attributes)
+            self._decide_trust()
+            channel.protocol.greet(await caller.ask_on_connect())
+
+    def _trace(self, direction: str, line: bytes) -> None:
+        log_line(self.session, direction, line)
 
     # ---- from outside
 
     @property
-    def asks_a_hook(self) -> bool:
-        """Whether one of the application's hooks is running."""
-        return self._event is not None or self._telling
+    def phase(self) -> Phase:
+        """Where the connection is."""
+        if self._stage is Phase.CLOSING:
+            return Phase.CLOSING
+        if self._channel.is_held_back:
+            return Phase.HELD_BACK
+        return _PHASES.get(self._caller.state, self._stage)
+
+    @property
+    def runs_a_hook(self) -> bool:
+        """Whether one of the application's hooks runs, waiting or not."""
+        return self._caller.state is not HookState.NONE
 
     def begin_shutdown(self) -> None:
         """Say 421 now if nothing is in progress, else as soon as nothing is."""
-        self._stopping = True
-        if self._pausing is not None:
-            self._pausing.cancel(reason="shutdown")
-        if self._mute or (self._waiting and self._protocol.envelope is None):  # during a handshake nothing is said
-            self._transport.interrupt()
+        self._shut_down(Shutdown.DRAIN)
 
     def end_soon(self) -> None:
         """The grace is over for the session whose hook has asked for it: 421 when that hook has ended."""
-        self._stopping = self._ending = True
+        self._channel.begin_shutdown(Shutdown.END)
 
     def end_now(self) -> None:
         """The grace is over: say 421 whatever is in progress."""
-        self._stopping = self._ending = True
-        if self._waiting or self._transport.is_receiving:
-            self._transport.interrupt()
-        else:
-            self._cut_off = True
-            self._scope.cancel(reason="shutdown")
+        self._shut_down(Shutdown.END)
 
+    def _shut_down(self, level: Shutdown) -> None:
+        action = ACTIONS[level][self.phase]
+        self._channel.begin_shutdown(level)
+        wire = self._channel.wire
+        if action is Action.INTERRUPT:
+            wire.interrupt()
+        elif action is Action.INTERRUPT_BETWEEN_TRANSACTIONS:
+            if self._channel.protocol.envelope is None:
+                wire.interrupt()
+        elif action is Action.INTERRUPT_OR_CANCEL and wire.is_receiving:
+            wire.interrupt()
+        elif action is not Action.NOTHING:
+            self._channel.begin_shutdown(Shutdown.CUT_OFF)
+            self._caller.cancel("shutdown")
 
-EventHandler: TypeAlias = Callable[[Connection, Any], Awaitable[None]]
-
-
-def _handlers_of(service: Service) -> Mapping[type, EventHandler | None]:
-    """What to do about each event; ``None`` accepts it at once, where the application has no hook for it."""
-    hooks = service.hooks
-    return {
-        Hello: hooks.on_hello and Connection._on_hello,
-        Mail: hooks.on_mail and Connection._on_mail,
-        Rcpt: hooks.on_rcpt and Connection._on_rcpt,
-        Verify: hooks.on_vrfy and Connection._on_vrfy,
-        Expand: hooks.on_expn and Connection._on_expn,
-        Extra: hooks.on_command and Connection._on_extra,
-        XClient: Connection._on_introduction,
-        Authenticate: Connection._on_auth,
-        Data: Connection._on_data,
-        StartTLS: Connection._on_starttls,
-    }
+    def _expire(self) -> None:
+        """The timer: the hook that runs by itself, or else the wait for the peer, has taken too long."""
+        if not self._caller.expire():
+            self._channel.expire()

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -20,11 +21,13 @@ from .._protocol.server.protocol import ServerProtocol
 from .._wire.timekeeper import Timekeeper
 from .._wire.transport import Transport
 from .accepting import accept_all
-from .connection import Connection, current_connection
+from .connection import ServerConnection, current_connection
+from .context import ServerContext, ServerStatistics
+from .events import rows_of
+from .handler import Hooks
 from .limits import ConnectionLimits, is_within
 from .outcomes import SHUTTING_DOWN, leaves_of
 from .proxy import read_proxy_header
-from .service import ServerStatistics, Service
 from .session import Session
 
 REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
@@ -55,18 +58,21 @@ class Server:
     ) -> None:
         if implicit_tls and ssl_context is None:
             raise ValueError("implicit_tls needs an ssl_context")
-        self._service = Service(handler, config or ServerConfig(), ssl_context, implicit_tls=implicit_tls)
+        hooks = Hooks(handler)
+        self._context: ServerContext = ServerContext(
+            hooks, rows_of(hooks), config or ServerConfig(), ssl_context, implicit_tls=implicit_tls
+        )
         self._limits = ConnectionLimits(self.config.max_connections, self.config.max_connections_per_host)
-        self._connections: set[Connection] = set()
+        self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has
         self._accepting: set[trio.CancelScope] = set()
         self._lingering = 0  # refused connections whose clients may still be sending
-        self._stoppers: list[Connection] = []  # a hook of theirs waits in shutdown(), once for each time it does
+        self._stoppers: list[ServerConnection] = []  # a hook of theirs waits in shutdown(), once for each time it does
         self._left = trio.Event()  # set and replaced whenever there are fewer connections to wait for
 
     @property
     def config(self) -> ServerConfig:
         """The configuration."""
-        return self._service.config
+        return self._context.config
 
     @property
     def sessions(self) -> frozenset[Session]:
@@ -75,7 +81,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Counters since the server was made, as they are now."""
-        return self._service.statistics.copy()
+        return self._context.statistics.copy()
 
     async def serve(
         self,
@@ -131,12 +137,12 @@ class Server:
             async with trio.open_nursery() as sessions:
                 with trio.CancelScope() as accepting:
                     self._accepting.add(accepting)
-                    if self._service.closing:
+                    if self._context.is_closing:
                         accepting.cancel(reason="shutdown")
                     try:
                         await accept_all(
                             listeners,
-                            partial(self._serve_stream, keeper),
+                            partial(self._serve_one, keeper),
                             sessions,
                             partial(task_status.started, listeners),
                         )
@@ -156,54 +162,66 @@ class Server:
         keeper = Timekeeper()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
-            await self._serve_stream(keeper, stream)
+            await self._serve_one(keeper, stream)
             nursery.cancel_scope.cancel(reason="the session has ended")
 
-    async def _serve_stream(self, keeper: Timekeeper, stream: trio.abc.Stream) -> None:
-        context = self._service.ssl_context if self._service.implicit_tls else None
+    def _serve_one(self, keeper: Timekeeper, stream: trio.abc.Stream) -> Coroutine[Any, Any, None]:
+        """Take a connection or refuse it; returns the coroutine that does so.
+
+        A plain function: where nothing comes before the session, its coroutine is :meth:`ServerConnection.run` itself,
+        so that a session that waits has no frame more.
+        """
+        context = self._context.ssl_context if self._context.implicit_tls else None
         if isinstance(stream, trio.SSLStream):
             context = stream.context
-            self._service.prepare(context)
-            stream = _unshaken(stream)
-        connection = Connection(self._service, stream, keeper, context)
-        session = connection.session
+            self._context.prepare(context)
+            stream = _without_pending_tls(stream)
+        connection = ServerConnection(self._context, stream, keeper, context)
+        host = connection.session.host
         proxies = self.config.proxy_protocol_from
-        behind_proxy = bool(proxies) and is_within(session.host, proxies)
-        host = None if behind_proxy else session.host  # whose slot is taken; a proxy's is that of the client it names
-        refusal = SHUTTING_DOWN if self._service.closing else self._limits.refusal(host)
+        behind_proxy = bool(proxies) and is_within(host, proxies)
+        if behind_proxy:
+            host = None  # the slot that is taken is that of the client that the proxy names
+        refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal(host)
         if refusal is not None:
-            await self._refuse(stream, None if context is not None else refusal)
-            return
-        try:
-            if behind_proxy:
-                header = await self._read_proxy_header(stream)
-                if header is None:
-                    await self._refuse(stream, None)
-                    return
-                session._introduce(header)
-                # shutdown() knows only the sessions that it finds, and this one was not there yet.
-                refusal = SHUTTING_DOWN if self._service.closing else self._limits.refusal_of_host(session.host)
-                if refusal is not None:
-                    await self._refuse(stream, None if context is not None else refusal)
-                    return
-                host = session.host
-            del stream  # with what it has beside its socket it is 0.3 KiB of an idle session's 7
-            self._begin(connection)
-            await connection.run()
-        finally:
-            self._end(connection)
-            self._limits.release(host)
+            return self._refuse(stream, None if context is not None else refusal)
+        if behind_proxy:
+            return self._serve_behind_proxy(connection, stream, says_why=context is None)
+        return self._run(connection, host)
 
-    def _begin(self, connection: Connection) -> None:
-        self._connections.add(connection)
-        self._service.statistics.total_connections += 1
-        self._service.statistics.connections += 1
+    async def _serve_behind_proxy(
+        self, connection: ServerConnection, stream: trio.abc.Stream, *, says_why: bool
+    ) -> None:
+        """Read the PROXY header; only then it is known whether there is a slot for the client's host."""
+        session = connection.session
+        with ExitStack() as slot:
+            slot.callback(self._limits.release, None)
+            header = await self._read_proxy_header(stream)
+            if header is None:
+                await self._refuse(stream, None)
+                return
+            session._apply_proxy(header)
+            # shutdown() knows only the sessions that it finds, and this one was not there yet.
+            refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal_of_host(session.host)
+            if refusal is not None:
+                await self._refuse(stream, refusal if says_why else None)
+                return
+            slot.pop_all()
+        del stream  # with what it has beside its socket it is 0.3 KiB of an idle session's 7
+        await self._run(connection, session.host)
 
-    def _end(self, connection: Connection) -> None:
-        if connection in self._connections:  # not refused behind a proxy
-            self._connections.discard(connection)
-            self._service.statistics.connections -= 1
-            self._wake()
+    def _run(self, connection: ServerConnection, host: str | None) -> Coroutine[Any, Any, None]:
+        """Count a connection that has a slot, of `host`; returns the coroutine that runs it."""
+        self._connections[connection] = host
+        self._context.statistics.total_connections += 1
+        self._context.statistics.connections += 1
+        return connection.run(self._ended)
+
+    def _ended(self, connection: ServerConnection) -> None:
+        """Forget a connection that has run."""
+        self._limits.release(self._connections.pop(connection))
+        self._context.statistics.connections -= 1
+        self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream) -> ProxyHeader | None:
         limit = self.config.proxy_timeout
@@ -222,11 +240,11 @@ class Server:
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
         """Close, and say why; under implicit TLS nothing is said (`refusal` is ``None``), it would cost a handshake."""
-        self._service.statistics.refused_connections += 1
+        self._context.statistics.refused_connections += 1
         transport = Transport(stream)
         try:
             if refusal is not None:
-                protocol = ServerProtocol(self._service.profile)
+                protocol = ServerProtocol(self._context.profile)
                 protocol.greet(refusal)
                 with trio.move_on_after(REFUSAL_LIMIT):
                     await transport.send(protocol.data_to_send())
@@ -250,13 +268,13 @@ class Server:
         for that hook's own session then, nor for others whose hooks have called it. Cancelled, it leaves sessions as
         they are.
         """
-        self._service.closing = True
+        self._context.close()
         for scope in self._accepting:
             scope.cancel(reason="shutdown")
         for connection in tuple(self._connections):
             connection.begin_shutdown()
         own = current_connection.get()
-        if own is not None and not own.asks_a_hook:  # a task that one of its hooks has left behind is no hook
+        if own is not None and not own.runs_a_hook:  # a task that one of its hooks has left behind is no hook
             own = None
         if own is None:
             await self._end_all(grace, ())
@@ -268,7 +286,7 @@ class Server:
         finally:
             self._stoppers.remove(own)
 
-    async def _end_all(self, grace: float, stoppers: Collection[Connection]) -> None:
+    async def _end_all(self, grace: float, stoppers: Collection[ServerConnection]) -> None:
         """End all connections but those that wait for the same in their hooks: these end when their hooks do."""
         with trio.move_on_after(grace):
             await self._wait_for_all_but(stoppers)
@@ -279,8 +297,8 @@ class Server:
                 connection.end_now()
         await self._wait_for_all_but(stoppers)
 
-    async def _wait_for_all_but(self, stoppers: Collection[Connection]) -> None:
-        while not self._connections.issubset(stoppers):
+    async def _wait_for_all_but(self, stoppers: Collection[ServerConnection]) -> None:
+        while not self._connections.keys() <= set(stoppers):
             await self._left.wait()
 
     def _wake(self) -> None:
@@ -288,7 +306,7 @@ class Server:
         self._left = trio.Event()
 
 
-def _unshaken(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
+def _without_pending_tls(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
     """What is below a TLS stream whose handshake is still to come: it is ours then, as is what comes before it."""
     try:
         stream.version  # noqa: B018

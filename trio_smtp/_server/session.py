@@ -1,4 +1,6 @@
 # What hooks may know of a connection.
+#
+# The server changes it by the methods with an underscore, and nothing else writes its attributes.
 from __future__ import annotations
 
 import secrets
@@ -26,29 +28,62 @@ class Session:
 
     __slots__ = ("__weakref__", "_identity", "_protocol", "_state", "envelope", "id", "local", "peer", "proxy", "tls")
 
-    def __init__(self, protocol: ServerProtocol, peer: tuple[str, int] | None, local: tuple[str, int] | None) -> None:
+    _identity: object
+    _protocol: ServerProtocol
+    _state: SimpleNamespace | None
+    envelope: Envelope | None
+    id: str
+    local: tuple[str, int] | None
+    peer: tuple[str, int] | None
+    proxy: ProxyHeader | None
+    tls: TLSInfo | None
+
+    def __init__(self) -> None:
+        raise TypeError("a Session is made by the server")
+
+    @classmethod
+    def _create(cls, protocol: ServerProtocol, peer: tuple[str, int] | None, local: tuple[str, int] | None) -> Session:
+        self = cls.__new__(cls)
         self._protocol = protocol
-        self._identity: object = None
-        self._state: SimpleNamespace | None = None
+        self._identity = None
+        self._state = None
         self.id = secrets.token_hex(6)
         self.peer = peer
         self.local = local
-        self.proxy: ProxyHeader | None = None
-        self.tls: TLSInfo | None = None
-        self.envelope: Envelope | None = None
+        self.proxy = None
+        self.tls = None
+        self.envelope = None
+        return self
 
-    def _introduce(self, header: ProxyHeader) -> None:
-        """Take who the client is from a trusted proxy (the server does this, before any hook)."""
+    # ---- the server's
+
+    def _apply_proxy(self, header: ProxyHeader) -> None:
+        """Take who the client is from a trusted proxy, before any hook."""
         self.proxy = header
         if header.source is not None:
             self.peer = header.source
             self.local = header.destination
 
-    def _reintroduce(self, attributes: Mapping[str, str | None]) -> None:
-        """Take who the client is from a trusted relay's XCLIENT (the server does this)."""
-        self._identity = self._protocol.xclient.get("LOGIN")
+    def _apply_xclient(self, attributes: Mapping[str, str | None]) -> None:
+        """Take who the client is from a trusted relay's XCLIENT, which the protocol has accepted."""
+        self._identity = self.xclient.get("LOGIN")
         self.peer = _named(self.peer, attributes, "ADDR", "PORT")
         self.local = _named(self.local, attributes, "DESTADDR", "DESTPORT")
+
+    def _apply_tls(self, tls: TLSInfo) -> None:
+        self.tls = tls
+
+    def _authenticate(self, identity: object) -> None:
+        """Note who the client is, for the time for which the protocol says that it is authenticated."""
+        self._identity = identity
+
+    def _begin_transaction(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+
+    def _end_transaction(self) -> None:
+        self.envelope = None
+
+    # ---- the application's
 
     @property
     def xclient(self) -> Mapping[str, str | None]:
@@ -75,12 +110,12 @@ class Session:
     @property
     def hello(self) -> str | None:
         """The name given with EHLO, HELO or LHLO; forgotten by STARTTLS. A trusted relay's XCLIENT goes before it."""
-        return self._protocol.xclient.get("HELO") or self._protocol.hello
+        return self.xclient.get("HELO") or self._protocol.hello
 
     @property
     def esmtp(self) -> bool:
         """Whether the client said EHLO (or LHLO)."""
-        protocol = self._protocol.xclient.get("PROTO")
+        protocol = self.xclient.get("PROTO")
         return self._protocol.esmtp if protocol is None else protocol == "ESMTP"
 
     @property
@@ -108,7 +143,7 @@ class Session:
 def _named(
     known: tuple[str, int] | None, attributes: Mapping[str, str | None], address: str, port: str
 ) -> tuple[str, int] | None:
-    """An end of the connection, as far as XCLIENT names it; a port nobody knows is 0."""
+    """An end of the connection, as far as XCLIENT names it; an unknown port is 0."""
     if address not in attributes:
         return known if known is None or port not in attributes else (known[0], int(attributes[port] or 0))
     host = attributes[address]

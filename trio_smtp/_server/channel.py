@@ -1,0 +1,239 @@
+# The octets and the time of one connection: what is sent, what is received, and how long each may take.
+#
+# Guarantees: every wait for the peer has a deadline, the session's end at the latest. Nothing is said in clear once
+# TLS is due. STARTTLS changes the wire in one place, start_tls().
+#
+# It knows neither hooks nor messages. A shutdown it knows, because every wait for the peer must heed it: none begins
+# after Shutdown.END, and no reply is kept back after Shutdown.DRAIN.
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from .._protocol.errors import ConnectionLostError, SMTPTimeoutError
+from .._protocol.replies import Reply
+from .._protocol.server.config import ServerConfig
+from .._protocol.server.protocol import ServerProtocol
+from .._wire.timekeeper import Timer
+from .._wire.tls import TLSInfo
+from .._wire.transport import Interrupted, Transport
+from .shutdown import Shutdown
+
+MAX_DELAY: Final = 10.0  # seconds that one reply is kept back at most
+TURN: Final = 2048  # octets of replies that a session sends before others have their turn, while it has input
+_NO: Final = Shutdown.NO
+_END: Final = Shutdown.END
+
+
+class Channel:
+    """One connection's wire, protocol and time.
+
+    Args:
+        config: the limits.
+        protocol: fed and emptied here.
+        stream: the connected stream, owned from now on.
+        timer: expires the waits; its callback must call :meth:`expire` while no hook runs by itself.
+        awaits_tls: a handshake comes before the first word.
+
+    Attributes:
+        wire: the connection; another object after :meth:`start_tls`.
+        now: Trio's clock.
+        end: when the session's time is over.
+        held_since: since when replies may have been waiting to be sent; infinite if none can.
+        awaits_tls: nothing may be said in clear: a handshake is due, or in progress.
+        shutdown: how far a shutdown of the server has come.
+    """
+
+    __slots__ = (
+        "_config",
+        "_delay",
+        "_sent",
+        "awaits_tls",
+        "end",
+        "held_since",
+        "now",
+        "protocol",
+        "shutdown",
+        "timer",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        protocol: ServerProtocol,
+        stream: trio.abc.Stream,
+        timer: Timer,
+        *,
+        awaits_tls: bool = False,
+    ) -> None:
+        self._config: ServerConfig = config
+        self.protocol: ServerProtocol = protocol
+        self.timer: Timer = timer
+        self.wire: Transport = Transport(stream, timer)
+        # trio.current_time() looks the clock up every time
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self.end: float = math.inf
+        self.held_since: float = math.inf
+        self.awaits_tls: bool = awaits_tls
+        self.shutdown: Shutdown = _NO
+        self._sent: int = 0  # octets, since others had their turn
+        self._delay: trio.CancelScope | None = None  # around a reply that is kept back
+
+    def __repr__(self) -> str:
+        return f"<Channel over {self.wire!r}, {self.shutdown.name}>"
+
+    # ---- octets
+
+    async def flush(self) -> bool:
+        """Send the replies; returns whether that took time. Cancelled before it begins, it keeps them.
+
+        Raises:
+            SMTPTimeoutError: the peer did not take them in time.
+            ConnectionLostError: the connection was lost.
+        """
+        self.held_since = math.inf
+        protocol, wire = self.protocol, self.wire
+        if not protocol.replies:
+            return False
+        if wire.direct is None:  # cancelled as soon as it begins, a send would take these replies with it
+            await trio.lowlevel.checkpoint_if_cancelled()
+        data = protocol.data_to_send()
+        size = len(data)
+        sent = wire.send_nowait(data)
+        self._sent += size
+        if sent < size:
+            await wire.send(data[sent:], self.deadline(self._config.command_timeout))
+        if self._sent > TURN:  # nothing above waits while there is input and the socket takes the replies
+            self._sent = 0
+            await trio.lowlevel.checkpoint()
+            return True
+        return sent < size
+
+    async def flush_quietly(self) -> None:
+        """Send the replies; a peer that does not take them is lost."""
+        try:
+            await self.flush()
+        except (ConnectionLostError, SMTPTimeoutError):
+            self.protocol.lose_peer()
+
+    def receive(self, deadline: float, now: float) -> Awaitable[bytes | bytearray]:
+        """Wait for octets until `deadline`, or until the session's end; ``b""`` when the peer has closed its side.
+
+        A plain function, so that a wait has no frame more than the wire's own.
+
+        Raises:
+            Interrupted: the server's shutdown does not let the session wait any more.
+            SMTPTimeoutError: the time is over, or was over `now`: a peer that always has something to read would
+                otherwise win the race against the timer.
+            ConnectionLostError: the connection was lost.
+        """
+        if self.shutdown >= _END:
+            raise Interrupted
+        if self.end < deadline:
+            deadline = self.end
+        if deadline <= now:
+            raise SMTPTimeoutError("the command, the message or the session has lasted too long")
+        self._sent = 0
+        return self.wire.receive(deadline)
+
+    def hold_from(self, now: float) -> None:
+        """Note that the replies to come are not sent at once: a hook is asked `now`."""
+        if now < self.held_since:
+            self.held_since = now
+
+    # ---- time
+
+    def limit_session(self, seconds: float | None) -> None:
+        """End the session in so many seconds; ``None``: lift its limit."""
+        self.end = math.inf if seconds is None else self.now() + seconds
+
+    def deadline(self, limit: float | None) -> float:
+        """When `limit` seconds are over, or the session's time."""
+        return self.end if limit is None else min(self.now() + limit, self.end)
+
+    async def hold_back(self) -> None:
+        """Keep the next reply back from a peer that makes many mistakes. The session's time goes on.
+
+        Raises:
+            SMTPTimeoutError: that is over.
+        """
+        delay = self.protocol.take_penalty() * (self._config.error_delay or 0)
+        if self.shutdown is not _NO:
+            return
+        self._delay = trio.CancelScope(deadline=self.deadline(min(delay, MAX_DELAY)))
+        try:
+            with self._delay:
+                await trio.sleep_forever()
+        finally:
+            self._delay = None
+        if self.now() >= self.end:
+            raise SMTPTimeoutError("the session has lasted too long")
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a reply is kept back in :meth:`hold_back`."""
+        return self._delay is not None
+
+    def expire(self) -> None:
+        """End the wait in progress, if there is one, with :class:`SMTPTimeoutError`."""
+        self.wire.expire()
+
+    # ---- TLS
+
+    def expect_tls(self) -> None:
+        """STARTTLS is accepted: say nothing but its reply before the handshake."""
+        self.awaits_tls = True
+
+    async def start_tls(self, context: ssl.SSLContext, *, is_done: bool = False) -> TLSInfo:
+        """Shake hands, unless whoever made the stream has done it. Cancelled, it leaves the connection broken.
+
+        Raises:
+            Interrupted: the server is shutting down.
+            TLSError: the handshake failed.
+            SMTPTimeoutError: it took too long.
+            ConnectionLostError: the connection was lost.
+        """
+        deadline = self.deadline(self._config.tls_handshake_timeout)
+        if is_done:
+            tls = await self.wire.adopt_tls(server_side=True, deadline=deadline)
+        elif self.shutdown is not _NO:
+            raise Interrupted
+        else:
+            tls = await self.wire.start_tls(context, server_side=True, deadline=deadline)
+        self.awaits_tls = False
+        return tls
+
+    # ---- the end
+
+    def begin_shutdown(self, level: Shutdown) -> None:
+        """Note how far the server's shutdown has come, and end a delay."""
+        if level > self.shutdown:
+            self.shutdown = level
+        if self._delay is not None:
+            self._delay.cancel(reason="shutdown")
+
+    def say_last_word(self, reply: Reply) -> None:
+        """Let `reply` be the last one, unless the last word was said already, or it would be said in clear."""
+        if self.awaits_tls:
+            self.protocol.abandon()
+        else:
+            self.protocol.close(reply)
+
+    def stop_clocks(self) -> None:
+        """Lift all limits: what is left to do has limits of its own."""
+        self.timer.set(math.inf)
+        self.end = math.inf
+        self.wire.forget_interruption()
+
+    async def aclose(self, *, cancelled: bool) -> None:
+        """Close the wire; unless its task is cancelled, wait for the peer to read the last word. Shielded, bounded."""
+        if cancelled or self.protocol.quit or self.protocol.peer_gone:
+            await self.wire.aclose()
+        else:
+            await self.wire.aclose_lingering()
+        self.timer.close()

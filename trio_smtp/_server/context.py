@@ -1,0 +1,142 @@
+# What all connections of one server share.
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary, WeakSet
+
+from .._protocol.server.config import ServerConfig
+from .._protocol.server.profile import ServerProfile
+from .._wire.tls import watch_server_name
+from .budget import DataBudget
+from .handler import Hooks
+from .limits import FailureLimit
+from .log import logger
+
+if TYPE_CHECKING:
+    from .hooks import EventRow
+
+
+@dataclass(kw_only=True)
+class ServerStatistics:
+    """A server's counters since it was made.
+
+    Attributes:
+        connections: open now.
+        total_connections: taken in all.
+        refused_connections: turned away at a limit.
+        transactions: MAIL commands accepted.
+        messages: messages accepted.
+        octets: octets of message content read, accepted or not.
+        failed_hooks: hooks that raised or took too long.
+    """
+
+    connections: int = 0
+    total_connections: int = 0
+    refused_connections: int = 0
+    transactions: int = 0
+    messages: int = 0
+    octets: int = 0
+    failed_hooks: int = 0
+
+    def copy(self) -> ServerStatistics:
+        """The numbers as they are now."""
+        return replace(self)
+
+
+class ServerContext:
+    """A server without its sockets: hooks, rules, TLS, counters.
+
+    Args:
+        hooks: the handler's.
+        rows: what to ask about each type of event; ``None`` accepts it at once.
+        config: the rules.
+        ssl_context: a server-side context; offers STARTTLS.
+        implicit_tls: every connection begins with a handshake instead.
+
+    Attributes:
+        hooks: as given.
+        rows: as given.
+        config: as given.
+        ssl_context: as given.
+        implicit_tls: as given.
+        statistics: the counters.
+        auth_failures: failed logins of each host.
+        is_closing: ``shutdown()`` was called.
+        profile: what the protocol offers and allows.
+
+    Raises:
+        TypeError: an extension brings commands, and there is no ``on_command``.
+        ValueError: `ssl_context` is one for clients.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        rows: Mapping[type, EventRow | None],
+        config: ServerConfig,
+        ssl_context: ssl.SSLContext | None,
+        *,
+        implicit_tls: bool,
+    ) -> None:
+        self.hooks: Hooks = hooks
+        self.rows: Mapping[type, EventRow | None] = rows
+        self.config: ServerConfig = config
+        self.ssl_context: ssl.SSLContext | None = ssl_context
+        self.implicit_tls: bool = implicit_tls
+        self.statistics: ServerStatistics = ServerStatistics()
+        self.auth_failures: FailureLimit = FailureLimit(config.max_auth_failures_per_host)
+        self.is_closing: bool = False
+        self._prepared: WeakSet[ssl.SSLContext] = WeakSet()
+        self._data_limit: float = math.inf if config.data_timeout is None else config.data_timeout
+        if ssl_context is not None:
+            if ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:  # every handshake would fail, and clients only see that
+                raise ValueError("ssl_context is one for clients; a server's is for ssl.Purpose.CLIENT_AUTH")
+            self.prepare(ssl_context)
+        for extension in config.extensions:
+            if extension.commands and hooks.on_command is None:
+                raise TypeError(f"{extension.keyword} brings commands, and the handler has no on_command")
+        self.profile: ServerProfile = ServerProfile(
+            config,
+            starttls=ssl_context is not None and not implicit_tls,
+            auth=hooks.on_auth is not None,
+            verify=hooks.on_vrfy is not None,
+            expand=hooks.on_expn is not None,
+            hello=hooks.on_hello is not None,
+        )
+
+    def close(self) -> None:
+        """Note that ``shutdown()`` was called."""
+        self.is_closing = True
+
+    def new_budget(self) -> DataBudget:
+        """A client's time for one message."""
+        return DataBudget(self._data_limit, self.config.min_data_rate)
+
+    def prepare(self, context: ssl.SSLContext) -> None:
+        """Make sure that handshakes with `context` tell what a session wants to know, and come once only."""
+        if context not in self._prepared:
+            self._prepared.add(context)
+            context.options |= ssl.OP_NO_RENEGOTIATION  # a client's costs us ten times as much; OpenSSL 3 refuses it
+            watch_server_name(context)
+            _look_for_sharing(context, self.config)
+
+    def __repr__(self) -> str:
+        return f"<ServerContext of {self.config.hostname}>"
+
+
+# A TLS session ticket is valid wherever its context serves, and Python cannot set a session-id context that would tell
+# services apart (Postfix 2026-08-05): a session that one listener has authenticated can be resumed at the other.
+_served: Final[WeakKeyDictionary[ssl.SSLContext, ServerConfig]] = WeakKeyDictionary()
+
+
+def _look_for_sharing(context: ssl.SSLContext, config: ServerConfig) -> None:
+    other = _served.setdefault(context, config)
+    if (other.auth, other.xclient_from) != (config.auth, config.xclient_from):
+        logger.warning(
+            "one TLS context serves listeners with different privileges; give each its own, since a session that was "
+            "begun at one of them can be resumed at the other"
+        )

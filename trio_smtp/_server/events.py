@@ -1,0 +1,148 @@
+# What each event of the protocol asks the application, and what the answer does: the one table of it.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from .._protocol.envelope import Envelope
+from .._protocol.errors import ConnectionLostError
+from .._protocol.replies import Reply
+from .._protocol.sasl import UnverifiedError
+from .._protocol.server.events import (
+    Authenticate,
+    Command,
+    Data,
+    Expand,
+    Extra,
+    Hello,
+    Mail,
+    Rcpt,
+    Verify,
+)
+from .._protocol.server.fixed_replies import TOO_MANY_FAILURES_OF_HOST
+from .handler import Hooks
+from .hooks import EventRow, HookCaller
+from .log import log_error
+from .outcomes import lmtp_outcome, message_outcome, reply_or_none
+
+
+def rows_of(hooks: Hooks) -> Mapping[type, EventRow | None]:
+    """EVENTS for one handler: each row with its hook, ``None`` where an event without a hook is accepted at once."""
+    rows: dict[type, EventRow | None] = {}
+    for event, row in EVENTS.items():
+        hook = getattr(hooks, row.name) or row.hook
+        rows[event] = replace(row, hook=hook) if hook is not None else None
+    return MappingProxyType(rows)
+
+
+# ---- how to conclude
+
+
+def conclude_command(caller: HookCaller, event: Command, outcome: object) -> None:
+    """``None`` accepts; a reply is sent."""
+    reply = caller.convert(reply_or_none, outcome)
+    if reply is None:
+        caller.channel.protocol.accept()
+    else:
+        caller.channel.protocol.answer(reply)
+
+
+def conclude_mail(caller: HookCaller, event: Mail, outcome: object) -> None:
+    """As any command; a success that closes the connection both begins a transaction and ends it."""
+    reply = caller.convert(reply_or_none, outcome)
+    if reply is None:
+        caller.channel.protocol.accept()
+        return
+    if reply.close and reply.is_success:
+        caller.begin_transaction(Envelope(event.sender))
+    caller.channel.protocol.answer(reply)
+
+
+def conclude_message(caller: HookCaller, event: Data, outcome: object) -> None:
+    """``None`` and a queue id accept the message, if it could be had whole.
+
+    Raises:
+        Exception: what has cut the message off, and ends the session.
+    """
+    error = caller.end_body()
+    protocol = caller.channel.protocol
+    if isinstance(error, ConnectionLostError) and not protocol.is_closed:
+        raise error.__cause__ or error
+    protocol.conclude(caller.convert(lmtp_outcome if caller.context.config.lmtp else message_outcome, outcome))
+
+
+def conclude_auth(caller: HookCaller, event: Authenticate, outcome: object) -> None:
+    """A truthy outcome is the client's identity; ``True`` and a 2xx reply stand for the user name."""
+    reply, identity = _login(caller, event, outcome)
+    protocol = caller.channel.protocol
+    caller.session._authenticate(identity)
+    try:
+        if reply is not None:
+            protocol.answer(reply)
+        elif identity is not None:
+            protocol.accept()
+        else:
+            protocol.refuse_credentials()
+    except UnverifiedError as exc:
+        log_error(caller.session, str(exc))
+        return
+    if identity is not None:
+        caller.context.auth_failures.forget(caller.session.host)
+    elif reply is None or reply.is_permanent:
+        _count_auth_failure(caller)
+
+
+def _login(caller: HookCaller, event: Authenticate, outcome: object) -> tuple[Reply | None, object]:
+    """The application's reply, if it gave one, and the client's identity, ``None`` if it is refused."""
+    if not isinstance(outcome, Reply):
+        verdict = caller.convert(bool, outcome)  # an application's own object may fail here
+        if verdict is False:
+            return None, None
+        if verdict is True:
+            return None, event.credentials.username if outcome is True else outcome
+        outcome = verdict
+    reply = caller.convert(reply_or_none, outcome)
+    return reply, event.credentials.username if reply.is_success else None
+
+
+def _count_auth_failure(caller: HookCaller) -> None:
+    failures = caller.context.auth_failures.add(caller.session.host, caller.channel.now())
+    if failures and not caller.channel.protocol.is_closed:
+        caller.channel.protocol.penalize(failures - 1)
+
+
+# ---- what to ask
+
+
+def _refuse_auth(caller: HookCaller) -> Reply | None:
+    """A host that has failed too often is not asked about."""
+    reached = caller.context.auth_failures.is_reached(caller.session.host, caller.channel.now())
+    return TOO_MANY_FAILURES_OF_HOST if reached else None
+
+
+async def _accept_unread(*_: object) -> None:
+    """on_data of a handler without one: the message is accepted and dropped."""
+
+
+EVENTS: Final[Mapping[type, EventRow]] = MappingProxyType(
+    {
+        Hello: EventRow("on_hello", lambda caller, event: (event.name,), conclude_command),
+        Mail: EventRow("on_mail", lambda caller, event: (event.sender,), conclude_mail),
+        Rcpt: EventRow("on_rcpt", lambda caller, event: (event.recipient,), conclude_command),
+        Verify: EventRow("on_vrfy", lambda caller, event: (event.argument,), conclude_command),
+        Expand: EventRow("on_expn", lambda caller, event: (event.argument,), conclude_command),
+        Extra: EventRow("on_command", lambda caller, event: (event.verb, event.argument), conclude_command),
+        Authenticate: EventRow(
+            "on_auth", lambda caller, event: (event.credentials,), conclude_auth, refusal=_refuse_auth
+        ),
+        Data: EventRow(
+            "on_data",
+            HookCaller.announce_message,
+            conclude_message,
+            hook=_accept_unread,
+            sends_first=True,
+        ),
+    }
+)

@@ -1,0 +1,359 @@
+# Asking an application's hooks: one at a time, each for a limited time, and what its failure means.
+#
+# A hook that is asked about a command runs without a cancel scope of its own: a scope per hook costs more than most
+# hooks do. One scope is around the whole session loop; when a hook's time is up, it is cancelled, and the loop is
+# entered again in a new one (connection.py). So the event that is being asked about, and an outcome that the protocol
+# has not been told, are attributes here, not locals of a frame that is lost.
+#
+# The hook's clock runs only while the hook runs by itself: a Body stops it while it waits for the peer.
+#
+# It does not know which hook goes with which event, nor what an outcome means: that is the EventRow's (events.py).
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import trio
+
+from .._protocol.envelope import Envelope
+from .._protocol.errors import MessageTooLargeError, RemoteProtocolError, SMTPError
+from .._protocol.replies import Reply
+from .._protocol.server.chunks import BARE_NEWLINE, TOO_LARGE
+from .._protocol.server.events import Data, Event
+from .body import Body
+from .budget import DataBudget
+from .channel import Channel
+from .context import ServerContext
+from .handler import Hook
+from .log import log_error
+from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, rejection_in, reply_or_none
+from .session import Session
+
+HOLD_LIMIT: Final = 5.0  # seconds; with older replies to a group of commands unsent, no further hook is asked
+CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """What to ask the application about one type of event.
+
+    Attributes:
+        name: of the hook.
+        arguments: for the hook, after the session.
+        conclude: tells the protocol what the hook has returned.
+        hook: the handler's own, or what stands in for it.
+        refusal: the reply that makes asking needless, or ``None``.
+        sends_first: no reply may be waiting while the hook runs.
+    """
+
+    name: str
+    arguments: Callable[[HookCaller, Any], tuple[object, ...]]
+    conclude: Callable[[HookCaller, Any, object], None]
+    hook: Hook | None = None
+    refusal: Callable[[HookCaller], Reply | None] | None = None
+    sends_first: bool = False
+
+
+class HookState(Enum):
+    """What the application is doing for a session."""
+
+    NONE = "nothing"
+    ASKED = "a hook that was asked about a command runs by itself"
+    SUSPENDED = "that hook waits for the peer"
+    TOLD = "a hook that no command is about runs, in a scope of its own"
+
+
+_NONE: Final = HookState.NONE
+_ASKED: Final = HookState.ASKED
+_UNKNOWN: Final = object()  # the outcome, before the hook has ended
+
+
+class HookCaller:
+    """The application's side of one session.
+
+    Args:
+        context: what the server's connections share.
+        channel: the connection.
+        session: what hooks get to see of it.
+
+    Attributes:
+        context: as given.
+        channel: as given.
+        session: as given.
+        state: whether a hook runs, and for whom it waits.
+        body: the message that ``on_data`` reads, or has read, until its transaction ends.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_event",
+        "_is_spent",
+        "_limit",
+        "_on_close_is_due",
+        "_outcome",
+        "_row",
+        "_scope",
+        "_suspended_at",
+        "body",
+        "channel",
+        "context",
+        "session",
+        "state",
+    )
+
+    def __init__(self, context: ServerContext, channel: Channel, session: Session) -> None:
+        limit = context.config.handler_timeout
+        self.context: ServerContext = context
+        self.channel: Channel = channel
+        self.session: Session = session
+        self.state: HookState = _NONE
+        self.body: Body | None = None
+        self._limit: float = math.inf if limit is None else limit
+        self._deadline: float = math.inf
+        self._suspended_at: float = 0.0
+        self._row: EventRow | None = None  # of the event that the hook in progress is about
+        self._event: Event | None = None
+        self._outcome: object = _UNKNOWN
+        self._scope: trio.CancelScope | None = None
+        self._is_spent: bool = False  # the scope was cancelled
+        self._on_close_is_due: bool = False  # on_connect was reached
+
+    def __repr__(self) -> str:
+        hook = f" {self._row.name}" if self._row is not None and self.state is not _NONE else ""
+        return f"<HookCaller of {self.session.id}: {self.state.name}{hook}>"
+
+    # ---- the scope
+
+    def open_scope(self) -> trio.CancelScope:
+        """A scope to enter around all that is to be cancelled when a hook's time is up."""
+        self._scope = trio.CancelScope()
+        self._is_spent = False
+        return self._scope
+
+    def cancel(self, reason: str) -> None:
+        """Cancel what is in progress."""
+        self._is_spent = True
+        if self._scope is not None:
+            self._scope.cancel(reason=reason)
+
+    def expire(self) -> bool:
+        """The timer: cancel the hook if it runs by itself; returns whether it does."""
+        if self.state is not _ASKED:
+            return False
+        self.cancel("handler_timeout")
+        return True
+
+    def stop(self) -> None:
+        """The session is over: no hook runs any more."""
+        self.state = _NONE
+
+    # ---- a hook that is asked about a command
+
+    async def ask(self, row: EventRow, event: Event) -> None:
+        """Ask the hook about an event, and tell the protocol.
+
+        Cancelled by :meth:`expire` or :meth:`cancel`, the event, and the outcome if there is one, stay: see
+        :meth:`time_out` and :meth:`conclude`.
+        """
+        channel = self.channel
+        if row.refusal is not None and (refusal := row.refusal(self)) is not None:
+            channel.protocol.answer(refusal)
+            return
+        began = channel.now()
+        if began - channel.held_since > HOLD_LIMIT or (row.sends_first and channel.protocol.replies):
+            await channel.flush()
+            began = channel.now()
+        channel.hold_from(began)
+        assert row.hook is not None
+        self._row, self._event = row, event
+        arguments = row.arguments(self, event)
+        self._deadline = began + self._limit
+        channel.timer.set(self._deadline)
+        self.state = _ASKED
+        try:
+            outcome = await row.hook(self.session, *arguments)
+        except Exception as exc:
+            outcome = self._failure(row.name, exc)
+        except BaseExceptionGroup as exc:
+            raise self._without_failures(row.name, exc) from None
+        self._outcome = outcome
+        self.state = _NONE
+        if self._is_spent:  # too late to be cancelled, and a cancelled scope is of no more use
+            await trio.lowlevel.checkpoint()
+        self.conclude()
+
+    def suspend(self, now: float) -> None:
+        """The hook waits for the peer: its time stands still."""
+        if self.state is _ASKED:
+            self.state = HookState.SUSPENDED
+            self._suspended_at = now
+
+    def resume(self, now: float) -> None:
+        """It runs by itself again."""
+        if self.state is HookState.SUSPENDED:
+            self.state = _ASKED
+            self._deadline += now - self._suspended_at
+            self.channel.timer.set(self._deadline)
+
+    def announce_message(self, event: Data) -> tuple[Envelope | None, Body]:
+        """What ``on_data`` gets: the envelope and the message, with time of its own."""
+        context = self.context
+        self.body = Body._create(self.channel, self, context.new_budget(), context.config.max_message_size)
+        return self.session.envelope, self.body
+
+    @property
+    def budget(self) -> DataBudget | None:
+        """The time that is left for that message, also when the hook has ended before it."""
+        return self.body._budget if self.body is not None else None
+
+    def end_body(self) -> SMTPError | None:
+        """The hook reads no more; returns what was wrong with the message, as far as the hook has read."""
+        assert self.body is not None
+        return self.body._detach()
+
+    # ---- its outcome
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether there is an outcome that the protocol has not been told."""
+        return self._outcome is not _UNKNOWN
+
+    @property
+    def has_taken_message(self) -> bool:
+        """Whether that is on_data's."""
+        return self.has_outcome and isinstance(self._event, Data)
+
+    def conclude(self) -> None:
+        """Tell the protocol what the hook has said of the event."""
+        row, event, outcome = self._row, self._event, self._outcome
+        assert row is not None
+        self._event, self._outcome = None, _UNKNOWN
+        row.conclude(self, event, outcome)
+
+    def time_out(self) -> None:
+        """The hook was cancelled because its time was up: take that as its outcome, unless it has one all the same."""
+        self.state = _NONE
+        if self._outcome is _UNKNOWN:
+            assert self._row is not None
+            self._report_timeout(self._row.name)
+            self._outcome = self._failure_reply()
+
+    def convert(self, converter: Callable[[object], Any], outcome: object) -> Any:
+        """The outcome converted; one that cannot be is the application's mistake, and is logged as such."""
+        try:
+            return converter(outcome)
+        except Exception as exc:
+            assert self._row is not None
+            self._report_failure(self._row.name, exc)
+            return LOCAL_ERROR
+
+    def _failure(self, name: str, exc: Exception) -> Reply:
+        reply = rejection_in(exc)
+        if reply is not None:
+            return reply
+        error = self._body_error
+        if any(leaf is not error for leaf in leaves_of(exc)):
+            self._report_failure(name, exc)
+        return self._failure_reply()
+
+    def _failure_reply(self) -> Reply:
+        """A faulty body takes precedence over 451."""
+        error = self._body_error
+        if isinstance(error, MessageTooLargeError):
+            return TOO_LARGE
+        return BARE_NEWLINE if isinstance(error, RemoteProtocolError) else LOCAL_ERROR
+
+    @property
+    def _body_error(self) -> SMTPError | None:
+        return self.body._error if self.body is not None else None
+
+    # ---- hooks that no command is about
+
+    async def ask_on_connect(self) -> Reply | None:
+        """Ask ``on_connect`` for the greeting; a failure refuses the client."""
+        self._on_close_is_due = True
+        hook = self.context.hooks.on_connect
+        if hook is None:
+            return None
+        with trio.CancelScope(deadline=trio.current_time() + self._limit):
+            self.state = HookState.TOLD
+            try:
+                return reply_or_none(await hook(self.session))
+            except Exception as exc:
+                reply = rejection_in(exc)
+                if reply is None:
+                    self._report_failure("on_connect", exc)
+                return reply or UNAVAILABLE
+            except BaseExceptionGroup as exc:
+                raise self._without_failures("on_connect", exc) from None
+            finally:
+                self.state = _NONE
+        self._report_timeout("on_connect")
+        return UNAVAILABLE
+
+    async def tell_on_tls(self) -> None:
+        """Tell the application that a handshake is done."""
+        if self.context.hooks.on_tls is not None:
+            await self._tell("on_tls", self.context.hooks.on_tls, self._limit)
+
+    async def tell_on_close(self) -> None:
+        """Tell the application that the session is over, if it has heard of it. Shielded and bounded."""
+        if self._on_close_is_due and self.context.hooks.on_close is not None:
+            await self._tell("on_close", self.context.hooks.on_close, CLEANUP_LIMIT, shield=True)
+
+    async def _tell(self, name: str, hook: Hook, limit: float, *, shield: bool = False) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + limit, shield=shield) as scope:
+            self.state = HookState.TOLD
+            try:
+                await hook(self.session)
+            except Exception as exc:
+                self._report_failure(name, exc)
+            except BaseExceptionGroup as exc:
+                raise self._without_failures(name, exc) from None
+            finally:
+                self.state = _NONE
+        if scope.cancelled_caught:
+            self._report_timeout(name)
+
+    # ---- transactions
+
+    def begin_transaction(self, envelope: Envelope) -> None:
+        """MAIL was accepted."""
+        self.context.statistics.transactions += 1
+        self.session._begin_transaction(envelope)
+
+    async def end_transaction(self) -> None:
+        """The transaction is over: tell the application if its message was not accepted.
+
+        Shielded and bounded, so that a session that is cancelled meanwhile has not begun that in vain, nor twice.
+        """
+        statistics, protocol = self.context.statistics, self.channel.protocol
+        statistics.octets += protocol.take_octets()
+        self.body = None
+        try:
+            if protocol.accepted:
+                statistics.messages += 1
+            elif self.context.hooks.on_reset is not None:
+                await self._tell("on_reset", self.context.hooks.on_reset, CLEANUP_LIMIT, shield=True)
+        finally:
+            self.session._end_transaction()
+
+    # ---- records
+
+    def _without_failures(self, name: str, group: BaseExceptionGroup[BaseException]) -> BaseException:
+        """Log what else went wrong in a hook that was cancelled, so that only the cancellation gets past."""
+        failures, rest = group.split(Exception)
+        if failures is not None:
+            self._report_failure(name, failures)
+        return rest if rest is not None else group
+
+    def _report_failure(self, name: str, exc: Exception) -> None:
+        self.context.statistics.failed_hooks += 1
+        log_error(self.session, f"{name} failed", exc)
+
+    def _report_timeout(self, name: str) -> None:
+        self.context.statistics.failed_hooks += 1
+        log_error(self.session, f"{name} took too long and was cancelled")

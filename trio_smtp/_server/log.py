@@ -1,0 +1,26 @@
+# What a session writes to the log, and under which name.
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .session import Session
+
+logger: Final = logging.getLogger("trio_smtp")
+
+
+def facts(session: Session) -> dict[str, object]:
+    """A record's ``extra``: which session it is about."""
+    return {"smtp_session": session.id, "smtp_peer": session.peer}
+
+
+def log_line(session: Session, direction: str, line: bytes) -> None:
+    """A command or a reply, for debugging."""
+    text = line.decode("ascii", "backslashreplace").rstrip()
+    logger.debug("session %s %s %s", session.id, direction, text, extra=facts(session))
+
+
+def log_error(session: Session, what: str, exc: BaseException | None = None) -> None:
+    """Something that the operator should look at, with the traceback of `exc`."""
+    logger.error("session %s: %s", session.id, what, exc_info=exc, extra=facts(session))
