@@ -91,7 +91,7 @@ class Talk:
         identity = "me" if more & 32 else None
         self.protocol = ServerProtocol(profile(switches, more), tls=bool(more & 8), external_identity=identity)
         self.rejects = not switches & 2
-        self.protocol.transfer = CountingTransfer(self.protocol.input, self.protocol.profile.config)
+        self.protocol.transfer = CountingTransfer()
         self.protocol.trust(bool(more & 16))
         self.mood = mood
         self.asked = 0  # events the application has judged

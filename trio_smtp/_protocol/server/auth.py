@@ -26,6 +26,7 @@ from .rows import Taken
 from .states import Occurrence
 
 if TYPE_CHECKING:
+    from .config import ServerConfig
     from .profile import ServerProfile
     from .protocol import ServerProtocol
 
@@ -93,7 +94,6 @@ class Authentication:
     """AUTH in one session: what is offered, the exchange in progress, and whether one has succeeded.
 
     Args:
-        profile: what the server offers.
         offences: where failures are counted.
         external_identity: who the client's TLS certificate says it is, for EXTERNAL.
 
@@ -102,32 +102,29 @@ class Authentication:
         external_identity: as above.
     """
 
-    __slots__ = ("_exchange", "_offences", "_profile", "authenticated", "external_identity")
+    __slots__ = ("_exchange", "_offences", "authenticated", "external_identity")
 
-    def __init__(self, profile: ServerProfile, offences: Offences, external_identity: str | None = None) -> None:
-        self._profile = profile
+    def __init__(self, offences: Offences, external_identity: str | None = None) -> None:
         self._offences = offences
         self._exchange: AuthExchange | None = None
         self.authenticated: bool = False
-        self.external_identity = external_identity
+        self.external_identity: str | None = external_identity
 
     @property
     def in_progress(self) -> bool:
         """Whether an exchange has begun and not ended."""
         return self._exchange is not None
 
-    def mechanisms(self, *, tls: bool) -> tuple[str, ...]:
+    def mechanisms(self, profile: ServerProfile, *, tls: bool) -> tuple[str, ...]:
         """What EHLO offers."""
-        profile = self._profile
         if "AUTH" not in profile.extensions or not (tls or profile.config.allow_insecure_auth):
             return ()
         if self.external_identity is None and "EXTERNAL" in profile.mechanisms:
             return tuple(name for name in profile.mechanisms if name != "EXTERNAL")
         return profile.mechanisms
 
-    def begin(self, mechanism: str, argument: bytes | None) -> Reply | Authenticate:
+    def begin(self, config: ServerConfig, mechanism: str, argument: bytes | None) -> Reply | Authenticate:
         """Start an exchange; the reply to give, or what to ask the application."""
-        config = self._profile.config
         context = ServerContext(
             hostname=config.hostname,
             secret=config.scram_secret,
@@ -183,20 +180,20 @@ class Authentication:
 
 def take_auth(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``AUTH mechanism [initial-response]``"""
-    auth = protocol.auth
+    auth, profile = protocol.auth, protocol.profile
     if auth.authenticated:
         return Reply(503, "already authenticated", "5.5.1")  # RFC 4954 §4
     if not protocol.esmtp:
         return HELLO_FIRST
-    if not (protocol.tls or protocol.profile.config.allow_insecure_auth):
+    if not (protocol.tls or profile.config.allow_insecure_auth):
         return Reply(538, "encryption is required for authentication", "5.7.11")  # RFC 4954 §6
     words = argument.split()
     if not 1 <= len(words) <= 2:
         return Reply(501, "syntax: AUTH mechanism [initial-response]", "5.5.4")
     name = words[0].upper().decode("ascii", "replace")
-    if name not in auth.mechanisms(tls=protocol.tls):
+    if name not in auth.mechanisms(profile, tls=protocol.tls):
         return Reply(504, "unrecognized authentication type", "5.5.4")
-    taken = auth.begin(name, words[1] if len(words) == 2 else None)
+    taken = auth.begin(profile.config, name, words[1] if len(words) == 2 else None)
     if isinstance(taken, Reply) and taken.code == 334:
         protocol.queue.demand_flush()
     return taken

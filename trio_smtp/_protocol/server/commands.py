@@ -52,7 +52,7 @@ def greet_client(protocol: ServerProtocol, event: Hello, reply: Reply) -> Reply:
     protocol.introduce(event.name, esmtp=event.verb != "HELO")
     protocol.queue.demand_flush()
     lines = None if reply is HELLO_ACCEPTED else reply.lines
-    mechanisms = protocol.auth.mechanisms(tls=protocol.tls)
+    mechanisms = protocol.auth.mechanisms(protocol.profile, tls=protocol.tls)
     return protocol.profile.hello_reply(lines, protocol.esmtp, protocol.tls, mechanisms, protocol.relay.trusted)
 
 

@@ -1,4 +1,4 @@
-# Everything about a server that is a number, a word or a switch. Pure data, checked when made.
+# Everything about a server that is a number, a word or a switch: plain data, checked when it is made.
 from __future__ import annotations
 
 import ipaddress
@@ -19,7 +19,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """What a server offers and how much it bears. Every field is checked when the object is made.
+    """What a server offers, and its limits. Every field is checked when the object is made.
 
     ``None`` lifts a limit. Times are in seconds, lengths in octets, those of lines with their CR LF.
 

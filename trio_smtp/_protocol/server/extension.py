@@ -34,7 +34,7 @@ class ServerExtension:
         commands: verbs that come with it.
 
     Raises:
-        ValueError: a name that is none, or one that trio_smtp knows itself.
+        ValueError: an invalid name, or one that trio_smtp knows itself.
         TypeError: a str where a sequence of names is wanted.
     """
 
@@ -67,7 +67,7 @@ class ServerExtension:
 
 
 def _keep(value: str | None, party: Any, context: ParameterContext) -> None:
-    """A parameter that nobody reads here: it is in ``params`` already."""
+    """A parameter whose value is for the application: it is in ``params`` already."""
 
 
 def _names(field: str, values: object, is_name: Any, known: Iterable[str]) -> tuple[str, ...]:
@@ -76,11 +76,11 @@ def _names(field: str, values: object, is_name: Any, known: Iterable[str]) -> tu
     names = tuple(value.upper() if isinstance(value, str) and value.isascii() else value for value in values)
     for name in names:
         if not isinstance(name, str) or is_name(name) is None:
-            raise ValueError(f"{field}: {name!r} is no name (letters, digits and hyphens)")
+            raise ValueError(f"{field}: {name!r} is not a name (letters, digits and hyphens)")
         if name in known:
             raise ValueError(f"{field}: {name} is known to trio_smtp itself")
     if len(set(names)) != len(names):
-        raise ValueError(f"{field}: a name stands there twice")
+        raise ValueError(f"{field}: a name is there twice")
     return names
 
 

@@ -55,11 +55,11 @@ class LineReader:
         self._max_auth_line = max_auth_line
         self._buffer = bytearray()
         self._direct: bytes | bytearray = b""  # what came last, when there was nothing before it: not copied yet
-        self._searched = 0  # no LF in the buffer before this position
-        self._skipped = 0  # octets dropped of a line that was too long; 0: no such line
-        self._auth = False  # that line was an AUTH command
+        self._searched: int = 0  # no LF in the buffer before this position
+        self._skipped: int = 0  # octets dropped of a line that was too long; 0: no such line
+        self._auth: bool = False  # that line was an AUTH command
         self._last = b""
-        self.eof = False
+        self.eof: bool = False
 
     def __bool__(self) -> bool:
         return bool(self._buffer or self._direct)

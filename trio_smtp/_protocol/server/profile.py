@@ -1,6 +1,7 @@
 # What one server says and allows, worked out once: per server and kind of connection, not per session or command.
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from ..extensions import Offer, resolve_extensions, server_keywords
@@ -9,7 +10,7 @@ from ..relay_attributes import XCLIENT, XFORWARD
 from ..replies import Reply
 from .commands import commands_of, refuse_unknown
 from .config import ServerConfig
-from .rows import Rules, steps_of
+from .rows import CommandRow, Rules, steps_of
 
 
 class ServerProfile:
@@ -22,6 +23,19 @@ class ServerProfile:
         verify: the application answers VRFY.
         expand: the application answers EXPN.
         hello: the application may refuse EHLO.
+
+    Attributes:
+        config: as above.
+        judges_hello: as `hello` above.
+        extensions: the EHLO keywords in force.
+        commands: the commands there are, verb to row.
+        rules: what holds in a session without TLS (``False``) or with it.
+        enhanced: replies have enhanced status codes.
+        mechanisms: of AUTH, all that are configured.
+        must_take_turns: a client that was not offered PIPELINING has to wait for each answer.
+        greeting: the usual one.
+        farewell: the reply to QUIT.
+        hello_reply: the answer to EHLO, LHLO or HELO.
     """
 
     def __init__(
@@ -34,8 +48,8 @@ class ServerProfile:
         expand: bool = False,
         hello: bool = False,
     ) -> None:
-        self.config = config
-        self.judges_hello = hello
+        self.config: ServerConfig = config
+        self.judges_hello: bool = hello
         disabled = set(config.disabled_extensions)
         if not starttls:
             disabled.add("STARTTLS")
@@ -48,15 +62,21 @@ class ServerProfile:
         if not config.xclient_from:
             disabled.update(("XCLIENT", "XFORWARD"))
         self._rows = [extension.row() for extension in config.extensions]
-        self.extensions = resolve_extensions(enabled=config.enabled_extensions, disabled=disabled, extra=self._rows)
+        self.extensions: frozenset[str] = resolve_extensions(
+            enabled=config.enabled_extensions, disabled=disabled, extra=self._rows
+        )
         own = [extension for extension in config.extensions if extension.keyword in self.extensions]
-        self.commands = commands_of(config, self.extensions, [verb for each in own for verb in each.commands])
-        self.enhanced = "ENHANCEDSTATUSCODES" in self.extensions
-        self.mechanisms = tuple(config.auth_mechanisms)
-        self.must_take_turns = config.reject_early_talkers  # but for those who were offered PIPELINING
-        self.greeting = Reply(220, f"{config.hostname} {'LMTP' if config.lmtp else 'ESMTP'} {config.banner}".rstrip())
-        self.farewell = Reply(221, f"{config.hostname} closing connection", "2.0.0")
-        self.rules = lru_cache(maxsize=2)(self._rules)
+        self.commands: dict[bytes, CommandRow] = commands_of(
+            config, self.extensions, [verb for each in own for verb in each.commands]
+        )
+        self.enhanced: bool = "ENHANCEDSTATUSCODES" in self.extensions
+        self.mechanisms: tuple[str, ...] = tuple(config.auth_mechanisms)
+        self.must_take_turns: bool = config.reject_early_talkers
+        self.greeting: Reply = Reply(
+            220, f"{config.hostname} {'LMTP' if config.lmtp else 'ESMTP'} {config.banner}".rstrip()
+        )
+        self.farewell: Reply = Reply(221, f"{config.hostname} closing connection", "2.0.0")
+        self.rules: Callable[[bool], Rules] = lru_cache(maxsize=2)(self._rules)
         self.hello_reply = lru_cache(maxsize=16)(self._hello_reply)
 
     def refuse_unknown(self, verb: bytes) -> Reply:

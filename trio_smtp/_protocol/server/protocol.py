@@ -19,7 +19,7 @@
 # Rule 4: this file does not know about sockets, tasks, time or TLS beyond a bool.
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..envelope import Envelope
@@ -31,7 +31,7 @@ from .input import LineReader
 from .message import Verdict
 from .offences import Offences
 from .reading import READ
-from .relay import Relay
+from .relay import NO_RELAY, Relay
 from .reply_queue import ReplyQueue
 from .rows import NO_STEP, Rules, Step
 from .states import MOVES, Ending, Occurrence, State
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _BODY: Final = State.BODY  # Python 3.11 takes 60 ns to read a member off its class and 5 ns for a global
 _DROPPING: Final = State.DROPPING
+_NO_ADDRESSEES: Final[list[str]] = []  # of all sessions before their first transaction, which begins a list of its own
 
 
 class ServerProtocol:
@@ -54,8 +55,6 @@ class ServerProtocol:
         external_identity: who the client's TLS certificate says it is, for EXTERNAL.
 
     Attributes:
-        receive_data: takes what the peer sent; ``b""`` says that it has closed its side.
-        data_to_send: returns the replies so far, which the caller sends in one piece.
         profile: as above.
         input: what was received and not used yet.
         queue: what was said and not sent yet.
@@ -83,7 +82,6 @@ class ServerProtocol:
         "accepted",
         "addressees",
         "auth",
-        "data_to_send",
         "ending",
         "envelope",
         "esmtp",
@@ -92,7 +90,6 @@ class ServerProtocol:
         "offences",
         "profile",
         "queue",
-        "receive_data",
         "relay",
         "replies",
         "rules",
@@ -109,13 +106,10 @@ class ServerProtocol:
         self.input: LineReader = LineReader(config.max_command_line, config.max_auth_line)
         self.queue: ReplyQueue = ReplyQueue(enhanced=profile.enhanced, max_octets=config.max_reply_buffer)
         self.replies: Sequence[bytes] = self.queue.waiting
-        # These two are called for every segment, and would do nothing but call those.
-        self.receive_data: Callable[[bytes | bytearray], None] = self.input.feed
-        self.data_to_send: Callable[[], bytes] = self.queue.take
         self.offences: Offences = Offences(config)
-        self.transfer: Transfer = Transfer(self.input, config)
-        self.auth: Authentication = Authentication(profile, self.offences, external_identity)
-        self.relay: Relay = Relay()
+        self.transfer: Transfer = Transfer()
+        self.auth: Authentication = Authentication(self.offences, external_identity)
+        self.relay: Relay = NO_RELAY
         self.state: State = State.CONNECTED
         self._previous: State = State.CONNECTED  # before the octets of a chunk
         self.step: Step = NO_STEP
@@ -125,7 +119,7 @@ class ServerProtocol:
         self.tls: bool = tls
         self.rules: Rules = profile.rules(tls)
         self.envelope: Envelope | None = None
-        self.addressees: list[str] = []
+        self.addressees: list[str] = _NO_ADDRESSEES
         self.accepted: bool = False
         self.transaction_count: int = 0
         self.ending: Ending = Ending.NONE
@@ -134,6 +128,14 @@ class ServerProtocol:
         return f"<ServerProtocol {self.state.name}: {self._pending or 'nothing to answer'}>"
 
     # ---- bytes
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Take what the peer sent; ``b""`` says that it has closed its side."""
+        self.input.feed(data)
+
+    def data_to_send(self) -> bytes:
+        """The replies so far; the caller sends them in one piece."""
+        return self.queue.take()
 
     @property
     def has_input(self) -> bool:
@@ -209,7 +211,10 @@ class ServerProtocol:
 
     def trust(self, trusted: bool) -> None:
         """Decide whether the peer may use XCLIENT and XFORWARD."""
-        self.relay.trust(trusted)
+        if trusted and self.relay is NO_RELAY:
+            self.relay = Relay()
+        if self.relay is not NO_RELAY:
+            self.relay.trust(trusted)
 
     def greet(self, reply: Reply | None = None) -> None:
         """Send the greeting, or refuse the connection with a 4xx or 5xx reply."""
@@ -400,7 +405,8 @@ class ServerProtocol:
         self.hello = None
         self.esmtp = False
         self.auth.forget(external_identity)
-        self.relay.restart()
+        if self.relay is not NO_RELAY:
+            self.relay.restart()
 
     def introduce(self, name: str, *, esmtp: bool) -> None:
         """Note what EHLO, LHLO or HELO has said; it clears like RSET (RFC 5321 section 4.1.4)."""

@@ -62,6 +62,9 @@ class Relay:
             self.xclient = {name: value for name, value in self.xclient.items() if name not in _SAID}
 
 
+NO_RELAY: Final = Relay()  # of all sessions whose peer is not trusted; it is never changed
+
+
 def take_xclient(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``XCLIENT NAME=value ...``"""
     if not protocol.relay.trusted:

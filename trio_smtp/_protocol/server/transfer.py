@@ -28,36 +28,31 @@ _BDAT: Final = Data(chunking=True)
 class Transfer:
     """What comes of messages in one session: the one in progress, or the octets of a chunk to drop.
 
-    Args:
-        source: where octets come from.
-        config: the limits.
-
     Attributes:
         message: from its Data event to the end of its transaction; ``None`` at other times.
         refused_chunks: BDAT chunks whose octets were, or are being, dropped because they are not wanted.
     """
 
-    __slots__ = ("_config", "_drop", "_drop_reply", "_octets", "_source", "message", "refused_chunks")
+    __slots__ = ("_drop", "_drop_reply", "_octets", "message", "refused_chunks")
 
-    def __init__(self, source: LineReader, config: ServerConfig) -> None:
-        self._source = source
-        self._config = config
+    def __init__(self) -> None:
         self._octets: int = 0  # of messages that are over, since they were asked for
         self._drop: int = 0  # octets still to come of the chunk that was refused, and then
         self._drop_reply: Reply | None = None
         self.message: IncomingMessage | None = None
         self.refused_chunks: int = 0
 
-    def begin(self, *, binary: bool, chunking: bool) -> IncomingMessage:
+    def begin(self, source: LineReader, config: ServerConfig, *, binary: bool, chunking: bool) -> IncomingMessage:
         """A message begins.
 
         Args:
+            source: where its octets come from.
+            config: the limits.
             binary: BODY=BINARYMIME.
             chunking: it comes by BDAT.
         """
-        config = self._config
         message = IncomingMessage(
-            self._source, config.bare_newlines, config.max_message_size, binary=binary, chunking=chunking
+            source, config.bare_newlines, config.max_message_size, binary=binary, chunking=chunking
         )
         self.message = message
         return message
@@ -78,10 +73,10 @@ class Transfer:
         self._drop, self._drop_reply = size, reply
         self.refused_chunks += 1
 
-    def drop(self) -> Reply | None:
+    def drop(self, source: LineReader) -> Reply | None:
         """Drop what is there of the refused chunk; the reply when it was all."""
         if self._drop:
-            self._drop -= len(self._source.take(self._drop))
+            self._drop -= len(source.take(self._drop))
         return None if self._drop else self._drop_reply
 
     def finish(self, protocol: ServerProtocol, message: IncomingMessage, verdict: Verdict) -> None:
@@ -90,7 +85,7 @@ class Transfer:
         assert envelope is not None
         if message.fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
             verdict = message.fault
-        if self._config.lmtp and message.is_over:  # RFC 2033 §4.2: a BDAT before the last has one reply
+        if protocol.profile.config.lmtp and message.is_over:  # RFC 2033 §4.2: a BDAT before the last has one reply
             replies = _replies_for_each(verdict, protocol.addressees)
             best, worst = min(replies, key=_code), max(replies, key=_code)
         elif isinstance(verdict, Reply):
@@ -123,15 +118,15 @@ def take_data(protocol: ServerProtocol, argument: bytes) -> Taken:
     assert protocol.envelope is not None
     if protocol.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
         return Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
-    protocol.transfer.begin(binary=False, chunking=False)
+    protocol.transfer.begin(protocol.input, protocol.profile.config, binary=False, chunking=False)
     return _DATA
 
 
 def take_bdat(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``BDAT octets [LAST]``"""
     size, last = _parse_chunk(argument)
-    limit = protocol.profile.config.max_message_size
-    if limit is not None and size > limit:
+    config = protocol.profile.config
+    if config.max_message_size is not None and size > config.max_message_size:
         return _refuse_large(protocol)
     if size < TINY_CHUNK and not last:
         protocol.offences.count_junk()
@@ -140,7 +135,8 @@ def take_bdat(protocol: ServerProtocol, argument: bytes) -> Taken:
         message.begin_chunk(size, last)
         return None
     assert protocol.envelope is not None
-    message = protocol.transfer.begin(binary=protocol.envelope.sender.body == "BINARYMIME", chunking=True)
+    binary = protocol.envelope.sender.body == "BINARYMIME"
+    message = protocol.transfer.begin(protocol.input, config, binary=binary, chunking=True)
     message.begin_chunk(size, last)
     return _BDAT
 
@@ -214,7 +210,7 @@ def read_message(protocol: ServerProtocol) -> Event | None:
 
 def read_dropped(protocol: ServerProtocol) -> Event | None:
     """The next event while octets belong to a chunk that was refused."""
-    reply = protocol.transfer.drop()
+    reply = protocol.transfer.drop(protocol.input)
     if reply is None:
         return EOF if protocol.input.eof else NEED_DATA
     protocol.move(Occurrence.CHUNK_DROPPED)

@@ -1,0 +1,151 @@
+# The server's state machine as data: the table of commands and the moves beside it, walked without a session.
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from core_session import ENVELOPE, Core, codes
+
+from trio_smtp import ServerConfig, ServerExtension
+from trio_smtp._protocol.extensions import KNOWN_EXTENSIONS
+from trio_smtp._protocol.replies import Reply
+from trio_smtp._protocol.server import commands
+from trio_smtp._protocol.server.commands import COMMANDS
+from trio_smtp._protocol.server.profile import ServerProfile
+from trio_smtp._protocol.server.protocol import ServerProtocol
+from trio_smtp._protocol.server.reading import READ
+from trio_smtp._protocol.server.rows import CommandRow, Taken
+from trio_smtp._protocol.server.states import COMMAND_STATES, MOVES, Occurrence, State
+
+
+def edges() -> Iterator[tuple[State, str, State]]:
+    """All that moves a session: state, verb or occurrence, next state."""
+    for row in COMMANDS:
+        for state in COMMAND_STATES:
+            if state in row.allowed_in:
+                yield state, row.verb, row.after(state)
+            elif row.refused_state is not None:
+                yield state, row.verb, row.refused_state
+                yield row.refused_state, Occurrence.CHUNK_DROPPED.name, state
+    for state, moves in MOVES.items():
+        for occurrence, to in moves.items():
+            if to is not None:
+                yield state, occurrence.name, to
+
+
+def test_every_state_can_be_reached_and_left():
+    reached = {State.CONNECTED}
+    while more := {to for state, _, to in edges() if state in reached} - reached:
+        reached |= more
+    assert reached == set(State)
+    assert {state for state, _, to in edges() if to is State.CLOSED} == set(State)
+
+
+def test_every_state_but_the_first_has_a_reader():
+    assert READ.keys() == set(State) - {State.CONNECTED}
+
+
+def test_commands_are_read_where_commands_are_allowed():
+    assert {state for row in COMMANDS for state in row.allowed_in} == set(COMMAND_STATES)
+    assert {state for state in READ if READ[state] is READ[State.READY]} == set(COMMAND_STATES)
+
+
+@pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.verb)
+def test_a_row_says_what_happens_in_each_state(row: CommandRow):
+    assert row.allowed_in.isdisjoint(row.misplaced)
+    assert row.allowed_in | row.misplaced.keys() == set(COMMAND_STATES)
+    assert all(reply.code == 503 for reply in row.misplaced.values())
+    assert row.keyword is None or row.keyword in KNOWN_EXTENSIONS
+    assert isinstance(row.next_state, State | None) or row.next_state.keys() == row.allowed_in
+
+
+def test_verbs_are_there_once():
+    verbs = [row.verb for row in COMMANDS]
+    assert len(verbs) == len(set(verbs))
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize("row", [row for row in COMMANDS if row.misplaced], ids=lambda row: row.verb)
+def test_a_misplaced_command_gets_the_reply_of_its_row(row: CommandRow, lmtp: bool):
+    hello = b"LHLO x\r\n" if lmtp else b"EHLO x\r\n"
+    mail, rcpt = ENVELOPE.splitlines(keepends=True)
+    path = {
+        State.GREETED: b"",
+        State.READY: hello,
+        State.MAIL: hello + mail,
+        State.RCPT: hello + mail + rcpt,
+        State.CHUNKING: hello + mail + rcpt + b"BDAT 0\r\n",
+    }
+    for state, reply in row.misplaced.items():
+        core = Core(lmtp=lmtp, xclient_from=["::/0"])
+        core.say(path[state])
+        assert core.protocol.state is state
+        text = reply.text.replace("EHLO", "LHLO") if lmtp else reply.text
+        assert core.say(f"{row.verb} 0\r\n".encode()) == [f"{reply.code} {reply.enhanced} {text}"]
+        assert core.protocol.state is state
+
+
+def test_octets_that_are_dropped_lead_back():
+    core = Core()
+    for hello in (b"", b"EHLO x\r\n", b"MAIL FROM:<>\r\n"):
+        core.say(hello)
+        before = core.protocol.state
+        assert core.say(b"BDAT 6\r\nRSE") == []
+        assert core.protocol.state is State.DROPPING
+        assert core.protocol.in_message
+        assert codes(core.say(b"T\r\n")) == ["503"]
+        assert core.protocol.state is before
+    assert core.protocol.refused_chunks == 3
+
+
+def test_the_states_of_a_message():
+    core = Core()
+    core.say(b"EHLO x\r\n" + ENVELOPE)
+    seen = []
+    for wire in (b"BDAT 4\r\nab", b"c\r", b"BDAT 1 LAST\r\n", b"\n"):
+        core.say(wire)
+        seen.append(core.protocol.state)
+    assert seen == [State.BODY, State.CHUNKING, State.BODY, State.READY]
+    assert core.messages == [b"abc\r\n"]
+
+
+def test_the_states_of_auth():
+    core = Core(tls=True)
+    core.say(b"EHLO x\r\n")
+    seen = []
+    for wire in (b"AUTH PLAIN\r\n", b"*\r\n", b"AUTH LOGIN eA==\r\n", b"eA==\r\n"):
+        core.say(wire)
+        seen.append(core.protocol.state)
+    assert seen == [State.AUTH, State.READY, State.AUTH, State.READY]
+    assert core.protocol.authenticated
+
+
+def take_ping(protocol: ServerProtocol, argument: bytes) -> Taken:
+    return Reply(250, f"pong {argument.decode()}".rstrip(), "2.0.0")
+
+
+def test_a_command_is_a_row_and_a_function(monkeypatch: pytest.MonkeyPatch):
+    ready = frozenset((State.READY,))
+    early = dict.fromkeys(set(COMMAND_STATES) - ready, Reply(503, "not now", "5.5.1"))
+    row = CommandRow(verb="XPING", allowed_in=ready, misplaced=early, take=take_ping)
+    monkeypatch.setattr(commands, "COMMANDS", (*COMMANDS, row))
+    core = Core()
+    assert codes(core.say(b"XPING\r\n")) == ["503"]
+    core.say(b"EHLO x\r\n")
+    assert core.say(b"xping 1\r\n") == ["250 2.0.0 pong 1"]
+    assert "XPING" in core.say(b"HELP\r\n")[0]
+    assert codes(core.say(ENVELOPE + b"XPING\r\n")) == ["250", "250", "503"]
+
+
+def test_what_is_not_offered_is_not_there():
+    def verbs(**options: object) -> set[bytes]:
+        return set(ServerProfile(ServerConfig(hostname="mx.test", **options)).commands)
+
+    usual = {b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"HELP", b"VRFY"}
+    assert verbs() == usual
+    assert verbs(lmtp=True) == usual - {b"EHLO", b"HELO"} | {b"LHLO"}
+    assert verbs(enable_ehlo=False) == usual - {b"EHLO"}
+    assert verbs(disabled_extensions=["CHUNKING"]) == usual - {b"BDAT"}
+    own = ServerExtension("XFOO", commands=["XDO"])
+    assert verbs(extensions=[own]) == usual | {b"XDO"}
+    assert verbs(extensions=[own], disabled_extensions=["XFOO"]) == usual
