@@ -128,6 +128,17 @@ async def test_no_grace():
         assert await peer.rest() == BYE + "\r\n"
 
 
+@pytest.mark.parametrize("grace", [-1, float("nan")])
+async def test_a_grace_that_is_none_does_nothing(grace):
+    server = make_server()
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        with pytest.raises(ValueError, match="grace"):
+            await server.shutdown(grace=grace)
+        assert await peer.ask("NOOP") == "250 2.0.0 OK"
+
+
 async def test_new_connections_are_refused_after_shutdown():
     server = make_server()
     await server.shutdown()
@@ -249,15 +260,18 @@ async def test_shutdown_from_outside_waits_for_a_hook_that_shuts_down(autojump_c
 
 async def test_serve_returns_after_shutdown():
     server = make_server()
+    assert repr(server) == "<Server mx.test: 0 connections>"
     async with trio.open_nursery() as nursery:
         [listener] = await nursery.start(lambda task_status: server.serve(0, host="127.0.0.1", task_status=task_status))
         stream = await trio.open_tcp_stream(*listener.socket.getsockname())
         await stream.receive_some()
         assert len(server.sessions) == 1
+        assert repr(server.statistics()).startswith("ServerStatistics(connections=1, total_connections=1,")
         nursery.start_soon(server.shutdown)
         assert await stream.receive_some() == BYE.encode() + b"\r\n"
         await stream.aclose()
     assert server.sessions == frozenset()
+    assert repr(server) == "<Server mx.test: shutting down, 0 connections>"
 
 
 async def test_serve_after_shutdown_returns_at_once():

@@ -1,5 +1,5 @@
-# Accepting connections: what trio.serve_listeners does, without the layer around each handler that closes the stream
-# once more (30 to 50 µs of a connection's 300).
+# Accepting connections: as trio.serve_listeners, without its wrapper around each handler, which closes the stream a
+# second time (30 to 50 µs of a connection's 300).
 from __future__ import annotations
 
 import errno
@@ -11,8 +11,8 @@ import trio
 
 logger = logging.getLogger("trio_smtp")
 
-# The host is short of something, and will have it again; every other error of accept() is a bug or a closed listener.
-_PASSING: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+# The host is short of something for a while; every other error of accept() is a bug or a closed listener.
+_SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 _PAUSE: Final = 0.1  # seconds before the next try
 
 
@@ -22,16 +22,16 @@ async def accept_all(
     connections: trio.Nursery,
     started: Callable[[], None],
 ) -> NoReturn:
-    """Give each connection of some listeners a task, until cancelled; the listeners are closed in the end.
+    """Give each connection of some listeners a task, until cancelled; closes the listeners in the end.
 
     Args:
         listeners: owned from now on.
-        serve: owns the stream that it is called with.
+        serve: called with each stream, which it owns; returns the task's coroutine.
         connections: where its tasks run.
         started: called once connections are accepted.
 
     Raises:
-        Exception: what a listener's ``accept`` raised, but for a passing shortage of the host's.
+        Exception: what a listener's ``accept`` raised, unless the host is short of descriptors or memory.
     """
     async with trio.open_nursery() as nursery:
         for listener in listeners:
@@ -48,7 +48,7 @@ async def _accept(
             try:
                 stream = await listener.accept()
             except OSError as exc:
-                if exc.errno not in _PASSING:
+                if exc.errno not in _SHORTAGES:
                     raise
                 logger.error("accept failed, trying again in %s s: %s", _PAUSE, exc)
                 await trio.sleep(_PAUSE)

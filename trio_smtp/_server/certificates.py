@@ -1,11 +1,11 @@
-# Whom a client's certificate names, for AUTH EXTERNAL.
+# The identity in a client's certificate, for AUTH EXTERNAL (RFC 4422 appendix A).
 from __future__ import annotations
 
 from .._wire.tls import TLSInfo
 
 
 def certificate_identity(tls: TLSInfo) -> str | None:
-    """The mailbox in a verified client certificate (the first rfc822Name), else its common name, else nobody."""
+    """The mailbox in a verified client certificate (the first rfc822Name), else its common name, else ``None``."""
     certificate = tls.peer_certificate
     if not tls.verified or certificate is None:
         return None

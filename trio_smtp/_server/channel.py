@@ -190,7 +190,7 @@ class Channel:
         self.awaits_tls = True
 
     async def start_tls(self, context: ssl.SSLContext, *, is_done: bool = False) -> TLSInfo:
-        """Shake hands, unless whoever made the stream has done it. Cancelled, it leaves the connection broken.
+        """Shake hands, unless that was done when the stream was made. Cancelled, it leaves the connection broken.
 
         Raises:
             Interrupted: the server is shutting down.

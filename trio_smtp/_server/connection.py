@@ -10,7 +10,7 @@
 #     any of them --> HELD_BACK and back                            any of them --> CLOSING
 #
 # Only the way from OPENING to CLOSING is kept here, as _stage. HOOK, BODY and HELD_BACK are what the HookCaller and
-# the Channel are doing, and read from them when somebody asks, which only a shutdown does.
+# the Channel are doing, and are read from them when needed, which is only in a shutdown.
 #
 # Invariants.
 #
@@ -144,7 +144,7 @@ class ServerConnection:
         self._caller: HookCaller = HookCaller(context, self._channel, self.session)
         self._stage: Phase = Phase.OPENING
         self._tls_context: ssl.SSLContext | None = tls_context
-        self._tls_is_done: bool = isinstance(stream, trio.SSLStream)  # by whoever made the stream
+        self._tls_is_done: bool = isinstance(stream, trio.SSLStream)  # when the stream was made
         self._command_limit: float = math.inf if config.command_timeout is None else config.command_timeout
         self._command_end: float = math.inf  # of the command that is coming in; infinite before it is waited for
         self._refused_chunks: int = 0  # BDAT chunks to be dropped, so far

@@ -68,7 +68,7 @@ def conclude_message(caller: HookCaller, event: Data, outcome: object) -> None:
     """
     error = caller.end_body()
     protocol = caller.channel.protocol
-    if isinstance(error, ConnectionLostError) and not protocol.is_closed:
+    if error is not None and isinstance(error, ConnectionLostError) and not protocol.is_closed:
         raise error.__cause__ or error
     protocol.conclude(caller.convert(lmtp_outcome if caller.context.config.lmtp else message_outcome, outcome))
 

@@ -1,4 +1,4 @@
-# What an application brings: a handler with some of these hooks, and the check that it brings no others.
+# What an application brings: a handler with some of these hooks; and the check that it has no others.
 from __future__ import annotations
 
 import functools
@@ -29,20 +29,20 @@ class Handler:
     async def on_connect(self, session: Session) -> Reply | None:
         """A client has connected; nothing was said yet, and ``session.tls`` is ``None``.
 
-        A 2xx reply's text becomes the greeting's; a 4xx or 5xx one refuses the connection. After XCLIENT it is asked
-        again, about the client that a trusted relay has named (``session.xclient`` is no longer empty then).
+        A 2xx reply's text becomes the greeting's; a 4xx or 5xx one refuses the connection. It is called again after
+        XCLIENT, about the client that a trusted relay has named (``session.xclient`` is not empty then).
         """
         return None
 
     async def on_hello(self, session: Session, name: str) -> Reply | None:
         """EHLO, HELO or LHLO; a 4xx or 5xx reply refuses, and nothing has changed then.
 
-        It is not asked between the chunks of a message that ``on_data`` is reading: there the command gets 503.
+        It is not called between the chunks of a message that ``on_data`` is reading: there the command gets 503.
         """
         return None
 
     async def on_tls(self, session: Session) -> None:
-        """A TLS handshake is done, of either kind; ``session.tls`` tells of it."""
+        """A TLS handshake is done, by STARTTLS or an implicit one; see ``session.tls``."""
 
     async def on_auth(self, session: Session, credentials: Credentials) -> object:
         """AUTH; offered only by a handler that defines this hook.
@@ -65,15 +65,15 @@ class Handler:
     ) -> Reply | str | Mapping[str, Reply | str | None] | None:
         """DATA or BDAT: take the message from `body`, keep it, and then return.
 
-        ``None`` and a queue id (str) accept. With LMTP, a mapping from address to one of these, or to a reply, says
-        it for each recipient. A refusal before `body` was read refuses the DATA command itself.
+        ``None`` and a queue id (str) accept. With LMTP, a mapping from address to one of these, or to a reply, is the
+        outcome for each recipient. A refusal before `body` was read refuses the DATA command itself.
         """
         return None
 
     async def on_reset(self, session: Session) -> None:
-        """A transaction has ended without its message being accepted, however; ``session.envelope`` is still there.
+        """A transaction has ended without its message being accepted; ``session.envelope`` is still there.
 
-        At most 10 seconds, also while the session is cancelled.
+        It is called once for each, whatever the reason, and has 10 seconds, also while the session is cancelled.
         """
 
     async def on_vrfy(self, session: Session, argument: str) -> Reply | None:
@@ -87,12 +87,12 @@ class Handler:
     async def on_command(self, session: Session, verb: str, argument: str) -> Reply | None:
         """A command of one of ``ServerConfig.extensions``, its verb in upper case; ``None`` answers ``250 OK``.
 
-        It may come at any time but between the chunks of a message, before EHLO too: ``session`` tells.
+        It may come at any time but between the chunks of a message, also before EHLO: look at ``session``.
         """
         return None
 
     async def on_close(self, session: Session) -> None:
-        """The connection has ended, however; called once if ``on_connect`` was. At most 10 seconds."""
+        """The connection has ended, for whatever reason. Called once if ``on_connect`` was; it has 10 seconds."""
 
 
 HOOKS: Final = tuple(name for name in vars(Handler) if name.startswith("on_"))
@@ -103,7 +103,7 @@ class Hooks:
 
     Raises:
         TypeError: the handler has an ``on_…`` attribute that is no hook, or a hook that is not async. A misspelt hook
-            would never be called, and nobody would notice.
+            would otherwise go unnoticed: it is never called.
     """
 
     __slots__ = HOOKS

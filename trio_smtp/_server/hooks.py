@@ -83,7 +83,7 @@ class HookCaller:
         context: as given.
         channel: as given.
         session: as given.
-        state: whether a hook runs, and for whom it waits.
+        state: whether a hook runs, and how.
         body: the message that ``on_data`` reads, or has read, until its transaction ends.
     """
 

@@ -1,4 +1,4 @@
-# How many connections there are, and how many from one place.
+# Limits for connections and failed logins, in all and for each host. Counts alone: it knows no connection and no clock.
 from __future__ import annotations
 
 import ipaddress
@@ -9,7 +9,7 @@ from typing import Final
 from .._protocol.replies import Reply
 from .._protocol.server.config import Network
 
-MAX_HOSTS: Final = 10_000  # whose failures are remembered; whoever failed longest ago is forgotten first
+MAX_HOSTS: Final = 10_000  # whose failures are remembered; the one that failed longest ago is forgotten first
 FULL: Final = Reply(421, "too many connections, try again later", "4.3.2", close=True)
 FULL_FOR_HOST: Final = Reply(421, "too many connections from your host", "4.7.0", close=True)
 
@@ -46,16 +46,22 @@ class ConnectionLimits:
     Args:
         total: connections at one time, or ``None``.
         per_host: the same for one host, or ``None``.
+
+    Attributes:
+        in_use: slots that are taken.
     """
 
     def __init__(self, total: int | None, per_host: int | None) -> None:
-        self._total = total
-        self._per_host = per_host
+        self._total: int | None = total
+        self._per_host: int | None = per_host
         self._hosts: Counter[str] = Counter()
-        self.in_use = 0
+        self.in_use: int = 0
+
+    def __repr__(self) -> str:
+        return f"<ConnectionLimits: {self.in_use} in use, of {len(self._hosts)} hosts>"
 
     def refusal(self, host: str | None) -> Reply | None:
-        """The reply for one connection too many; ``None`` takes a slot, for :meth:`release` to give back."""
+        """Take a slot, to be given back by :meth:`release`; or return the reply for one connection too many."""
         if self._total is not None and self.in_use >= self._total:
             return FULL
         refusal = self.refusal_of_host(host)
@@ -64,7 +70,7 @@ class ConnectionLimits:
         return refusal
 
     def refusal_of_host(self, host: str | None) -> Reply | None:
-        """The same for the host alone, of a connection that has a slot already but no host until now."""
+        """The same for the host alone: its connection has a slot already, but its host was not known."""
         if host is not None and self._per_host is not None:
             network = network_of(host)
             if self._hosts[network] >= self._per_host:
@@ -90,6 +96,8 @@ class FailureLimit:
     """
 
     def __init__(self, limit: tuple[int, float] | None) -> None:
+        self._count: int
+        self._seconds: float
         self._count, self._seconds = limit or (0, 0.0)
         self._hosts: OrderedDict[str, deque[float]] = OrderedDict()  # when they failed, the latest host last
 

@@ -1,13 +1,15 @@
-# What a hook returned, as the reply that the client gets. A TypeError from here is the application's mistake.
+# What a hook returned or raised, as the reply that the client gets. A TypeError from here is the application's mistake.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from .._protocol.replies import Reject, Reply
 
-LOCAL_ERROR = Reply(451, "local error in processing", "4.3.0")
-SHUTTING_DOWN = Reply(421, "the server is shutting down", "4.3.2", close=True)
-UNAVAILABLE = Reply(421, "service not available", "4.3.0", close=True)
+LOCAL_ERROR: Final = Reply(451, "local error in processing", "4.3.0")
+SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
+UNAVAILABLE: Final = Reply(421, "service not available", "4.3.0", close=True)
+_QUEUED: Final = Reply(250, "OK: queued", "2.0.0")
 
 
 def reply_or_none(result: object) -> Reply | None:
@@ -29,24 +31,21 @@ def queued_as(queue_id: str) -> Reply:
 
 
 def message_outcome(result: object) -> Reply:
-    """A message's outcome: ``None`` and a queue id accept."""
+    """A message's outcome: ``None`` and a queue id (str) accept."""
     if isinstance(result, str):
         return queued_as(result) if result else _QUEUED
     return reply_or_none(result) or _QUEUED
 
 
-_QUEUED = Reply(250, "OK: queued", "2.0.0")
-
-
 def lmtp_outcome(result: object) -> Reply | Mapping[str, Reply]:
-    """The same with LMTP: one outcome for all, or one for each address."""
+    """The same with LMTP: one outcome for all recipients, or one for each address (RFC 2033 section 4.2)."""
     if isinstance(result, Mapping):
         return {address: message_outcome(each) for address, each in result.items()}
     return message_outcome(result)
 
 
 def rejection_in(exc: Exception) -> Reply | None:
-    """The reply of a Reject, also of those that come out of a nursery with nothing else; a permanent one first."""
+    """The reply of a Reject, or of a group of nothing but Rejects, a permanent one first; else ``None``."""
     replies = [leaf.reply if isinstance(leaf, Reject) else None for leaf in leaves_of(exc)]
     if None in replies:
         return None

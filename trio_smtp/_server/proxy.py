@@ -1,8 +1,8 @@
-# The client behind a proxy: the PROXY header is read from the bare stream, before there is a connection to speak of.
+# The client behind a proxy: the PROXY header is read from the bare stream, before the session begins.
 #
-# Exactly its octets are read, never one more, so that whatever follows (SMTP, or a TLS handshake, which trio.SSLStream
-# insists on reading by itself) is still in the stream and needs no handing over. A version 2 header takes three reads,
-# a line one for two octets beyond the shortest; they are in the kernel's buffer already.
+# Exactly its octets are read, so that what follows (SMTP, or a TLS handshake, which trio.SSLStream must read by itself)
+# is still in the stream. A version 2 header takes three reads; a version 1 line takes one for every two octets beyond
+# the shortest line. The octets are in the kernel's buffer already.
 from __future__ import annotations
 
 import trio
@@ -12,7 +12,7 @@ from .._protocol.proxy import ProxyHeader, ProxyReader
 
 
 async def read_proxy_header(stream: trio.abc.ReceiveStream) -> ProxyHeader | None:
-    """Read a PROXY header of either version; ``None`` where there is none, and the connection is to be closed.
+    """Read a PROXY header of either version; ``None`` if there is none: the connection must be closed then.
 
     Cancelling it leaves the stream in the middle of the header.
     """

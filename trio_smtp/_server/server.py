@@ -1,7 +1,10 @@
-# The server as a whole: listeners, slots, and the end.
+# The server as a whole: listeners, slots for connections, and the end.
 #
-# Two nested nurseries: the inner one's scope stops accepting, the outer one's tasks are the sessions, so that `serve`
-# returns when the last of them has ended. A task beside them keeps their time.
+# Three nested nurseries: the innermost accepts, and a shutdown cancels it; the tasks of the one around it are the
+# sessions, so that `serve` returns when the last of them has ended; the outermost has the task that keeps their time.
+#
+# Guarantees: a slot is taken before a session begins and given back when it has ended, however; a connection that gets
+# no slot is told so, and closed. It does not know SMTP beyond one reply.
 from __future__ import annotations
 
 import math
@@ -31,7 +34,7 @@ from .proxy import read_proxy_header
 from .session import Session
 
 REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
-MAX_LINGERING: Final = 100  # clients that are waited for so, at one time; it is for want of slots that they are refused
+MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time
 
 
 class Server:
@@ -39,13 +42,14 @@ class Server:
 
     Args:
         handler: see :class:`Handler`.
-        config: what to offer and how much to bear.
-        ssl_context: a server-side context; offers STARTTLS.
-        implicit_tls: start TLS at once on every connection, instead (RFC 8314).
+        config: what to offer, and the limits.
+        ssl_context: a server-side context; offers STARTTLS (RFC 3207).
+        implicit_tls: start TLS at once on every connection, instead (RFC 8314 section 3.3).
 
     Raises:
-        TypeError: the handler has an ``on_…`` attribute that is no hook, or a hook that is not async.
-        ValueError: `implicit_tls` without `ssl_context`, or one that is for clients.
+        TypeError: the handler has an ``on_…`` attribute that is no hook, or a hook that is not async; or an extension
+            brings commands and there is no ``on_command``.
+        ValueError: `implicit_tls` without `ssl_context`, or a context that is for clients.
     """
 
     def __init__(
@@ -62,12 +66,18 @@ class Server:
         self._context: ServerContext = ServerContext(
             hooks, rows_of(hooks), config or ServerConfig(), ssl_context, implicit_tls=implicit_tls
         )
-        self._limits = ConnectionLimits(self.config.max_connections, self.config.max_connections_per_host)
+        self._limits: ConnectionLimits = ConnectionLimits(
+            self.config.max_connections, self.config.max_connections_per_host
+        )
         self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has
         self._accepting: set[trio.CancelScope] = set()
-        self._lingering = 0  # refused connections whose clients may still be sending
+        self._lingering: int = 0  # refused connections whose clients may still be sending
         self._stoppers: list[ServerConnection] = []  # a hook of theirs waits in shutdown(), once for each time it does
-        self._left = trio.Event()  # set and replaced whenever there are fewer connections to wait for
+        self._left: trio.Event = trio.Event()  # set and replaced whenever there are fewer connections to wait for
+
+    def __repr__(self) -> str:
+        state = "shutting down, " if self._context.is_closing else ""
+        return f"<Server {self.config.hostname}: {state}{len(self._connections)} connections>"
 
     @property
     def config(self) -> ServerConfig:
@@ -94,13 +104,16 @@ class Server:
 
         ``await nursery.start(server.serve, 0)`` returns the listeners, with the port that was free.
 
+        Cancelled, it closes the listeners and cancels all sessions: each ends as :meth:`serve_stream` says.
+
         Args:
             port: 0 for any free one.
             host: the interface; ``None`` for all.
             task_status: gets the listeners once clients can connect.
 
         Raises:
-            OSError: the port cannot be had.
+            OSError: the port is in use, or not allowed.
+            Exception: as :meth:`serve_listeners`.
         """
         listeners = await trio.open_tcp_listeners(port, host=host)
         await self.serve_listeners(listeners, task_status=task_status)
@@ -116,8 +129,16 @@ class Server:
         Those of ``trio.open_ssl_over_tcp_listeners`` are implicit TLS, with the listener's own context: STARTTLS is
         not offered. A PROXY header comes before the handshake.
 
+        Cancelled, it closes the listeners and cancels all sessions: each ends as :meth:`serve_stream` says.
+
+        Args:
+            listeners: owned from now on.
+            task_status: gets them once clients can connect.
+
         Raises:
-            Exception: whatever a listener's ``accept`` has raised, by itself and not in a group.
+            Exception: what a listener's ``accept`` has raised, by itself and not in a group. All sessions are
+                cancelled then. A passing shortage of the host's (``EMFILE`` and the like) is logged, and accepting
+                goes on.
         """
         try:
             await self._serve_listeners(listeners, task_status)
@@ -154,10 +175,14 @@ class Server:
         """Serve one connection on any stream, which is closed in the end. Needs no running :meth:`serve`.
 
         A ``trio.SSLStream`` is implicit TLS, whether its handshake was done or is still to come; in the latter case
-        `ServerConfig.tls_handshake_timeout` is its limit.
+        `ServerConfig.tls_handshake_timeout` is its limit. What goes wrong on the connection or in a hook is not raised:
+        it ends the session, or is answered and logged.
 
-        Cancelled, it still says 421 where a reply may be, lets ``on_reset`` and ``on_close`` run, for ten seconds at
-        most each, and closes the stream.
+        Cancelled, it cancels the hook in progress, says 421 (RFC 5321 section 3.8) where a reply may be, lets
+        ``on_reset`` and ``on_close`` run, for ten seconds at most each, and closes the stream.
+
+        Args:
+            stream: connected; owned from now on.
         """
         keeper = Timekeeper()
         async with trio.open_nursery() as nursery:
@@ -239,7 +264,7 @@ class Server:
         return None
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
-        """Close, and say why; under implicit TLS nothing is said (`refusal` is ``None``), it would cost a handshake."""
+        """Say why there is no session, and close. ``None`` says nothing: under implicit TLS, to spare the handshake."""
         self._context.statistics.refused_connections += 1
         transport = Transport(stream)
         try:
@@ -260,34 +285,47 @@ class Server:
             await transport.aclose()  # noqa: ASYNC102 - shielded and bounded
 
     async def shutdown(self, *, grace: float = 30) -> None:
-        """End the server: stop accepting at once, sessions as soon as they can, all of them in the end.
+        """End the server: stop accepting now, end idle sessions now, and all others within a time.
 
-        Idle sessions get ``421 4.3.2`` now. A transaction in progress may finish within `grace` seconds, its session
-        then gets its last reply and a 421. After that, whatever is in progress ends with a 421. :meth:`serve`
-        returns when the last session is gone, and so does this. It may be called from a hook, and does not wait
-        for that hook's own session then, nor for others whose hooks have called it. Cancelled, it leaves sessions as
-        they are.
+        Idle sessions get ``421 4.3.2`` now (RFC 5321 section 3.8). A transaction in progress may finish within `grace`
+        seconds; its session then gets its last reply and a 421. After that, whatever is in progress ends with a 421.
+        :meth:`serve` returns when the last session has ended, and so does this. Later connections are refused with a
+        421, and a server cannot be started again.
+
+        It may be called more than once, and from a hook. From a hook it does not wait for that hook's own session,
+        nor for others whose hooks have called it: these end when their hooks do.
+
+        Cancelled, it ends no further session: idle ones have ended, none begins a transaction any more, and those in
+        progress go on as long as they like. Another call may end them.
+
+        Args:
+            grace: seconds for transactions in progress.
+
+        Raises:
+            ValueError: `grace` is negative or no number; nothing was done then.
         """
+        if not grace >= 0:
+            raise ValueError(f"grace must be at least 0, not {grace!r}")
         self._context.close()
         for scope in self._accepting:
             scope.cancel(reason="shutdown")
         for connection in tuple(self._connections):
             connection.begin_shutdown()
         own = current_connection.get()
-        if own is not None and not own.runs_a_hook:  # a task that one of its hooks has left behind is no hook
+        if own is not None and not own.runs_a_hook:  # called by a task that outlives the hook that started it
             own = None
         if own is None:
             await self._end_all(grace, ())
             return
         self._stoppers.append(own)
-        self._wake()  # those that wait in their hooks need not wait for this one any more
+        self._wake()  # other hooks that wait here need not wait for this one's session any more
         try:
             await self._end_all(grace, self._stoppers)
         finally:
             self._stoppers.remove(own)
 
     async def _end_all(self, grace: float, stoppers: Collection[ServerConnection]) -> None:
-        """End all connections but those that wait for the same in their hooks: these end when their hooks do."""
+        """End all connections; those of `stoppers`, whose hooks wait in here, end when their hooks do."""
         with trio.move_on_after(grace):
             await self._wait_for_all_but(stoppers)
         for connection in tuple(self._connections):
@@ -307,7 +345,7 @@ class Server:
 
 
 def _without_pending_tls(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
-    """What is below a TLS stream whose handshake is still to come: it is ours then, as is what comes before it."""
+    """The stream below TLS if the handshake is still to come (a PROXY header comes before it); else the stream."""
     try:
         stream.version  # noqa: B018
     except trio.NeedHandshakeError:
@@ -333,13 +371,15 @@ async def serve(
         handler: see :class:`Handler`.
         port: 0 for any free one.
         host: the interface; ``None`` for all.
-        config: what to offer and how much to bear.
-        ssl_context: a server-side context; offers STARTTLS.
-        implicit_tls: start TLS at once on every connection, instead.
+        config: what to offer, and the limits.
+        ssl_context: a server-side context; offers STARTTLS (RFC 3207).
+        implicit_tls: start TLS at once on every connection, instead (RFC 8314 section 3.3).
         task_status: gets the listeners once clients can connect.
 
+    Cancelled, it ends as :meth:`Server.serve` does.
+
     Raises:
-        OSError: the port cannot be had.
+        OSError: the port is in use, or not allowed.
         TypeError, ValueError: the handler or the arguments are wrong; see :class:`Server`.
     """
     server = Server(handler, config=config, ssl_context=ssl_context, implicit_tls=implicit_tls)
