@@ -39,7 +39,7 @@ from .._protocol.server.events import (
     Verify,
 )
 from .._wire.timekeeper import Timekeeper
-from .._wire.transport import Interrupted
+from .._wire.waits import Interrupted
 from .certificates import certificate_identity
 from .judgement import CLEANUP_LIMIT, Judgement
 from .limits import is_within
@@ -209,9 +209,11 @@ class Connection(Judgement):
     async def _start_tls(self, context: ssl.SSLContext) -> None:
         deadline = self._deadline(self._config.tls_handshake_timeout)
         if self._shaken:
-            tls = await self._transport.adopt_tls(server_side=True, deadline=deadline)
+            self._transport = await self._transport.adopt_tls(server_side=True, deadline=deadline)
         else:
-            tls = await self._transport.start_tls(context, server_side=True, deadline=deadline)
+            self._transport = await self._transport.start_tls(context, server_side=True, deadline=deadline)
+        tls = self._transport.tls
+        assert tls is not None
         self._mute = False
         self.session.tls = tls
         self._protocol.start_tls()

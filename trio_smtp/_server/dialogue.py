@@ -13,8 +13,8 @@ import trio
 from .._protocol.errors import ConnectionLostError, SMTPTimeoutError
 from .._protocol.replies import Reply
 from .._protocol.server.protocol import ServerProtocol
+from .._wire.opening import open_wire
 from .._wire.timekeeper import Timekeeper
-from .._wire.transport import Transport
 from .service import Service
 from .session import Session
 
@@ -54,7 +54,7 @@ class Dialogue:
         self._service = service
         self._config = service.config
         self._timer = keeper.timer(self._expired)
-        self._transport = Transport(stream, self._timer)
+        self._transport = open_wire(stream, self._timer)
         self._now = trio.lowlevel.current_clock().current_time  # trio.current_time() looks the clock up every time
         self._protocol = ServerProtocol(service.profile)
         self.session = Session(self._protocol, self._transport.peer, self._transport.local)
@@ -72,7 +72,7 @@ class Dialogue:
         self._held_since = math.inf
         if not self._protocol.replies:
             return
-        if self._transport.direct is None:  # cancelled as soon as it begins, a send would take these replies with it
+        if not self._transport.is_immediate:  # cancelled as soon as it begins, a send would take these replies with it
             await trio.lowlevel.checkpoint_if_cancelled()
         data = self._protocol.data_to_send()
         size = len(data)

@@ -22,7 +22,7 @@ from .._protocol.server.events import (
     Signal,
 )
 from .._wire.timekeeper import Timekeeper
-from .._wire.transport import Interrupted
+from .._wire.waits import Interrupted
 from .dialogue import Dialogue
 from .service import Service
 

@@ -17,8 +17,8 @@ from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
 from .._protocol.server.protocol import ServerProtocol
+from .._wire.opening import open_wire
 from .._wire.timekeeper import Timekeeper
-from .._wire.transport import Transport
 from .accepting import accept_all
 from .connection import Connection, current_connection
 from .limits import ConnectionLimits, is_within
@@ -223,7 +223,7 @@ class Server:
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
         """Close, and say why; under implicit TLS nothing is said (`refusal` is ``None``), it would cost a handshake."""
         self._service.statistics.refused_connections += 1
-        transport = Transport(stream)
+        transport = open_wire(stream)
         try:
             if refusal is not None:
                 protocol = ServerProtocol(self._service.profile)
