@@ -29,7 +29,7 @@ from tls_support import NAME, client_context
 
 import trio_smtp
 from trio_smtp import ClientConfig, Delivery, PoolConfig
-from trio_smtp._wire.transport import Transport
+from trio_smtp._wire.stream_wire import StreamWire
 
 Fault = Literal["cut", "reset", "stall"]
 FAULTS: tuple[Fault, ...] = ("cut", "reset", "stall")
@@ -212,17 +212,17 @@ class Run:
         self.marks = {"send": (0, 0), "receive": (0, 0)}  # octets and records that passed before the message
         self.ends: dict[str, tuple[int, int]] = {}  # and when it was over
         self._said = bytearray()  # by the client, before TLS, on all connections
-        say = Transport.send
+        say = StreamWire.send
 
-        async def send(transport: Transport, data: bytes, deadline: float = math.inf) -> None:
+        async def send(wire: StreamWire, data: bytes, deadline: float = math.inf) -> None:
             self._said += data
-            await say(transport, data, deadline)
+            await say(wire, data, deadline)
 
         async def run_sync(work: Callable[..., Any], *args: Any, **options: Any) -> Any:
             await trio.lowlevel.checkpoint()
             return _derived(work) if type(work).__name__ == "DeriveKey" else work(*args)
 
-        monkeypatch.setattr(Transport, "send", send)
+        monkeypatch.setattr(StreamWire, "send", send)
         monkeypatch.setattr(trio, "open_tcp_stream", self.connect)
         monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
 

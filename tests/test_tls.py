@@ -1,4 +1,4 @@
-# Seal: whatever is on the wire, what comes out of it is what the client said, as far as it came, and nothing else.
+# TLSEngine: whatever ciphertext comes, the plaintext is what the client said, as far as it came, and nothing else.
 from __future__ import annotations
 
 import ssl
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tls_support import NAME, client_context, server_context
 
-from trio_smtp._wire.tls import Seal
+from trio_smtp._wire.tls import TLSEngine
 
 
 class Client:
@@ -19,7 +19,7 @@ class Client:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=NAME)
 
-    def shake_hands_with(self, seal: Seal) -> None:
+    def do_handshake_with(self, engine: TLSEngine) -> None:
         ready = done = False
         while not (ready and done):
             try:
@@ -28,8 +28,8 @@ class Client:
             except ssl.SSLWantReadError:
                 pass
             if not done:
-                done = seal.shake_hands(self._outgoing.read())
-            self._incoming.write(seal.take())
+                done = engine.do_handshake(self._outgoing.read())
+            self._incoming.write(engine.data_to_send())
 
     def say(self, text: bytes) -> bytes:
         self._object.write(text)
@@ -60,8 +60,8 @@ TEXTS = st.lists(st.binary(min_size=1, max_size=100) | st.sampled_from([b"x" * 1
     cuts=st.lists(st.integers(min_value=1, max_value=20000), max_size=8),
 )
 def test_what_comes_out_is_what_was_said(version, texts, goodbye, behind, flipped, cuts):
-    seal, client = Seal(server_context()), Client(version)
-    client.shake_hands_with(seal)
+    engine, client = TLSEngine(server_context()), Client(version)
+    client.do_handshake_with(engine)
     said = b"".join(texts)
     wire = bytearray(b"".join(map(client.say, texts)) + (client.say_goodbye() if goodbye else b""))
     if flipped is not None and wire:
@@ -74,28 +74,28 @@ def test_what_comes_out_is_what_was_said(version, texts, goodbye, behind, flippe
     heard = b""
     is_damaged = False
     for piece in filter(None, pieces):
-        if seal.ended:
+        if engine.peer_has_closed:
             break
         try:
-            heard += seal.decipher(piece)
+            heard += engine.decrypt(piece)
         except ssl.SSLError:
             is_damaged = True
             break
     assert said.startswith(heard)
     if flipped is None and not behind:
         assert heard == said
-        assert seal.ended == goodbye
+        assert engine.peer_has_closed == goodbye
         assert not is_damaged
     if goodbye and flipped is None:
-        assert seal.ended
+        assert engine.peer_has_closed
 
 
 @given(version=VERSIONS, texts=TEXTS)
 def test_what_was_said_here_is_heard_there(version, texts):
-    seal, client = Seal(server_context()), Client(version)
-    client.shake_hands_with(seal)
+    engine, client = TLSEngine(server_context()), Client(version)
+    client.do_handshake_with(engine)
     for text in texts:
-        wire = seal.encipher(text)
+        wire = engine.encrypt(text)
         heard = b""
         while len(heard) < len(text):
             heard += client.hear(wire)

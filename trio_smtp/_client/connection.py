@@ -1,6 +1,6 @@
 # One connection to a server, from the greeting on: commands and replies, with time limits and the truth about failures.
 #
-# Theory of operation. The machine in _protocol.client says what may be sent and what a reply means; Transport moves the
+# Theory of operation. The machine in _protocol.client says what may be sent and what a reply means; a Wire moves the
 # octets; this file lets the two meet, and knows the time. What is built on it (opening, sending, the pool) uses
 # exchange(), write() and drain(). After any operation the connection is either reusable or broken, and says so:
 # whoever fails in mid-dialogue calls check(), which breaks a connection that has a command unanswered.
@@ -19,7 +19,8 @@ from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, RemoteProtocolError, SMTPError, SMTPTimeoutError, Stage
 from .._protocol.extensions import Extensions
 from .._protocol.replies import Reply
-from .._wire.transport import Interrupted, Transport
+from .._wire.waits import Interrupted
+from .._wire.wire import Wire
 from .config import ClientConfig
 from .log import is_on, logger
 
@@ -72,7 +73,7 @@ class Connection:
         "uses_chunking",
     )
 
-    def __init__(self, transport: Transport, config: ClientConfig, *, lmtp: bool = False, name: str = "") -> None:
+    def __init__(self, transport: Wire, config: ClientConfig, *, lmtp: bool = False, name: str = "") -> None:
         self.transport = transport
         self.config = config
         self.lmtp = lmtp
@@ -119,7 +120,7 @@ class Connection:
     def check(self) -> None:
         """Break the connection if it is in the middle of something that nobody will finish."""
         if not self.protocol.is_reusable:
-            self.transport.broken = True
+            self.transport.abort()
 
     # -- dialogue
 
@@ -157,7 +158,7 @@ class Connection:
             raise
         finally:
             if self.protocol.outstanding:
-                self.transport.broken = True
+                self.transport.abort()
 
     async def next_event(self, timeout: float | None) -> Event:
         """Wait for the next reply, with the command it answers.
@@ -186,10 +187,10 @@ class Connection:
         try:
             data = await self.transport.receive(deadline)
         except SMTPTimeoutError:
-            self.transport.broken = True
+            self.transport.abort()
             raise self._too_late(timeout) from None
         if not data:
-            self.transport.broken = True
+            self.transport.abort()
             raise ConnectionLostError("the server closed the connection")
         self._answered_at = trio.current_time()
         protocol.receive_data(data)
@@ -229,21 +230,21 @@ class Connection:
         protocol, transport = self.protocol, self.transport
         if protocol.outstanding or transport.broken or protocol.state is _CLOSED:
             return True
-        if transport.direct is not None:
+        if transport.is_immediate:
             data: bytes | bytearray | None = transport.receive_nowait()
         else:
             timeout = self.config.command_timeout
             try:
                 data = await transport.receive_pending(deadline_after(timeout))
             except SMTPTimeoutError:
-                transport.broken = True
+                transport.abort()
                 raise self._too_late(timeout) from None
         if data:
             protocol.receive_data(data)
         elif protocol.is_clean:
             if data is None:
                 return True
-            transport.broken = True
+            transport.abort()
             raise ConnectionLostError("the server closed the connection")
         if transaction is None:
             protocol.next_event()
@@ -254,7 +255,7 @@ class Connection:
                 pass
             if transaction.reply is not None:
                 return False
-        transport.broken = True
+        transport.abort()
         if protocol.farewell is not None:
             raise self.farewell_error()
         raise RemoteProtocolError("the server spoke before it was asked")
@@ -289,7 +290,7 @@ class Connection:
     async def quit(self) -> None:
         """Say QUIT and wait for the answer, if the server will listen. Never raises an :class:`SMTPError`."""
         if self.is_broken or not self.protocol.is_reusable:
-            self.transport.broken = True
+            self.transport.abort()
             return
         try:
             await self.exchange(QUIT, self.config.quit_timeout)

@@ -30,8 +30,9 @@ from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth, as_auth
+from .._wire.opening import open_wire
 from .._wire.tls import is_in_clear
-from .._wire.transport import Transport
+from .._wire.wire import Wire
 from .auth import Login, log_in
 from .config import ClientConfig
 from .connection import Connection, deadline_after
@@ -98,7 +99,7 @@ class Opening:
         return self.ssl_context
 
 
-Wrap: TypeAlias = Callable[[trio.abc.Stream], Transport]
+Wrap: TypeAlias = Callable[[trio.abc.Stream], Wire]
 Tell: TypeAlias = Callable[[Literal["tls", "auth"], float], None]
 
 
@@ -115,7 +116,7 @@ async def open_connection(
     port: int | None = None,
     *,
     stream: trio.abc.Stream | None = None,
-    wrap: Wrap = Transport,
+    wrap: Wrap = open_wire,
     tell: Tell = lambda what, started: None,
 ) -> Connection:
     """Open a connection that is ready for MAIL.
@@ -190,18 +191,18 @@ async def _open(
         if opening.proxy_header is not None:  # before anything else, TLS included
             await _send_proxy_header(transport, opening.proxy_header, opening.config)
         if isinstance(stream, trio.SSLStream):
-            await _adopt_tls(transport, opening.config)
+            connection.transport = await _adopt_tls(transport, opening.config)
         elif opening.tls == "implicit" or (opening.tls == "auto" and port == IMPLICIT_TLS_PORT):
             started = trio.current_time()
-            await _start_implicit_tls(opening, transport, host, port)
+            connection.transport = await _start_implicit_tls(opening, transport, host, port)
             tell("tls", started)
         await _hear_greeting(opening, connection, port)
         await say_hello(opening, connection)
-        if opening.tls != "none" and not clear and transport.tls is None:
+        if opening.tls != "none" and not clear and connection.transport.tls is None:
             await _start_tls(opening, connection, host, tell)
         if opening.login is not None:
             started = trio.current_time()
-            tls = transport.tls
+            tls = connection.transport.tls
             await log_in(
                 connection,
                 opening.login,
@@ -216,13 +217,13 @@ async def _open(
         await connection.aclose()
         raise
     except BaseException:
-        transport.broken = True
-        await transport.aclose()
+        connection.transport.abort()
+        await connection.transport.aclose()
         raise
     return connection
 
 
-async def _send_proxy_header(transport: Transport, header: ProxyHeader, config: ClientConfig) -> None:
+async def _send_proxy_header(transport: Wire, header: ProxyHeader, config: ClientConfig) -> None:
     try:
         await transport.send(header.to_bytes(), deadline_after(config.connect_timeout))
     except (ConnectionLostError, SMTPTimeoutError) as exc:
@@ -230,18 +231,18 @@ async def _send_proxy_header(transport: Transport, header: ProxyHeader, config: 
         raise
 
 
-async def _adopt_tls(transport: Transport, config: ClientConfig) -> None:
+async def _adopt_tls(transport: Wire, config: ClientConfig) -> Wire:
     """The stream that was given is under TLS: shake hands, if that was not done, and go by what TLS says of it."""
     try:
-        await transport.adopt_tls(server_side=False, deadline=deadline_after(config.tls_handshake_timeout))
+        return await transport.adopt_tls(server_side=False, deadline=deadline_after(config.tls_handshake_timeout))
     except (TLSError, ConnectionLostError, SMTPTimeoutError) as exc:
         exc.stage = Stage.CONNECT
         raise
 
 
-async def _start_implicit_tls(opening: Opening, transport: Transport, host: str, port: int) -> None:
+async def _start_implicit_tls(opening: Opening, transport: Wire, host: str, port: int) -> Wire:
     try:
-        await transport.start_tls(
+        return await transport.start_tls(
             opening.context(),
             server_side=False,
             server_hostname=host,
@@ -311,11 +312,11 @@ async def _start_tls(opening: Opening, connection: Connection, host: str, tell: 
         _check_alive(connection, reply)
         return
     if not connection.protocol.is_clean:
-        connection.transport.broken = True
+        connection.transport.abort()
         raise TLSError(f"{connection.name} spoke before the TLS handshake", stage=Stage.STARTTLS)
     started = trio.current_time()
     try:
-        await connection.transport.start_tls(
+        connection.transport = await connection.transport.start_tls(
             opening.context(),
             server_side=False,
             server_hostname=host,
@@ -340,7 +341,7 @@ def _check_alive(connection: Connection, reply: Reply) -> None:
         raise ConnectError(f"{connection.name} closed the session: {reply}", reply=reply, stage=Stage.STARTTLS)
 
 
-async def _own_name(transport: Transport) -> str:
+async def _own_name(transport: Wire) -> str:
     """Our name for EHLO: the host's full name, else the address literal of this end (RFC 5321 section 4.1.4)."""
     name = socket.gethostname()
     local = transport.local

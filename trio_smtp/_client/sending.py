@@ -35,7 +35,7 @@ from .._protocol.errors import (
 from .._protocol.extensions import Extensions
 from .._protocol.newlines import NewlineEncoder, encode_newlines
 from .._protocol.parameter_text import beyond_offer, format_params, required_extensions
-from .._wire.transport import Interrupted
+from .._wire.waits import Interrupted
 from .body import BLOCK, BodyWriter, too_large, write_text
 from .connection import Connection
 from .content import Source
@@ -412,14 +412,14 @@ def giving_up(connection: Connection) -> Grace:
 
     async def forget() -> bool:
         if connection.protocol.state is State.BODY or connection.is_broken:
-            connection.transport.broken = True
+            connection.transport.abort()
             return False
         timeout = connection.config.command_timeout
         try:
             await connection.drain(timeout)
             await connection.exchange(RSET, timeout)
         except SMTPError:  # there is a better one to be raised
-            connection.transport.broken = True
+            connection.transport.abort()
         return False
 
     return Grace(connection.config.quit_timeout, forget, Exception)

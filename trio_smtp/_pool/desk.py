@@ -14,8 +14,9 @@ import trio
 from .._client.log import logger
 from .._client.opening import Opening
 from .._protocol.errors import Delivery, PoolClosedError, PoolFullError, SMTPError
+from .._wire.opening import open_wire
 from .._wire.timekeeper import Timekeeper
-from .._wire.transport import Transport
+from .._wire.wire import Wire
 from .config import PoolConfig
 from .errand import Errand
 from .feedback import Feedback
@@ -127,9 +128,9 @@ class Desk:
         self._limiter.release_on_behalf_of(slot)
         self._rebalance()
 
-    def wrap(self, stream: trio.abc.Stream) -> Transport:
+    def wrap(self, stream: trio.abc.Stream) -> Wire:
         """A transport whose waits the timekeeper ends."""
-        transport = Transport(stream, self.timekeeper.timer(lambda: transport.expire()))
+        transport = open_wire(stream, self.timekeeper.timer(lambda: transport.expire()))
         return transport
 
     def count_connection(self) -> int:

@@ -26,7 +26,7 @@ from .._protocol.client.commands import RSET, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError
-from .._wire.transport import Interrupted
+from .._wire.waits import Interrupted
 from .errand import Errand
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
@@ -76,7 +76,7 @@ class Pipeline:
 
     def _fail(self, exc: BaseException) -> None:
         """The connection is of no use any more: tell everybody what that means for him."""
-        self._connection.transport.broken = True
+        self._connection.transport.abort()
         while self._flight:
             errand = self._flight.popleft()
             transaction = errand.message.transaction

@@ -285,7 +285,7 @@ class Pool:
                 with trio.move_on_after(end_grace):
                     await errand.wait()
                 if errand.connection is not None:
-                    errand.connection.transport.broken = True  # it has had its time
+                    errand.connection.transport.abort()  # it has had its time
             if not errand.is_finished and errand.abandon():
                 await errand.wait()
             return errand.is_finished and errand.error is None and not errand.message.remaining

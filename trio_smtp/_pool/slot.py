@@ -5,7 +5,7 @@
 #                                   no, and the connection is good ─→ idle, a reader parked on it
 #                                        a message comes: send;  octets, FIN, too long, too old: close, the task ends
 #
-# Idle means parked in Transport.receive(), which sees a FIN, a 421 or garbage at once, under TLS too, and is woken for
+# Idle means parked in Wire.receive(), which sees a FIN, a 421 or garbage at once, under TLS too, and is woken for
 # a message by interrupt(). Between looking for the next message and standing in the list of the idle there is no
 # checkpoint, so no caller can find neither an idle connection nor room for a new one, and then wait in vain.
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .._protocol.errors import (
     SMTPTimeoutError,
     Stage,
 )
-from .._wire.transport import Interrupted
+from .._wire.waits import Interrupted
 from .errand import Errand
 from .hosts import Route
 from .pipeline import Pipeline
@@ -107,7 +107,7 @@ class Slot:
             if self._next is not None:  # given to us in the turn in which the pool was cancelled
                 self._next.finish(PoolClosedError("the pool was cancelled", delivery=Delivery.NOT_SENT))
             if self.connection is not None:
-                self.connection.transport.broken = True
+                self.connection.transport.abort()
                 with trio.move_on_after(_CLOSING, shield=True):
                     await self._close("the pool was cancelled")
             pool.slot_ended(self)
@@ -306,7 +306,7 @@ class Slot:
             self._leave_idle()
         if reason:
             if reason != "it was idle":
-                transport.broken = True
+                transport.abort()
                 if not self._sent and self._next is None:
                     pool.warming_failed(trio.current_time() - self._opened_at)
             logger.debug("%s: idle for %.1f s: %s %r", connection.name, trio.current_time() - idle_since, reason, data)
@@ -328,7 +328,7 @@ class Slot:
         assert connection is not None
         self._pool.trace("retire", self._opened_at, self._number, detail=reason)
         if self._next is not None:
-            connection.transport.broken = True
+            connection.transport.abort()
         await connection.aclose()
 
 

@@ -17,7 +17,7 @@ from .._protocol.errors import (
     SMTPTimeoutError,
 )
 from .._protocol.server.events import BODY_END, FLUSH, NEED_DATA, Event, Signal
-from .._wire.transport import Interrupted
+from .._wire.waits import Interrupted
 
 if TYPE_CHECKING:
     from .budget import DataBudget

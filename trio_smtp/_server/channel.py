@@ -18,9 +18,11 @@ from .._protocol.errors import ConnectionLostError, SMTPTimeoutError
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
 from .._protocol.server.protocol import ServerProtocol
+from .._wire.opening import open_wire
 from .._wire.timekeeper import Timer
 from .._wire.tls import TLSInfo
-from .._wire.transport import Interrupted, Transport
+from .._wire.waits import Interrupted
+from .._wire.wire import Wire
 from .shutdown import Shutdown
 
 MAX_DELAY: Final = 10.0  # seconds that one reply is kept back at most
@@ -74,7 +76,7 @@ class Channel:
         self._config: ServerConfig = config
         self.protocol: ServerProtocol = protocol
         self.timer: Timer = timer
-        self.wire: Transport = Transport(stream, timer)
+        self.wire: Wire = open_wire(stream, timer)
         # trio.current_time() looks the clock up every time
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self.end: float = math.inf
@@ -100,7 +102,7 @@ class Channel:
         protocol, wire = self.protocol, self.wire
         if not protocol.replies:
             return False
-        if wire.direct is None:  # cancelled as soon as it begins, a send would take these replies with it
+        if not wire.is_immediate:  # cancelled as soon as it begins, a send would take these replies with it
             await trio.lowlevel.checkpoint_if_cancelled()
         data = protocol.data_to_send()
         size = len(data)
@@ -200,13 +202,14 @@ class Channel:
         """
         deadline = self.deadline(self._config.tls_handshake_timeout)
         if is_done:
-            tls = await self.wire.adopt_tls(server_side=True, deadline=deadline)
+            self.wire = await self.wire.adopt_tls(server_side=True, deadline=deadline)
         elif self.shutdown is not _NO:
             raise Interrupted
         else:
-            tls = await self.wire.start_tls(context, server_side=True, deadline=deadline)
+            self.wire = await self.wire.start_tls(context, server_side=True, deadline=deadline)
         self.awaits_tls = False
-        return tls
+        assert self.wire.tls is not None
+        return self.wire.tls
 
     # ---- the end
 

@@ -70,7 +70,7 @@ from .._protocol.server.events import (
 )
 from .._protocol.server.protocol import ServerProtocol
 from .._wire.timekeeper import Timekeeper
-from .._wire.transport import Interrupted
+from .._wire.waits import Interrupted
 from .budget import DataBudget
 from .certificates import certificate_identity
 from .channel import Channel

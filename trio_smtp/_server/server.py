@@ -21,8 +21,8 @@ from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
 from .._protocol.server.protocol import ServerProtocol
+from .._wire.opening import open_wire
 from .._wire.timekeeper import Timekeeper
-from .._wire.transport import Transport
 from .accepting import accept_all
 from .connection import ServerConnection, current_connection
 from .context import ServerContext, ServerStatistics
@@ -266,23 +266,23 @@ class Server:
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
         """Say why there is no session, and close. ``None`` says nothing: under implicit TLS, to spare the handshake."""
         self._context.statistics.refused_connections += 1
-        transport = Transport(stream)
+        wire = open_wire(stream)
         try:
             if refusal is not None:
                 protocol = ServerProtocol(self._context.profile)
                 protocol.greet(refusal)
                 with trio.move_on_after(REFUSAL_LIMIT):
-                    await transport.send(protocol.data_to_send())
+                    await wire.send(protocol.data_to_send())
                 if self._lingering < MAX_LINGERING:
                     self._lingering += 1
                     try:
-                        await transport.aclose_lingering(REFUSAL_LIMIT)
+                        await wire.aclose_lingering(REFUSAL_LIMIT)
                     finally:
                         self._lingering -= 1
         except ConnectionLostError:
             pass
         finally:
-            await transport.aclose()  # noqa: ASYNC102 - shielded and bounded
+            await wire.aclose()  # noqa: ASYNC102 - shielded and bounded
 
     async def shutdown(self, *, grace: float = 30) -> None:
         """End the server: stop accepting now, end idle sessions now, and all others within a time.

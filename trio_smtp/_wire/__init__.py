@@ -1,1 +1,1 @@
-# Connections as the rest of the package sees them: streams with deadlines, TLS, and time.
+# Connections as the rest of the package sees them: wires with deadlines, TLS, and time. wire.py has the theory.

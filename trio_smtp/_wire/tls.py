@@ -1,9 +1,9 @@
 # TLS as a transform of octets, without a stream and without waiting, and what a connection tells of its TLS.
 #
-# trio.SSLStream serves any stream, and clients use it. A server's plain sockets use a Seal instead: SSLStream's locks,
+# trio.SSLStream works on any stream, and clients use it. A server's plain sockets use a TLSEngine: SSLStream's locks,
 # its tries before each wait and its turns of the scheduler cost more than the ciphers (a 1 KiB message: 60 µs; 1 MiB,
-# record by record: 1 ms), and a wait inside it cannot be ended but by a cancel scope. Nothing here is cryptography:
-# OpenSSL does all of it, between two buffers in memory, as it does inside SSLStream.
+# record by record: 1 ms), and only a cancel scope can end a wait inside it. Nothing here is cryptography: OpenSSL does
+# all of it, between two buffers in memory, as it does inside SSLStream.
 from __future__ import annotations
 
 import contextvars
@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, Self
 from .._protocol.errors import TLSError
 
 _RECORD: Final = 16384  # octets of content that a record has at most (RFC 8446 section 5.1)
-_HELD_LIMIT: Final = 16384  # octets of TLS's own (tickets, alerts) that wait for the next thing we say
+_HELD_LIMIT: Final = 16384  # octets of TLS's own (tickets, alerts) that may wait for our next send
 
 # Set around a handshake, so that the context's SNI callback, which OpenSSL calls inside it, finds its connection.
 _handshake: contextvars.ContextVar[ServerName | None] = contextvars.ContextVar("trio_smtp_handshake", default=None)
@@ -41,7 +41,7 @@ class TLSInfo:
 
 
 class ServerName:
-    """The name that a client asks for in a handshake; to be entered around it."""
+    """The name that a client asks for in a handshake; a context manager around it."""
 
     __slots__ = ("_token", "name")
 
@@ -57,7 +57,7 @@ class ServerName:
 
 
 def watch_server_name(context: ssl.SSLContext) -> None:
-    """Let handshakes with `context` tell the name the client asked for; a callback that is set already is chained."""
+    """Let handshakes with `context` tell the name the client asked for; an existing callback is called as well."""
     previous = context.sni_callback
     if getattr(previous, "tells_trio_smtp", False):
         return
@@ -103,7 +103,7 @@ def is_in_clear(cause: BaseException | None) -> bool:
 
 
 def handshake_error(cause: BaseException | None) -> TLSError:
-    """What a failed handshake's `cause` means to the user of the connection."""
+    """The error for a handshake that failed for `cause`."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return TLSError(f"the certificate is not valid: {cause.verify_message}")
     if is_in_clear(cause):
@@ -113,29 +113,35 @@ def handshake_error(cause: BaseException | None) -> TLSError:
     return TLSError("the peer closed the connection during the TLS handshake")
 
 
-class Seal:
-    """The server's end of a TLS connection: octets of the wire in, octets of the session out, and the other way.
+class TLSEngine:
+    """The server's end of a TLS connection: ciphertext in, plaintext out, and the other way.
+
+    Args:
+        context: the server's.
 
     Attributes:
-        ended: the peer has said that nothing more comes (close_notify).
-        has_input: octets of the wire are there that came with the end of the handshake.
+        has_input: ciphertext is there that came with the end of the handshake.
+        peer_has_closed: close_notify was received: nothing more comes.
     """
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "_read", "ended", "has_input")
+    __slots__ = ("_incoming", "_object", "_outgoing", "_read", "has_input", "peer_has_closed")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._read = self._object.read
-        self.ended = False
-        self.has_input = False
+        self.has_input: bool = False
+        self.peer_has_closed: bool = False
 
-    def shake_hands(self, data: bytes | bytearray) -> bool:
-        """Go on with the handshake; whether it is complete. What :meth:`take` returns must be sent then.
+    def __repr__(self) -> str:
+        return f"<TLSEngine: {self._object.version() or 'in handshake'}>"
+
+    def do_handshake(self, data: bytes | bytearray) -> bool:
+        """Go on with the handshake; whether it is complete. :meth:`data_to_send` must be sent then, either way.
 
         Raises:
-            ssl.SSLError: it has failed; :meth:`take` has the alert that tells the peer.
+            ssl.SSLError: it has failed; :meth:`data_to_send` has the alert for the peer.
         """
         self._incoming.write(data)
         try:
@@ -151,49 +157,58 @@ class Seal:
 
     @property
     def last_flight_can_wait(self) -> bool:
-        """Whether all that is left to send after the handshake are session tickets, and not too many to wait.
+        """All that is left to send after the handshake are session tickets, and not too many to wait.
 
         Sent by themselves, to a client that says one thing and leaves, they would be answered with a reset.
         """
-        return self._object.version() == "TLSv1.3" and not self.held_too_much
+        return self._object.version() == "TLSv1.3" and self._outgoing.pending <= _HELD_LIMIT
 
-    def take(self) -> bytes:
-        """What is to be sent on the wire."""
+    def data_to_send(self) -> bytes:
+        """Take the ciphertext for the peer."""
         return self._outgoing.read()
 
-    @property
-    def held_too_much(self) -> bool:
-        """Whether the peer has made TLS itself say more than may wait for our next words."""
-        return self._outgoing.pending > _HELD_LIMIT
-
-    def decipher(self, data: bytes | bytearray) -> bytes:
-        """What the records say that are complete with `data`; maybe nothing.
+    def decrypt(self, data: bytes | bytearray) -> bytes:
+        """The plaintext of the records that are complete with `data`; maybe nothing.
 
         Raises:
-            ssl.SSLError: a record is damaged, or a message has no business here.
+            ssl.SSLError: a record is damaged, a message is not allowed here, or the peer makes TLS answer without end.
         """
         incoming, read = self._incoming, self._read
         incoming.write(data)
         self.has_input = False
-        texts: list[bytes] = []
         try:
-            while text := read(_RECORD):
-                texts.append(text)
-                if not incoming.pending:  # costs less than to be told so by an exception
+            text = read(_RECORD)
+            if incoming.pending and text:  # looking costs less than to be told by an exception that there is no more
+                text = self._decrypt_rest(text)
+            elif not text:  # SSLZeroReturnError comes only where we have sent close_notify, too
+                self.peer_has_closed = True
+        except ssl.SSLWantReadError:
+            text = b""
+        if self._outgoing.pending > _HELD_LIMIT:
+            raise ssl.SSLError("the peer makes TLS answer, and sends nothing")
+        return text
+
+    def _decrypt_rest(self, text: bytes) -> bytes:
+        incoming, read = self._incoming, self._read
+        texts = [text]
+        try:
+            while incoming.pending:
+                text = read(_RECORD)
+                if not text:
+                    self.peer_has_closed = True
                     break
-            else:  # SSLZeroReturnError comes only where we have said goodbye, too
-                self.ended = True
+                texts.append(text)
         except ssl.SSLWantReadError:
             pass
-        return texts[0] if len(texts) == 1 else b"".join(texts)
+        return b"".join(texts)
 
-    def encipher(self, data: bytes | bytearray | memoryview) -> bytes:
-        """Octets of the wire that say `data`, and whatever TLS itself has to say before."""
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Records that say `data`, behind whatever TLS itself has to say."""
         self._object.write(data)
         return self._outgoing.read()
 
-    def say_goodbye(self) -> bytes:
-        """Octets of the wire that say that nothing more will come (close_notify)."""
+    def close_notify(self) -> bytes:
+        """Ciphertext that says that nothing more will come."""
         try:
             self._object.unwrap()
         except ssl.SSLError:  # the peer has not said so yet, or the connection is damaged

@@ -1,4 +1,4 @@
-# What a peer has said already: nothing is missed, nothing is lost, whatever TLS holds back, and nobody is waited for.
+# A stream as a wire: what a peer has said already is found and not lost, whatever TLS holds back, and without waiting.
 from __future__ import annotations
 
 import contextlib
@@ -12,8 +12,10 @@ from tls_support import NAME, client_context, server_context
 from trio.testing import memory_stream_pair
 
 from trio_smtp import ConnectionLostError
-from trio_smtp._wire.descriptor import RecordStream
-from trio_smtp._wire.transport import Interrupted, Transport
+from trio_smtp._wire.descriptor import DescriptorStream
+from trio_smtp._wire.opening import open_wire
+from trio_smtp._wire.waits import Interrupted
+from trio_smtp._wire.wire import Wire
 
 
 class RawServer:
@@ -62,8 +64,8 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 @contextlib.asynccontextmanager
-async def tls(kind: str, version: ssl.TLSVersion) -> AsyncIterator[tuple[Transport, RawServer]]:
-    """A client's transport under TLS and the server: our own stream on a socket, one that is given, or memory."""
+async def tls(kind: str, version: ssl.TLSVersion) -> AsyncIterator[tuple[Wire, RawServer]]:
+    """A client's wire under TLS and the server: our own stream on a socket, one that is given, or memory."""
     near: trio.abc.Stream
     far: trio.abc.Stream
     if kind == "memory":
@@ -73,117 +75,117 @@ async def tls(kind: str, version: ssl.TLSVersion) -> AsyncIterator[tuple[Transpo
     server = RawServer(far, version)
     if kind == "given":
         near = trio.SSLStream(near, client_context(), server_hostname=NAME)
-    transport = Transport(near)
+    wire = open_wire(near)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.shake_hands)
         if kind == "given":
-            await transport.adopt_tls(server_side=False)
+            wire = await wire.adopt_tls(server_side=False)
         else:
-            await transport.start_tls(client_context(), server_side=False, server_hostname=NAME)
-    yield transport, server
+            wire = await wire.start_tls(client_context(), server_side=False, server_hostname=NAME)
+    yield wire, server
     await trio.aclose_forcefully(far)
-    await transport.aclose()
+    await wire.aclose()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_records_that_came_together_are_all_found(kind: str, version: ssl.TLSVersion) -> None:
     """The second has left the socket with the first, so that nothing is to be seen there."""
-    async with tls(kind, version) as (transport, server):
+    async with tls(kind, version) as (wire, server):
         await server.stream.send_all(server.record(b"one") + server.record(b"two") + server.record(b"three")[:7])
-        assert await transport.receive() == b"one"
-        assert await transport.receive_pending() == b"two"
+        assert await wire.receive() == b"one"
+        assert await wire.receive_pending() == b"two"
         for _ in range(2):
-            assert await transport.receive_pending() is None
+            assert await wire.receive_pending() is None
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_record_is_found_whole_however_it_is_cut(kind: str, version: ssl.TLSVersion) -> None:
-    async with tls(kind, version) as (transport, server):
+    async with tls(kind, version) as (wire, server):
         await server.stream.send_all(server.record(b"zero"))
-        assert await transport.receive() == b"zero"
+        assert await wire.receive() == b"zero"
         for text in (b"one", b"two"):
-            wire = server.record(text)
-            for octet in wire[:-1]:
+            octets = server.record(text)
+            for octet in octets[:-1]:
                 await server.stream.send_all(bytes([octet]))
-                assert await transport.receive_pending() is None
-            await server.stream.send_all(wire[-1:])
-            assert await transport.receive_pending() == text
-            await transport.send(b"heard")
+                assert await wire.receive_pending() is None
+            await server.stream.send_all(octets[-1:])
+            assert await wire.receive_pending() == text
+            await wire.send(b"heard")
             assert await server.hear() == b"heard"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_ticket_is_nothing_to_be_heard(kind: str) -> None:
-    async with tls(kind, ssl.TLSVersion.TLSv1_3) as (transport, server):
+    async with tls(kind, ssl.TLSVersion.TLSv1_3) as (wire, server):
         await server.stream.send_all(server.tickets())
         for _ in range(2):
-            assert await transport.receive_pending() is None
+            assert await wire.receive_pending() is None
         await server.stream.send_all(server.record(b"text"))
-        assert await transport.receive_pending() == b"text"
-        assert await transport.receive_pending() is None
+        assert await wire.receive_pending() == b"text"
+        assert await wire.receive_pending() is None
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_end_is_heard(kind: str, version: ssl.TLSVersion) -> None:
-    async with tls(kind, version) as (transport, server):
+    async with tls(kind, version) as (wire, server):
         await server.stream.send_all(server.end())
-        assert await transport.receive_pending() == b""
-    async with tls(kind, version) as (transport, server):
+        assert await wire.receive_pending() == b""
+    async with tls(kind, version) as (wire, server):
         await server.stream.aclose()  # without close_notify
-        assert await transport.receive_pending() == b""
-    async with tls(kind, version) as (transport, server):
+        assert await wire.receive_pending() == b""
+    async with tls(kind, version) as (wire, server):
         await server.stream.send_all(server.tickets() + b"\x17\x03\x03\x00\x05bogus")
         with pytest.raises(ConnectionLostError):
-            await transport.receive_pending()
-        assert transport.broken
-        assert await transport.receive_pending() is None
+            await wire.receive_pending()
+        assert wire.broken
+        assert await wire.receive_pending() is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_looking_takes_no_time_and_loses_nothing(
     kind: str, mock_clock: trio.testing.MockClock
 ) -> None:  # a clock that stands still: no deadline ever passes
-    async with tls(kind, ssl.TLSVersion.TLSv1_3) as (transport, server):
+    async with tls(kind, ssl.TLSVersion.TLSv1_3) as (wire, server):
         for number in range(20):
             text = b"%d" % number
-            assert await transport.receive_pending() is None
+            assert await wire.receive_pending() is None
             if number % 2:
                 await server.stream.send_all(server.record(text))
-                assert await transport.receive_pending() == text
+                assert await wire.receive_pending() == text
             else:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(server.stream.send_all, server.record(text))
-                    assert (await transport.receive_pending() or await transport.receive()) == text
+                    assert (await wire.receive_pending() or await wire.receive()) == text
 
 
 @pytest.mark.parametrize("kind", ["ours", "memory"])
 async def test_looking_can_be_interrupted_and_cancelled(kind: str) -> None:
-    async with tls(kind, ssl.TLSVersion.TLSv1_3) as (transport, server):
-        transport.interrupt()
+    async with tls(kind, ssl.TLSVersion.TLSv1_3) as (wire, server):
+        wire.interrupt()
         with pytest.raises(Interrupted):
-            await transport.receive_pending()
-        assert await transport.receive_pending() is None
+            await wire.receive_pending()
+        assert await wire.receive_pending() is None
         await server.stream.send_all(server.record(b"text"))
         with trio.CancelScope() as scope:
             scope.cancel()
-            await transport.receive_pending()
+            await wire.receive_pending()
         assert scope.cancelled_caught
-        assert await transport.receive_pending() == b"text"
+        assert await wire.receive_pending() == b"text"
 
 
 async def test_a_quiet_connection_is_known_as_such_without_a_try() -> None:
     """Which saves 25 µs a look: a tenth of a message under TLS."""
-    async with tls("ours", ssl.TLSVersion.TLSv1_3) as (transport, server):
-        below = transport._stream.transport_stream
-        assert isinstance(below, RecordStream)
+    async with tls("ours", ssl.TLSVersion.TLSv1_3) as (wire, server):
+        below = wire._stream.transport_stream
+        assert isinstance(below, DescriptorStream)
         await server.stream.send_all(server.record(b"220 mx.test"))
-        assert await transport.receive() == b"220 mx.test"
+        assert await wire.receive() == b"220 mx.test"
         assert not below.is_quiet  # there was more than one record: look into them, once
-        assert await transport.receive_pending() is None
+        assert await wire.receive_pending() is None
         assert below.is_quiet
         await server.stream.send_all(server.record(b"250 a") + b"\x17")
-        assert await transport.receive() == b"250 a"
+        assert await wire.receive() == b"250 a"
         assert below.is_quiet
