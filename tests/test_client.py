@@ -221,7 +221,7 @@ async def test_all_recipients_refused_and_the_worst_is_not_final() -> None:
         await send(client, b"x")
 
 
-async def test_c9_354_although_nobody_was_accepted_gets_a_lone_dot() -> None:
+async def test_354_although_nobody_was_accepted_gets_a_lone_dot() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
@@ -260,7 +260,7 @@ async def test_message_refused_at_data_or_at_its_end(at_end: bool) -> None:
 
 
 @pytest.mark.parametrize("replies", range(4))
-async def test_c8_connection_lost_before_the_end_is_not_sent(replies: int) -> None:
+async def test_connection_lost_before_the_end_is_not_sent(replies: int) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
@@ -277,7 +277,7 @@ async def test_c8_connection_lost_before_the_end_is_not_sent(replies: int) -> No
         assert caught.value.delivery is Delivery.NOT_SENT
 
 
-async def test_c8_connection_lost_after_the_end_is_unknown() -> None:
+async def test_connection_lost_after_the_end_is_unknown() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "RCPT TO:<c@y.test>", "DATA")
@@ -295,7 +295,7 @@ async def test_c8_connection_lost_after_the_end_is_unknown() -> None:
     assert caught.value.accepted == []
 
 
-async def test_c8_421_is_the_stage_s_refusal_and_the_connection_is_closed() -> None:
+async def test_421_is_the_stage_s_refusal_and_the_connection_is_closed() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
@@ -324,7 +324,7 @@ async def test_refusal_that_was_read_beats_the_loss_noticed_later() -> None:
     assert caught.value.delivery is Delivery.REFUSED
 
 
-async def test_c9_refusal_in_mid_message_is_noticed_when_sending_fails() -> None:
+async def test_refusal_in_mid_message_is_noticed_when_sending_fails() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
@@ -375,7 +375,7 @@ async def test_no_reply_to_the_end_in_time_is_unknown(autojump_clock: trio.testi
         assert caught.value.delivery is Delivery.UNKNOWN
 
 
-async def test_c5_reply_that_drips_for_ever_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_reply_that_drips_for_ever_ends(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
@@ -391,7 +391,7 @@ async def test_c5_reply_that_drips_for_ever_ends(autojump_clock: trio.testing.Mo
             await client.noop()
 
 
-async def test_c5_reply_beyond_its_limit_is_an_error() -> None:
+async def test_reply_beyond_its_limit_is_an_error() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
@@ -405,7 +405,7 @@ async def test_c5_reply_beyond_its_limit_is_an_error() -> None:
             await client.noop()
 
 
-async def test_c7_unasked_words_are_noticed_before_the_next_command() -> None:
+async def test_unasked_words_are_noticed_before_the_next_command() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
@@ -435,7 +435,7 @@ async def test_c7_unasked_words_are_noticed_before_the_next_command() -> None:
         ("a b", ["b@y.test"]),
     ],
 )
-async def test_c10_bad_address_is_refused_before_a_byte_is_sent(sender: str, recipients: list[str]) -> None:
+async def test_bad_address_is_refused_before_a_byte_is_sent(sender: str, recipients: list[str]) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet(*OFFERS)
         await peer.goodbye()
@@ -450,7 +450,7 @@ async def test_c10_bad_address_is_refused_before_a_byte_is_sent(sender: str, rec
 @pytest.mark.parametrize(
     "params", [{"ENVID": "a b"}, {"ENVID": "a\r\nDATA"}, {"A B": "c"}, {"X": "a=b"}, {"RET": "FULL", "ret": "HDRS"}]
 )
-async def test_c10_bad_parameter_is_refused_before_a_byte_is_sent(params: dict[str, str]) -> None:
+async def test_bad_parameter_is_refused_before_a_byte_is_sent(params: dict[str, str]) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet(*OFFERS, "DSN")
         await peer.goodbye()
@@ -1095,7 +1095,7 @@ async def test_quit_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
 # -- the log
 
 
-async def test_c16_debug_log_has_the_dialogue_without_secrets_and_text(caplog: pytest.LogCaptureFixture) -> None:
+async def test_debug_log_has_the_dialogue_without_secrets_and_text(caplog: pytest.LogCaptureFixture) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING", "AUTH PLAIN")
         assert (await peer.line()).startswith("AUTH PLAIN ")

@@ -126,7 +126,7 @@ async def test_greeting_other_than_220_is_a_connect_error() -> None:
     assert isinstance(error, OSError)
 
 
-async def test_c8_421_instead_of_the_greeting() -> None:
+async def test_421_instead_of_the_greeting() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("421 4.3.2 busy")
         await peer.end()
@@ -136,7 +136,7 @@ async def test_c8_421_instead_of_the_greeting() -> None:
     assert error.stage == "greeting"
 
 
-async def test_c8_421_at_hello() -> None:
+async def test_421_at_hello() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("220 hi")
         await peer.hear("EHLO me.test")
@@ -322,7 +322,7 @@ async def test_connect_timeout(monkeypatch: pytest.MonkeyPatch, autojump_clock: 
 # -- TLS
 
 
-async def test_auto_uses_starttls_where_offered_and_c4_only_what_is_said_inside_counts() -> None:
+async def test_auto_uses_starttls_where_offered_and_only_what_is_said_inside_counts() -> None:
     async def script(peer: TLSPeer) -> None:
         await starttls(peer)
         await peer.offer("PIPELINING")
@@ -366,7 +366,7 @@ async def test_implicit() -> None:
 
 
 @pytest.mark.parametrize("tls", ["auto", "starttls"])
-async def test_c2_starttls_refused_is_an_error_and_nothing_goes_in_clear(tls: str) -> None:
+async def test_starttls_refused_is_an_error_and_nothing_goes_in_clear(tls: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("STARTTLS", "AUTH PLAIN")
         await peer.hear("STARTTLS")
@@ -378,7 +378,7 @@ async def test_c2_starttls_refused_is_an_error_and_nothing_goes_in_clear(tls: st
     assert error.stage == "starttls"
 
 
-async def test_c2_starttls_required_and_not_offered() -> None:
+async def test_starttls_required_and_not_offered() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH PLAIN")
         await peer.goodbye()
@@ -389,7 +389,7 @@ async def test_c2_starttls_required_and_not_offered() -> None:
 
 @pytest.mark.parametrize("injected", [b"250-evil\r\n250 AUTH PLAIN\r\n", b"2"])
 @pytest.mark.parametrize("tls", ["auto", "opportunistic"])
-async def test_c1_words_in_clear_behind_the_answer_to_starttls(injected: bytes, tls: str) -> None:
+async def test_words_in_clear_behind_the_answer_to_starttls(injected: bytes, tls: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("STARTTLS")
         await peer.hear("STARTTLS")
@@ -399,7 +399,7 @@ async def test_c1_words_in_clear_behind_the_answer_to_starttls(injected: bytes, 
     await refused(trio_smtp.TLSError, script, "spoke before the TLS handshake", tls=tls)
 
 
-async def test_c12_certificate_for_another_name() -> None:
+async def test_certificate_for_another_name() -> None:
     async def script(peer: TLSPeer) -> None:
         with pytest.raises(trio.BrokenResourceError):
             await starttls(peer)
@@ -420,7 +420,7 @@ async def test_c12_certificate_for_another_name() -> None:
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
 
 
-async def test_c13_server_in_clear_where_tls_was_expected() -> None:
+async def test_server_in_clear_where_tls_was_expected() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("220 hi")
         await peer.close()
@@ -428,7 +428,7 @@ async def test_c13_server_in_clear_where_tls_was_expected() -> None:
     await refused(trio_smtp.TLSError, script, "does not speak TLS from the start", tls="implicit")
 
 
-async def test_c13_handshake_that_hangs_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+async def test_handshake_that_hangs_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("STARTTLS")
         await peer.hear("STARTTLS")
@@ -546,7 +546,7 @@ async def test_auth_plain_under_tls() -> None:
         pass
 
 
-async def test_c3_no_credentials_in_clear() -> None:
+async def test_no_credentials_in_clear() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH PLAIN LOGIN")
         await peer.goodbye()
@@ -593,7 +593,7 @@ async def test_auth_login_and_a_bad_challenge_is_cancelled() -> None:
     await refused(trio_smtp.AuthenticationError, script, auth=("me", "secret"), allow_insecure_auth=True)
 
 
-async def test_c14_235_before_scram_is_complete_is_no_success() -> None:
+async def test_235_before_scram_is_complete_is_no_success() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH SCRAM-SHA-256")
         assert (await peer.line()).startswith("AUTH SCRAM-SHA-256 ")
@@ -603,7 +603,7 @@ async def test_c14_235_before_scram_is_complete_is_no_success() -> None:
     await refused(trio_smtp.AuthenticationError, script, auth=("me", "secret"), allow_insecure_auth=True)
 
 
-async def test_c15_token_provider_is_asked_once_more_after_a_535() -> None:
+async def test_token_provider_is_asked_once_more_after_a_535() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH XOAUTH2")
         for token, answer in (("old", "535 5.7.8 expired"), ("new", "235 ok")):
@@ -627,7 +627,7 @@ async def test_c15_token_provider_is_asked_once_more_after_a_535() -> None:
     assert list(tokens) == []
 
 
-async def test_c15_second_refusal_is_final_and_says_what_the_server_said() -> None:
+async def test_second_refusal_is_final_and_says_what_the_server_said() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH XOAUTH2")
         for _ in range(2):

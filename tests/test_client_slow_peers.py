@@ -170,7 +170,7 @@ async def drip(peer: Peer, octets: bytes, pause: float = 0.9) -> None:
 
 
 @pytest.mark.parametrize("drops", [b"220-" + b"x" * 1000, b"220-x\r\n" * 1000, b"2"], ids=["line", "lines", "octet"])
-async def test_c5_greeting_that_drips_ends(drops: bytes, autojump_clock: trio.testing.MockClock) -> None:
+async def test_greeting_that_drips_ends(drops: bytes, autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await drip(peer, drops)
         await peer.end_whatever()
@@ -182,7 +182,7 @@ async def test_c5_greeting_that_drips_ends(drops: bytes, autojump_clock: trio.te
     assert trio.current_time() - began == pytest.approx(20, abs=1)
 
 
-async def test_c5_answer_to_hello_that_drips_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_answer_to_hello_that_drips_ends(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.say("220 mail.test")
         await peer.hear("EHLO me.test")
@@ -196,7 +196,7 @@ async def test_c5_answer_to_hello_that_drips_ends(autojump_clock: trio.testing.M
     assert trio.current_time() - began == pytest.approx(20, abs=1)
 
 
-async def test_c5_replies_to_a_group_have_a_time_limit_each(autojump_clock: trio.testing.MockClock) -> None:
+async def test_replies_to_a_group_have_a_time_limit_each(autojump_clock: trio.testing.MockClock) -> None:
     """RFC 5321 section 4.5.3.2 wants limits per command: a slow server is not a dead one. A reply that drips is."""
 
     async def script(peer: Peer) -> None:

@@ -1,6 +1,6 @@
-"""C7: what the server says unasked is no answer to what comes next, on every kind of stream.
+"""What the server says unasked is no answer to what comes next, on every kind of stream.
 
-Looked for before MAIL, before the end of a message and after it (DESIGN section 4): a reply too many shifts all that
+Looked for before MAIL, before the end of a message and after it: a reply too many shifts all that
 follow, and a message that was refused would count as sent.
 """
 
@@ -107,7 +107,7 @@ async def in_sight() -> None:
 
 @pytest.mark.parametrize(("said", "error"), UNASKED)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_c7_before_mail(kind: str, said: bytes, error: type[trio_smtp.SMTPError]) -> None:
+async def test_unasked_words_before_mail(kind: str, said: bytes, error: type[trio_smtp.SMTPError]) -> None:
     spoken = trio.Event()
     heard = []
 
@@ -173,7 +173,7 @@ async def test_quiet_servers_are_not_suspected(kind: str) -> None:
 )
 @pytest.mark.parametrize("offers", [(b"PIPELINING",), (b"PIPELINING", b"CHUNKING")], ids=["data", "bdat"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_c7_before_the_end_of_a_message(
+async def test_unasked_words_before_the_end_of_a_message(
     kind: str,
     offers: tuple[bytes, ...],
     said: bytes,
@@ -229,7 +229,7 @@ async def test_c7_before_the_end_of_a_message(
         assert caught.value.reply.code == int(said[:3])
 
 
-async def test_c7_half_a_refusal_in_the_middle_is_waited_for_a_while(autojump_clock: trio.testing.MockClock) -> None:
+async def test_half_a_refusal_in_the_middle_is_waited_for_a_while(autojump_clock: trio.testing.MockClock) -> None:
     for rest, error in ((b"50 no\r\n", trio_smtp.MessageRefusedError), (b"", trio_smtp.RemoteProtocolError)):
 
         async def script(peer: Peer, rest: bytes = rest) -> None:
@@ -246,7 +246,7 @@ async def test_c7_half_a_refusal_in_the_middle_is_waited_for_a_while(autojump_cl
         assert caught.value.delivery is (Delivery.REFUSED if rest else Delivery.NOT_SENT)
 
 
-async def test_c7_a_short_message_looks_before_its_end_too() -> None:
+async def test_a_short_message_looks_before_its_end_too() -> None:
     """Its text and the end are one send: no time passes on our side, but the 250 came with the 354."""
 
     async def script(peer: Peer) -> None:
@@ -261,7 +261,7 @@ async def test_c7_a_short_message_looks_before_its_end_too() -> None:
     assert caught.value.delivery is Delivery.NOT_SENT
 
 
-async def test_c9_a_refusal_is_noticed_between_blocks() -> None:
+async def test_a_refusal_is_noticed_between_blocks() -> None:
     blocks = 0
 
     async def script(server: Server) -> None:
@@ -295,7 +295,7 @@ async def test_c9_a_refusal_is_noticed_between_blocks() -> None:
         (("250 done", "421 bye"), None, None),
     ],
 )
-async def test_c7_two_answers_to_one_message(
+async def test_two_answers_to_one_message(
     answers: tuple[str, ...], error: type[trio_smtp.SMTPError] | None, delivery: Delivery | None, chunking: bool
 ) -> None:
     """Where they disagree, nobody can tell which is the right one, and so what has become of the message."""
@@ -329,7 +329,7 @@ async def test_c7_two_answers_to_one_message(
 
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("kind", SOCKETS)
-async def test_c7_a_busy_pool_uses_another_connection(kind: str, depth: int) -> None:
+async def test_a_busy_pool_uses_another_connection(kind: str, depth: int) -> None:
     """The next message is waiting, so the connection never idles, and nobody but it looks."""
     connections = 0
     messages = 3

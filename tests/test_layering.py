@@ -1,4 +1,4 @@
-# Who may know whom (DESIGN section 3): read from the source, so that an import inside a function counts as well.
+# Which part may import which: read from the source, so that an import inside a function counts as well.
 from __future__ import annotations
 
 import ast

@@ -224,7 +224,7 @@ def test_the_trace_of_several_recipients_and_the_null_sender():
         ("n" * 300, "n" * 255),
     ],
 )
-def test_s36_hello_name_is_never_folded_into_the_header_unescaped(hello, written):
+def test_hello_name_is_never_folded_into_the_header_unescaped(hello, written):
     text = trace(hello=hello).to_bytes().decode()
     assert f"Received: from {written} ([192.0.2.9])\r\n" in text
     assert len(text.splitlines()) == len(trace().to_bytes().splitlines())

@@ -127,7 +127,7 @@ async def test_secrets_are_in_no_log(way: str, password: str, caplog):
 
 @pytest.mark.parametrize("way", ["PLAIN", "LOGIN", "LOGIN initial", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2"])
 async def test_an_asterisk_gives_up(way: str):
-    """The seed took it for a user name."""
+    """It is no user name."""
     handler = Recorder(on_auth=check)
     async with session(handler, allow_insecure_auth=True, auth_mechanisms=ALL, error_delay=None) as peer:
         first = {"LOGIN initial": f"LOGIN {b64('me')}", "SCRAM-SHA-256": f"SCRAM-SHA-256 {b64('n,,n=me,r=abc')}"}
@@ -277,14 +277,14 @@ async def test_required():
         await peer.speak(MAIL)
 
 
-async def test_seed_unknown_mechanisms_are_answered():
-    """The seed never answered, or said 535."""
+async def test_unknown_mechanisms_are_answered():
+    """504, and not 535, which is about credentials."""
     async with session(Recorder(on_auth=True), allow_insecure_auth=True) as peer:
         for name in ("NTLM", "CRAM-MD5", "EXTERNAL", "="):
             assert await peer.ask(f"AUTH {name}") == "504 5.5.4 unrecognized authentication type"
 
 
-async def test_seed_without_a_hook_it_is_unknown_and_does_not_hang():
+async def test_without_a_hook_it_is_unknown_and_does_not_hang():
     async with session(allow_insecure_auth=True) as peer:
         assert (await peer.ask("AUTH PLAIN AHgAeA=="))[:3] == "500"
 

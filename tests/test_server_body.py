@@ -51,14 +51,14 @@ async def test_end_of_data_split_at_every_octet_with_a_command_behind_it(cut):
     assert handler.messages[0][2] == b"x\r\n"
 
 
-async def test_s15_empty_message():
+async def test_empty_message():
     handler = Recorder()
     async with session(handler) as peer:
         await peer.speak(DATA + "C: .\nC: NOOP\nS: 250 2.0.0 OK: queued\nS: 250 2.0.0 OK")
     assert handler.messages[0][2] == b""
 
 
-async def test_s16_a_stuffed_dot():
+async def test_a_stuffed_dot():
     handler = Recorder()
     async with session(handler) as peer:
         await peer.speak(DATA + "C: ..x\nC: .\nS: 250 2.0.0 OK: queued")
@@ -412,7 +412,7 @@ async def test_declared_sizes(parameter, reply):
 # ---- the peer's time
 
 
-async def test_s30_a_trickle_of_data_comes_to_an_end(autojump_clock):
+async def test_a_trickle_of_data_comes_to_an_end(autojump_clock):
     handler = Recorder()
     async with session(handler, data_timeout=300, min_data_rate=500, session_timeout=None) as peer:
         await peer.speak(DATA)

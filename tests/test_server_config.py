@@ -169,7 +169,7 @@ def test_a_changed_copy_is_checked_too():
         dataclasses.replace(ServerConfig(), max_errors=0)
 
 
-def test_seed_options_have_each_a_place():
+def test_options_have_each_a_place():
     """name, SMTPBanner, timeout, requireAuthentication, authMethods, maxSize, disableEHLO, and later ones."""
     config = ServerConfig(
         hostname="mx.test",
@@ -186,7 +186,6 @@ def test_seed_options_have_each_a_place():
     assert config.hostname == "mx.test"
 
 
-def test_seed_an_unknown_mechanism_is_refused_and_not_advertised():
-    """The seed advertised whatever stood in authMethods, and then never answered."""
+def test_an_unknown_mechanism_is_refused_and_not_advertised():
     with pytest.raises(ValueError, match="auth_mechanisms: 'NTLM'"):
         ServerConfig(auth_mechanisms=("PLAIN", "NTLM"))

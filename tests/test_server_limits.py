@@ -53,8 +53,8 @@ STAGES = {
 
 @pytest.mark.parametrize("how", ["RST", "FIN"])
 @pytest.mark.parametrize("stage", STAGES)
-async def test_seed_6_the_slot_comes_back_however_the_client_leaves(stage: str, how: str):
-    """The seed lost a slot, and told nobody, for every connection that was reset."""
+async def test_the_slot_comes_back_however_the_client_leaves(stage: str, how: str):
+    """A reset gives the slot back as an orderly end does."""
 
     async def on_vrfy(session, argument):
         if argument == "slow":
@@ -571,7 +571,7 @@ async def test_a_command_behind_half_of_the_next_one_has_its_time_from_the_answe
 
 
 @pytest.mark.parametrize("stage", ["idle", "MAIL", "AUTH"])
-async def test_seed_an_idle_client_gets_its_421(stage: str, autojump_clock):
+async def test_an_idle_client_gets_its_421(stage: str, autojump_clock):
     handler = Recorder(on_auth=True)
     async with session(handler, command_timeout=60, allow_insecure_auth=True) as peer:
         if stage == "MAIL":

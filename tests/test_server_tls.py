@@ -124,7 +124,7 @@ async def test_no_server_name():
 
 
 @pytest.mark.parametrize("rest", ["NOOP\r\n", "x", "EHLO evil\r\nMAIL FROM:<>\r\n"])
-async def test_s18_what_follows_starttls_in_clear_ends_the_session(rest: str):
+async def test_what_follows_starttls_in_clear_ends_the_session(rest: str):
     handler = Recorder()
     async with serving(make_server(handler, ssl_context=server_context())) as connect:
         peer = connect()
@@ -138,7 +138,7 @@ async def test_s18_what_follows_starttls_in_clear_ends_the_session(rest: str):
 @pytest.mark.parametrize("garbage", [b"EHLO x\r\n", b"\0" * 9, b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x00\x04zzzz"])
 @pytest.mark.parametrize("implicit", [True, False])
 @pytest.mark.parametrize("real", [True, False])
-async def test_s19_no_hello_of_tls_where_one_belongs(garbage: bytes, implicit: bool, real: bool, caplog):
+async def test_no_hello_of_tls_where_one_belongs(garbage: bytes, implicit: bool, real: bool, caplog):
     handler = Recorder()
     server = make_server(handler, ssl_context=server_context(), implicit_tls=implicit)
     async with serving_tcp(server) if real else serving(server) as connect:
@@ -162,7 +162,7 @@ async def test_s19_no_hello_of_tls_where_one_belongs(garbage: bytes, implicit: b
     assert caplog.records == []
 
 
-async def test_s20_all_that_was_said_in_clear_is_forgotten():
+async def test_all_that_was_said_in_clear_is_forgotten():
     handler = Recorder(on_auth=True)
     server = make_server(handler, ssl_context=server_context(), allow_insecure_auth=True)
     async with serving(server) as connect:
