@@ -433,7 +433,7 @@ async def test_later_1_a_handler_that_rejects_asynchronously_gets_its_answer(aut
         assert await peer.ask("MAIL FROM:<>") == "550 5.0.0 no"
 
 
-# ---- Postfix's bug list (SMTP_RULES 3.6)
+# ---- what Postfix got wrong once
 
 FAILING = [
     "MAIL FROM:<x@y.test> SIZE=99999999999",
@@ -508,7 +508,7 @@ async def test_postfix_3_vrfy_and_the_like_change_nothing_in_mid_transaction(com
     assert handler.count("on_reset") == 0
 
 
-# ---- hostile input (SMTP_RULES 3.2)
+# ---- hostile input
 
 
 async def test_data_without_its_end_and_then_fin():
