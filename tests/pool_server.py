@@ -52,7 +52,7 @@ class Network:
             raise ConnectionRefusedError(111, "Connection refused")
         peer = Peer()
         self._nursery.start_soon(self._serve, peer, self.connections)
-        return peer.stream
+        return peer.far
 
     async def _serve(self, peer: Peer, number: int) -> None:
         self.now += 1
@@ -63,7 +63,7 @@ class Network:
             self.now -= 1
             self.changed.set()
             with trio.move_on_after(1, shield=True):
-                await peer.close()
+                await peer.aclose()
 
     async def sink(self, peer: Peer, number: int) -> None:
         """Take every message, until QUIT or the end."""

@@ -265,7 +265,7 @@ async def test_connection_lost_before_the_end_is_not_sent(replies: int) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say(*["250 ok", "250 ok", "354 go"][: min(replies, 2)])
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
@@ -283,7 +283,7 @@ async def test_connection_lost_after_the_end_is_unknown() -> None:
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "RCPT TO:<c@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "550 no", "354 go")
         await peer.text()
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
@@ -300,7 +300,7 @@ async def test_421_is_the_stage_s_refusal_and_the_connection_is_closed() -> None
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("250 ok", "421 4.3.2 going down")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.RecipientsRefusedError) as caught:
@@ -316,7 +316,7 @@ async def test_refusal_that_was_read_beats_the_loss_noticed_later() -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("550 5.7.1 go away")
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.SenderRefusedError) as caught:
@@ -329,7 +329,7 @@ async def test_refusal_in_mid_message_is_noticed_when_sending_fails() -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("250 ok", "250 ok", "354 go", "552 5.3.4 enough")
-        await peer.close()
+        await peer.aclose()
 
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(100):
@@ -348,7 +348,7 @@ async def test_no_reply_to_a_command_in_time_is_an_error_with_the_stage(autojump
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("250 ok")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         started = trio.current_time()
@@ -364,7 +364,7 @@ async def test_no_reply_to_the_end_in_time_is_unknown(autojump_clock: trio.testi
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
         await peer.text()
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         started = trio.current_time()
@@ -382,7 +382,7 @@ async def test_reply_that_drips_for_ever_ends(autojump_clock: trio.testing.MockC
         try:
             while True:
                 await trio.sleep(10)
-                await peer.say_bytes(b"250-x\r\n")
+                await peer.send(b"250-x\r\n")
         except trio.BrokenResourceError:
             pass
 
@@ -395,8 +395,8 @@ async def test_reply_beyond_its_limit_is_an_error() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
-        await peer.say_bytes(b"250-" + b"x" * 1000 + b"\r\n")
-        await peer.end()
+        await peer.send(b"250-" + b"x" * 1000 + b"\r\n")
+        await peer.closed()
 
     async with client_and(script, config=ClientConfig(max_reply_size=512)) as client:
         with pytest.raises(trio_smtp.RemoteProtocolError):
@@ -410,7 +410,7 @@ async def test_unasked_words_are_noticed_before_the_next_command() -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
         await peer.say("250 ok", "250 and more")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         await client.noop()
@@ -794,7 +794,7 @@ async def test_lmtp_connection_lost_between_the_replies_tells_the_fates_apart() 
         await peer.say("250 ok", "250 ok", "250 ok", "250 ok", "354 go")
         await peer.text()
         await peer.say("250 2.0.0 in", "550 5.2.2 full")
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script, lmtp=True) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
@@ -854,7 +854,7 @@ async def test_rcptmax_error_in_the_second_part_names_those_who_have_it() -> Non
         await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<r1@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "354 go")
         await peer.text()
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
@@ -1084,7 +1084,7 @@ async def test_quit_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("QUIT")
-        await peer.end()
+        await peer.closed()
 
     started = trio.current_time()
     async with client_and(script):

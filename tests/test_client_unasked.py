@@ -235,10 +235,10 @@ async def test_half_a_refusal_in_the_middle_is_waited_for_a_while(autojump_clock
         async def script(peer: Peer, rest: bytes = rest) -> None:
             await peer.greet("PIPELINING")
             await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
-            await peer.say_bytes(b"250 ok\r\n250 ok\r\n354 go\r\n5")
+            await peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n5")
             await trio.sleep(0.5)
-            await peer.say_bytes(rest)
-            await peer.end()
+            await peer.send(rest)
+            await peer.closed()
 
         async with client_and(script) as client:
             with pytest.raises(error) as caught:
@@ -253,7 +253,7 @@ async def test_a_short_message_looks_before_its_end_too() -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "354 go", "250 queued already")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.RemoteProtocolError) as caught:
@@ -311,7 +311,7 @@ async def test_two_answers_to_one_message(
             await peer.say("250 ok", "250 ok", "354 go")
             await peer.text()
             await peer.say(*answers)
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         if error is None:

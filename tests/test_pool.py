@@ -228,7 +228,7 @@ async def test_idle_connection_that_the_server_ends_is_retired_at_once(
         await trio.sleep(5)
         if farewell is not None:
             await peer.say(farewell)
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -248,8 +248,8 @@ async def test_idle_connection_that_the_server_ends_is_retired_at_once_under_tls
     words = [farewell] if farewell else []
 
     async def script(peer: Peer, number: int) -> None:
-        stream = trio.SSLStream(peer._own, server_context(), server_side=True)
-        peer._own = stream  # type: ignore[assignment]
+        stream = trio.SSLStream(peer.stream, server_context(), server_side=True)
+        peer.stream = stream
         if number > 1:
             await net.sink(peer, number)
             return
@@ -262,10 +262,10 @@ async def test_idle_connection_that_the_server_ends_is_retired_at_once_under_tls
         if words and not together:
             await peer.say(*words)
         if not words:
-            await peer.close()
+            await peer.aclose()
             return
         with pytest.raises(trio.BrokenResourceError):  # the client does not stop for a close_notify
-            await peer.end_whatever()
+            await peer.stream.receive_some()
 
     net.script = script
     async with pool_of(host=NAME, tls="implicit", ssl_context=client_context()) as pool:
@@ -317,7 +317,7 @@ async def test_idle_connection_that_dies_unanswered_costs_nothing(net: Network, 
         await peer.greet(*net.offers)
         await net.message(peer)
         await peer.line()
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -338,7 +338,7 @@ async def test_idle_connection_that_answers_mail_with_421_is_replaced(net: Netwo
         await net.message(peer)
         await peer.line()
         await peer.say("421 4.4.2 idle too long")
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -354,7 +354,7 @@ async def test_half_open_connection_mail_times_out_and_goes_again(net: Network, 
             return await net.sink(peer, number)
         await peer.greet(*net.offers)
         await net.message(peer)
-        return await peer.end_whatever()
+        return await peer.drain()
 
     net.script = script
     async with pool_of() as pool:
@@ -377,7 +377,7 @@ async def test_after_an_idle_spell_the_end_of_a_message_does_not_ride_with_mail(
         await peer.line()
         await trio.testing.wait_all_tasks_blocked()
         assert peer.heard.count(b"BDAT") == 1
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -441,7 +441,7 @@ async def test_connection_lost_before_the_end_is_tried_again(net: Network, autoj
         await peer.say(*answers[: ["mail", "rcpt", "data", "body"].index(stage)])
         if stage == "body":
             await peer.octets(1000)
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -455,7 +455,7 @@ async def test_connection_lost_after_the_end_is_never_tried_again(net: Network, 
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
         await peer.text()
-        await peer.close()
+        await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -473,7 +473,7 @@ async def test_on_unknown_retry_says_that_it_may_be_a_duplicate(net: Network, au
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
         await peer.text()
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of(PoolConfig(on_unknown="retry")) as pool:
@@ -490,7 +490,7 @@ async def test_stream_that_was_begun_is_not_sent_again_and_a_replayable_one_is(
             return await net.sink(peer, number)
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
-        return await peer.close()
+        return await peer.aclose()
 
     async def once() -> AsyncIterator[bytes]:
         while True:
@@ -644,7 +644,7 @@ async def test_cancelled_in_the_middle_gives_the_connection_up(net: Network, aut
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
         await peer.say("250 ok")
-        return await peer.end()
+        return await peer.closed()
 
     net.script = script
     async with pool_of(max_connections=1) as pool:
@@ -805,7 +805,7 @@ async def test_421_in_a_transaction_is_the_caller_s_and_lowers_the_number(net: N
         await peer.greet("PIPELINING")
         await peer.line()
         await peer.say("421 4.3.2 going down")
-        await peer.close()
+        await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -1139,7 +1139,7 @@ async def test_max_waiting_does_not_count_a_caller_whose_message_was_taken(net: 
 
 async def test_leaving_does_not_wait_for_a_connection_that_nobody_needs(net: Network, autojump_clock: Clock) -> None:
     async def script(peer: Peer, number: int) -> None:
-        await peer.end_whatever()
+        await peer.drain()
 
     net.script = script
     started = trio.current_time()

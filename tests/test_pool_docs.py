@@ -94,7 +94,7 @@ async def test_temporary_refusal_of_starttls_is_tried_again_and_a_permanent_one_
                 await peer.greet("STARTTLS")
                 await peer.hear("STARTTLS")
                 await peer.say(words)
-                await peer.end_whatever()
+                await peer.drain()
 
             net.script = script
             async with pool_of(trio_smtp.PoolConfig(connect_retries=2)) as pool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 import trio
 from support import Recorder, make_server, serving
 from tls_support import authority, client_context, server_context
@@ -20,9 +18,7 @@ async def test_a_certificate_can_log_in() -> None:
 
 
 async def log_in_with_certificate(identities: list[str], common_name: str | None, identity: str | None) -> None:
-    context = server_context()
-    context.verify_mode = ssl.CERT_OPTIONAL
-    authority().configure_trust(context)
+    context = server_context(verify_clients=True)
     client = client_context()
     if identities:
         authority().issue_cert(*identities, common_name=common_name).configure_cert(client)

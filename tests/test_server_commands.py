@@ -653,7 +653,7 @@ async def test_utf8_in_replies_only_for_clients_that_asked_for_it():
         (Reply(450, "later"), "450 4.0.0 later"),
         (Reply(550, "never"), "550 5.0.0 never"),
         (Reply(550, "never", "5.7.1"), "550 5.7.1 never"),
-        (Reply(250, ["a", "b"], "2.1.0"), "250-2.1.0 a / 250 2.1.0 b"),
+        (Reply(250, ["a", "b"], "2.1.0"), "250-2.1.0 a\n250 2.1.0 b"),
         (Reply(251, ""), "251 2.0.0 "),
     ],
 )
@@ -682,7 +682,7 @@ async def test_expn_with_a_hook():
             return Reply(250, [f"<a@{argument}>", f"<b@{argument}>"], "2.1.5")
 
     async with session(Lists()) as peer:
-        assert await peer.ask("EXPN x.test") == "250-2.1.5 <a@x.test> / 250 2.1.5 <b@x.test>"
+        assert await peer.ask("EXPN x.test") == "250-2.1.5 <a@x.test>\n250 2.1.5 <b@x.test>"
 
 
 class Directory(Recorder):

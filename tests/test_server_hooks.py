@@ -217,7 +217,7 @@ async def test_hooks_that_refuse_change_nothing(hook, command, text):
         for result, wire in (
             (Reply(550, "no", "5.1.1"), "550 5.1.1 no"),
             (Reject(451, "later"), "451 4.0.0 later"),
-            (Reject(550, "one\ntwo"), "550-5.0.0 one / 550 5.0.0 two"),
+            (Reject(550, "one\ntwo"), "550-5.0.0 one\n550 5.0.0 two"),
             (ExceptionGroup("nursery", [Reject(550, "in a group", "5.7.1")]), "550 5.7.1 in a group"),
             (ExceptionGroup("x", [ExceptionGroup("y", [Reject(550, "deep", "5.7.1")])]), "550 5.7.1 deep"),
             (ExceptionGroup("x", [Reject(450, "a"), Reject(550, "b", "5.7.1")]), "550 5.7.1 b"),

@@ -17,7 +17,7 @@ PROGRAM = ROOT / "tests" / "typed" / "user_program.py"
 
 
 def check(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a type checker over our package as it is here. Without it the test is skipped, or fails, as in cli_process."""
+    """Run a type checker over our package. Without one the test is skipped, or fails where tools are required."""
     if importlib.util.find_spec(module) is None:
         if os.environ.get("TRIO_SMTP_REQUIRE_TOOLS"):
             pytest.fail(f"{module} is not installed, and TRIO_SMTP_REQUIRE_TOOLS is set")
