@@ -1,4 +1,8 @@
-"""A network of memory streams for tests of the pool: whoever connects gets a scripted server, or is refused."""
+"""What the pool finds when it connects, in tests: the kit's scripted peers, through memory.
+
+Not `trio_smtp.testing.virtual_network`, whose connections are sockets. What is said through memory wakes the reader
+before the speaker's next checkpoint, and some tests act just there: the reader is woken and has not run yet.
+"""
 
 from __future__ import annotations
 
