@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import trio
 from trio.testing import memory_stream_pair
@@ -66,9 +67,9 @@ class Recorder:
     def __init__(self, **answers: object) -> None:
         self.answers = answers
         self.calls: list[str] = []
-        self.seen: list[tuple[str, object]] = []
+        self.seen: list[tuple[str, Any]] = []
         self.messages: list[tuple[str, list[str], bytes]] = []
-        self.sessions: list[object] = []
+        self.sessions: list[Any] = []
         if "on_auth" in answers:
             self.on_auth = self._on_auth
 
@@ -122,10 +123,11 @@ class Recorder:
         return self.calls.count(name)
 
 
-def make_server(handler: object = None, *, ssl_context=None, implicit_tls=False, **config: object) -> Server:
+def make_server(handler: object = None, *, ssl_context=None, implicit_tls=False, **config: Any) -> Server:
     handler = Recorder() if handler is None else handler
-    config = ServerConfig(hostname=HOSTNAME, **config)
-    return Server(handler, config=config, ssl_context=ssl_context, implicit_tls=implicit_tls)
+    return Server(
+        handler, config=ServerConfig(hostname=HOSTNAME, **config), ssl_context=ssl_context, implicit_tls=implicit_tls
+    )
 
 
 @contextlib.asynccontextmanager
@@ -149,7 +151,7 @@ async def serving(server: Server):
 
 
 @contextlib.asynccontextmanager
-async def session(handler: object = None, *, hello: bool = True, **options: object):
+async def session(handler: object = None, *, hello: bool = True, **options: Any):
     """One session, after EHLO: ``async with session(Recorder(), max_errors=3) as peer``."""
     async with serving(make_server(handler, **options)) as connect:
         peer = connect()

@@ -1,7 +1,7 @@
 """The client against a scripted server: sending, its results, its errors, and what is left of the connection."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -121,7 +121,7 @@ async def test_chunking_refused_chunk_ends_the_message_and_rset_goes_with_the_ne
         await peer.say("250 ok", "250 ok", "250 ok", "250 taken")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         while True:
             yield b"0123456789abcd\r\n" * 10000
 
@@ -331,7 +331,7 @@ async def test_refusal_in_mid_message_is_noticed_when_sending_fails() -> None:
         await peer.say("250 ok", "250 ok", "354 go", "552 5.3.4 enough")
         await peer.aclose()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         for _ in range(100):
             yield b"x" * 100_000
 
@@ -638,7 +638,7 @@ async def test_stream_is_sent_as_it_comes_and_never_held_whole() -> None:
         await peer.say("250 ok")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         for i in range(20):
             assert i >= 10 or i * 100_000 - received < 700_000
             yield b"x" * 99_998 + b"\r\n"
@@ -666,7 +666,7 @@ async def test_exception_in_a_stream_gives_the_message_up(chunking: bool) -> Non
 
     closed = False
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         nonlocal closed
         try:
             yield b"hello\r\n"
@@ -692,7 +692,7 @@ async def test_stream_with_a_bare_newline_is_given_up_in_mid_message() -> None:
         with pytest.raises(EOFError):
             await peer.text()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"good\r\n"
         yield b"bad\n"
 
@@ -869,7 +869,7 @@ async def test_rcptmax_and_a_stream_that_cannot_be_read_twice() -> None:
         await peer.greet("PIPELINING", "LIMITS RCPTMAX=1")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"x"
 
     stream = chunks()
@@ -889,7 +889,7 @@ async def test_rcptdomainmax_is_obeyed_over_the_whole_connection() -> None:
             await peer.say("250 taken")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"x"
 
     stream = chunks()
@@ -997,7 +997,7 @@ async def test_recipients_too_many_for_a_stream_that_cannot_be_read_twice_are_re
             await peer.say("250 done")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"x"
 
     async with client_and(script) as client:

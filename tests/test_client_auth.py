@@ -71,7 +71,7 @@ async def test_each_mechanism_logs_in_and_no_log_shows_the_secret(
     assert result.accepted == ["b@b.test"]
     assert handler.count("on_auth") == 1
     [session] = handler.sessions
-    assert session.transaction_count == 1  # type: ignore[attr-defined]
+    assert session.transaction_count == 1
     # Whole, and in base64 however the octets before it shift it.
     encoded = {base64.b64encode(b"x" * shift + SECRET.encode())[4:-4].decode() for shift in range(3)}
     for secret in (SECRET, *encoded):

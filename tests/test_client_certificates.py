@@ -93,7 +93,7 @@ async def test_the_name_asked_for_is_verified_and_told(tls: str, identity: str, 
         assert client.tls is not None
         assert client.tls.verified
     [session] = handler.sessions
-    assert session.tls.server_name == told  # type: ignore[attr-defined]  # RFC 6066 §3: an address is no server name
+    assert session.tls.server_name == told  # RFC 6066 §3: an address is no server name
     assert handler.count("on_auth") == 1
 
 

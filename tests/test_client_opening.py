@@ -23,7 +23,7 @@ from trio_smtp._client import opening
 @asynccontextmanager
 async def tls_client(script: Callable[[Peer], Any], **options: Any) -> AsyncIterator[trio_smtp.Client]:
     peer = Peer()
-    options = {"local_hostname": "me.test", "ssl_context": client_context()} | options
+    options = {"local_hostname": "me.test", "ssl_context": client_context(), **options}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script, peer)
         async with trio_smtp.open_client(NAME, stream=peer.far, **options) as client:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -109,7 +110,7 @@ async def in_sight() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_unasked_words_before_mail(kind: str, said: bytes, error: type[trio_smtp.SMTPError]) -> None:
     spoken = trio.Event()
-    heard = []
+    heard: list[Any] = []
 
     async def script(server: Server) -> None:
         await server.greet(b"PIPELINING", b"CHUNKING")

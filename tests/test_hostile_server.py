@@ -12,6 +12,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -25,6 +26,7 @@ from tls_support import client_context, server_context
 import trio_smtp
 from trio_smtp import Reject, Reply
 from trio_smtp._protocol.server.input import MAX_SKIPPED
+from trio_smtp._server import limits as limits_module
 
 SECOND = b"MAIL FROM:<evil@a.test>\r\nRCPT TO:<c@b.test>\r\nDATA\r\nsmuggled\r\n.\r\n"
 
@@ -453,7 +455,7 @@ async def test_connections_per_host_and_in_all() -> None:
 
 
 def test_an_ipv6_network_of_64_bits_is_one_host() -> None:
-    limits = trio_smtp._server.limits.ConnectionLimits(None, 1)
+    limits = limits_module.ConnectionLimits(None, 1)
     assert limits.refusal("2001:db8::1") is None
     assert limits.refusal("2001:db8::ffff:1") is not None
     assert limits.refusal("2001:db8:0:1::1") is None
@@ -509,9 +511,8 @@ async def test_a_success_resets_the_host(autojump_clock: trio.testing.MockClock)
 
 
 def test_the_memory_of_failures_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = trio_smtp._server.limits
-    monkeypatch.setattr(limits, "MAX_HOSTS", 100)
-    failures = limits.FailureLimit((5, 60.0))
+    monkeypatch.setattr(limits_module, "MAX_HOSTS", 100)
+    failures = limits_module.FailureLimit((5, 60.0))
     for n in range(1000):
         failures.add(f"192.0.{n // 250}.{n % 250}", n / 1000)
     assert len(failures._hosts) == 100
@@ -520,7 +521,7 @@ def test_the_memory_of_failures_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert failures.is_reached("192.0.2.1", 60.9)
     assert not failures.is_reached("192.0.2.1", 61.0)
     assert not failures.is_reached(None, 1.0)
-    assert limits.FailureLimit(None).add("192.0.2.1", 1.0) == 0
+    assert limits_module.FailureLimit(None).add("192.0.2.1", 1.0) == 0
 
 
 PASSWORD_MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256")
@@ -548,7 +549,11 @@ async def test_an_unknown_user_looks_like_a_wrong_password(mechanism: str) -> No
     """The same replies to the same number of lines, and the same work in the same order, whichever mechanism."""
 
     async def fail(user: str) -> tuple[str, list[str]]:
-        options = {"auth_mechanisms": PASSWORD_MECHANISMS, "allow_insecure_auth": True, "error_delay": None}
+        options: dict[str, Any] = {
+            "auth_mechanisms": PASSWORD_MECHANISMS,
+            "allow_insecure_auth": True,
+            "error_delay": None,
+        }
         async with session(Recorder(on_auth=check_secret), **options) as peer:
             with costly_calls() as calls:
                 answer = await log_in(peer, mechanism, user, "wrong")

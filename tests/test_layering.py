@@ -38,7 +38,7 @@ def imports(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module]
+            names = [node.module or ""]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1]
             target = [*base, *(node.module or "").split(".")]

@@ -1,6 +1,7 @@
 """The pool over a network of memory streams: hand-over, reuse, retries, limits, closing."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -871,7 +872,7 @@ async def test_token_provider_is_asked_once_however_many_connections_need_it(
 
     net.script = script
     net.delay = 1
-    options = {"auth": trio_smtp.OAuth("me@x.test", provider), "allow_insecure_auth": True}
+    options: dict[str, Any] = {"auth": trio_smtp.OAuth("me@x.test", provider), "allow_insecure_auth": True}
     async with pool_of(**options) as pool, trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(send, pool)
@@ -907,7 +908,7 @@ async def test_leaving_waits_for_messages_in_flight_and_sends_the_others_away(
 
 async def test_pool_cancelled_while_callers_are_elsewhere(net: Network, autojump_clock: Clock) -> None:
     net.delay = 50
-    errors: list[Exception] = []
+    errors: list[trio_smtp.SMTPError] = []
 
     async def one(opened: list[trio_smtp.Pool]) -> None:
         try:
@@ -1014,7 +1015,7 @@ async def test_send_many_in_bounded_memory_with_errors_as_outcomes(net: Network,
                 good += 1
             else:
                 assert isinstance(outcome.error, trio_smtp.LocalProtocolError)
-                assert outcome.job[0] == "a b"  # type: ignore[index]
+                assert outcome.job[0] == "a b"
                 bad += 1
     assert (good, bad) == (500 - 72, 72)
     assert worst <= 10
@@ -1059,7 +1060,7 @@ async def test_send_many_left_early_gives_up_what_is_being_sent(net: Network, au
 
 
 async def test_send_many_wrong_job_is_its_own_outcome(net: Network, autojump_clock: Clock) -> None:
-    async with pool_of() as pool, pool.send_many([42, ("a@x.test", ["b@y.test"], b"x")]) as outcomes:  # type: ignore[list-item]
+    async with pool_of() as pool, pool.send_many([42, ("a@x.test", ["b@y.test"], b"x")]) as outcomes:
         errors = [outcome.error async for outcome in outcomes]
     assert sorted(type(error).__name__ for error in errors) == ["NoneType", "TypeError"]
 

@@ -464,7 +464,7 @@ async def test_message_that_cannot_be_made_octets_harms_nobody_else(
     bad = EmailMessage()
     bad["From"], bad["To"] = "a@x.test", "b@y.test"
     bad.set_content("x")
-    bad.set_payload(object())
+    bad.set_payload(object())  # type: ignore[call-overload]
     errors: list[Exception] = []
 
     async def send_bad(pool: trio_smtp.Pool) -> None:

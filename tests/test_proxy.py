@@ -98,7 +98,7 @@ def test_any_addresses_survive(ends: tuple[object, int, object, int], version: i
     | st.binary(max_size=110).map(b"PROXY ".__add__)
 )
 def test_any_octets_are_a_header_or_an_error_however_they_are_cut(data: bytes) -> None:
-    outcomes = []
+    outcomes: list[tuple[ProxyHeader | None, bytes] | None] = []
     for size in (None, 1):
         try:
             outcomes.append(read(data, size))

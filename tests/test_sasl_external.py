@@ -34,4 +34,4 @@ async def log_in_with_certificate(identities: list[str], common_name: str | None
             assert (await peer.ask("AUTH EXTERNAL =")).startswith("504")
         else:
             assert (await peer.ask("AUTH EXTERNAL =")).startswith("235")
-            assert handler.sessions[0].identity == identity  # type: ignore[attr-defined]
+            assert handler.sessions[0].identity == identity

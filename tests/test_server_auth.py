@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import logging
+from typing import Any
 
 import pytest
 import trio
@@ -34,7 +35,7 @@ async def check(session, credentials):
     return credentials.check_password(SECRET if credentials.username == "me" else None)
 
 
-def auth_session(on_auth: object = check, **options: object):
+def auth_session(on_auth: object = check, **options: Any):
     options = {"allow_insecure_auth": True, "auth_mechanisms": ALL, "error_delay": None, **options}
     return session(Recorder(on_auth=on_auth), **options)
 
@@ -100,7 +101,7 @@ WAYS += ["XOAUTH2", "XOAUTH2 initial", "OAUTHBEARER", "OAUTHBEARER initial"]
 @pytest.mark.parametrize("way", WAYS)
 async def test_right_and_wrong_credentials(way: str):
     handler = Recorder(on_auth=check)
-    options = {"auth_mechanisms": ALL, "error_delay": None, "allow_insecure_auth": True}
+    options: dict[str, Any] = {"auth_mechanisms": ALL, "error_delay": None, "allow_insecure_auth": True}
     async with session(handler, **options) as peer:
         assert await log_in(peer, way, "me", "wrong") == REFUSED
         assert handler.sessions[0].identity is None

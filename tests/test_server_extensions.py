@@ -125,7 +125,7 @@ def test_what_cannot_do_without_another_goes_with_it() -> None:
 def test_unknown_names_are_mistakes() -> None:
     for field in ("disabled_extensions", "enabled_extensions"):
         with pytest.raises(ValueError, match=field):
-            ServerConfig(**{field: ["FOO"]})
+            ServerConfig(**{field: ["FOO"]})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="enabled_extensions"):
         ServerConfig(enabled_extensions=["SIZE"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import functools
 import logging
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -490,7 +491,7 @@ async def test_on_reset_and_on_close_that_raise_are_logged_only(hook, caplog):
 
 
 async def test_hooks_of_a_pipelined_group_run_in_order_and_one_at_a_time(autojump_clock):
-    running = []
+    running: list[Any] = []
 
     async def slow(session, argument):
         assert not running

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from typing import Any
 
 import pytest
 import trio
@@ -19,7 +20,7 @@ async def start_tls(peer: Peer, name: str | None = NAME, context: ssl.SSLContext
     await peer.stream.do_handshake()
 
 
-async def upgrade(peer: Peer, **options: object) -> None:
+async def upgrade(peer: Peer, **options: Any) -> None:
     assert await peer.ask("STARTTLS") == "220 ready to start TLS"
     await start_tls(peer, **options)
 
@@ -276,6 +277,7 @@ async def test_on_tls_that_fails_is_logged_only(caplog):
 async def serving_ssl_listeners(server: Server, context: ssl.SSLContext):
     """Connect to a server behind Trio's own TLS listeners."""
     listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+    assert isinstance(listeners[0].transport_listener, trio.SocketListener)
     address = listeners[0].transport_listener.socket.getsockname()
     peers = []
     async with trio.open_nursery() as nursery:
@@ -324,6 +326,7 @@ async def test_a_tls_stream_is_implicit_tls(shaken: bool):
     peer = Peer(trio.SSLStream(near, client_context(), server_hostname=NAME))
     async with trio.open_nursery() as nursery:
         if shaken:
+            assert isinstance(peer.stream, trio.SSLStream)
             nursery.start_soon(peer.stream.do_handshake)
             await stream.do_handshake()
         nursery.start_soon(server.serve_stream, stream)

@@ -177,6 +177,7 @@ async def test_looking_can_be_interrupted_and_cancelled(kind: str) -> None:
 async def test_a_quiet_connection_is_known_as_such_without_a_try() -> None:
     """Which saves 25 µs a look: a tenth of a message under TLS."""
     async with tls("ours", ssl.TLSVersion.TLSv1_3) as (transport, server):
+        assert isinstance(transport._stream, trio.SSLStream)
         below = transport._stream.transport_stream
         assert isinstance(below, RecordStream)
         await server.stream.send_all(server.record(b"220 mx.test"))
