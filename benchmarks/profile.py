@@ -34,9 +34,9 @@ def serve(target: str) -> None:
 def send(target: str) -> None:
     """Run our client in this process, under the profiler while the messages go that count."""
     from .programs import send_trio_smtp
+    from .programs.sending import done, ready
 
     profiler = cProfile.Profile()
-    ready, done = send_trio_smtp.ready, send_trio_smtp.done
 
     def begin() -> float:
         began = ready()
@@ -48,8 +48,7 @@ def send(target: str) -> None:
         profiler.dump_stats(target)
         done(began)
 
-    send_trio_smtp.ready, send_trio_smtp.done = begin, end
-    send_trio_smtp.main()
+    send_trio_smtp.main(begin, end)
 
 
 def profile_server(environment: Environment, work: ServerWork, target: Path) -> None:

@@ -54,6 +54,12 @@ def clean_environment(extra=None):
     return {**environment, **(extra or {})}
 
 
+def found(match: re.Match[str] | None) -> str:
+    """The first group of a match, which there must be."""
+    assert match is not None
+    return match[1]
+
+
 class Process:
     """A running ``trio-smtp``; its lines are read as they come."""
 
@@ -68,13 +74,14 @@ class Process:
             encoding="utf-8",
             env=clean_environment(env),
         )
-        self._lines = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._guard = threading.Timer(LIMIT, self._process.kill)
         self._guard.start()
 
     def _read(self):
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line.rstrip("\n"))
         self._lines.put(None)
@@ -108,6 +115,7 @@ class Process:
             self._process.kill()
             self._process.wait(LIMIT)
         self._reader.join(LIMIT)
+        assert self._process.stdout is not None
         self._process.stdout.close()
         self._errors.close()
 
@@ -119,7 +127,7 @@ class Served:
         self.process = process
         self.maildir = maildir
         self.greeting = process.line()
-        self.port = int(re.match(r"listening on 127\.0\.0\.1:(\d+) ", self.greeting)[1])
+        self.port = int(found(re.match(r"listening on 127\.0\.0\.1:(\d+) ", self.greeting)))
 
     def messages(self):
         """The content of the files, below our trace lines, oldest first."""
@@ -127,7 +135,7 @@ class Served:
 
     def traced(self):
         assert list((self.maildir / "tmp").iterdir()) == []
-        paths = sorted((self.maildir / "new").iterdir(), key=lambda path: int(re.search(r"Q(\d+)\.", path.name)[1]))
+        paths = sorted((self.maildir / "new").iterdir(), key=lambda path: int(found(re.search(r"Q(\d+)\.", path.name))))
         pairs = []
         for path in paths:
             data = path.read_bytes()

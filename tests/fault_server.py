@@ -1,7 +1,7 @@
 """A small SMTP server at the other end of memory streams, which counts for itself what it has accepted, and for whom.
 
-It knows nothing of the library: TLS is Trio's, SCRAM is written out here. Recipients tell it what to do with them:
-``no…`` is refused, ``full…`` is refused at the end of the message by LMTP.
+It speaks through the testing kit's scripted peer, and uses nothing else of the library: SCRAM is written out here.
+Recipients tell it what to do with them: ``no…`` is refused, ``full…`` is refused at the end of the message by LMTP.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import trio
-from tls_support import server_context
+from tls_support import certificates
+
+from trio_smtp.testing import ScriptedPeer
 
 USER, PASSWORD = "me", "secret"
 _SALT, _ITERATIONS, _NONCE = b"0123456789abcdef", 4096, "server"
@@ -48,11 +50,6 @@ class Ledger:
 
 
 @functools.cache
-def _context():
-    return server_context()
-
-
-@functools.cache
 def _salted() -> bytes:
     return hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), _SALT, _ITERATIONS)
 
@@ -65,105 +62,72 @@ class Session:
     """One connection."""
 
     def __init__(self, stream: trio.abc.Stream, number: int, manner: Manner, ledger: Ledger) -> None:
-        self.stream = stream
+        self.peer = ScriptedPeer(stream, certificates=certificates())
         self.number = number
         self.manner = manner
         self.ledger = ledger
-        self.buffer = bytearray()
         self.recipients: list[str] = []
         self.text = b""
 
     async def run(self) -> None:
         try:
             if self.manner.tls == "implicit":
-                await self.start_tls()
-            await self.say("220 mail.test ESMTP")
-            while await self.command(await self.line()):
+                await self.peer.start_tls()
+            await self.peer.say("220 mail.test ESMTP")
+            while await self.command(await self.peer.line()):
                 pass
         except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-
-    async def say(self, *lines: str) -> None:
-        await self.stream.send_all("".join(f"{line}\r\n" for line in lines).encode())
-
-    async def more(self) -> None:
-        data = await self.stream.receive_some()
-        if not data:
-            raise EOFError
-        self.buffer += data
-
-    async def until(self, mark: bytes) -> bytes:
-        searched = 0
-        while (end := self.buffer.find(mark, searched)) < 0:
-            searched = max(0, len(self.buffer) - len(mark))
-            await self.more()
-        found = bytes(self.buffer[:end])
-        del self.buffer[: end + len(mark)]
-        return found
-
-    async def line(self) -> str:
-        return (await self.until(b"\r\n")).decode()
-
-    async def start_tls(self) -> None:
-        assert not self.buffer
-        stream = trio.SSLStream(self.stream, _context(), server_side=True)
-        await stream.do_handshake()
-        self.stream = stream
 
     async def command(self, line: str) -> bool:
         verb, _, rest = line.partition(" ")
         match verb:
             case "EHLO" | "LHLO":
-                under_tls = isinstance(self.stream, trio.SSLStream)
+                under_tls = isinstance(self.peer.stream, trio.SSLStream)
                 offers = list(self.manner.offers)
                 if self.manner.tls == "starttls" and not under_tls:
                     offers.append("STARTTLS")
                 elif self.manner.auth:
                     offers.append(f"AUTH {self.manner.auth}")
-                lines = ["mail.test", *offers]
-                await self.say(*(f"250-{offer}" for offer in lines[:-1]), f"250 {lines[-1]}")
+                await self.peer.offer(*offers)
             case "STARTTLS":
-                await self.say("220 go")
-                await self.start_tls()
+                await self.peer.say("220 go")
+                await self.peer.start_tls()
             case "AUTH":
                 await self.log_in(*rest.split(" "))
             case "MAIL":
                 self.ledger.mails[self.number] += 1
                 self.recipients, self.text = [], b""
-                await self.say("250 ok")
+                await self.peer.say("250 ok")
             case "RCPT":
                 recipient = rest[rest.index("<") + 1 : rest.index(">")]
                 if recipient.startswith("no"):
-                    await self.say("550 5.1.1 no such user")
+                    await self.peer.say("550 5.1.1 no such user")
                 elif len(self.recipients) == self.manner.most_recipients:
-                    await self.say("452 4.5.3 too many recipients")
+                    await self.peer.say("452 4.5.3 too many recipients")
                 else:
                     self.recipients.append(recipient)
-                    await self.say("250 ok")
+                    await self.peer.say("250 ok")
             case "DATA" if self.recipients:
-                await self.say("354 go")
-                self.buffer[:0] = b"\r\n"
-                text = (await self.until(b"\r\n.\r\n")).replace(b"\r\n..", b"\r\n.")
-                await self.accept(text[2:] + b"\r\n")
+                await self.peer.say("354 go")
+                text = (b"\r\n" + await self.peer.text()).replace(b"\r\n..", b"\r\n.")
+                await self.accept(text[2:])
             case "BDAT":
                 size, _, last = rest.partition(" ")
-                while len(self.buffer) < int(size):
-                    await self.more()
-                self.text += self.buffer[: int(size)]
-                del self.buffer[: int(size)]
+                self.text += await self.peer.octets(int(size))
                 if not self.recipients:
-                    await self.say("503 nobody")
+                    await self.peer.say("503 nobody")
                 elif last:
                     await self.accept(self.text)
                 else:
-                    await self.say("250 chunk")
+                    await self.peer.say("250 chunk")
             case "DATA":
-                await self.say("503 nobody")
+                await self.peer.say("503 nobody")
             case "QUIT":
-                await self.say("221 bye")
+                await self.peer.say("221 bye")
                 return False
             case "RSET" | "NOOP":
-                await self.say("250 ok")
+                await self.peer.say("250 ok")
             case _:
                 raise AssertionError(f"the server does not know {line!r}")
         return True
@@ -173,11 +137,11 @@ class Session:
         recipients, self.recipients = self.recipients, []
         if not self.manner.lmtp:
             self.ledger.enter(text, recipients)
-            await self.say("250 accepted")
+            await self.peer.say("250 accepted")
             return
         self.ledger.enter(text, [recipient for recipient in recipients if not recipient.startswith("full")])
         for recipient in recipients:
-            await self.say("452 4.2.2 full" if recipient.startswith("full") else "250 accepted")
+            await self.peer.say("452 4.2.2 full" if recipient.startswith("full") else "250 accepted")
 
     async def log_in(self, mechanism: str, initial: str) -> None:
         first = base64.b64decode(initial).decode()
@@ -196,8 +160,8 @@ class Session:
             assert base64.b64decode(proof) == bytes(a ^ b for a, b in zip(key, mask, strict=True))
             signature = _mac(_mac(_salted(), b"Server Key"), signed)
             assert await self.ask(f"v={base64.b64encode(signature).decode()}") == b""
-        await self.say("235 welcome")
+        await self.peer.say("235 welcome")
 
     async def ask(self, challenge: str) -> bytes:
-        await self.say(f"334 {base64.b64encode(challenge.encode()).decode()}")
-        return base64.b64decode(await self.line())
+        await self.peer.say(f"334 {base64.b64encode(challenge.encode()).decode()}")
+        return base64.b64decode(await self.peer.line())

@@ -1,4 +1,8 @@
-"""A network of memory streams for tests of the pool: whoever connects gets a scripted server, or is refused."""
+"""What the pool finds when it connects, in tests: the kit's scripted peers, through memory.
+
+Not `trio_smtp.testing.virtual_network`, whose connections are sockets. What is said through memory wakes the reader
+before the speaker's next checkpoint, and some tests act just there: the reader is woken and has not run yet.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ class Network:
             raise ConnectionRefusedError(111, "Connection refused")
         peer = Peer()
         self._nursery.start_soon(self._serve, peer, self.connections)
-        return peer.stream
+        return peer.far
 
     async def _serve(self, peer: Peer, number: int) -> None:
         self.now += 1
@@ -63,7 +67,7 @@ class Network:
             self.now -= 1
             self.changed.set()
             with trio.move_on_after(1, shield=True):
-                await peer.close()
+                await peer.aclose()
 
     async def sink(self, peer: Peer, number: int) -> None:
         """Take every message, until QUIT or the end."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 import ctypes
 import ssl
 import sys
+from typing import Any
 
 import pytest
 import trio
 from tls_support import NAME, client_context
 
+_OPENSSL: Any
 try:
     import _ssl
 
@@ -38,7 +40,8 @@ class RawTLS:
 
     @property
     def _openssl(self) -> int | None:
-        return ctypes.c_void_p.from_address(id(self._object._sslobj) + _OFFSET).value
+        inner: Any = self._object
+        return ctypes.c_void_p.from_address(id(inner._sslobj) + _OFFSET).value
 
     async def shake_hands(self) -> None:
         while True:

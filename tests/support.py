@@ -1,80 +1,49 @@
-# What the server's tests share: a client that speaks in transcripts, and handlers that remember what they were asked.
-#
-# A transcript has lines "C: …", sent with CR LF, those that follow each other in one piece, and "S: …", which must come
-# just so; "S: 250…" is content with how the line begins, "S: <closed>" wants the end of the stream.
+# What the server's tests share: the kit's scripted peer as a client, and handlers that remember what they were asked.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import trio
 from trio.testing import memory_stream_pair
 
 from trio_smtp import Server, ServerConfig
+from trio_smtp.testing import ScriptedPeer
 
 HOSTNAME = "mx.test"
 GREETING = f"220 {HOSTNAME} ESMTP trio_smtp"
 
 
-class Peer:
-    """The client's end of a session, which checks every line it gets."""
+class Peer(ScriptedPeer):
+    """The client's end of a session, which checks every line it gets; the end of the stream is a line, too."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.buffer = bytearray()
+        super().__init__(stream, side="C")
 
     async def send(self, data: str | bytes) -> None:
-        await self.stream.send_all(data.encode() if isinstance(data, str) else data)
+        await super().send(data.encode() if isinstance(data, str) else data)
 
     async def send_line(self, line: str) -> None:
-        await self.send(line + "\r\n")
+        await self.say(line)
 
     async def line(self) -> str:
         """The next line without CR LF, ``"<closed>"`` at the end of the stream."""
-        while (end := self.buffer.find(b"\r\n")) < 0:
-            data = await self.stream.receive_some()
-            if not data:
-                assert not self.buffer, bytes(self.buffer)
-                return "<closed>"
-            self.buffer += data
-        line = self.buffer[:end].decode()
-        del self.buffer[: end + 2]
-        return line
-
-    async def reply(self) -> list[str]:
-        """The lines of the next reply."""
-        lines = [await self.line()]
-        while lines[-1][3:4] == "-":
-            lines.append(await self.line())
-        return lines
+        try:
+            return await super().line()
+        except EOFError as exc:
+            if exc.__cause__ is not None:  # reset, not closed
+                raise exc.__cause__ from None
+            await self.closed()
+            return "<closed>"
 
     async def code(self) -> str:
         return (await self.reply())[-1][:3]
 
-    async def ask(self, line: str) -> str:
-        """Send a command, return its reply, lines joined with ``" / "``."""
-        await self.send_line(line)
-        return " / ".join(await self.reply())
-
     async def expect(self, wanted: str) -> None:
-        got = await self.line()
-        assert got.startswith(wanted[:-1]) if wanted.endswith("…") else got == wanted, f"{got!r}, not {wanted!r}"
+        await self.hear(wanted)
 
     async def speak(self, transcript: str) -> None:
-        pending = b""
-        for text in map(str.lstrip, transcript.splitlines()):
-            if not text:
-                continue
-            side, line = text[:2], text[3:]
-            if side == "C:":
-                pending += line.encode() + b"\r\n"
-                continue
-            assert side == "S:", text
-            if pending:
-                await self.send(pending)
-                pending = b""
-            await self.expect(line)
-        if pending:
-            await self.send(pending)
+        await self.play(transcript)
 
     async def hello(self) -> None:
         await self.reply()
@@ -82,14 +51,11 @@ class Peer:
 
     async def rest(self) -> str:
         """All that still comes, to the end of the stream."""
+        rest = bytearray(self._buffer)
         while data := await self.stream.receive_some():
-            self.buffer += data
-        rest = self.buffer.decode()
-        self.buffer.clear()
-        return rest
-
-    async def aclose(self) -> None:
-        await trio.aclose_forcefully(self.stream)
+            rest += data
+        self._buffer.clear()
+        return rest.decode()
 
 
 class Recorder:
@@ -101,9 +67,9 @@ class Recorder:
     def __init__(self, **answers: object) -> None:
         self.answers = answers
         self.calls: list[str] = []
-        self.seen: list[tuple[str, object]] = []
+        self.seen: list[tuple[str, Any]] = []
         self.messages: list[tuple[str, list[str], bytes]] = []
-        self.sessions: list[object] = []
+        self.sessions: list[Any] = []
         if "on_auth" in answers:
             self.on_auth = self._on_auth
 
@@ -157,10 +123,11 @@ class Recorder:
         return self.calls.count(name)
 
 
-def make_server(handler: object = None, *, ssl_context=None, implicit_tls=False, **config: object) -> Server:
+def make_server(handler: object = None, *, ssl_context=None, implicit_tls=False, **config: Any) -> Server:
     handler = Recorder() if handler is None else handler
-    config = ServerConfig(hostname=HOSTNAME, **config)
-    return Server(handler, config=config, ssl_context=ssl_context, implicit_tls=implicit_tls)
+    return Server(
+        handler, config=ServerConfig(hostname=HOSTNAME, **config), ssl_context=ssl_context, implicit_tls=implicit_tls
+    )
 
 
 @contextlib.asynccontextmanager
@@ -184,7 +151,7 @@ async def serving(server: Server):
 
 
 @contextlib.asynccontextmanager
-async def session(handler: object = None, *, hello: bool = True, **options: object):
+async def session(handler: object = None, *, hello: bool = True, **options: Any):
     """One session, after EHLO: ``async with session(Recorder(), max_errors=3) as peer``."""
     async with serving(make_server(handler, **options)) as connect:
         peer = connect()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_process import LIMIT, TRACE, clean_environment, run
@@ -21,7 +22,7 @@ from trio_smtp._cli.samples import Sample, load_samples
 
 def stored(maildir):
     assert list((maildir / "tmp").iterdir()) == []
-    contents = Counter()
+    contents: Counter[Any] = Counter()
     for path in (maildir / "new").iterdir():
         data = path.read_bytes()
         trace = TRACE.match(data)
@@ -159,14 +160,14 @@ async def test_the_check_notices_a_lost_message(tmp_path, monkeypatch, capsys):
 
 
 async def test_the_check_notices_a_message_nobody_sent(tmp_path, monkeypatch, capsys):
-    on_data = demo_module.PrivateMailbox.on_data
+    on_data = demo_module.PrivateMailbox.on_data  # type: ignore[attr-defined]
 
     async def twice(self, session, envelope, body):
         queue_id = await on_data(self, session, envelope, body)
         await on_data(self, session, envelope, body)
         return queue_id
 
-    monkeypatch.setattr(demo_module.PrivateMailbox, "on_data", twice)
+    monkeypatch.setattr(demo_module.PrivateMailbox, "on_data", twice)  # type: ignore[attr-defined]
     assert await demonstrate(tmp_path) is Status.DATA
     assert "the server has other messages than those it was sent\n" in capsys.readouterr().err
 

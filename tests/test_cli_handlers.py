@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import io
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import trio
@@ -31,7 +32,7 @@ async def converse(handler, script, **config):
 
 
 async def test_a_message_over_a_stream_without_addresses(tmp_path):
-    received = []
+    received: list[Any] = []
     handler = Mailbox(Maildir(tmp_path, hostname="mx").store, hostname="mx", report=received.append)
     lines = await converse(handler, ENVELOPE + b"DATA\r\n..dot\r\n.\r\n")
     [path] = (tmp_path / "new").iterdir()
@@ -66,7 +67,7 @@ async def test_another_error_is_not_told_to_the_client(caplog):
 
 
 async def test_a_client_that_vanishes_leaves_nothing(tmp_path):
-    received = []
+    received: list[Any] = []
     handler = Mailbox(Maildir(tmp_path).store, hostname="mx", report=received.append)
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -87,7 +88,7 @@ async def test_a_bare_newline_leaves_nothing(tmp_path):
 
 
 async def test_a_login(tmp_path):
-    received = []
+    received: list[Any] = []
     handler = PrivateMailbox(discard, users={"me": "s3cret"}, hostname="mx", report=received.append)
     log_in = b"EHLO x\r\nAUTH PLAIN AG1lAHdyb25n\r\nAUTH PLAIN AGFuAHMzY3JldA==\r\nAUTH PLAIN AG1lAHMzY3JldA==\r\n"
     options = {"auth": "required", "allow_insecure_auth": True}
@@ -128,8 +129,8 @@ async def test_printed_messages_do_not_mix(tmp_path):
     messages = output.getvalue().split("----- id")[1:]
     assert len(messages) == 20
     for message in messages:
-        number = message.split()[0]
-        assert message.endswith(f"\nSubject: {number}\n\nbody\n")
+        name = message.split()[0]
+        assert message.endswith(f"\nSubject: {name}\n\nbody\n")
 
 
 async def test_a_printed_message_cannot_reach_the_terminal():

@@ -1,6 +1,7 @@
 # `trio-smtp serve` as a process: what smtplib and swaks send lies in the Maildir, byte for byte.
 from __future__ import annotations
 
+import email.base64mime
 import json
 import re
 import signal
@@ -75,7 +76,7 @@ def test_smtplib_with_starttls_and_a_login(tmp_path):
 
 
 def plain(user, password):
-    return smtplib.email.base64mime.body_encode(f"\0{user}\0{password}".encode(), eol="")
+    return email.base64mime.body_encode(f"\0{user}\0{password}".encode(), eol="")
 
 
 def test_smtplib_with_implicit_tls_and_a_certificate_from_files(tmp_path):

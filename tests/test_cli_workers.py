@@ -8,6 +8,7 @@ import re
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from cli_process import LIMIT, Process, Served, clean_environment, run, serving, tool
+from cli_process import LIMIT, Process, Served, clean_environment, found, run, serving, tool
 from test_cli_serve import BEFORE_CONTENT, talk
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -51,7 +52,7 @@ def send(port, content=b"x\r\n"):
 
 def queue_pid(served):
     """The process that has stored the next message that is reported."""
-    return int(re.search(r"P(\d+)R", served.process.line())[1])
+    return int(found(re.search(r"P(\d+)R", served.process.line())))
 
 
 def test_all_of_them_serve_the_same_port(tmp_path):
@@ -172,7 +173,7 @@ def test_a_worker_that_goes_is_reported_and_replaced(tmp_path, number, words):
         first, second = workers_of(served)
         os.kill(first, number)
         assert served.process.line() == f"worker 1 (process {first}) {words}; another takes its place"
-        third = int(re.fullmatch(r"worker 1 is process (\d+) now", served.process.line())[1])
+        third = int(found(re.fullmatch(r"worker 1 is process (\d+) now", served.process.line())))
         assert third not in (first, second)
         os.kill(second, signal.SIGSTOP)  # so that the new one must answer
         send(served.port)
@@ -207,6 +208,7 @@ def test_one_certificate_and_one_password_for_all(tmp_path):
         servers = [smtplib.SMTP("127.0.0.1", served.port, timeout=LIMIT) for _ in range(8)]
         for server in servers:
             server.starttls()
+            assert isinstance(server.sock, ssl.SSLSocket)
             certificates.add(server.sock.getpeercert(binary_form=True))
             server.login("me", "secret")
             server.quit()
@@ -305,6 +307,8 @@ def test_a_worker_that_cannot_be_replaced_at_once():
         patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
     )
     try:
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.readline()
         first, _ = process.stdout.readline().removeprefix("workers: processes ").split(", ")
         os.kill(int(first), signal.SIGKILL)

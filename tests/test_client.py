@@ -1,7 +1,7 @@
 """The client against a scripted server: sending, its results, its errors, and what is left of the connection."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -121,7 +121,7 @@ async def test_chunking_refused_chunk_ends_the_message_and_rset_goes_with_the_ne
         await peer.say("250 ok", "250 ok", "250 ok", "250 taken")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         while True:
             yield b"0123456789abcd\r\n" * 10000
 
@@ -221,7 +221,7 @@ async def test_all_recipients_refused_and_the_worst_is_not_final() -> None:
         await send(client, b"x")
 
 
-async def test_c9_354_although_nobody_was_accepted_gets_a_lone_dot() -> None:
+async def test_354_although_nobody_was_accepted_gets_a_lone_dot() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
@@ -260,12 +260,12 @@ async def test_message_refused_at_data_or_at_its_end(at_end: bool) -> None:
 
 
 @pytest.mark.parametrize("replies", range(4))
-async def test_c8_connection_lost_before_the_end_is_not_sent(replies: int) -> None:
+async def test_connection_lost_before_the_end_is_not_sent(replies: int) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say(*["250 ok", "250 ok", "354 go"][: min(replies, 2)])
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
@@ -277,13 +277,13 @@ async def test_c8_connection_lost_before_the_end_is_not_sent(replies: int) -> No
         assert caught.value.delivery is Delivery.NOT_SENT
 
 
-async def test_c8_connection_lost_after_the_end_is_unknown() -> None:
+async def test_connection_lost_after_the_end_is_unknown() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "RCPT TO:<c@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "550 no", "354 go")
         await peer.text()
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
@@ -295,12 +295,12 @@ async def test_c8_connection_lost_after_the_end_is_unknown() -> None:
     assert caught.value.accepted == []
 
 
-async def test_c8_421_is_the_stage_s_refusal_and_the_connection_is_closed() -> None:
+async def test_421_is_the_stage_s_refusal_and_the_connection_is_closed() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("250 ok", "421 4.3.2 going down")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.RecipientsRefusedError) as caught:
@@ -316,7 +316,7 @@ async def test_refusal_that_was_read_beats_the_loss_noticed_later() -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("550 5.7.1 go away")
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.SenderRefusedError) as caught:
@@ -324,14 +324,14 @@ async def test_refusal_that_was_read_beats_the_loss_noticed_later() -> None:
     assert caught.value.delivery is Delivery.REFUSED
 
 
-async def test_c9_refusal_in_mid_message_is_noticed_when_sending_fails() -> None:
+async def test_refusal_in_mid_message_is_noticed_when_sending_fails() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("250 ok", "250 ok", "354 go", "552 5.3.4 enough")
-        await peer.close()
+        await peer.aclose()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         for _ in range(100):
             yield b"x" * 100_000
 
@@ -348,7 +348,7 @@ async def test_no_reply_to_a_command_in_time_is_an_error_with_the_stage(autojump
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("250 ok")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         started = trio.current_time()
@@ -364,7 +364,7 @@ async def test_no_reply_to_the_end_in_time_is_unknown(autojump_clock: trio.testi
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
         await peer.text()
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         started = trio.current_time()
@@ -375,14 +375,14 @@ async def test_no_reply_to_the_end_in_time_is_unknown(autojump_clock: trio.testi
         assert caught.value.delivery is Delivery.UNKNOWN
 
 
-async def test_c5_reply_that_drips_for_ever_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_reply_that_drips_for_ever_ends(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
         try:
             while True:
                 await trio.sleep(10)
-                await peer.say_bytes(b"250-x\r\n")
+                await peer.send(b"250-x\r\n")
         except trio.BrokenResourceError:
             pass
 
@@ -391,12 +391,12 @@ async def test_c5_reply_that_drips_for_ever_ends(autojump_clock: trio.testing.Mo
             await client.noop()
 
 
-async def test_c5_reply_beyond_its_limit_is_an_error() -> None:
+async def test_reply_beyond_its_limit_is_an_error() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
-        await peer.say_bytes(b"250-" + b"x" * 1000 + b"\r\n")
-        await peer.end()
+        await peer.send(b"250-" + b"x" * 1000 + b"\r\n")
+        await peer.closed()
 
     async with client_and(script, config=ClientConfig(max_reply_size=512)) as client:
         with pytest.raises(trio_smtp.RemoteProtocolError):
@@ -405,12 +405,12 @@ async def test_c5_reply_beyond_its_limit_is_an_error() -> None:
             await client.noop()
 
 
-async def test_c7_unasked_words_are_noticed_before_the_next_command() -> None:
+async def test_unasked_words_are_noticed_before_the_next_command() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
         await peer.say("250 ok", "250 and more")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         await client.noop()
@@ -435,7 +435,7 @@ async def test_c7_unasked_words_are_noticed_before_the_next_command() -> None:
         ("a b", ["b@y.test"]),
     ],
 )
-async def test_c10_bad_address_is_refused_before_a_byte_is_sent(sender: str, recipients: list[str]) -> None:
+async def test_bad_address_is_refused_before_a_byte_is_sent(sender: str, recipients: list[str]) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet(*OFFERS)
         await peer.goodbye()
@@ -450,7 +450,7 @@ async def test_c10_bad_address_is_refused_before_a_byte_is_sent(sender: str, rec
 @pytest.mark.parametrize(
     "params", [{"ENVID": "a b"}, {"ENVID": "a\r\nDATA"}, {"A B": "c"}, {"X": "a=b"}, {"RET": "FULL", "ret": "HDRS"}]
 )
-async def test_c10_bad_parameter_is_refused_before_a_byte_is_sent(params: dict[str, str]) -> None:
+async def test_bad_parameter_is_refused_before_a_byte_is_sent(params: dict[str, str]) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet(*OFFERS, "DSN")
         await peer.goodbye()
@@ -638,7 +638,7 @@ async def test_stream_is_sent_as_it_comes_and_never_held_whole() -> None:
         await peer.say("250 ok")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         for i in range(20):
             assert i >= 10 or i * 100_000 - received < 700_000
             yield b"x" * 99_998 + b"\r\n"
@@ -666,7 +666,7 @@ async def test_exception_in_a_stream_gives_the_message_up(chunking: bool) -> Non
 
     closed = False
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         nonlocal closed
         try:
             yield b"hello\r\n"
@@ -692,7 +692,7 @@ async def test_stream_with_a_bare_newline_is_given_up_in_mid_message() -> None:
         with pytest.raises(EOFError):
             await peer.text()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"good\r\n"
         yield b"bad\n"
 
@@ -794,7 +794,7 @@ async def test_lmtp_connection_lost_between_the_replies_tells_the_fates_apart() 
         await peer.say("250 ok", "250 ok", "250 ok", "250 ok", "354 go")
         await peer.text()
         await peer.say("250 2.0.0 in", "550 5.2.2 full")
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script, lmtp=True) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
@@ -854,7 +854,7 @@ async def test_rcptmax_error_in_the_second_part_names_those_who_have_it() -> Non
         await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<r1@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "354 go")
         await peer.text()
-        await peer.close()
+        await peer.aclose()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.ConnectionLostError) as caught:
@@ -869,7 +869,7 @@ async def test_rcptmax_and_a_stream_that_cannot_be_read_twice() -> None:
         await peer.greet("PIPELINING", "LIMITS RCPTMAX=1")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"x"
 
     stream = chunks()
@@ -889,7 +889,7 @@ async def test_rcptdomainmax_is_obeyed_over_the_whole_connection() -> None:
             await peer.say("250 taken")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"x"
 
     stream = chunks()
@@ -997,7 +997,7 @@ async def test_recipients_too_many_for_a_stream_that_cannot_be_read_twice_are_re
             await peer.say("250 done")
         await peer.goodbye()
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"x"
 
     async with client_and(script) as client:
@@ -1084,7 +1084,7 @@ async def test_quit_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("QUIT")
-        await peer.end()
+        await peer.closed()
 
     started = trio.current_time()
     async with client_and(script):
@@ -1095,7 +1095,7 @@ async def test_quit_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
 # -- the log
 
 
-async def test_c16_debug_log_has_the_dialogue_without_secrets_and_text(caplog: pytest.LogCaptureFixture) -> None:
+async def test_debug_log_has_the_dialogue_without_secrets_and_text(caplog: pytest.LogCaptureFixture) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING", "AUTH PLAIN")
         assert (await peer.line()).startswith("AUTH PLAIN ")

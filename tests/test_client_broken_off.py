@@ -1,4 +1,4 @@
-"""C8: at each step the server says 421, closes, or resets the connection: the error, its stage and fate."""
+"""At each step the server says 421, closes, or resets the connection: the error, its stage and fate."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def sending(fatal: str, how: str) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("step", STEPS)
-async def test_c8_each_step(step: str, how: str) -> None:
+async def test_lost_or_refused_at_each_step(step: str, how: str) -> None:
     error = await error_of(sending(step, how))
     assert error.stage == step
     if how.startswith("421"):

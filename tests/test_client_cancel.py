@@ -31,7 +31,7 @@ async def test_cancelled_operation_closes_the_connection(operation: Operation) -
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.line()
-        await peer.end_whatever()
+        await peer.drain()
 
     async with client_and(script) as client:
         with trio.CancelScope() as scope:
@@ -103,7 +103,7 @@ async def test_cancelled_after_the_end_gives_up_after_end_grace(autojump_clock: 
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
         await peer.text()
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script, config=ClientConfig(end_grace=20)) as client:
         started = trio.current_time()
@@ -134,7 +134,7 @@ async def test_cancelled_while_opening_leaves_nothing_open() -> None:
 
 
 async def open_and_close(peer: Peer) -> None:
-    async with trio_smtp.open_client("mail.test", stream=peer.stream, local_hostname="me.test"):
+    async with trio_smtp.open_client("mail.test", stream=peer.far, local_hostname="me.test"):
         pass
 
 

@@ -1,4 +1,4 @@
-"""C12: certificates that are wrong in one way each, in both kinds of handshake; and the name that is asked for."""
+"""Certificates that are wrong in one way each, in both kinds of handshake; and the name that is asked for."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def open_client(
     ],
     ids=["expired", "not yet", "unknown issuer", "name", "address for name", "name for address", "wildcard", "CN"],
 )
-async def test_c12_certificate_that_is_not_right_ends_it_before_credentials(
+async def test_certificate_that_is_not_right_ends_it_before_credentials(
     tls: str, certificate, host: str, why: str
 ) -> None:
     handler = Recorder(on_auth=True)
@@ -87,27 +87,25 @@ async def test_c12_certificate_that_is_not_right_ends_it_before_credentials(
     ("identity", "host", "told"),
     [("mx.test", "mx.test", "mx.test"), ("192.0.2.1", "192.0.2.1", None), ("*.mx.test", "a.mx.test", "a.mx.test")],
 )
-async def test_c12_the_name_asked_for_is_verified_and_told(
-    tls: str, identity: str, host: str, told: str | None
-) -> None:
+async def test_the_name_asked_for_is_verified_and_told(tls: str, identity: str, host: str, told: str | None) -> None:
     handler = Recorder(on_auth=True)
     async with open_client(authority().issue_cert(identity), host, tls, handler) as client:
         assert client.tls is not None
         assert client.tls.verified
     [session] = handler.sessions
-    assert session.tls.server_name == told  # type: ignore[attr-defined]  # RFC 6066 §3: an address is no server name
+    assert session.tls.server_name == told  # RFC 6066 §3: an address is no server name
     assert handler.count("on_auth") == 1
 
 
 @pytest.mark.parametrize("tls", ["auto", *MODES])
-def test_c12_certificates_are_verified_by_default(tls: TLSMode) -> None:
+def test_certificates_are_verified_by_default(tls: TLSMode) -> None:
     context = Opening(tls=tls).context()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.parametrize("tls", MODES)
-async def test_c12_a_context_that_verifies_nothing_is_obeyed_and_said_to_be_none(tls: str) -> None:
+async def test_a_context_that_verifies_nothing_is_obeyed_and_said_to_be_none(tls: str) -> None:
     blind = ssl.create_default_context()
     blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
     strange = trustme.CA().issue_cert("x.test")

@@ -160,7 +160,7 @@ async def test_block_cancelled_at_its_end_delivers_nothing() -> None:
         await peer.greet(*OFFERS)
         await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT, "DATA")
         await peer.say("250 ok", "250 ok", "354 go")
-        await peer.end_whatever()
+        await peer.drain()
         assert b"\r\n.\r\n" not in peer.heard
 
     async with client_and(script) as client:
@@ -201,7 +201,7 @@ async def test_farewell_behind_the_replies_to_the_envelope_is_the_answer() -> No
         await peer.greet("PIPELINING", "CHUNKING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT)
         await peer.say("250 ok", "250 ok", "421 4.3.2 going down")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.MessageRefusedError) as caught:
@@ -292,7 +292,7 @@ async def test_text_accepted_after_its_envelope_was_refused_may_have_been_delive
         await peer.hear(MAIL, RCPT, "BDAT 4 LAST")
         await peer.octets(4)
         await peer.say(*answers, "250 2.0.0 queued")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.RemoteProtocolError) as caught:

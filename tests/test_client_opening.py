@@ -13,42 +13,32 @@ import pytest
 import trio
 import trio.testing
 from client_peer import Peer, client_and
-from tls_support import NAME, client_context, server_context
+from tls_support import NAME, client_context
 
 import trio_smtp
 from trio_smtp import ClientConfig, Delivery, PoolConfig, Reply
 from trio_smtp._client import opening
 
 
-class TLSPeer(Peer):
-    """A scripted server that can start TLS."""
-
-    async def start_tls(self) -> None:
-        assert not self._buffer
-        stream = trio.SSLStream(self._own, server_context(), server_side=True)
-        await stream.do_handshake()
-        self._own = stream  # type: ignore[assignment]
-
-
 @asynccontextmanager
-async def tls_client(script: Callable[[TLSPeer], Any], **options: Any) -> AsyncIterator[trio_smtp.Client]:
-    peer = TLSPeer()
-    options = {"local_hostname": "me.test", "ssl_context": client_context()} | options
+async def tls_client(script: Callable[[Peer], Any], **options: Any) -> AsyncIterator[trio_smtp.Client]:
+    peer = Peer()
+    options = {"local_hostname": "me.test", "ssl_context": client_context(), **options}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script, peer)
-        async with trio_smtp.open_client(NAME, stream=peer.stream, **options) as client:
+        async with trio_smtp.open_client(NAME, stream=peer.far, **options) as client:
             yield client
 
 
-async def refused(error: type[Exception], script: Callable[[TLSPeer], Any], match: str = "", **options: Any) -> Any:
+async def refused(error: type[Exception], script: Callable[[Peer], Any], match: str = "", **options: Any) -> Any:
     """The error that opening a client ends with; it must say that nothing was sent."""
-    peer = TLSPeer()
+    peer = Peer()
     found = None
     settings: dict[str, Any] = {"local_hostname": "me.test", "ssl_context": client_context(), **options}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script, peer)
         try:
-            async with trio_smtp.open_client(NAME, stream=peer.stream, **settings):
+            async with trio_smtp.open_client(NAME, stream=peer.far, **settings):
                 raise AssertionError("it opened")
         except error as exc:
             found = exc
@@ -58,7 +48,7 @@ async def refused(error: type[Exception], script: Callable[[TLSPeer], Any], matc
     return found
 
 
-async def starttls(peer: TLSPeer) -> None:
+async def starttls(peer: Peer) -> None:
     await peer.greet("STARTTLS", "AUTH PLAIN", "SIZE 5")
     await peer.hear("STARTTLS")
     await peer.say("220 2.0.0 go")
@@ -67,14 +57,14 @@ async def starttls(peer: TLSPeer) -> None:
 
 
 @asynccontextmanager
-async def client_over_tls(verifying: bool, **options: Any) -> AsyncIterator[tuple[TLSPeer, trio_smtp.Client]]:
+async def client_over_tls(verifying: bool, **options: Any) -> AsyncIterator[tuple[Peer, trio_smtp.Client]]:
     """A client that is given an SSLStream, and a server that has shaken hands."""
-    peer = TLSPeer()
+    peer = Peer()
     context = client_context()
     if not verifying:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    stream = trio.SSLStream(peer.stream, context, server_hostname=NAME)
+    stream = trio.SSLStream(peer.far, context, server_hostname=NAME)
 
     async def script() -> None:
         await peer.start_tls()
@@ -102,14 +92,14 @@ async def test_stream_that_is_under_tls_already_counts_as_tls(verifying: bool, t
 async def test_stream_under_tls_whose_handshake_fails_or_hangs(autojump_clock: trio.testing.MockClock) -> None:
     for words, error in ((b"220 mail.test\r\n", trio_smtp.TLSError), (b"", trio_smtp.SMTPTimeoutError)):
         peer = Peer()
-        await peer.say_bytes(words)
-        stream = trio.SSLStream(peer.stream, client_context(), server_hostname=NAME)
+        await peer.send(words)
+        stream = trio.SSLStream(peer.far, client_context(), server_hostname=NAME)
         with pytest.raises(error) as caught:
             async with trio_smtp.open_client(NAME, stream=stream):
                 raise AssertionError("it opened")
         assert isinstance(caught.value, trio_smtp.SMTPError)
         assert caught.value.delivery is Delivery.NOT_SENT
-        await peer.end_whatever()
+        await peer.drain()
 
 
 # -- greeting and hello
@@ -118,7 +108,7 @@ async def test_stream_under_tls_whose_handshake_fails_or_hangs(autojump_clock: t
 async def test_greeting_other_than_220_is_a_connect_error() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("554 5.7.1 not you")
-        await peer.end()
+        await peer.closed()
 
     error = await refused(trio_smtp.ConnectError, script)
     assert error.reply == Reply(554, "not you", "5.7.1")
@@ -126,22 +116,22 @@ async def test_greeting_other_than_220_is_a_connect_error() -> None:
     assert isinstance(error, OSError)
 
 
-async def test_c8_421_instead_of_the_greeting() -> None:
+async def test_421_instead_of_the_greeting() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("421 4.3.2 busy")
-        await peer.end()
+        await peer.closed()
 
     error = await refused(trio_smtp.ConnectError, script)
     assert error.reply.code == 421
     assert error.stage == "greeting"
 
 
-async def test_c8_421_at_hello() -> None:
+async def test_421_at_hello() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("220 hi")
         await peer.hear("EHLO me.test")
         await peer.say("421 4.3.2 busy")
-        await peer.end()
+        await peer.closed()
 
     error = await refused(trio_smtp.ConnectError, script)
     assert error.reply.code == 421
@@ -150,7 +140,7 @@ async def test_c8_421_at_hello() -> None:
 
 async def test_no_greeting_names_the_likely_mistake(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
-        await peer.end()
+        await peer.closed()
 
     error = await refused(trio_smtp.SMTPTimeoutError, script, "no greeting.*tls='implicit'")
     assert error.stage == "greeting"
@@ -158,7 +148,7 @@ async def test_no_greeting_names_the_likely_mistake(autojump_clock: trio.testing
 
 async def test_connection_closed_instead_of_the_greeting() -> None:
     async def script(peer: Peer) -> None:
-        await peer.close()
+        await peer.aclose()
 
     error = await refused(trio_smtp.ConnectionLostError, script)
     assert error.stage == "greeting"
@@ -166,8 +156,8 @@ async def test_connection_closed_instead_of_the_greeting() -> None:
 
 async def test_garbage_instead_of_the_greeting() -> None:
     async def script(peer: Peer) -> None:
-        await peer.say_bytes(b"\x15\x03\x01\x00\x02\x02\n")
-        await peer.end()
+        await peer.send(b"\x15\x03\x01\x00\x02\x02\n")
+        await peer.closed()
 
     await refused(trio_smtp.RemoteProtocolError, script, "tls='implicit'")
 
@@ -322,8 +312,8 @@ async def test_connect_timeout(monkeypatch: pytest.MonkeyPatch, autojump_clock: 
 # -- TLS
 
 
-async def test_auto_uses_starttls_where_offered_and_c4_only_what_is_said_inside_counts() -> None:
-    async def script(peer: TLSPeer) -> None:
+async def test_auto_uses_starttls_where_offered_and_only_what_is_said_inside_counts() -> None:
+    async def script(peer: Peer) -> None:
         await starttls(peer)
         await peer.offer("PIPELINING")
         await peer.goodbye()
@@ -354,7 +344,7 @@ async def test_none_never_starts_tls() -> None:
 
 
 async def test_implicit() -> None:
-    async def script(peer: TLSPeer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.start_tls()
         await peer.greet("PIPELINING")
         await peer.goodbye()
@@ -366,7 +356,7 @@ async def test_implicit() -> None:
 
 
 @pytest.mark.parametrize("tls", ["auto", "starttls"])
-async def test_c2_starttls_refused_is_an_error_and_nothing_goes_in_clear(tls: str) -> None:
+async def test_starttls_refused_is_an_error_and_nothing_goes_in_clear(tls: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("STARTTLS", "AUTH PLAIN")
         await peer.hear("STARTTLS")
@@ -378,7 +368,7 @@ async def test_c2_starttls_refused_is_an_error_and_nothing_goes_in_clear(tls: st
     assert error.stage == "starttls"
 
 
-async def test_c2_starttls_required_and_not_offered() -> None:
+async def test_starttls_required_and_not_offered() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH PLAIN")
         await peer.goodbye()
@@ -389,28 +379,28 @@ async def test_c2_starttls_required_and_not_offered() -> None:
 
 @pytest.mark.parametrize("injected", [b"250-evil\r\n250 AUTH PLAIN\r\n", b"2"])
 @pytest.mark.parametrize("tls", ["auto", "opportunistic"])
-async def test_c1_words_in_clear_behind_the_answer_to_starttls(injected: bytes, tls: str) -> None:
+async def test_words_in_clear_behind_the_answer_to_starttls(injected: bytes, tls: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("STARTTLS")
         await peer.hear("STARTTLS")
-        await peer.say_bytes(b"220 go\r\n" + injected)
-        await peer.end()
+        await peer.send(b"220 go\r\n" + injected)
+        await peer.closed()
 
     await refused(trio_smtp.TLSError, script, "spoke before the TLS handshake", tls=tls)
 
 
-async def test_c12_certificate_for_another_name() -> None:
-    async def script(peer: TLSPeer) -> None:
+async def test_certificate_for_another_name() -> None:
+    async def script(peer: Peer) -> None:
         with pytest.raises(trio.BrokenResourceError):
             await starttls(peer)
 
-    peer = TLSPeer()
+    peer = Peer()
     with pytest.raises(trio_smtp.TLSError, match="certificate is not valid") as caught:  # noqa: PT012
         async with trio.open_nursery() as nursery:
             nursery.start_soon(script, peer)
             try:
                 async with trio_smtp.open_client(
-                    "other.test", stream=peer.stream, ssl_context=client_context(), local_hostname="me.test"
+                    "other.test", stream=peer.far, ssl_context=client_context(), local_hostname="me.test"
                 ):
                     pass
             except trio_smtp.TLSError as exc:
@@ -420,15 +410,15 @@ async def test_c12_certificate_for_another_name() -> None:
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
 
 
-async def test_c13_server_in_clear_where_tls_was_expected() -> None:
+async def test_server_in_clear_where_tls_was_expected() -> None:
     async def script(peer: Peer) -> None:
         await peer.say("220 hi")
-        await peer.close()
+        await peer.aclose()
 
     await refused(trio_smtp.TLSError, script, "does not speak TLS from the start", tls="implicit")
 
 
-async def test_c13_handshake_that_hangs_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+async def test_handshake_that_hangs_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("STARTTLS")
         await peer.hear("STARTTLS")
@@ -443,7 +433,7 @@ async def test_c13_handshake_that_hangs_is_bounded(autojump_clock: trio.testing.
 
 
 async def test_opportunistic_takes_any_certificate_but_no_credentials_with_it() -> None:
-    async def script(peer: TLSPeer) -> None:
+    async def script(peer: Peer) -> None:
         await starttls(peer)
         await peer.offer("AUTH PLAIN")
         await peer.goodbye()
@@ -472,14 +462,14 @@ async def test_opportunistic_after_a_failed_handshake_connects_again_in_clear(mo
 
     async def connect(host: str, port: int, **options: object) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
-        return next(streams).stream
+        return next(streams).far
 
     async def first(peer: Peer) -> None:
         await peer.greet("STARTTLS")
         await peer.hear("STARTTLS")
         await peer.say("220 go")
-        await peer.say_bytes(b"no TLS here, sorry\r\n")
-        await peer.close()
+        await peer.send(b"no TLS here, sorry\r\n")
+        await peer.aclose()
 
     async def second(peer: Peer) -> None:
         await peer.greet("STARTTLS")
@@ -499,25 +489,25 @@ async def test_opportunistic_with_a_stream_cannot_connect_again() -> None:
         await peer.hear("STARTTLS")
         await peer.say("220 go")
         await trio.testing.wait_all_tasks_blocked()
-        await peer.say_bytes(b"no TLS here, sorry\r\n")
-        await peer.close()
+        await peer.send(b"no TLS here, sorry\r\n")
+        await peer.aclose()
 
     await refused(trio_smtp.TLSError, script, tls="opportunistic")
 
 
 async def test_tls_closed_without_close_notify_after_quit() -> None:
-    async def script(peer: TLSPeer) -> None:
+    async def script(peer: Peer) -> None:
         await starttls(peer)
         await peer.offer()
         await peer.hear("QUIT")
-        await trio.aclose_forcefully(peer._own)
+        await trio.aclose_forcefully(peer.stream)
 
     async with tls_client(script):
         pass
 
 
 async def test_requiretls_needs_a_verified_certificate() -> None:
-    async def script(peer: TLSPeer) -> None:
+    async def script(peer: Peer) -> None:
         await starttls(peer)
         await peer.offer("REQUIRETLS")
         await peer.goodbye()
@@ -535,7 +525,7 @@ def plain(username: str, password: str) -> str:
 
 
 async def test_auth_plain_under_tls() -> None:
-    async def script(peer: TLSPeer) -> None:
+    async def script(peer: Peer) -> None:
         await starttls(peer)
         await peer.offer("AUTH PLAIN LOGIN")
         await peer.hear(plain("me", "secret"))
@@ -546,7 +536,7 @@ async def test_auth_plain_under_tls() -> None:
         pass
 
 
-async def test_c3_no_credentials_in_clear() -> None:
+async def test_no_credentials_in_clear() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH PLAIN LOGIN")
         await peer.goodbye()
@@ -593,7 +583,7 @@ async def test_auth_login_and_a_bad_challenge_is_cancelled() -> None:
     await refused(trio_smtp.AuthenticationError, script, auth=("me", "secret"), allow_insecure_auth=True)
 
 
-async def test_c14_235_before_scram_is_complete_is_no_success() -> None:
+async def test_235_before_scram_is_complete_is_no_success() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH SCRAM-SHA-256")
         assert (await peer.line()).startswith("AUTH SCRAM-SHA-256 ")
@@ -603,7 +593,7 @@ async def test_c14_235_before_scram_is_complete_is_no_success() -> None:
     await refused(trio_smtp.AuthenticationError, script, auth=("me", "secret"), allow_insecure_auth=True)
 
 
-async def test_c15_token_provider_is_asked_once_more_after_a_535() -> None:
+async def test_token_provider_is_asked_once_more_after_a_535() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH XOAUTH2")
         for token, answer in (("old", "535 5.7.8 expired"), ("new", "235 ok")):
@@ -627,7 +617,7 @@ async def test_c15_token_provider_is_asked_once_more_after_a_535() -> None:
     assert list(tokens) == []
 
 
-async def test_c15_second_refusal_is_final_and_says_what_the_server_said() -> None:
+async def test_second_refusal_is_final_and_says_what_the_server_said() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH XOAUTH2")
         for _ in range(2):

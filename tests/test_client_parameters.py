@@ -22,7 +22,7 @@ from trio_smtp._protocol.parameter_text import auth_mail_params, dsn_mail_params
 from trio_smtp._protocol.parameters import PARAMETERS
 
 # what the caller gives, and what the hooks see of it: attribute and value
-MAIL = [
+MAIL: list[tuple[str, dict[str, Any], str, Any]] = [
     ("SIZE", {"SIZE": 4}, "size", 4),
     ("8BITMIME", {"BODY": "8BITMIME"}, "body", "8BITMIME"),
     ("8BITMIME", {"BODY": "7bit"}, "body", "7BIT"),
@@ -44,7 +44,7 @@ MAIL = [
         dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
     ),
 ]
-RCPT = [
+RCPT: list[tuple[str, dict[str, Any], str, Any]] = [
     ("DSN", dsn_rcpt_params(notify="never"), "notify", {"NEVER"}),
     ("DSN", dsn_rcpt_params(notify=["success", "DELAY"]), "notify", {"SUCCESS", "DELAY"}),
     ("DSN", dsn_rcpt_params(orcpt="b+c=d@y.test"), "orcpt", ("rfc822", "b+c=d@y.test")),
@@ -251,7 +251,7 @@ async def test_utf8_in_a_header_is_said_to_the_server_and_needs_its_consent(tmp_
     async with client_of(handler) as client:
         await client.send("a@x.test", ["b@y.test"], path)
     [sender] = [seen for name, seen in handler.seen if name == "on_mail"]
-    assert (sender.smtputf8, sender.body) == (True, "8BITMIME")  # type: ignore[attr-defined]
+    assert (sender.smtputf8, sender.body) == (True, "8BITMIME")
     handler = Recorder(on_auth=True)
     async with client_of(handler, disabled_extensions=["SMTPUTF8"]) as client:
         with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="SMTPUTF8") as caught:
@@ -281,5 +281,5 @@ async def test_parameters_of_an_application_go_as_they_are() -> None:
         )
     [sender] = [seen for name, seen in handler.seen if name == "on_mail"]
     [recipient] = [seen for name, seen in handler.seen if name == "on_rcpt"]
-    assert sender.params["XTAG"] == "a;b"  # type: ignore[attr-defined]
-    assert recipient.params == {"XHINT": None}  # type: ignore[attr-defined]
+    assert sender.params["XTAG"] == "a;b"
+    assert recipient.params == {"XHINT": None}

@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 from client_peer import OFFERS, Peer, client_and, error_of
-from test_client_opening import TLSPeer
 from tls_support import client_context
 
 import trio_smtp
@@ -69,7 +68,7 @@ class Endless:
 def reading_nothing(peer: Peer, room: int, rate: int = 0, **config: Any) -> Any:
     return trio_smtp.open_client(
         "mail.test",
-        stream=Reluctant(peer.stream, room, rate),
+        stream=Reluctant(peer.far, room, rate),
         local_hostname="me.test",
         config=ClientConfig(**config),
     )
@@ -86,7 +85,7 @@ async def test_server_that_does_not_read_the_text_gets_data_timeout_for_each_blo
         await peer.greet("PIPELINING", *(["CHUNKING"] if chunking else []))
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, *([] if chunking else ["DATA"]))
         await peer.say("250 ok", "250 ok", *([] if chunking else ["354 go"]))
-        await peer.end_whatever()
+        await peer.drain()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script)
@@ -129,7 +128,7 @@ async def test_server_that_does_not_read_the_commands_gets_command_timeout(
 
     async def script() -> None:
         await peer.greet("PIPELINING")
-        await peer.end_whatever()
+        await peer.drain()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script)
@@ -149,7 +148,7 @@ async def test_server_that_does_not_read_the_proxy_header_gets_connect_timeout(
     error = await error_of(
         trio_smtp.open_client(
             "mail.test",
-            stream=Reluctant(peer.stream, 5),
+            stream=Reluctant(peer.far, 5),
             proxy_header=trio_smtp.ProxyHeader(("192.0.2.1", 1), ("192.0.2.2", 25)),
             config=ClientConfig(connect_timeout=20),
         )
@@ -164,16 +163,16 @@ async def drip(peer: Peer, octets: bytes, pause: float = 0.9) -> None:
     try:
         for octet in octets:
             await trio.sleep(pause)
-            await peer.say_bytes(bytes([octet]))
+            await peer.send(bytes([octet]))
     except trio.BrokenResourceError:
         pass
 
 
 @pytest.mark.parametrize("drops", [b"220-" + b"x" * 1000, b"220-x\r\n" * 1000, b"2"], ids=["line", "lines", "octet"])
-async def test_c5_greeting_that_drips_ends(drops: bytes, autojump_clock: trio.testing.MockClock) -> None:
+async def test_greeting_that_drips_ends(drops: bytes, autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await drip(peer, drops)
-        await peer.end_whatever()
+        await peer.drain()
 
     began = trio.current_time()
     error = await error_of(client_and(script, config=ClientConfig(greeting_timeout=20)))
@@ -182,12 +181,12 @@ async def test_c5_greeting_that_drips_ends(drops: bytes, autojump_clock: trio.te
     assert trio.current_time() - began == pytest.approx(20, abs=1)
 
 
-async def test_c5_answer_to_hello_that_drips_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_answer_to_hello_that_drips_ends(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.say("220 mail.test")
         await peer.hear("EHLO me.test")
         await drip(peer, b"250-PIPELINING\r\n" * 100)
-        await peer.end_whatever()
+        await peer.drain()
 
     began = trio.current_time()
     error = await error_of(client_and(script, config=ClientConfig(command_timeout=20)))
@@ -196,7 +195,7 @@ async def test_c5_answer_to_hello_that_drips_ends(autojump_clock: trio.testing.M
     assert trio.current_time() - began == pytest.approx(20, abs=1)
 
 
-async def test_c5_replies_to_a_group_have_a_time_limit_each(autojump_clock: trio.testing.MockClock) -> None:
+async def test_replies_to_a_group_have_a_time_limit_each(autojump_clock: trio.testing.MockClock) -> None:
     """RFC 5321 section 4.5.3.2 wants limits per command: a slow server is not a dead one. A reply that drips is."""
 
     async def script(peer: Peer) -> None:
@@ -207,7 +206,7 @@ async def test_c5_replies_to_a_group_have_a_time_limit_each(autojump_clock: trio
             await peer.say(line)
         await peer.text()
         await drip(peer, b"250 accepted at long last\r\n")
-        await peer.end_whatever()
+        await peer.drain()
 
     async with client_and(script, config=ClientConfig(command_timeout=20, end_timeout=10)) as client:
         began = trio.current_time()
@@ -219,15 +218,15 @@ async def test_c5_replies_to_a_group_have_a_time_limit_each(autojump_clock: trio
 
 @pytest.mark.parametrize("tls", ["implicit", "starttls"])
 async def test_handshake_that_drips_ends(tls: Any, autojump_clock: trio.testing.MockClock) -> None:
-    async def script(peer: TLSPeer) -> None:
+    async def script(peer: Peer) -> None:
         if tls == "starttls":
             await peer.greet("STARTTLS")
             await peer.hear("STARTTLS")
             await peer.say("220 go")
         await drip(peer, b"\x16\x03\x03\x40\x00" + bytes(1000))
-        await peer.end_whatever()
+        await peer.drain()
 
-    peer = TLSPeer()
+    peer = Peer()
     config = ClientConfig(tls_handshake_timeout=20, greeting_timeout=1000)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -235,7 +234,7 @@ async def test_handshake_that_drips_ends(tls: Any, autojump_clock: trio.testing.
         error = await error_of(
             trio_smtp.open_client(
                 "mx.test",
-                stream=peer.stream,
+                stream=peer.far,
                 tls=tls,
                 local_hostname="me.test",
                 ssl_context=client_context(),
@@ -252,7 +251,7 @@ async def test_good_bye_that_drips_ends(autojump_clock: trio.testing.MockClock) 
         await peer.greet("PIPELINING")
         await peer.hear("QUIT")
         await drip(peer, b"221-" + b"x" * 100)
-        await peer.end_whatever()
+        await peer.drain()
 
     async with client_and(script, config=ClientConfig(quit_timeout=7)):
         began = trio.current_time()

@@ -1,6 +1,6 @@
-"""C7: what the server says unasked is no answer to what comes next, on every kind of stream.
+"""What the server says unasked is no answer to what comes next, on every kind of stream.
 
-Looked for before MAIL, before the end of a message and after it (DESIGN section 4): a reply too many shifts all that
+Looked for before MAIL, before the end of a message and after it: a reply too many shifts all that
 follow, and a message that was refused would count as sent.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -107,9 +108,9 @@ async def in_sight() -> None:
 
 @pytest.mark.parametrize(("said", "error"), UNASKED)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_c7_before_mail(kind: str, said: bytes, error: type[trio_smtp.SMTPError]) -> None:
+async def test_unasked_words_before_mail(kind: str, said: bytes, error: type[trio_smtp.SMTPError]) -> None:
     spoken = trio.Event()
-    heard = []
+    heard: list[Any] = []
 
     async def script(server: Server) -> None:
         await server.greet(b"PIPELINING", b"CHUNKING")
@@ -173,7 +174,7 @@ async def test_quiet_servers_are_not_suspected(kind: str) -> None:
 )
 @pytest.mark.parametrize("offers", [(b"PIPELINING",), (b"PIPELINING", b"CHUNKING")], ids=["data", "bdat"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_c7_before_the_end_of_a_message(
+async def test_unasked_words_before_the_end_of_a_message(
     kind: str,
     offers: tuple[bytes, ...],
     said: bytes,
@@ -229,16 +230,16 @@ async def test_c7_before_the_end_of_a_message(
         assert caught.value.reply.code == int(said[:3])
 
 
-async def test_c7_half_a_refusal_in_the_middle_is_waited_for_a_while(autojump_clock: trio.testing.MockClock) -> None:
+async def test_half_a_refusal_in_the_middle_is_waited_for_a_while(autojump_clock: trio.testing.MockClock) -> None:
     for rest, error in ((b"50 no\r\n", trio_smtp.MessageRefusedError), (b"", trio_smtp.RemoteProtocolError)):
 
         async def script(peer: Peer, rest: bytes = rest) -> None:
             await peer.greet("PIPELINING")
             await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
-            await peer.say_bytes(b"250 ok\r\n250 ok\r\n354 go\r\n5")
+            await peer.send(b"250 ok\r\n250 ok\r\n354 go\r\n5")
             await trio.sleep(0.5)
-            await peer.say_bytes(rest)
-            await peer.end()
+            await peer.send(rest)
+            await peer.closed()
 
         async with client_and(script) as client:
             with pytest.raises(error) as caught:
@@ -246,14 +247,14 @@ async def test_c7_half_a_refusal_in_the_middle_is_waited_for_a_while(autojump_cl
         assert caught.value.delivery is (Delivery.REFUSED if rest else Delivery.NOT_SENT)
 
 
-async def test_c7_a_short_message_looks_before_its_end_too() -> None:
+async def test_a_short_message_looks_before_its_end_too() -> None:
     """Its text and the end are one send: no time passes on our side, but the 250 came with the 354."""
 
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "354 go", "250 queued already")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.RemoteProtocolError) as caught:
@@ -261,7 +262,7 @@ async def test_c7_a_short_message_looks_before_its_end_too() -> None:
     assert caught.value.delivery is Delivery.NOT_SENT
 
 
-async def test_c9_a_refusal_is_noticed_between_blocks() -> None:
+async def test_a_refusal_is_noticed_between_blocks() -> None:
     blocks = 0
 
     async def script(server: Server) -> None:
@@ -295,7 +296,7 @@ async def test_c9_a_refusal_is_noticed_between_blocks() -> None:
         (("250 done", "421 bye"), None, None),
     ],
 )
-async def test_c7_two_answers_to_one_message(
+async def test_two_answers_to_one_message(
     answers: tuple[str, ...], error: type[trio_smtp.SMTPError] | None, delivery: Delivery | None, chunking: bool
 ) -> None:
     """Where they disagree, nobody can tell which is the right one, and so what has become of the message."""
@@ -311,7 +312,7 @@ async def test_c7_two_answers_to_one_message(
             await peer.say("250 ok", "250 ok", "354 go")
             await peer.text()
             await peer.say(*answers)
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         if error is None:
@@ -329,7 +330,7 @@ async def test_c7_two_answers_to_one_message(
 
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("kind", SOCKETS)
-async def test_c7_a_busy_pool_uses_another_connection(kind: str, depth: int) -> None:
+async def test_a_busy_pool_uses_another_connection(kind: str, depth: int) -> None:
     """The next message is waiting, so the connection never idles, and nobody but it looks."""
     connections = 0
     messages = 3

@@ -129,8 +129,8 @@ def with_header(kind: str, text: str) -> Message:
         return email.message_from_bytes(raw, policy=POLICIES[kind])
     message = EmailMessage() if kind == "EmailMessage" else Message()
     message["From"] = "a@x.test"
-    message["Subject"] = Header(f"x{text}x") if kind == "Header" else f"x{text}x"
-    message["X-Other"] = Header(f"y{text}y", "utf-8") if kind == "Header" else f"y{text}y"
+    message["Subject"] = Header(f"x{text}x") if kind == "Header" else f"x{text}x"  # type: ignore[assignment]
+    message["X-Other"] = Header(f"y{text}y", "utf-8") if kind == "Header" else f"y{text}y"  # type: ignore[assignment]
     message.set_payload("hi\n")
     return message
 

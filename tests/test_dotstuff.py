@@ -153,20 +153,20 @@ def test_the_end_in_every_chunking() -> None:
 # -- decoder: the smuggling matrix; what each sequence becomes with "normalize", None where it is the end of the data
 
 MATRIX: dict[str, tuple[bytes, bool, bytes | None]] = {
-    "S1 LF.LF": (b"\n.\n", True, b"\r\n.\r\n"),
-    "S2 LF.CRLF": (b"\n.\r\n", True, b"\r\n.\r\n"),
-    "S3 CRLF.LF": (b"\r\n.\n", True, b"\r\n.\r\n"),
-    "S4 CR.LF": (b"\r.\n", True, b"\r\n.\r\n"),
-    "S5 LF.CR": (b"\n.\r", True, b"\r\n.\r\n"),
-    "S6 CR.CR": (b"\r.\r", True, b"\r\n.\r\n"),
-    "S7 CR.CRLF": (b"\r.\r\n", True, b"\r\n.\r\n"),
-    "S8 CRLF.CR": (b"\r\n.\r", True, b"\r\n.\r\n"),
-    "S9 CRLF NUL.CRLF": (b"\r\n\0.\r\n", False, b"\r\n\0.\r\n"),
-    "S10 CRLF.NUL CRLF": (b"\r\n.\0\r\n", False, b"\r\n\0\r\n"),
-    "S11 CRLF.CRCRLF": (b"\r\n.\r\r\n", True, b"\r\n.\r\n\r\n"),
-    "S12 CRCRLF.CRLF": (b"\r\r\n.\r\n", True, None),
-    "S13 LF in a line": (b"x\ny", True, b"x\r\ny"),
-    "S14 CR in a line": (b"x\ry", True, b"x\r\ny"),
+    "LF.LF": (b"\n.\n", True, b"\r\n.\r\n"),
+    "LF.CRLF": (b"\n.\r\n", True, b"\r\n.\r\n"),
+    "CRLF.LF": (b"\r\n.\n", True, b"\r\n.\r\n"),
+    "CR.LF": (b"\r.\n", True, b"\r\n.\r\n"),
+    "LF.CR": (b"\n.\r", True, b"\r\n.\r\n"),
+    "CR.CR": (b"\r.\r", True, b"\r\n.\r\n"),
+    "CR.CRLF": (b"\r.\r\n", True, b"\r\n.\r\n"),
+    "CRLF.CR": (b"\r\n.\r", True, b"\r\n.\r\n"),
+    "CRLF NUL.CRLF": (b"\r\n\0.\r\n", False, b"\r\n\0.\r\n"),
+    "CRLF.NUL CRLF": (b"\r\n.\0\r\n", False, b"\r\n\0\r\n"),
+    "CRLF.CRCRLF": (b"\r\n.\r\r\n", True, b"\r\n.\r\n\r\n"),
+    "CRCRLF.CRLF": (b"\r\r\n.\r\n", True, None),
+    "LF in a line": (b"x\ny", True, b"x\r\ny"),
+    "CR in a line": (b"x\ry", True, b"x\r\ny"),
 }
 SMUGGLED = b"MAIL FROM:<smuggled@a>\r\nRCPT TO:<b@c>\r\nDATA\r\nsmuggled"
 
@@ -192,8 +192,8 @@ def test_smuggling_matrix(row: str, policy: NewlinePolicy) -> None:
 @pytest.mark.parametrize(
     ("wire", "body"),
     [
-        pytest.param(b".\r\n", b"", id="S15 empty message"),
-        pytest.param(b"..x\r\n.\r\n", b".x\r\n", id="S16 stuffed first dot"),
+        pytest.param(b".\r\n", b"", id="empty message"),
+        pytest.param(b"..x\r\n.\r\n", b".x\r\n", id="stuffed first dot"),
         pytest.param(b"\r\n.\r\n", b"\r\n", id="one empty line"),
         pytest.param(b"..\r\n.\r\n", b".\r\n", id="a lone dot, stuffed"),
         pytest.param(b".a\r\n.\r\n", b"a\r\n", id="a first dot nobody stuffed"),

@@ -20,11 +20,11 @@ def test_parts_are_found_in_the_address():
 
 def test_defaults():
     sender = Sender("a@b")
-    assert sender.size is sender.body is sender.ret is sender.envid is sender.auth is None
+    assert [sender.size, sender.body, sender.ret, sender.envid, sender.auth] == [None] * 5
     assert sender.smtputf8 is sender.requiretls is False
-    assert sender.mt_priority is sender.deliver_by is sender.hold_for is sender.hold_until is None
+    assert [sender.mt_priority, sender.deliver_by, sender.hold_for, sender.hold_until] == [None] * 4
     recipient = Recipient("a@b")
-    assert recipient.notify is recipient.orcpt is None
+    assert (recipient.notify, recipient.orcpt) == (None, None)
 
 
 def test_values_are_not_shared():

@@ -43,7 +43,7 @@ def test_a_mapping():
     with pytest.raises(KeyError):
         extensions["CHUNKING"]
     with pytest.raises(TypeError):
-        extensions["X"] = ""
+        extensions["X"] = ""  # type: ignore[index]
 
 
 def test_the_first_line_is_the_greeting():
@@ -159,7 +159,7 @@ def test_resolve_drops_what_lacks_its_requirement():
 @pytest.mark.parametrize("where", ["enabled", "disabled"])
 def test_unknown_names(where):
     with pytest.raises(ValueError, match="PIPELINE, XYZ"):
-        resolve_extensions(**{where: ["xyz", "PIPELINE", "DSN"]})
+        resolve_extensions(**{where: ["xyz", "PIPELINE", "DSN"]})  # type: ignore[arg-type]
 
 
 def test_the_least_offer():

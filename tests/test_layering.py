@@ -1,4 +1,4 @@
-# Who may know whom (DESIGN section 3): read from the source, so that an import inside a function counts as well.
+# Which part may import which: read from the source, so that an import inside a function counts as well.
 from __future__ import annotations
 
 import ast
@@ -38,7 +38,7 @@ def imports(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module]
+            names = [node.module or ""]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1]
             target = [*base, *(node.module or "").split(".")]

@@ -84,7 +84,7 @@ async def test_a_small_message_costs_one_thread_whatever_its_chunks(tmp_path, mo
         hops.append(function.__name__)
         return await original(function, *args, **kwargs)
 
-    monkeypatch.setattr(maildir_module.trio.to_thread, "run_sync", counted)
+    monkeypatch.setattr(maildir_module.trio.to_thread, "run_sync", counted)  # type: ignore[attr-defined]
     await box.store(trace(), chunks(*[b"x"] * 500))
     assert hops == ["finish"]
 
@@ -94,7 +94,7 @@ async def test_the_file_is_synced_before_it_is_renamed_and_its_name_after(tmp_pa
     calls = []
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append(f"sync {os.readlink(f'/proc/self/fd/{fd}')}"))
     rename = os.rename
-    monkeypatch.setattr(os, "rename", lambda old, new: (calls.append("rename"), rename(old, new)))
+    monkeypatch.setattr(os, "rename", lambda old, new: (calls.append("rename"), rename(old, new)))  # type: ignore[func-returns-value]
     await box.store(trace(), chunks(b"x"))
     assert calls == [f"sync {tmp_path}/tmp/1.M2P3R4Q5.mx", "rename", f"sync {tmp_path}/new"]
 
@@ -224,7 +224,7 @@ def test_the_trace_of_several_recipients_and_the_null_sender():
         ("n" * 300, "n" * 255),
     ],
 )
-def test_s36_hello_name_is_never_folded_into_the_header_unescaped(hello, written):
+def test_hello_name_is_never_folded_into_the_header_unescaped(hello, written):
     text = trace(hello=hello).to_bytes().decode()
     assert f"Received: from {written} ([192.0.2.9])\r\n" in text
     assert len(text.splitlines()) == len(trace().to_bytes().splitlines())

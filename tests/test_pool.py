@@ -1,6 +1,7 @@
 """The pool over a network of memory streams: hand-over, reuse, retries, limits, closing."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -228,7 +229,7 @@ async def test_idle_connection_that_the_server_ends_is_retired_at_once(
         await trio.sleep(5)
         if farewell is not None:
             await peer.say(farewell)
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -248,8 +249,8 @@ async def test_idle_connection_that_the_server_ends_is_retired_at_once_under_tls
     words = [farewell] if farewell else []
 
     async def script(peer: Peer, number: int) -> None:
-        stream = trio.SSLStream(peer._own, server_context(), server_side=True)
-        peer._own = stream  # type: ignore[assignment]
+        stream = trio.SSLStream(peer.stream, server_context(), server_side=True)
+        peer.stream = stream
         if number > 1:
             await net.sink(peer, number)
             return
@@ -262,10 +263,10 @@ async def test_idle_connection_that_the_server_ends_is_retired_at_once_under_tls
         if words and not together:
             await peer.say(*words)
         if not words:
-            await peer.close()
+            await peer.aclose()
             return
         with pytest.raises(trio.BrokenResourceError):  # the client does not stop for a close_notify
-            await peer.end_whatever()
+            await peer.stream.receive_some()
 
     net.script = script
     async with pool_of(host=NAME, tls="implicit", ssl_context=client_context()) as pool:
@@ -317,7 +318,7 @@ async def test_idle_connection_that_dies_unanswered_costs_nothing(net: Network, 
         await peer.greet(*net.offers)
         await net.message(peer)
         await peer.line()
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -338,7 +339,7 @@ async def test_idle_connection_that_answers_mail_with_421_is_replaced(net: Netwo
         await net.message(peer)
         await peer.line()
         await peer.say("421 4.4.2 idle too long")
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -354,7 +355,7 @@ async def test_half_open_connection_mail_times_out_and_goes_again(net: Network, 
             return await net.sink(peer, number)
         await peer.greet(*net.offers)
         await net.message(peer)
-        return await peer.end_whatever()
+        return await peer.drain()
 
     net.script = script
     async with pool_of() as pool:
@@ -377,7 +378,7 @@ async def test_after_an_idle_spell_the_end_of_a_message_does_not_ride_with_mail(
         await peer.line()
         await trio.testing.wait_all_tasks_blocked()
         assert peer.heard.count(b"BDAT") == 1
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -441,7 +442,7 @@ async def test_connection_lost_before_the_end_is_tried_again(net: Network, autoj
         await peer.say(*answers[: ["mail", "rcpt", "data", "body"].index(stage)])
         if stage == "body":
             await peer.octets(1000)
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -455,7 +456,7 @@ async def test_connection_lost_after_the_end_is_never_tried_again(net: Network, 
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
         await peer.text()
-        await peer.close()
+        await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -473,7 +474,7 @@ async def test_on_unknown_retry_says_that_it_may_be_a_duplicate(net: Network, au
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
         await peer.text()
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     async with pool_of(PoolConfig(on_unknown="retry")) as pool:
@@ -490,7 +491,7 @@ async def test_stream_that_was_begun_is_not_sent_again_and_a_replayable_one_is(
             return await net.sink(peer, number)
         await peer.greet("PIPELINING")
         await peer.take_envelope("MAIL FROM:<a@x.test>")
-        return await peer.close()
+        return await peer.aclose()
 
     async def once() -> AsyncIterator[bytes]:
         while True:
@@ -644,7 +645,7 @@ async def test_cancelled_in_the_middle_gives_the_connection_up(net: Network, aut
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
         await peer.say("250 ok")
-        return await peer.end()
+        return await peer.closed()
 
     net.script = script
     async with pool_of(max_connections=1) as pool:
@@ -805,7 +806,7 @@ async def test_421_in_a_transaction_is_the_caller_s_and_lowers_the_number(net: N
         await peer.greet("PIPELINING")
         await peer.line()
         await peer.say("421 4.3.2 going down")
-        await peer.close()
+        await peer.aclose()
 
     net.script = script
     async with pool_of() as pool:
@@ -871,7 +872,7 @@ async def test_token_provider_is_asked_once_however_many_connections_need_it(
 
     net.script = script
     net.delay = 1
-    options = {"auth": trio_smtp.OAuth("me@x.test", provider), "allow_insecure_auth": True}
+    options: dict[str, Any] = {"auth": trio_smtp.OAuth("me@x.test", provider), "allow_insecure_auth": True}
     async with pool_of(**options) as pool, trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(send, pool)
@@ -907,7 +908,7 @@ async def test_leaving_waits_for_messages_in_flight_and_sends_the_others_away(
 
 async def test_pool_cancelled_while_callers_are_elsewhere(net: Network, autojump_clock: Clock) -> None:
     net.delay = 50
-    errors: list[Exception] = []
+    errors: list[trio_smtp.SMTPError] = []
 
     async def one(opened: list[trio_smtp.Pool]) -> None:
         try:
@@ -1014,7 +1015,7 @@ async def test_send_many_in_bounded_memory_with_errors_as_outcomes(net: Network,
                 good += 1
             else:
                 assert isinstance(outcome.error, trio_smtp.LocalProtocolError)
-                assert outcome.job[0] == "a b"  # type: ignore[index]
+                assert outcome.job[0] == "a b"
                 bad += 1
     assert (good, bad) == (500 - 72, 72)
     assert worst <= 10
@@ -1059,7 +1060,7 @@ async def test_send_many_left_early_gives_up_what_is_being_sent(net: Network, au
 
 
 async def test_send_many_wrong_job_is_its_own_outcome(net: Network, autojump_clock: Clock) -> None:
-    async with pool_of() as pool, pool.send_many([42, ("a@x.test", ["b@y.test"], b"x")]) as outcomes:  # type: ignore[list-item]
+    async with pool_of() as pool, pool.send_many([42, ("a@x.test", ["b@y.test"], b"x")]) as outcomes:
         errors = [outcome.error async for outcome in outcomes]
     assert sorted(type(error).__name__ for error in errors) == ["NoneType", "TypeError"]
 
@@ -1139,7 +1140,7 @@ async def test_max_waiting_does_not_count_a_caller_whose_message_was_taken(net: 
 
 async def test_leaving_does_not_wait_for_a_connection_that_nobody_needs(net: Network, autojump_clock: Clock) -> None:
     async def script(peer: Peer, number: int) -> None:
-        await peer.end_whatever()
+        await peer.drain()
 
     net.script = script
     started = trio.current_time()

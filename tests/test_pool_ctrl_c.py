@@ -80,7 +80,7 @@ def test_ctrl_c_anywhere(depth: int, offers: tuple[str, ...]) -> None:
         sent.clear()
         accepted.clear()
         interruption = Interruption(calls)
-        ended = outcome.capture(trio.run, play, interruption, clock=trio.testing.MockClock(autojump_threshold=0))
+        ended = outcome.capture(trio.run, play, interruption, clock=trio.testing.MockClock(autojump_threshold=0))  # type: ignore[arg-type]
         if isinstance(ended, outcome.Error) and not is_ctrl_c(ended.error):
             ended.unwrap()
         assert took < 1, interruption.place

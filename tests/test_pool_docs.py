@@ -6,6 +6,7 @@ import re
 import typing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -35,7 +36,7 @@ async def test_the_example_runs(capsys, monkeypatch, nursery):
     [listener] = await nursery.start(partial(trio_smtp.serve, trio_smtp.Handler(), 0, host="127.0.0.1"))
     port = listener.socket.getsockname()[1]
     assert code.count('"localhost", 2525') == 1
-    mains = []
+    mains: list[Any] = []
     monkeypatch.setattr(trio, "run", mains.append)
     exec(compile(code.replace('"localhost", 2525', f'"127.0.0.1", {port}'), "pool.md", "exec"), {})
     [main] = mains
@@ -94,7 +95,7 @@ async def test_temporary_refusal_of_starttls_is_tried_again_and_a_permanent_one_
                 await peer.greet("STARTTLS")
                 await peer.hear("STARTTLS")
                 await peer.say(words)
-                await peer.end_whatever()
+                await peer.drain()
 
             net.script = script
             async with pool_of(trio_smtp.PoolConfig(connect_retries=2)) as pool:

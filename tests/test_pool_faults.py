@@ -7,6 +7,7 @@ turn, and ends in about a minute. ``pytest tests/test_pool_faults.py --all-fault
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
@@ -86,7 +87,7 @@ SCENARIOS = [
     Scenario("two hosts", PIPELINING, hosts=2),
     Scenario("two hosts, TLS and AUTH", replace(CHUNKING, tls="starttls", auth="PLAIN"), hosts=2),
 ]
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "again": {"connect_retries": 2},
     "at least once": {"connect_retries": 2, "on_unknown": "retry"},

@@ -169,7 +169,7 @@ async def test_connections_kept_for_nobody_that_the_server_ends_after_a_while_ar
     async def script(peer: Peer, number: int) -> None:
         await peer.greet("PIPELINING")
         with trio.move_on_after(300) as scope:
-            await peer.end_whatever()
+            await peer.drain()
         if scope.cancelled_caught:
             await peer.say("421 4.4.2 idle too long")
 
@@ -194,7 +194,7 @@ async def test_next_try_is_on_a_new_connection_where_there_may_be_one(net: Netwo
         if await peer.line() == "QUIT":
             return await peer.say("221 bye")
         await peer.say("250 ok")
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     net.delay = 1
@@ -235,7 +235,7 @@ async def test_leaving_and_draining_are_bounded_and_nothing_is_lost_in_silence(
             else:
                 await peer.text()
                 await peer.say("250 taken")
-        await peer.end_whatever()
+        await peer.drain()
 
     async def one(opened: list[trio_smtp.Pool]) -> None:
         try:

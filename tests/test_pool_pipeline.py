@@ -167,7 +167,7 @@ async def test_connection_lost_with_messages_in_flight_each_knows_its_fate(net: 
             await peer.hear(*["RSET"][:i], "MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>")
             await peer.octets(int((await peer.line()).split(" ")[1]))
         await peer.say("250 ok", "250 ok", "250 taken", *["250 ok"] * 3, "554 no", *["250 ok"] * 2)
-        return await peer.close()
+        return await peer.aclose()
 
     net.script = script
     net.delay = 0.5
@@ -304,7 +304,7 @@ async def test_cancelled_before_its_354_leaves_at_once_and_the_connection_ends(
         await net.message(peer)
         await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
         await peer.say("250 ok", "250 ok")
-        return await peer.end()
+        return await peer.closed()
 
     net.script = script
     async with pool_of(DEEP) as pool:
@@ -331,7 +331,7 @@ async def test_cancelled_behind_another_leaves_at_once_and_is_never_sent(net: Ne
         await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
         await trio.sleep(60)
         await peer.say("250 taken")
-        return await peer.end()
+        return await peer.closed()
 
     net.script = script
     outcomes = Outcomes()
@@ -387,10 +387,10 @@ async def test_cancelled_after_its_end_has_left_waits_for_the_grace_and_no_longe
         await net.message(peer)
         await peer.hear("MAIL FROM:<a@x.test>")
         if alone:
-            return await peer.end_whatever()
+            return await peer.drain()
         await trio.sleep(60)
         await peer.say(*["250 ok"] * 7)
-        return await peer.end_whatever()
+        return await peer.drain()
 
     net.script = script
     outcomes = Outcomes()
@@ -464,7 +464,7 @@ async def test_message_that_cannot_be_made_octets_harms_nobody_else(
     bad = EmailMessage()
     bad["From"], bad["To"] = "a@x.test", "b@y.test"
     bad.set_content("x")
-    bad.set_payload(object())
+    bad.set_payload(object())  # type: ignore[call-overload]
     errors: list[Exception] = []
 
     async def send_bad(pool: trio_smtp.Pool) -> None:

@@ -188,7 +188,7 @@ def test_of_refusals_by_recipient_only_so_much_is_kept(lmtp: bool) -> None:
     protocol.send(end(transaction, b".\r\n"))
     events(protocol, long)
     kept = transaction.replies.get("c@y.test")
-    assert kept is None if not lmtp else len("".join(kept.lines)) == KEPT
+    assert kept is None if not lmtp else kept is not None and len("".join(kept.lines)) == KEPT
 
 
 def test_lmtp_has_a_reply_for_each_accepted_recipient() -> None:
@@ -208,21 +208,21 @@ def test_lmtp_has_a_reply_for_each_accepted_recipient() -> None:
     assert not protocol.outstanding
 
 
-def test_c7_reply_without_a_command_is_an_error() -> None:
+def test_reply_without_a_command_is_an_error() -> None:
     protocol = ready()
     with pytest.raises(RemoteProtocolError, match="before it was asked"):
         events(protocol, b"250 what\r\n")
     assert protocol.state is State.CLOSED
 
 
-def test_c7_reply_that_came_too_early_is_noticed_before_the_next_command() -> None:
+def test_reply_that_came_too_early_is_noticed_before_the_next_command() -> None:
     protocol = ready()
     protocol.receive_data(b"250 earl")
     with pytest.raises(RemoteProtocolError, match="before it was asked"):
         protocol.send(NOOP)
 
 
-def test_c8_unasked_421_is_kept() -> None:
+def test_unasked_421_is_kept() -> None:
     protocol = ready()
     assert events(protocol, b"421 4.3.2 going down\r\n") == []
     assert protocol.farewell == Reply(421, "going down", "4.3.2")
@@ -230,7 +230,7 @@ def test_c8_unasked_421_is_kept() -> None:
 
 
 @pytest.mark.parametrize("answered", range(4))
-def test_c8_421_at_any_stage_refuses_the_message(answered: int) -> None:
+def test_421_at_any_stage_refuses_the_message(answered: int) -> None:
     protocol = ready()
     transaction = begin(protocol, "b@y.test")
     protocol.send(data(transaction))
@@ -248,7 +248,7 @@ def test_c8_421_at_any_stage_refuses_the_message(answered: int) -> None:
 @pytest.mark.parametrize(
     ("octets", "verb"), [(b"354 go\r\n", Verb.MAIL), (b"334 x\r\n", Verb.EHLO), (b"250 no\r\n", Verb.DATA)]
 )
-def test_c6_reply_of_a_kind_that_answers_nothing_of_the_sort(octets: bytes, verb: Verb) -> None:
+def test_reply_of_a_kind_that_answers_nothing_of_the_sort(octets: bytes, verb: Verb) -> None:
     protocol = ready()
     if verb is Verb.EHLO:
         protocol.send(hello(verb, "me.test"))
@@ -262,7 +262,7 @@ def test_c6_reply_of_a_kind_that_answers_nothing_of_the_sort(octets: bytes, verb
     assert protocol.state is State.CLOSED
 
 
-def test_c9_refusal_in_the_middle_of_the_text_is_understood() -> None:
+def test_refusal_in_the_middle_of_the_text_is_understood() -> None:
     protocol = ready()
     transaction = begin(protocol, "b@y.test")
     protocol.send(data(transaction))
@@ -315,7 +315,7 @@ def test_go_ahead_after_mail_was_refused_ends_the_connection_with_the_text_unsen
     assert transaction.delivery is Delivery.REFUSED
 
 
-def test_c1_octets_behind_the_answer_to_starttls_are_seen() -> None:
+def test_octets_behind_the_answer_to_starttls_are_seen() -> None:
     protocol = ready()
     protocol.send(STARTTLS)
     protocol.receive_data(b"220 go\r\n250-evil\r\n")
@@ -344,17 +344,17 @@ def test_auth_goes_to_and_fro() -> None:
         protocol.send(NOOP)
     protocol.send(auth_response(b"Zm9v"))
     events(protocol, b"535 no\r\n")
-    assert protocol.state is State.READY
+    assert protocol.state is State.READY  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\0b", "NOOP\r\nMAIL", "a\x7fb", "caf\xe9"])
-def test_c10_nothing_that_ends_a_line_gets_through_the_choke_point(text: str) -> None:
+def test_nothing_that_ends_a_line_gets_through_the_choke_point(text: str) -> None:
     with pytest.raises(LocalProtocolError):
         encode_line(text)
 
 
 @given(st.text())
-def test_c10_a_line_has_exactly_one_end(text: str) -> None:
+def test_a_line_has_exactly_one_end(text: str) -> None:
     try:
         line = encode_line(text, utf8=True)
     except LocalProtocolError:
@@ -366,7 +366,7 @@ def test_c10_a_line_has_exactly_one_end(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\r\nb", "m\xfcnchen", "a\tb"])
-def test_c10_hello_name_is_checked(name: str) -> None:
+def test_hello_name_is_checked(name: str) -> None:
     with pytest.raises(LocalProtocolError):
         hello(Verb.EHLO, name)
 
@@ -384,7 +384,7 @@ def test_commands_with_a_meaning_of_their_own_are_not_sent_as_text(line: str) ->
     assert caught.value.delivery is Delivery.NOT_SENT
 
 
-def test_c16_no_secret_is_shown() -> None:
+def test_no_secret_is_shown() -> None:
     assert str(auth(b"AUTH PLAIN AGEAYg==")) == "AUTH PLAIN ***"
     assert str(auth_response(b"c2VjcmV0")) == "***"
     assert "c2VjcmV0" not in repr(auth_response(b"c2VjcmV0"))
@@ -403,7 +403,7 @@ def test_c16_no_secret_is_shown() -> None:
         "X-AUTH c2VjcmV0ü",
     ],
 )
-def test_c16_an_error_shows_a_lines_first_word_alone(line: str) -> None:
+def test_an_error_shows_a_lines_first_word_alone(line: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         other(line)
     assert "c2VjcmV0" not in str(caught.value)

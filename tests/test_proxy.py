@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: the header, the server behind a proxy, and who may send one (S38)."""
+"""The PROXY protocol, versions 1 and 2: the header, the server behind a proxy, and who may send one."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_any_addresses_survive(ends: tuple[object, int, object, int], version: i
     | st.binary(max_size=110).map(b"PROXY ".__add__)
 )
 def test_any_octets_are_a_header_or_an_error_however_they_are_cut(data: bytes) -> None:
-    outcomes = []
+    outcomes: list[tuple[ProxyHeader | None, bytes] | None] = []
     for size in (None, 1):
         try:
             outcomes.append(read(data, size))
@@ -107,7 +107,7 @@ def test_any_octets_are_a_header_or_an_error_however_they_are_cut(data: bytes) -
     assert outcomes[0] == outcomes[1]
 
 
-def test_s38_a_line_of_107_octets_is_the_longest() -> None:
+def test_a_line_of_107_octets_is_the_longest() -> None:
     longest = b"PROXY UNKNOWN " + b"x" * (MAX_LINE - 16) + b"\r\n"
     assert len(longest) == 107
     assert read(longest + b"more") == (ProxyHeader(version=1), b"more")
@@ -117,7 +117,7 @@ def test_s38_a_line_of_107_octets_is_the_longest() -> None:
         read(longest[:-2] + b"xxxxxx", 1)
 
 
-def test_s38_version_2_length_is_capped() -> None:
+def test_version_2_length_is_capped() -> None:
     assert read(binary(0x21, 0x00, b"\x04\x0f\xfd" + bytes(MAX_LENGTH - 3)))[0] is not None
     with pytest.raises(RemoteProtocolError):
         read(binary(0x21, 0x00, b"", MAX_LENGTH + 1))
@@ -138,7 +138,7 @@ def test_s38_version_2_length_is_capped() -> None:
         binary(0x21, 0x31, bytes(216)),  # UNIX
     ],
 )
-def test_s38_unknown_and_local_name_nobody(wire: bytes) -> None:
+def test_unknown_and_local_name_nobody(wire: bytes) -> None:
     header, _ = read(wire)
     assert header is not None
     assert header.source is None
@@ -415,7 +415,7 @@ async def test_shutdown_that_comes_with_the_end_of_a_header_is_not_missed(monkey
 
 
 @pytest.mark.parametrize("wire", [V1, V2_HEADER.to_bytes()])
-async def test_s38_nobody_else_can_say_who_they_are(wire: bytes) -> None:
+async def test_nobody_else_can_say_who_they_are(wire: bytes) -> None:
     """From a peer that is not listed the header is a foreign command."""
     async with serving(ServerConfig(hostname="mx.test", proxy_protocol_from=["192.0.2.0/24"])) as (
         _,

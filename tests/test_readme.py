@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -58,7 +59,7 @@ async def test_the_pool_sends_to_the_server(port, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["test_welcome", "test_welcome_nobody"])
 async def test_the_tests_of_an_application(name):
-    names = {}
+    names: dict[str, Any] = {}
     exec(compile(TESTING, str(README), "exec"), names)
     assert [each for each in names if each.startswith("test_")] == ["test_welcome", "test_welcome_nobody"]
     with trio.fail_after(20):

@@ -43,16 +43,16 @@ def test_password_refuses_what_cannot_be_sent(bad):
 
 def test_types():
     for make in (
-        lambda: Password(b"x", "x"),
-        lambda: Password("x", None),
+        lambda: Password(b"x", "x"),  # type: ignore[arg-type]
+        lambda: Password("x", None),  # type: ignore[arg-type]
         lambda: Password("x", "x", "PLAIN"),
-        lambda: OAuth("x", None),
-        lambda: OAuth("x", b"token"),
-        lambda: XOAuth(3),
-        lambda: External(None),
-        lambda: as_auth("me:secret"),
-        lambda: as_auth(("me",)),
-        lambda: as_auth(None),
+        lambda: OAuth("x", None),  # type: ignore[arg-type]
+        lambda: OAuth("x", b"token"),  # type: ignore[arg-type]
+        lambda: XOAuth(3),  # type: ignore[arg-type]
+        lambda: External(None),  # type: ignore[arg-type]
+        lambda: as_auth("me:secret"),  # type: ignore[arg-type]
+        lambda: as_auth(("me",)),  # type: ignore[arg-type]
+        lambda: as_auth(None),  # type: ignore[arg-type]
     ):
         with pytest.raises(TypeError):
             make()
@@ -98,7 +98,7 @@ def test_values_compare_copy_and_stay_as_they_are():
     assert hash(auth) == hash(Password("me", "secret", ["plain"]))
     assert copy.copy(auth) == auth == pickle.loads(pickle.dumps(auth))
     with pytest.raises(AttributeError):
-        auth.password = "other"
+        auth.password = "other"  # type: ignore[misc]
 
 
 def test_the_cache_of_derived_keys_is_bounded():

@@ -49,7 +49,7 @@ def test_which_mechanisms_there_are():
     for name, cls in SERVER_MECHANISMS.items():
         assert cls.name == name
     with pytest.raises(TypeError):
-        SERVER_MECHANISMS["PLAIN"] = None
+        SERVER_MECHANISMS["PLAIN"] = None  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", CLIENT_FIRST)

@@ -116,7 +116,7 @@ async def test_other_commands_between_chunks_are_answered_in_order():
 @pytest.mark.parametrize("command", ["RSET", "QUIT", "EHLO x", "HELO x"])
 async def test_given_up_between_chunks(command: str):
     handler = Reader()
-    handler.on_hello = None  # nobody who might refuse it
+    handler.on_hello = None  # type: ignore[assignment, method-assign]  # nobody who might refuse it
     async with session(handler) as peer:
         await peer.speak(MAIL)
         await peer.send(f"BDAT 3\r\nabc{command}\r\n")
@@ -352,14 +352,14 @@ async def test_a_hook_that_takes_no_notice_of_it_accepts_nothing():
     assert handler.count("on_reset") == 1
 
 
-# ---- S37
+# ---- sizes that are none, and chunks that never end
 
 
 @pytest.mark.parametrize(
     "argument",
     ["", "-1", "+5", "0x10", "5 FIRST", "5 LAST LAST", "5LAST", "1e3", "99999999999999999999999", "٣", "5,5"],
 )
-async def test_s37_a_chunk_of_unknown_size_ends_the_session(argument: str):
+async def test_a_chunk_of_unknown_size_ends_the_session(argument: str):
     handler = Recorder()
     async with session(handler) as peer:
         await peer.speak(MAIL)
@@ -369,7 +369,7 @@ async def test_s37_a_chunk_of_unknown_size_ends_the_session(argument: str):
     assert handler.count("on_reset") == 1
 
 
-async def test_s37_a_bad_chunk_in_mid_message_is_no_end_of_it():
+async def test_a_bad_chunk_in_mid_message_is_no_end_of_it():
     handler = Reader()
     async with session(handler) as peer:
         await peer.speak(MAIL)
@@ -402,12 +402,12 @@ async def test_a_hook_that_takes_no_notice_of_the_end_accepts_nothing():
     assert handler.count("on_reset") == handler.count("on_close") == 1
 
 
-async def test_s37_a_huge_number_is_too_large_and_not_waited_for():
+async def test_a_huge_number_is_too_large_and_not_waited_for():
     async with session() as peer:
         await peer.speak(MAIL + "C: BDAT 99999999999\nS: 552 5.3.4…\nS: <closed>")
 
 
-async def test_s37_exact_counting():
+async def test_exact_counting():
     """BDAT 10 with 5 octets and RSET behind them: RSET is content, for the client has said so."""
     handler = Recorder()
     async with session(handler) as peer:
@@ -418,7 +418,7 @@ async def test_s37_exact_counting():
     assert handler.messages == []
 
 
-async def test_s37_a_chunk_cut_off_by_the_end_of_the_connection():
+async def test_a_chunk_cut_off_by_the_end_of_the_connection():
     handler = Reader()
     async with serving(make_server(handler)) as connect:
         peer = connect()
@@ -460,7 +460,7 @@ async def test_a_reply_of_the_hook_goes_out_at_the_last_chunk():
 
 
 @pytest.mark.parametrize("what", ["chunks", "whole messages"])
-async def test_s37_tiny_chunks_do_not_starve_others(what: str):
+async def test_tiny_chunks_do_not_starve_others(what: str):
     """All of them lie in the socket's buffer, and the hook waits for nothing else, so that no wait is a turn."""
     done = 0
 

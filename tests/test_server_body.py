@@ -1,6 +1,8 @@
 # The message on its way to on_data: whole, in order, no faster than the hook; and every way in which it can fail.
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from support import DATA, MAIL, Peer, Recorder, make_server, session
@@ -51,14 +53,14 @@ async def test_end_of_data_split_at_every_octet_with_a_command_behind_it(cut):
     assert handler.messages[0][2] == b"x\r\n"
 
 
-async def test_s15_empty_message():
+async def test_empty_message():
     handler = Recorder()
     async with session(handler) as peer:
         await peer.speak(DATA + "C: .\nC: NOOP\nS: 250 2.0.0 OK: queued\nS: 250 2.0.0 OK")
     assert handler.messages[0][2] == b""
 
 
-async def test_s16_a_stuffed_dot():
+async def test_a_stuffed_dot():
     handler = Recorder()
     async with session(handler) as peer:
         await peer.speak(DATA + "C: ..x\nC: .\nS: 250 2.0.0 OK: queued")
@@ -184,7 +186,7 @@ async def test_memory_is_flat_while_a_large_message_is_dropped():
 
 
 async def test_received_counts_what_was_handed_out():
-    seen = []
+    seen: list[Any] = []
 
     async def on_data(session, envelope, body):
         seen.append(body.received)
@@ -248,7 +250,7 @@ async def test_an_early_success_is_not_worth_more_than_the_message(wire):
 
 
 async def test_the_body_of_a_message_that_is_over_reads_nothing_of_the_next():
-    kept = []
+    kept: list[Any] = []
     errors = []
 
     async def on_data(session, envelope, body):
@@ -286,7 +288,7 @@ FAILURES = {
 @pytest.mark.parametrize("how", ["returns", "raises", "wraps", "in a nursery", "rejects", "fails", "times out"])
 @pytest.mark.parametrize("what", FAILURES)
 async def test_a_message_that_is_no_good_is_refused_whatever_the_hook_says(what, how, autojump_clock, caplog):
-    seen = []
+    seen: list[Any] = []
 
     async def on_data(session, envelope, body):
         if how == "raises":
@@ -329,7 +331,7 @@ async def test_a_message_that_is_no_good_is_refused_whatever_the_hook_says(what,
 @pytest.mark.parametrize("how", ["returns", "raises", "rejects"])
 @pytest.mark.parametrize("what", ["gone", "stalls"])
 async def test_a_message_cut_off_is_never_accepted(what, how, autojump_clock, caplog):
-    seen = []
+    seen: list[Any] = []
 
     async def on_data(session, envelope, body):
         if how == "raises":
@@ -352,7 +354,7 @@ async def test_a_message_cut_off_is_never_accepted(what, how, autojump_clock, ca
 
 @pytest.mark.parametrize("command", ["RSET", "EHLO x", "QUIT"])
 async def test_a_message_given_up_between_chunks(command):
-    seen = []
+    seen: list[Any] = []
 
     async def on_data(session, envelope, body):
         await swallow(body, seen)
@@ -360,7 +362,7 @@ async def test_a_message_given_up_between_chunks(command):
         return "accepted"
 
     handler = Recorder(on_data=on_data)
-    handler.on_hello = None  # nobody who might refuse it
+    handler.on_hello = None  # type: ignore[assignment, method-assign]  # nobody who might refuse it
     async with session(handler) as peer:
         await peer.speak(MAIL)
         await peer.send("BDAT 3\r\nabc")
@@ -412,7 +414,7 @@ async def test_declared_sizes(parameter, reply):
 # ---- the peer's time
 
 
-async def test_s30_a_trickle_of_data_comes_to_an_end(autojump_clock):
+async def test_a_trickle_of_data_comes_to_an_end(autojump_clock):
     handler = Recorder()
     async with session(handler, data_timeout=300, min_data_rate=500, session_timeout=None) as peer:
         await peer.speak(DATA)

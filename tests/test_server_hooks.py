@@ -4,6 +4,7 @@ from __future__ import annotations
 import functools
 import logging
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -217,7 +218,7 @@ async def test_hooks_that_refuse_change_nothing(hook, command, text):
         for result, wire in (
             (Reply(550, "no", "5.1.1"), "550 5.1.1 no"),
             (Reject(451, "later"), "451 4.0.0 later"),
-            (Reject(550, "one\ntwo"), "550-5.0.0 one / 550 5.0.0 two"),
+            (Reject(550, "one\ntwo"), "550-5.0.0 one\n550 5.0.0 two"),
             (ExceptionGroup("nursery", [Reject(550, "in a group", "5.7.1")]), "550 5.7.1 in a group"),
             (ExceptionGroup("x", [ExceptionGroup("y", [Reject(550, "deep", "5.7.1")])]), "550 5.7.1 deep"),
             (ExceptionGroup("x", [Reject(450, "a"), Reject(550, "b", "5.7.1")]), "550 5.7.1 b"),
@@ -490,7 +491,7 @@ async def test_on_reset_and_on_close_that_raise_are_logged_only(hook, caplog):
 
 
 async def test_hooks_of_a_pipelined_group_run_in_order_and_one_at_a_time(autojump_clock):
-    running = []
+    running: list[Any] = []
 
     async def slow(session, argument):
         assert not running

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from typing import Any
 
 import pytest
 import trio
@@ -20,7 +21,7 @@ TOO_MANY_ERRORS = "421 4.7.0 too many errors"
 
 def reset(peer: Peer) -> None:
     """Close with RST instead of FIN."""
-    stream = peer.stream.transport_stream if isinstance(peer.stream, trio.SSLStream) else peer.stream
+    stream: Any = peer.stream.transport_stream if isinstance(peer.stream, trio.SSLStream) else peer.stream
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.socket.close()
 
@@ -53,8 +54,8 @@ STAGES = {
 
 @pytest.mark.parametrize("how", ["RST", "FIN"])
 @pytest.mark.parametrize("stage", STAGES)
-async def test_seed_6_the_slot_comes_back_however_the_client_leaves(stage: str, how: str):
-    """The seed lost a slot, and told nobody, for every connection that was reset."""
+async def test_the_slot_comes_back_however_the_client_leaves(stage: str, how: str):
+    """A reset gives the slot back as an orderly end does."""
 
     async def on_vrfy(session, argument):
         if argument == "slow":
@@ -505,7 +506,9 @@ async def test_what_counts_as_a_failed_auth_command(kind: str):
 
 async def test_without_a_limit_of_failures():
     handler = Recorder(on_auth=False)
-    options = {"max_auth_failures": None, "max_errors": None, "error_delay": None, "max_auth_failures_per_host": None}
+    options: dict[str, Any] = dict.fromkeys(
+        ("max_auth_failures", "max_errors", "error_delay", "max_auth_failures_per_host")
+    )
     async with session(handler, allow_insecure_auth=True, **options) as peer:
         for _ in range(50):
             assert (await peer.ask(WRONG))[:3] == "535"
@@ -513,7 +516,7 @@ async def test_without_a_limit_of_failures():
 
 async def test_the_wait_after_failures_grows_from_the_second_on_and_is_capped(autojump_clock):
     handler = Recorder(on_auth=False)
-    options = {"max_auth_failures": None, "max_errors": None, "error_delay": 4}
+    options: dict[str, Any] = {"max_auth_failures": None, "max_errors": None, "error_delay": 4}
     async with session(handler, allow_insecure_auth=True, **options) as peer:
         waits = []
         for _ in range(5):
@@ -571,7 +574,7 @@ async def test_a_command_behind_half_of_the_next_one_has_its_time_from_the_answe
 
 
 @pytest.mark.parametrize("stage", ["idle", "MAIL", "AUTH"])
-async def test_seed_an_idle_client_gets_its_421(stage: str, autojump_clock):
+async def test_an_idle_client_gets_its_421(stage: str, autojump_clock):
     handler = Recorder(on_auth=True)
     async with session(handler, command_timeout=60, allow_insecure_auth=True) as peer:
         if stage == "MAIL":

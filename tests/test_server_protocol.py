@@ -1,6 +1,8 @@
 # The server's core: whole dialogues, in one piece and octet by octet, have the same answers and the same messages.
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from core_session import ENVELOPE, Core, codes
 
@@ -10,7 +12,7 @@ from trio_smtp._protocol.server.reply_queue import MAX_REPLIES
 
 HELLO = b"EHLO x\r\n"
 # name: (what is said, the codes, the messages, options)
-DIALOGUES = {
+DIALOGUES: dict[str, tuple[Any, ...]] = {
     "one message": (HELLO + ENVELOPE + b"DATA\r\ntext\r\n.\r\nQUIT\r\n", "250 250 250 354 250 221", [b"text\r\n"], {}),
     "empty message": (HELLO + ENVELOPE + b"DATA\r\n.\r\nNOOP\r\n", "250 250 250 354 250 250", [b""], {}),
     "dots": (

@@ -1,6 +1,8 @@
 # The end: shutdown with and without grace, from anywhere, and cancellation; 421 once, and never where it must not be.
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from support import DATA, MAIL, Peer, Recorder, make_server, serving, session
@@ -218,7 +220,7 @@ async def test_no_transaction_begins_after_shutdown_began(hooked, autojump_clock
 
 @pytest.mark.parametrize("order", [1, -1])
 async def test_hooks_that_shut_down_do_not_wait_for_each_other(order, autojump_clock):
-    ended = []
+    ended: list[Any] = []
 
     async def on_rcpt(session, recipient):
         await trio.sleep(1)

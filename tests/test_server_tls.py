@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from typing import Any
 
 import pytest
 import trio
@@ -19,7 +20,7 @@ async def start_tls(peer: Peer, name: str | None = NAME, context: ssl.SSLContext
     await peer.stream.do_handshake()
 
 
-async def upgrade(peer: Peer, **options: object) -> None:
+async def upgrade(peer: Peer, **options: Any) -> None:
     assert await peer.ask("STARTTLS") == "220 ready to start TLS"
     await start_tls(peer, **options)
 
@@ -124,7 +125,7 @@ async def test_no_server_name():
 
 
 @pytest.mark.parametrize("rest", ["NOOP\r\n", "x", "EHLO evil\r\nMAIL FROM:<>\r\n"])
-async def test_s18_what_follows_starttls_in_clear_ends_the_session(rest: str):
+async def test_what_follows_starttls_in_clear_ends_the_session(rest: str):
     handler = Recorder()
     async with serving(make_server(handler, ssl_context=server_context())) as connect:
         peer = connect()
@@ -138,7 +139,7 @@ async def test_s18_what_follows_starttls_in_clear_ends_the_session(rest: str):
 @pytest.mark.parametrize("garbage", [b"EHLO x\r\n", b"\0" * 9, b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x00\x04zzzz"])
 @pytest.mark.parametrize("implicit", [True, False])
 @pytest.mark.parametrize("real", [True, False])
-async def test_s19_no_hello_of_tls_where_one_belongs(garbage: bytes, implicit: bool, real: bool, caplog):
+async def test_no_hello_of_tls_where_one_belongs(garbage: bytes, implicit: bool, real: bool, caplog):
     handler = Recorder()
     server = make_server(handler, ssl_context=server_context(), implicit_tls=implicit)
     async with serving_tcp(server) if real else serving(server) as connect:
@@ -162,7 +163,7 @@ async def test_s19_no_hello_of_tls_where_one_belongs(garbage: bytes, implicit: b
     assert caplog.records == []
 
 
-async def test_s20_all_that_was_said_in_clear_is_forgotten():
+async def test_all_that_was_said_in_clear_is_forgotten():
     handler = Recorder(on_auth=True)
     server = make_server(handler, ssl_context=server_context(), allow_insecure_auth=True)
     async with serving(server) as connect:
@@ -276,6 +277,7 @@ async def test_on_tls_that_fails_is_logged_only(caplog):
 async def serving_ssl_listeners(server: Server, context: ssl.SSLContext):
     """Connect to a server behind Trio's own TLS listeners."""
     listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+    assert isinstance(listeners[0].transport_listener, trio.SocketListener)
     address = listeners[0].transport_listener.socket.getsockname()
     peers = []
     async with trio.open_nursery() as nursery:
@@ -324,6 +326,7 @@ async def test_a_tls_stream_is_implicit_tls(shaken: bool):
     peer = Peer(trio.SSLStream(near, client_context(), server_hostname=NAME))
     async with trio.open_nursery() as nursery:
         if shaken:
+            assert isinstance(peer.stream, trio.SSLStream)
             nursery.start_soon(peer.stream.do_handshake)
             await stream.do_handshake()
         nursery.start_soon(server.serve_stream, stream)

@@ -53,7 +53,7 @@ def run_pytest(directory, *options):
 
 @pytest.mark.parametrize("mode", ["trio_mode", "marked", "anyio"])
 def test_the_fixtures(tmp_path, mode):
-    mark, options = "", ()
+    mark, options = "", tuple[str, ...]()
     if mode == "trio_mode":
         options = ("-o", "trio_mode=true")
     elif mode == "marked":

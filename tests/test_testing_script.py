@@ -239,7 +239,7 @@ async def test_lines_that_are_none(line):
 async def test_what_a_peer_cannot_be():
     near, _ = memory_stream_pair()
     with pytest.raises(ValueError, match="side is 'S' or 'C'"):
-        ScriptedPeer(near, side="server")
+        ScriptedPeer(near, side="server")  # type: ignore[arg-type]
 
 
 # --- a client for a server ---

@@ -1,4 +1,4 @@
-# Certificates for tests: one throw-away authority per run, made only when a test wants it.
+# Certificates for tests, of the testing kit: one throw-away authority per run, made only when a test wants it.
 from __future__ import annotations
 
 import functools
@@ -6,26 +6,23 @@ import ssl
 
 import trustme
 
+from trio_smtp.testing import Certificates, make_certificates
+
 NAME = "mx.test"
 
 
 @functools.cache
+def certificates() -> Certificates:
+    return make_certificates(NAME)
+
+
 def authority() -> trustme.CA:
-    return trustme.CA()
+    return certificates().authority
 
 
-@functools.cache
-def certificate() -> trustme.LeafCert:
-    return authority().issue_cert(NAME, "localhost", "127.0.0.1")
+def server_context(*, verify_clients: bool = False) -> ssl.SSLContext:
+    return certificates().server_context(verify_clients=verify_clients)
 
 
-def server_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate().configure_cert(context)
-    return context
-
-
-def client_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority().configure_trust(context)
-    return context
+def client_context(*identities: str) -> ssl.SSLContext:
+    return certificates().client_context(*identities)

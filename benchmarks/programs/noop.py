@@ -22,7 +22,7 @@ def main() -> None:
         sock.sendall(b"EHLO noop.test.example\r\n")
         read_reply(sock)
         time.sleep(SETTLE)
-        waits = []
+        waits: list[float] = []
         end = time.monotonic() + ENOUGH
         while len(waits) < int(sys.argv[2]) and (time.monotonic() < end or len(waits) < 2):
             time.sleep(PAUSE)

@@ -62,7 +62,7 @@ async def open_pool(stack: AsyncExitStack, options: Sending) -> Send:
     return send_many if options.variant == "bulk" else send
 
 
-async def run() -> None:
+async def run(ready: Callable[[], float], done: Callable[[float], None]) -> None:
     """Warm up, send, wait."""
     options = sending()
     async with AsyncExitStack() as stack:
@@ -74,9 +74,9 @@ async def run() -> None:
         done(began)
 
 
-def main() -> None:
-    """Run it."""
-    trio.run(run)
+def main(ready: Callable[[], float] = ready, done: Callable[[float], None] = done) -> None:
+    """Run it; what is called before and after the messages that count may be given."""
+    trio.run(run, ready, done)
 
 
 if __name__ == "__main__":

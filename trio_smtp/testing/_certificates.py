@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ssl
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,29 +18,48 @@ class Certificates:
 
     Attributes:
         names: whom the certificate is for.
+        authority: the :class:`trustme.CA`, for further certificates: of clients, expired ones, ones for other names.
     """
 
     def __init__(self, authority: trustme.CA, names: tuple[str, ...]) -> None:
         self.names = names
-        self._authority = authority
+        self.authority = authority
         self._certificate = authority.issue_cert(*names)
 
     @property
     def authority_pem(self) -> str:
         """The authority's certificate: all that a client has to trust."""
-        return self._authority.cert_pem.bytes().decode("ascii")
+        return self.authority.cert_pem.bytes().decode("ascii")
 
-    def server_context(self) -> ssl.SSLContext:
-        """A new context for a server that has the certificate and its key."""
+    def server_context(self, *, verify_clients: bool = False) -> ssl.SSLContext:
+        """A new context for a server that has the certificate and its key.
+
+        Args:
+            verify_clients: ask clients for a certificate of this authority; those without one are served, too.
+        """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._certificate.configure_cert(context)
+        if verify_clients:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            self.authority.configure_trust(context)
         return context
 
-    def client_context(self) -> ssl.SSLContext:
-        """A new context for a client that trusts this authority alone, and verifies as strictly as usual."""
+    def client_context(self, *identities: str) -> ssl.SSLContext:
+        """A new context for a client that trusts this authority alone, and verifies as strictly as usual.
+
+        Args:
+            identities: mailboxes or names in a certificate that the client shows, as for AUTH EXTERNAL.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._authority.configure_trust(context)
+        if identities:
+            self.authority.issue_cert(*identities).configure_cert(context)
+        self.authority.configure_trust(context)
         return context
+
+    @cached_property
+    def peer_context(self) -> ssl.SSLContext:
+        """The one context of all scripted peers: to make one takes a millisecond and a half. Not to be changed."""
+        return self.server_context()
 
     def __repr__(self) -> str:
         return f"<trio_smtp.testing.Certificates for {', '.join(self.names)}>"

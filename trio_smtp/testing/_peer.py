@@ -1,6 +1,7 @@
 # One end of a session that says what a test tells it to, and hears whether the other end says what it should.
 #
-# It knows lines, and nothing of SMTP but how a message's text ends: whatever a peer can do wrong, it can do.
+# It knows lines, how a reply and a message's text end, and how a session opens and closes. It enforces nothing:
+# whatever a peer can do wrong, it can do.
 from __future__ import annotations
 
 import textwrap
@@ -124,6 +125,47 @@ class ScriptedPeer:
         except trio.BrokenResourceError:  # gone without a word: that is an end, too
             pass
 
+    # -- how sessions usually go: a server's words
+
+    async def greet(self, *offers: str, name: str = "…") -> None:
+        """Send a greeting, wait for EHLO, and answer with an offer: ``await peer.greet("PIPELINING", "SIZE 1000")``.
+
+        Args:
+            offers: the lines of the reply to EHLO, after the server's name.
+            name: the name that the client must give; any by default.
+        """
+        await self.say("220 mail.test ESMTP")
+        await self.hear(f"EHLO {name}")
+        await self.offer(*offers)
+
+    async def offer(self, *offers: str) -> None:
+        """Send the reply to EHLO, with these lines after the server's name."""
+        lines = ["mail.test hello", *offers]
+        await self.say(*(f"250-{line}" for line in lines[:-1]), f"250 {lines[-1]}")
+
+    async def goodbye(self) -> None:
+        """Wait for QUIT, answer it, and wait until the client closes."""
+        await self.hear("QUIT")
+        await self.say("221 bye")
+        await self.closed()
+
+    # -- and a client's
+
+    async def reply(self) -> list[str]:
+        """Wait for a whole reply: its lines."""
+        self.waits_for = "a reply"
+        lines = [await self.line()]
+        while lines[-1][3:4] == "-":
+            lines.append(await self.line())
+        return lines
+
+    async def ask(self, command: str) -> str:
+        """Send a command and wait for its reply: its lines, with LF between them."""
+        await self.say(command)
+        return "\n".join(await self.reply())
+
+    # -- TLS and the end
+
     async def start_tls(self) -> None:
         """Shake hands; what has come in clear behind the command for it is an error.
 
@@ -135,7 +177,7 @@ class ScriptedPeer:
         self.waits_for = "a TLS handshake"
         self._certificates = self._certificates or make_certificates()
         if self.side == "S":
-            tls = trio.SSLStream(self.stream, self._certificates.server_context(), server_side=True)
+            tls = trio.SSLStream(self.stream, self._certificates.peer_context, server_side=True)
         else:
             tls = trio.SSLStream(self.stream, self._certificates.client_context(), server_hostname=self._name)
         await tls.do_handshake()
@@ -192,8 +234,8 @@ class ScriptedPeer:
     async def _more(self) -> None:
         try:
             data = await self.stream.receive_some()
-        except trio.BrokenResourceError:
-            data = b""
+        except trio.BrokenResourceError as exc:
+            raise EOFError(f"the stream has broken, while waiting for {self.waits_for}") from exc
         if not data:
             raise EOFError(f"the stream has ended, while waiting for {self.waits_for}")
         self._got(data)

@@ -1,7 +1,7 @@
-"""The hostile inputs for a client (C1 to C16) as far as they are bytes alone: said to the core, whole and in pieces.
+"""Hostile input for a client as far as it is bytes alone: sent to the core, whole and in pieces.
 
-What needs streams, TLS and time is in test_client.py, test_client_opening.py, test_pool*.py and test_sasl_*.py, in
-tests that carry the rule's number in their names; tests/test_supported.py sees to it that each rule has one.
+What needs streams, TLS and time is tested with the modules it is about. docs/hostile-input.md lists the rules and their
+tests.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def ready() -> ClientProtocol:
 
 
 @pytest.mark.parametrize("injected", [b"250-evil\r\n250 AUTH PLAIN\r\n", b"250 evil\r\n", b"2", b"\r\n", b"\x16\x03"])
-def test_c1_octets_behind_the_answer_to_starttls_are_never_a_reply(injected: bytes) -> None:
+def test_octets_behind_the_answer_to_starttls_are_never_a_reply(injected: bytes) -> None:
     wire = b"220 go ahead\r\n" + injected
     for size in range(len(wire)):
         protocol = ready()
@@ -52,7 +52,7 @@ def test_c1_octets_behind_the_answer_to_starttls_are_never_a_reply(injected: byt
         assert not protocol.is_clean or protocol.state is State.CLOSED  # what the opening of a connection looks at
 
 
-def test_c4_only_the_latest_offer_counts() -> None:
+def test_only_the_latest_offer_counts() -> None:
     first = Extensions.from_lines(("mx.test", "SIZE 1000", "AUTH PLAIN", "STARTTLS"))
     second = Extensions.from_lines(("mx.test", "8BITMIME"))
     assert "AUTH" in first
@@ -66,7 +66,7 @@ def test_c4_only_the_latest_offer_counts() -> None:
     ids=["lines", "line", "line with an end", "garbage"],
 )
 @pytest.mark.parametrize("size", [1, 4096, 0])
-def test_c5_a_reply_is_bounded(flood: bytes, size: int) -> None:
+def test_a_reply_is_bounded(flood: bytes, size: int) -> None:
     protocol = ready()
     protocol.send(NOOP)
     if size == 1:
@@ -94,7 +94,7 @@ def test_c5_a_reply_is_bounded(flood: bytes, size: int) -> None:
         b"354 go on\r\n",  # no answer to EHLO
     ],
 )
-def test_c6_what_is_no_reply_ends_the_connection(wire: bytes) -> None:
+def test_what_is_no_reply_ends_the_connection(wire: bytes) -> None:
     for size in range(len(wire)):
         protocol = ClientProtocol()
         replies(protocol, GREETING)
@@ -104,7 +104,7 @@ def test_c6_what_is_no_reply_ends_the_connection(wire: bytes) -> None:
         assert protocol.state is State.CLOSED
 
 
-def test_c7_a_reply_to_nothing_is_noticed_at_once() -> None:
+def test_a_reply_to_nothing_is_noticed_at_once() -> None:
     protocol = ready()
     protocol.send(NOOP)
     with pytest.raises(RemoteProtocolError):
@@ -131,7 +131,7 @@ def test_c7_a_reply_to_nothing_is_noticed_at_once() -> None:
         (b"", None, ""),
     ],
 )
-def test_c11_an_enhanced_code_that_is_none_is_text(text: bytes, enhanced: str | None, left: str) -> None:
+def test_an_enhanced_code_that_is_none_is_text(text: bytes, enhanced: str | None, left: str) -> None:
     wire = b"250 " + text + b"\r\n"
     for size in range(len(wire)):
         protocol = ready()
@@ -140,7 +140,7 @@ def test_c11_an_enhanced_code_that_is_none_is_text(text: bytes, enhanced: str | 
         assert (reply.code, reply.enhanced, reply.text) == (250, enhanced, left)
 
 
-def test_c11_nothing_is_left_of_the_reply_before() -> None:
+def test_nothing_is_left_of_the_reply_before() -> None:
     protocol = ready()
     protocol.send(NOOP)
     assert replies(protocol, b"250 2.1.5 fine\r\n")[0].enhanced == "2.1.5"
