@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ import trio
 
 PEERS = Path(os.environ.get("TRIO_SMTP_PEERS") or "/var/cache/trio-smtp-peers")
 STRICT = bool(os.environ.get("TRIO_SMTP_REQUIRE_TOOLS"))
+_GUARD = str(Path(__file__).with_name("peer_guard.py"))
 START = 20  # seconds within which a server must listen
-STOP = 1  # seconds within which it must end when it is asked to
+STOP = 10  # seconds within which it must be gone
 POLL = 0.01  # seconds between two looks at a port or a directory
 
 
@@ -84,36 +86,31 @@ def open_directory(name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str | Path], directory: Path, ports: Sequence[int]) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str | Path], directory: Path, ports: Sequence[int]) -> Iterator[None]:
     """Run a server in the foreground until the end of the block; the block begins when it listens on all `ports`."""
     log = directory / "output"
-    # Killed, the test run takes its servers along.
-    watched = ["setpriv", "--pdeathsig", "TERM"] if find("setpriv") else []
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*watched, *map(str, command)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-S", _GUARD, *map(str, command)],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=directory,
+            env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
             start_new_session=True,
         )
     try:
         for port in ports:
             _wait_for(process, port, log)
-        yield process
+        yield
     finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a server to end; then end it and the processes that it started, which are of its session."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(STOP)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(STOP)
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(STOP)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
