@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.message import Message
+from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
@@ -54,69 +55,150 @@ class Outcome(Generic[J]):
 class Outcomes(Generic[J]):
     """The outcomes of ``send_many``, as they come: ``async for outcome in outcomes``."""
 
-    __slots__ = ("_work",)
+    __slots__ = ("_consumers", "_most", "_open", "_ready", "_source", "_stalled", "_tasks", "_was_left")
 
-    _work: _Work[J]
+    _consumers: trio.lowlevel.ParkingLot  # wait for an outcome
+    _most: int  # jobs in `_open`
+    _open: int  # jobs whose outcome was not taken
+    _ready: deque[Outcome[J]]
+    _source: _Jobs[J]
+    _stalled: trio.lowlevel.ParkingLot  # tasks that wait until there are fewer open jobs
+    _tasks: int  # that have not ended
+    _was_left: bool
 
     def __init__(self) -> None:
         raise TypeError("outcomes are made by Pool.send_many()")
 
     @classmethod
-    def _create(cls, work: _Work[J]) -> Outcomes[J]:
+    def _create(cls, source: _Jobs[J], most: int, tasks: int) -> Outcomes[J]:
         self = object.__new__(cls)
-        self._work = work
+        self._source = source
+        self._most = most
+        self._tasks = tasks
+        self._open = 0
+        self._ready = deque()
+        self._consumers = trio.lowlevel.ParkingLot()
+        self._stalled = trio.lowlevel.ParkingLot()
+        self._was_left = False
         return self
 
     def __repr__(self) -> str:
-        return f"<trio_smtp.Outcomes: {self._work}>"
+        ready = len(self._ready)
+        return f"<trio_smtp.Outcomes: {ready} ready, {self._open - ready} being sent>"
 
     def __aiter__(self) -> Outcomes[J]:
         return self
 
     async def __anext__(self) -> Outcome[J]:
-        return await self._work.next_outcome()
+        if self._ready:  # at most `_most` times without a turn for others
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._ready:
+            if self._was_left:
+                raise trio.ClosedResourceError("the block of send_many was left")
+            if not self._tasks:
+                await trio.lowlevel.checkpoint()
+                self._source.raise_error()
+                raise StopAsyncIteration from None
+            await self._consumers.park()
+        if self._open >= self._most:
+            self._stalled.unpark_all()
+        self._open -= 1
+        return self._ready.popleft()
+
+    # -- the tasks' side
+
+    async def _work(self, deliver: Deliver) -> None:
+        """Send job after job until there are none."""
+        source = self._source
+        try:
+            while True:
+                while self._open >= self._most:
+                    await self._stalled.park()
+                self._open += 1
+                job = source.next() if source.is_synchronous else await source.next_async()
+                if job is _END:
+                    self._open -= 1
+                    return
+                result = error = None
+                try:
+                    result = await deliver(_outgoing(job), patient=True)
+                except Exception as exc:
+                    error = exc
+                self._ready.append(Outcome(job, result, error))
+                if self._consumers:
+                    self._consumers.unpark()
+        finally:
+            self._tasks -= 1
+            if not self._tasks:
+                self._consumers.unpark_all()
+
+    def _leave(self) -> None:
+        """There are no more: the block was left."""
+        self._was_left = True
+        self._ready.clear()
 
 
-class _End:
+class _End(Enum):
     """Instead of a job: there are no more. Not ``None``, which an iterable may yield by mistake."""
 
+    END = "end"
 
-_END: Final = _End()
+
+_END: Final = _End.END
 
 
 class _Jobs(Generic[J]):
     """The jobs, one at a time, for any task; after an error there are none.
 
     Attributes:
-        asynchronous: they come from an async iterable.
-        error: what the iterable raised.
+        is_synchronous: they are to be had from :meth:`next`, else from :meth:`next_async`.
     """
 
-    __slots__ = ("_asynchronous", "_at_end", "_synchronous", "_turn", "error")
+    __slots__ = ("_asynchronous", "_at_end", "_error", "_synchronous", "_turn", "is_synchronous")
 
     def __init__(self, jobs: Iterable[J] | AsyncIterable[J]) -> None:
         self._synchronous = None if isinstance(jobs, AsyncIterable) else iter(jobs)
         self._asynchronous = aiter(jobs) if isinstance(jobs, AsyncIterable) else None
         self._turn: trio.Lock = trio.Lock()
         self._at_end: bool = False
-        self.error: Exception | None = None
+        self._error: Exception | None = None
+        self.is_synchronous: bool = self._asynchronous is None
 
-    async def next(self) -> J | _End:
-        """The next job, or the end."""
+    def next(self) -> J | _End:
+        """The next job of an iterable, or the end."""
+        assert self._synchronous is not None
         if self._at_end:
             return _END
         try:
-            if self._synchronous is not None:
-                return next(self._synchronous)
-            assert self._asynchronous is not None
-            async with self._turn:
-                return _END if self._at_end else await anext(self._asynchronous)
-        except (StopIteration, StopAsyncIteration):
-            pass
+            return next(self._synchronous)
+        except StopIteration:
+            return self._end()
         except Exception as exc:
-            self.error = exc
+            return self._end(exc)
+
+    async def next_async(self) -> J | _End:
+        """The next job of an async iterable, or the end."""
+        assert self._asynchronous is not None
+        async with self._turn:
+            if self._at_end:
+                return _END
+            try:
+                return await anext(self._asynchronous)
+            except StopAsyncIteration:
+                return self._end()
+            except Exception as exc:
+                return self._end(exc)
+
+    def _end(self, error: Exception | None = None) -> _End:
         self._at_end = True
+        self._error = error
         return _END
+
+    def raise_error(self) -> None:
+        """Raise what the iterable has raised, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error from None
 
     async def aclose(self) -> None:
         """Let an async generator clean up."""
@@ -125,99 +207,19 @@ class _Jobs(Generic[J]):
             await aclose()
 
 
-class _Work(Generic[J]):
-    """What the tasks of one ``send_many`` and its consumer share.
-
-    Args:
-        deliver: sends a message.
-        jobs: what to send.
-        tasks: how many there are, and so messages at a time.
-        most: jobs taken without the consumer having the outcome.
-    """
-
-    __slots__ = ("_consumers", "_deliver", "_jobs", "_most", "_ready", "_stalled", "_taken", "_tasks", "_was_left")
-
-    def __init__(self, deliver: Deliver, jobs: _Jobs[J], tasks: int, most: int) -> None:
-        self._deliver: Deliver = deliver
-        self._jobs: _Jobs[J] = jobs
-        self._tasks: int = tasks  # that have not ended
-        self._most: int = most
-        self._taken: int = 0  # jobs without their outcomes, and those in `_ready`
-        self._ready: deque[Outcome[J]] = deque()
-        self._consumers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # wait for an outcome
-        self._stalled: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # tasks that wait for the consumer
-        self._was_left: bool = False
-
-    def __str__(self) -> str:
-        ready = len(self._ready)
-        return f"{ready} ready, {self._taken - ready} being sent"
-
-    async def run(self) -> None:
-        """One task: send job after job until there are none."""
-        try:
-            while True:
-                while self._taken >= self._most:
-                    await self._stalled.park()
-                self._taken += 1
-                job = await self._jobs.next()
-                if isinstance(job, _End):
-                    self._taken -= 1
-                    return
-                outcome = Outcome(job)
-                try:
-                    outcome.result = await self._deliver(_outgoing(job), patient=True)
-                except Exception as exc:
-                    outcome.error = exc
-                self._ready.append(outcome)
-                if self._consumers:
-                    self._consumers.unpark()
-        finally:
-            self._tasks -= 1
-            if not self._tasks:
-                self._consumers.unpark_all()
-
-    async def next_outcome(self) -> Outcome[J]:
-        """The outcome that came first of those that nothing has taken.
-
-        Raises:
-            StopAsyncIteration: there are no more.
-            Exception: what the iterable of jobs raised, once.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._ready:
-            if self._was_left:
-                raise trio.ClosedResourceError("the block of send_many was left")
-            if not self._tasks:
-                if self._jobs.error is not None:
-                    error, self._jobs.error = self._jobs.error, None
-                    raise error from None
-                raise StopAsyncIteration from None
-            await self._consumers.park()
-        outcome = self._ready.popleft()
-        self._taken -= 1
-        if self._stalled:
-            self._stalled.unpark()
-        return outcome
-
-    def leave(self) -> None:
-        """There are no more outcomes: the block was left."""
-        self._was_left = True
-        self._ready.clear()
-
-
 @asynccontextmanager
 async def send_many(deliver: Deliver, jobs: Iterable[J] | AsyncIterable[J], tasks: int) -> AsyncIterator[Outcomes[J]]:
     """:meth:`Pool.send_many`, with this many messages at a time."""
     source = _Jobs(jobs)
-    work = _Work(deliver, source, tasks, 2 * tasks)
+    outcomes = Outcomes._create(source, 2 * tasks, tasks)
     try:
         async with open_bare_nursery(_stop) as nursery:
             for _ in range(tasks):
-                nursery.start_soon(work.run)
+                nursery.start_soon(outcomes._work, deliver)
             try:
-                yield Outcomes._create(work)
+                yield outcomes
             finally:
-                work.leave()
+                outcomes._leave()
     finally:
         await source.aclose()  # the tasks have ended: none is in the middle of it
 

@@ -77,12 +77,12 @@ class PooledConnection:
         most = self._config.max_messages
         if (most is not None and self.sent >= most) or (self.has_limits and self.client.is_exhausted):
             return "it has had its messages"
-        return "it is old" if self.is_old else ""
+        return "it is old" if self._dies_at < math.inf and self.is_old else ""
 
     @property
     def is_old(self) -> bool:
         """It has passed ``max_age``."""
-        return self._dies_at < math.inf and trio.current_time() >= self._dies_at
+        return trio.current_time() >= self._dies_at
 
     # -- idle
 

@@ -12,12 +12,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 from .._protocol.errors import Delivery, PoolClosedError, PoolFullError
 from .attempt import Attempt
+from .trace import Tracer
+
+_SILENT: Final = Tracer(None)
 
 
 class Worker(Protocol):
@@ -34,11 +37,13 @@ class Dispatcher:
         max_connections: the number of workers to begin with; :meth:`set_limit` changes it.
         min_idle: workers to keep even if no message needs them.
         max_waiting: callers that may wait for a worker; ``None``: no limit.
+        tracer: is told how long they did.
         hire: makes a worker for this attempt, or for none, and starts its task; that must call :meth:`ended` when it
             ends.
 
     Attributes:
         limit: how many workers there may be now.
+        has_too_many: there are more.
         waiting: callers waiting for a worker; not one whose attempt was taken and which has yet to run.
         is_closing: no further message is taken.
         closed: set when that begins.
@@ -54,8 +59,10 @@ class Dispatcher:
         "_max_waiting",
         "_min_idle",
         "_shortage",
+        "_tracer",
         "_workers",
         "closed",
+        "has_too_many",
         "is_closing",
         "limit",
         "waiting",
@@ -68,10 +75,12 @@ class Dispatcher:
         max_connections: int,
         min_idle: int = 0,
         max_waiting: int | None = None,
+        tracer: Tracer = _SILENT,
     ) -> None:
         self._hire: Callable[[Attempt | None], Worker] = hire
         self._min_idle: int = min_idle
         self._max_waiting: int | None = max_waiting
+        self._tracer: Tracer = tracer
         self._workers: set[Worker] = set()
         self._idle: list[Worker] = []  # the one used last is at the end
         self._assigned: dict[Worker, Attempt] = {}  # given to workers that were idle and have not run since
@@ -79,6 +88,7 @@ class Dispatcher:
         self._callers, self._attempts = trio.open_memory_channel[Attempt](0)
         self._shortage: trio.Event = trio.Event()  # there are fewer workers than min_idle
         self.limit: int = max_connections
+        self.has_too_many: bool = False
         self.waiting: int = 0
         self.is_closing: bool = False
         self.closed: trio.Event = trio.Event()
@@ -97,11 +107,6 @@ class Dispatcher:
     def idle(self) -> int:
         """Those that have nothing to do."""
         return len(self._idle)
-
-    @property
-    def has_too_many(self) -> bool:
-        """There are more workers than there may be."""
-        return len(self._workers) > self.limit
 
     @property
     def can_spare(self) -> bool:
@@ -137,6 +142,7 @@ class Dispatcher:
         """
         if not patient and self._max_waiting is not None and self.waiting >= self._max_waiting:
             raise PoolFullError(f"{self.waiting} messages wait for a connection already", delivery=Delivery.NOT_SENT)
+        started = trio.current_time() if self._tracer.is_on else 0.0
         self.waiting += 1
         try:
             await self._callers.send(attempt)
@@ -146,12 +152,13 @@ class Dispatcher:
             if not self.is_closing:
                 self.waiting -= 1  # otherwise take() has counted it
             raise
+        self._tracer.tell("wait", started)
 
     # -- workers
 
     def take(self) -> Attempt | None:
         """The attempt that has waited longest, if there may be as many workers as there are."""
-        if not self.waiting or len(self._workers) > self.limit:
+        if not self.waiting or self.has_too_many:
             return None
         try:
             attempt = self._attempts.receive_nowait()
@@ -176,6 +183,7 @@ class Dispatcher:
         if worker in self._workers:
             self._workers.remove(worker)
             self._limiter.release_on_behalf_of(worker)
+            self.has_too_many = len(self._workers) > self.limit
         self._rebalance()
 
     # -- the number of workers
@@ -184,6 +192,7 @@ class Dispatcher:
         """Let there be so many workers at most; those that are too many end when they are free."""
         self.limit = limit
         self._limiter.total_tokens = limit
+        self.has_too_many = len(self._workers) > limit
         self._rebalance()
 
     async def shortage(self) -> None:

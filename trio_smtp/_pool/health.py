@@ -72,7 +72,7 @@ class ServerHealth:
     def message_done(self) -> None:
         """A transaction came to its end, whatever the answer: the servers bear this number of connections."""
         self.warming_delay = 0.0
-        if self._feedback.succeeded():
+        if self._feedback.is_reduced and self._feedback.succeeded():
             self._tell_limit()
 
     def connection_failed(self, route: Route | None = None, error: SMTPError | None = None) -> None:

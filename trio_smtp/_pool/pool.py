@@ -112,6 +112,7 @@ async def open_pool(
             max_connections=settings.max_connections,
             min_idle=settings.min_idle,
             max_waiting=settings.max_waiting,
+            tracer=tracer,
         )
         health = ServerHealth(hosts, settings, dispatcher)
         connector = Connector(opening, health, settings, tracer, timekeeper)
@@ -314,7 +315,7 @@ class Pool:
             attempt: Attempt | None = Attempt(message)
             while attempt is not None:
                 if not self._dispatcher.submit(attempt):
-                    await self._wait_in_line(attempt, patient)
+                    await self._dispatcher.queue(attempt, patient=patient)
                 try:
                     await attempt.wait()
                 except trio.Cancelled:
@@ -338,11 +339,6 @@ class Pool:
             raise
         self._sent += 1
         return result
-
-    async def _wait_in_line(self, attempt: Attempt, patient: bool) -> None:
-        started = trio.current_time()
-        await self._dispatcher.queue(attempt, patient=patient)
-        self._tracer.tell("wait", started)
 
     async def _withdraw(self, attempt: Attempt) -> bool:
         """Cancelled in the middle of a try: give it up; whether the message was sent all the same."""

@@ -213,6 +213,7 @@ class Worker:
     async def _find_connection(self, attempt: Attempt) -> PooledConnection:
         """The connection there is, if it may be used for this message, or a new one."""
         connection = self._connection
+        attempt.pause()
         if connection is not None:
             if not connection.client.is_broken and not is_used_up(connection.client, attempt.message):
                 return connection
@@ -239,7 +240,6 @@ class Worker:
             if not (may_be_stale and isinstance(exc, _DEAD) and _may_go_elsewhere(attempt)):
                 raise
         finally:
-            attempt.pause()
             if is_traced:
                 self._tracer.tell("send", started, connection.number, error=failure)
         if failure is not None:
