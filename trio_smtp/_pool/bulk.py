@@ -1,27 +1,28 @@
 # Many messages through a pool, in bounded memory: as many tasks as can be of use, each with one message at a time.
 from __future__ import annotations
 
+import email.message
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.message import Message
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
 from .._client.client import message_envelope
 from .._client.content import ContentLike
-from .._client.outgoing import Outgoing, SendResult
+from .._client.message import Message
+from .._client.report import SendResult
 from .._nursery import open_bare_nursery
 
-Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | Message[Any, Any]"
-J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | Message[Any, Any]")
+Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]"
+J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]")
 
 
 class Deliver(Protocol):
     """:meth:`Pool.deliver`."""
 
-    def __call__(self, message: Outgoing, *, patient: bool = False) -> Awaitable[SendResult]: ...
+    def __call__(self, message: Message, *, patient: bool = False) -> Awaitable[SendResult]: ...
 
 
 @dataclass(slots=True)
@@ -138,10 +139,10 @@ async def _work(deliver: Deliver, source: _Jobs[J], outcomes: trio.MemorySendCha
                 return  # the block was left
 
 
-def _outgoing(job: Job) -> Outgoing:
-    if isinstance(job, Message):
+def _outgoing(job: Job) -> Message:
+    if isinstance(job, email.message.Message):
         sender, recipients = message_envelope(job, None, None)
-        return Outgoing(sender, recipients, job)
+        return Message(sender, recipients, job)
     if not isinstance(job, tuple) or len(job) != 3:
         raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")
-    return Outgoing(*job)
+    return Message(*job)

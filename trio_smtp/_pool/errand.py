@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import trio
 
-from .._client.connection import Connection
-from .._client.outgoing import Outgoing
+from .._client.connection import ClientConnection
+from .._client.report import DeliveryReport
 
 
 class Errand:
     """One message to be sent by a connection's task.
 
     Attributes:
-        message: with what has become of it so far.
+        report: the message, and what has become of it so far.
         error: what ended the latest try, ``None`` if it reached its end.
         abandoned: the caller does not want it any more.
         forsaken: and he waits no longer for a reply to it.
@@ -26,15 +26,15 @@ class Errand:
         scope: around what only a cancel scope can end: connecting, waiting for the rate limit, the caller's iterable.
     """
 
-    __slots__ = ("_done", "abandoned", "connection", "error", "forsaken", "fresh", "message", "scope")
+    __slots__ = ("_done", "abandoned", "connection", "error", "forsaken", "fresh", "report", "scope")
 
-    def __init__(self, message: Outgoing) -> None:
-        self.message = message
+    def __init__(self, report: DeliveryReport) -> None:
+        self.report = report
         self.error: Exception | None = None
         self.abandoned = False
         self.forsaken = False
         self.fresh = False
-        self.connection: Connection | None = None
+        self.connection: ClientConnection | None = None
         self.scope: trio.CancelScope | None = None
         self._done = trio.Event()
 
@@ -61,8 +61,7 @@ class Errand:
     @property
     def has_left(self) -> bool:
         """The end of the message is on its way, or may be: there is a reply to wait for."""
-        transaction = self.message.transaction
-        return transaction is not None and transaction.ended
+        return self.report.has_left
 
     def abandon(self) -> bool:
         """Let the task come to an end with it as fast as what was already sent allows; whether there is one at it."""
@@ -70,7 +69,7 @@ class Errand:
         if self.scope is not None:
             self.scope.cancel(reason="the caller was cancelled")
         elif self.connection is not None:
-            self.connection.transport.abandon()
+            self.connection.wire.abandon()
         else:
             return False
         return True

@@ -20,8 +20,9 @@ from typing import Final
 
 import trio
 
-from .._client.connection import Connection
-from .._client.sending import ONE_WRITE, encode_whole, envelope, settle
+from .._client.connection import ClientConnection
+from .._client.sending import settle
+from .._client.transfer import ONE_WRITE, Transfer, open_content
 from .._protocol.client.commands import RSET, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
@@ -45,7 +46,7 @@ class Pipeline:
             without a connection that is good.
     """
 
-    def __init__(self, connection: Connection, depth: int, take: Callable[[], Errand | None]) -> None:
+    def __init__(self, connection: ClientConnection, depth: int, take: Callable[[], Errand | None]) -> None:
         self._connection = connection
         self._depth = depth
         self._take = take
@@ -76,14 +77,14 @@ class Pipeline:
 
     def _fail(self, exc: BaseException) -> None:
         """The connection is of no use any more: tell everybody what that means for him."""
-        self._connection.transport.broken = True
+        self._connection.abort()
         while self._flight:
             errand = self._flight.popleft()
-            transaction = errand.message.transaction
+            transaction = errand.report.transaction
             if errand.is_finished:
                 continue
             if transaction is not None and transaction.reply is not None:
-                errand.message.settle(transaction)  # a reply that was read beats a loss noticed later
+                errand.report.settle(transaction)  # a reply that was read beats a loss noticed later
                 errand.finish()
             else:
                 errand.finish(_own(exc, errand))
@@ -115,7 +116,7 @@ class Pipeline:
             self._written = 0
             await self._write([*end_of_last, commands])
             current = flight[-1]
-            transaction = current.message.transaction
+            transaction = current.report.transaction
             assert transaction is not None
             while not transaction.go_ahead and flight and flight[-1] is current:
                 await self._hear()
@@ -125,7 +126,7 @@ class Pipeline:
                     raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
                 if current.abandoned:
                     raise Interrupted  # after 354 there is no other way to end it
-                if transaction.nobody_left:
+                if transaction.all_refused:
                     text, tail = b"", b".\r\n"
                 end_of_last = [text, self._connection.encode((end(transaction, tail),))]
             errand = self._take_next()
@@ -157,7 +158,8 @@ class Pipeline:
 
     async def _begin(self, errand: Errand) -> list[bytes] | None:
         """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
-        connection, message = self._connection, errand.message
+        connection, report = self._connection, errand.report
+        message = report.message
         if not self._flight:
             self.again.append(errand)  # unless the connection turns out good
             try:
@@ -173,24 +175,22 @@ class Pipeline:
             limit = 0
         source = None
         try:
-            if message.content.at_hand and len(message.remaining) <= limit:
-                source = await message.content.open(
-                    eight_bit=connection.offers_8bit, utf8=message.needs_utf8 and connection.offers_utf8
-                )
+            if message.content.at_hand and len(report.remaining) <= limit:
+                source = await open_content(connection, message)
             if source is None or source.whole is None or len(source.whole) > ONE_WRITE:
                 self.again.append(errand)
                 return None
-            transaction = Transaction(message.remaining, lmtp=connection.lmtp)
-            text, tail, size = encode_whole(connection, message, source.whole)
-            commands = envelope(connection, message, transaction, source, size)
+            transfer = Transfer(connection, report, report.remaining)
+            text, tail, size = transfer.encode_whole(source.whole)
+            commands = transfer.envelope(source, size)
         except Exception as exc:  # a message that cannot be made octets is its sender's misfortune, and nobody else's
-            message.transaction = None
+            report.forget_transaction()
             errand.finish(exc)
             return None
         self._flight.append(errand)
-        message.transaction = transaction
-        message.attempts += 1
-        connection.transport.forget_interruption()  # of one whose reply came first, or who is no longer alone
+        transaction = transfer.transaction
+        report.count_attempt()
+        connection.wire.forget_interruption()  # of one whose reply came first, or who is no longer alone
         self._flight[0].connection = connection if len(self._flight) == 1 else None
         if connection.uses_chunking:
             if len(self._flight) > 1 and commands[0] is not RSET:
@@ -217,20 +217,20 @@ class Pipeline:
             if len(self._flight) == 1:
                 self._flight[0].connection = connection
                 if self._flight[0].forsaken:
-                    connection.transport.abandon()
+                    connection.wire.abandon()
 
     async def _event(self, timeout: float | None) -> Event:
         try:
             return await self._connection.next_event(timeout)
         except SMTPError as exc:
-            exc.stage = exc.stage or self._connection.stage
+            self._connection.place(exc)
             raise
 
     def _settle(self, errand: Errand, transaction: Transaction) -> None:
-        message = errand.message
-        settle(self._connection, message, transaction)
-        if message.remaining and not errand.abandoned:
-            message.attempts -= 1  # it goes on, with those who were too many for one transaction
+        report = errand.report
+        settle(self._connection, report, transaction)
+        if report.remaining and not errand.abandoned:
+            report.uncount_attempt()  # it goes on, with those who were too many for one transaction
             self.again.append(errand)
         else:
             errand.finish()
@@ -245,5 +245,5 @@ def _own(exc: BaseException, errand: Errand) -> Exception:
         error.__cause__ = exc.__cause__
     else:
         error = PoolClosedError("the pool was cancelled")
-    errand.message.explain(error)
+    errand.report.explain(error)
     return error

@@ -1,21 +1,22 @@
 # The pool's public face: the caller's side of a message, from the call to its result or its error.
 from __future__ import annotations
 
+import email.message
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from email.message import Message
 from typing import Any
 
 import trio
 
+from .._client.cleanup import ShieldedCleanup
 from .._client.client import message_envelope
 from .._client.config import ClientConfig
 from .._client.content import ContentLike
-from .._client.grace import Grace
+from .._client.message import Message, Params
 from .._client.opening import Opening, TLSMode
-from .._client.outgoing import Outgoing, Params, SendResult
+from .._client.report import DeliveryReport, SendResult
 from .._nursery import open_bare_nursery
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
@@ -168,11 +169,11 @@ class Pool:
         the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled`` with the fate of the message unknown.
         """
-        return await self.deliver(Outgoing(sender, recipients, content, mail_params, rcpt_params))
+        return await self.deliver(Message(sender, recipients, content, mail_params, rcpt_params))
 
     async def send_message(
         self,
-        message: Message[Any, Any],
+        message: email.message.Message[Any, Any],
         *,
         sender: str | None = None,
         recipients: Iterable[str] | None = None,
@@ -221,17 +222,18 @@ class Pool:
 
     # -- one message
 
-    async def deliver(self, message: Outgoing, *, patient: bool = False) -> SendResult:
+    async def deliver(self, message: Message, *, patient: bool = False) -> SendResult:
         """:meth:`send` for a message that was checked (internal)."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._calls += 1
+        report = DeliveryReport(message)
         try:
             try:
-                await self._deliver(message, patient)
+                await self._deliver(report, patient)
             except Exception as exc:
-                result = message.outcome(exc)
+                result = report.outcome(exc)
             else:
-                result = message.outcome(None)
+                result = report.outcome(None)
         except Exception:
             self._failed += 1
             raise
@@ -244,9 +246,9 @@ class Pool:
                 self._all_done.set()
                 self._all_done = None
 
-    async def _deliver(self, message: Outgoing, patient: bool) -> None:
+    async def _deliver(self, report: DeliveryReport, patient: bool) -> None:
         """Try, until nobody remains or an error says that it is of no use; the message knows the rest."""
-        errand = Errand(message)
+        errand = Errand(report)
         retry = Retry(self._desk.config)
         while True:
             await self._desk.hand_over(errand, patient=patient)
@@ -254,17 +256,17 @@ class Pool:
             error = errand.error
             delay = None
             if error is None:
-                if message.refused and not errand.abandoned:
-                    delay = retry.after_refusal(message)
+                if report.refused and not errand.abandoned:
+                    delay = retry.after_refusal(report)
                 if delay is None:
                     return
-                message.readmit_temporary()
+                report.readmit_temporary()
             else:
-                delay = retry.after_error(error, message)
+                delay = retry.after_error(error, report)
                 if delay is None:
                     raise error
                 assert isinstance(error, SMTPError)
-                message.begin_again(error)
+                report.begin_again(error)
                 errand.fresh = True
             await self._pause(delay, error)
             errand.again()
@@ -285,12 +287,12 @@ class Pool:
                 with trio.move_on_after(end_grace):
                     await errand.wait()
                 if errand.connection is not None:
-                    errand.connection.transport.broken = True  # it has had its time
+                    errand.connection.abort()  # it has had its time
             if not errand.is_finished and errand.abandon():
                 await errand.wait()
-            return errand.is_finished and errand.error is None and not errand.message.remaining
+            return errand.is_finished and errand.error is None and not errand.report.remaining
 
-        async with Grace(end_grace + _SLACK, give_up, trio.Cancelled):
+        async with ShieldedCleanup(end_grace + _SLACK, give_up, trio.Cancelled):
             await errand.wait()
 
     async def _pause(self, delay: float, error: Exception | None) -> None:

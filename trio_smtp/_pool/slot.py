@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .._client.connection import Connection, deadline_after
+from .._client.connection import ClientConnection, deadline_after
 from .._client.log import logger
 from .._client.opening import open_connection
 from .._client.sending import deliver, is_used_up
@@ -40,7 +40,7 @@ from .pipeline import Pipeline
 from .retry import is_passing
 
 if TYPE_CHECKING:
-    from .._client.outgoing import Outgoing
+    from .._client.report import DeliveryReport
     from .desk import Desk
 
 _AGE_JITTER: Final = 0.1  # of max_age
@@ -79,7 +79,7 @@ class Slot:
         self._dies_at = math.inf
         self._sent = 0  # messages on this connection
         self._may_be_stale = False  # it has been idle, or had a message
-        self.connection: Connection | None = None
+        self.connection: ClientConnection | None = None
         self.route: Route | None = None
         self.warming = trio.CancelScope()
 
@@ -107,7 +107,7 @@ class Slot:
             if self._next is not None:  # given to us in the turn in which the pool was cancelled
                 self._next.finish(PoolClosedError("the pool was cancelled", delivery=Delivery.NOT_SENT))
             if self.connection is not None:
-                self.connection.transport.broken = True
+                self.connection.abort()
                 with trio.move_on_after(_CLOSING, shield=True):
                     await self._close("the pool was cancelled")
             pool.slot_ended(self)
@@ -117,7 +117,7 @@ class Slot:
         assert self.connection is not None
         self._next = errand
         if self._is_parked:
-            self.connection.transport.interrupt()
+            self.connection.wire.interrupt()
 
     # -- messages
 
@@ -135,7 +135,7 @@ class Slot:
 
         started = trio.current_time()
         self._sent += 1
-        connection.transport.forget_interruption()
+        connection.wire.forget_interruption()
         pipeline = Pipeline(connection, pool.config.pipeline_depth, take)
         try:
             await pipeline.run(errand)
@@ -159,45 +159,45 @@ class Slot:
             errand.finish(exc)
         except BaseException:  # this task is being cancelled, and the caller may be elsewhere
             error = PoolClosedError("the pool was cancelled")
-            errand.message.explain(error)
+            errand.report.explain(error)
             errand.finish(error)
             raise
         else:
             errand.finish()
 
     async def _try(self, errand: Errand) -> None:
-        message, rate_limit = errand.message, self._pool.rate_limit
-        while message.remaining:  # again where an idle connection turned out dead, or its server's limits were reached
+        report, rate_limit = errand.report, self._pool.rate_limit
+        while report.remaining:  # again where an idle connection turned out dead, or its server's limits were reached
             if rate_limit is not None:  # before a connection is opened, which nobody would watch in the meantime
                 await _cancellable(errand, rate_limit.start)
-            if self.connection is not None and (self.connection.is_broken or is_used_up(self.connection, message)):
+            if self.connection is not None and (self.connection.is_broken or is_used_up(self.connection, report)):
                 await self._close("it is used up")
             if self.connection is None:
                 await _cancellable(errand, self._open)
-            if message.content.at_hand:
+            if report.message.content.at_hand:
                 await self._send(errand)
             else:
                 await _cancellable(errand, lambda: self._send(errand))
 
     async def _send(self, errand: Errand) -> None:
         """Send on the connection there is. On one that was idle, its death before any answer costs nothing."""
-        connection, message, pool = self.connection, errand.message, self._pool
+        connection, report, pool = self.connection, errand.report, self._pool
         assert connection is not None
         if errand.abandoned:
             raise Interrupted
         may_be_stale, self._may_be_stale = self._may_be_stale, True
         self._sent += 1
-        message.attempts += 1
-        connection.transport.forget_interruption()  # of an errand whose caller gave up when its last reply came
+        report.count_attempt()
+        connection.wire.forget_interruption()  # of an errand whose caller gave up when its last reply came
         errand.connection = connection
         is_traced = pool.config.trace is not None
         started = trio.current_time() if is_traced else 0.0
         failure: BaseException | None = None
         try:
-            await deliver(connection, message, stop_at_limit=True)
+            await deliver(connection, report, stop_at_limit=True)
         except (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError) as exc:
             failure = exc
-            if not may_be_stale or errand.abandoned or message.is_spent or not _is_unanswered(message):
+            if not may_be_stale or errand.abandoned or report.is_spent or not _is_unanswered(report):
                 raise
         except BaseException as exc:
             failure = exc
@@ -207,14 +207,14 @@ class Slot:
             if is_traced:
                 pool.trace("send", started, self._number, error=failure)
         if failure is not None:
-            message.transaction = None  # it came to nothing
+            report.forget_transaction()  # it came to nothing
             return
-        if message.remaining:
-            message.attempts -= 1  # it goes on with the others on another connection: that is no further try
+        if report.remaining:
+            report.uncount_attempt()  # it goes on with the others on another connection: that is no further try
         if connection.protocol.farewell is None:
             pool.message_done()
-        elif may_be_stale and _was_closed_while_idle(message):
-            message.readmit_temporary()
+        elif may_be_stale and _was_closed_while_idle(report):
+            report.readmit_temporary()
         else:
             pool.connection_failed()
 
@@ -262,7 +262,7 @@ class Slot:
                 logger.exception("pool: no connection to keep")
             self._pool.warming_failed()
 
-    def _why_close(self, connection: Connection) -> str:
+    def _why_close(self, connection: ClientConnection) -> str:
         """Why this connection is not to be used for another message; ``""`` if it may be."""
         pool = self._pool
         if connection.is_broken:
@@ -276,9 +276,9 @@ class Slot:
             return "the pool is closing"
         return "there are too many" if pool.has_too_many else ""
 
-    async def _park(self, connection: Connection) -> Errand | None:
+    async def _park(self, connection: ClientConnection) -> Errand | None:
         """Wait with the connection for a message; ``None`` if it must look around, maybe without the connection."""
-        pool, transport = self._pool, connection.transport
+        pool, transport = self._pool, connection.wire
         try:
             pool.idle.append(self)
             self._may_be_stale = True
@@ -306,7 +306,7 @@ class Slot:
             self._leave_idle()
         if reason:
             if reason != "it was idle":
-                transport.broken = True
+                connection.abort()
                 if not self._sent and self._next is None:
                     pool.warming_failed(trio.current_time() - self._opened_at)
             logger.debug("%s: idle for %.1f s: %s %r", connection.name, trio.current_time() - idle_since, reason, data)
@@ -328,7 +328,7 @@ class Slot:
         assert connection is not None
         self._pool.trace("retire", self._opened_at, self._number, detail=reason)
         if self._next is not None:
-            connection.transport.broken = True
+            connection.abort()
         await connection.aclose()
 
 
@@ -350,15 +350,15 @@ async def _cancellable(errand: Errand, work: Callable[[], Awaitable[None]]) -> N
         raise Interrupted
 
 
-def _is_unanswered(message: Outgoing) -> bool:
+def _is_unanswered(report: DeliveryReport) -> bool:
     """Nothing of the transaction that failed can have been accepted, since the server never answered its MAIL."""
-    transaction = message.transaction
+    transaction = report.transaction
     return transaction is None or not (transaction.answered or transaction.ended)
 
 
-def _was_closed_while_idle(message: Outgoing) -> bool:
+def _was_closed_while_idle(report: DeliveryReport) -> bool:
     """MAIL was answered by a 421: it said farewell to an idle connection, and our MAIL crossed it on its way."""
-    error = message.error
+    error = report.error
     return error is not None and error.stage is Stage.MAIL and error.reply is not None and error.reply.code == 421
 
 
