@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 import trio
 
-from .._client.outgoing import Outgoing
+from .._client.report import DeliveryReport
 from .._wire.transport import Interrupted
 
 
@@ -64,7 +64,7 @@ class Attempt:
     """One try of a message.
 
     Args:
-        message: the message, with what has become of it so far.
+        report: the message, and what has become of it so far.
         fresh: it has met a connection's end, and is better off on a new one.
 
     Attributes:
@@ -73,10 +73,10 @@ class Attempt:
         error: DONE: what ended it; ``None`` if it reached its end.
     """
 
-    __slots__ = ("_exchange", "_scope", "_waiter", "cancellation", "error", "fresh", "message", "state")
+    __slots__ = ("_exchange", "_scope", "_waiter", "cancellation", "error", "fresh", "report", "state")
 
-    def __init__(self, message: Outgoing, *, fresh: bool = False) -> None:
-        self.message: Outgoing = message
+    def __init__(self, report: DeliveryReport, *, fresh: bool = False) -> None:
+        self.report: DeliveryReport = report
         self.fresh: bool = fresh
         self.state: AttemptState = _WAITING
         self.cancellation: Cancellation = _NO
@@ -145,12 +145,6 @@ class Attempt:
         self._waiter = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    @property
-    def has_left(self) -> bool:
-        """The end of the message is on its way, or may be: there is a reply to wait for."""
-        transaction = self.message.transaction
-        return transaction is not None and transaction.ended
-
     async def cancel(self, grace: float) -> bool:
         """End it, since its caller was cancelled. To be called in a shield.
 
@@ -161,7 +155,7 @@ class Attempt:
             Whether the message was sent all the same.
         """
         self.cancellation = Cancellation.ASKED
-        if self.has_left:
+        if self.report.has_left:
             # The reply is all there is to wait for, and the worker may be cancelled together with the caller and be
             # waiting for it already: an interruption would take the reply from both.
             with trio.move_on_after(grace):
@@ -170,7 +164,7 @@ class Attempt:
                 self._exchange.abort()  # it has had its time
         if self.state is not _DONE and self.end_wait():
             await self.wait()
-        return self.state is _DONE and self.error is None and not self.message.remaining
+        return self.state is _DONE and self.error is None and not self.report.remaining
 
     def end_wait(self) -> bool:
         """Let the worker come to an end with it as fast as what was sent allows; whether there is one at it."""

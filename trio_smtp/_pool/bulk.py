@@ -7,12 +7,12 @@
 # Guarantees: each job taken has one outcome, unless the block is left first. It does not know how a message is sent.
 from __future__ import annotations
 
+import email.message
 import reprlib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.message import Message
 from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -20,17 +20,18 @@ import trio
 
 from .._client.client import message_envelope
 from .._client.content import ContentLike
-from .._client.outgoing import Outgoing, SendResult
+from .._client.message import Message
+from .._client.report import SendResult
 from .._nursery import open_bare_nursery
 
-Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | Message[Any, Any]"
-J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | Message[Any, Any]")
+Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]"
+J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]")
 
 
 class Deliver(Protocol):
     """Sends one message through the pool."""
 
-    def __call__(self, message: Outgoing, *, patient: bool = False) -> Awaitable[SendResult]: ...
+    def __call__(self, message: Message, *, patient: bool = False) -> Awaitable[SendResult]: ...
 
 
 @dataclass(slots=True, repr=False)
@@ -121,7 +122,7 @@ class Outcomes(Generic[J]):
                     return
                 result = error = None
                 try:
-                    result = await deliver(_outgoing(job), patient=True)
+                    result = await deliver(_message_of(job), patient=True)
                 except Exception as exc:
                     error = exc
                 self._ready.append(Outcome(job, result, error))
@@ -228,10 +229,10 @@ def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
     nursery.cancel_scope.cancel(reason="the block of send_many was left")
 
 
-def _outgoing(job: Job) -> Outgoing:
-    if isinstance(job, Message):
+def _message_of(job: Job) -> Message:
+    if isinstance(job, email.message.Message):
         sender, recipients = message_envelope(job, None, None)
-        return Outgoing(sender, recipients, job)
+        return Message(sender, recipients, job)
     if not isinstance(job, tuple) or len(job) != 3:
         raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")
-    return Outgoing(*job)
+    return Message(*job)

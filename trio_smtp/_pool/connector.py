@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from .._client.connection import Connection, deadline_after
+from .._client.connection import ClientConnection, deadline_after
 from .._client.log import logger
 from .._client.opening import Opening, open_connection
 from .._protocol.errors import AuthenticationError, ConnectError, ConnectionLostError, SMTPError
@@ -45,8 +45,8 @@ class PooledConnection:
 
     __slots__ = ("_config", "_dies_at", "client", "has_limits", "may_be_stale", "number", "opened_at", "route", "sent")
 
-    def __init__(self, client: Connection, route: Route, number: int, config: PoolConfig) -> None:
-        self.client: Connection = client
+    def __init__(self, client: ClientConnection, route: Route, number: int, config: PoolConfig) -> None:
+        self.client: ClientConnection = client
         self.route: Route = route
         self.number: int = number
         self.opened_at: float = trio.current_time()
@@ -67,7 +67,7 @@ class PooledConnection:
         """A message is begun on it; whether it may be stale."""
         self.sent += 1
         may_be_stale, self.may_be_stale = self.may_be_stale, True
-        self.client.transport.forget_interruption()  # of a caller that gave up when its last reply came
+        self.client.wire.forget_interruption()  # of a caller that gave up when its last reply came
         return may_be_stale
 
     def why_close(self) -> str:
@@ -95,10 +95,10 @@ class PooledConnection:
             SMTPTimeoutError: ``idle_timeout`` or ``max_age`` has passed.
         """
         since, client = trio.current_time(), self.client
-        client.transport.forget_interruption()
+        client.wire.forget_interruption()
         data: bytes | bytearray = b""
         try:
-            data = await client.transport.receive(min(deadline_after(self._config.idle_timeout), self._dies_at))
+            data = await client.wire.receive(min(deadline_after(self._config.idle_timeout), self._dies_at))
             reason = "the server spoke" if data else "the server closed it"
         except Interrupted:
             return ""
@@ -110,17 +110,17 @@ class PooledConnection:
 
     def wake(self) -> None:
         """End :meth:`watch`; the connection is as good as before."""
-        self.client.transport.interrupt()
+        self.client.wire.interrupt()
 
     # -- the end
 
     def interrupt(self) -> None:
         """End the wait in progress, or the next one; a send that is ended so breaks the connection."""
-        self.client.transport.abandon()
+        self.client.wire.abandon()
 
     def abort(self) -> None:
         """Send nothing more on it."""
-        self.client.transport.broken = True
+        self.client.abort()
 
 
 class Connector:

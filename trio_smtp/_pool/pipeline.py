@@ -20,8 +20,9 @@ from typing import Final
 
 import trio
 
-from .._client.connection import Connection
-from .._client.sending import ONE_WRITE, encode_whole, envelope, settle
+from .._client.connection import ClientConnection
+from .._client.sending import settle
+from .._client.transfer import ONE_WRITE, Transfer, open_content
 from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
@@ -52,7 +53,7 @@ class Pipeline:
 
     def __init__(self, connection: PooledConnection, depth: int, take: Callable[[], Attempt | None]) -> None:
         self._connection: PooledConnection = connection
-        self._client: Connection = connection.client
+        self._client: ClientConnection = connection.client
         self._depth: int = depth
         self._take: Callable[[], Attempt | None] = take
         self._flight: deque[Attempt] = deque()
@@ -71,7 +72,7 @@ class Pipeline:
         except trio.Cancelled as exc:  # the whole pool is: what has left may still be answered
             with trio.move_on_after(self._client.config.end_grace, shield=True):
                 try:
-                    while self._written and self._flight[0].has_left:
+                    while self._written and self._flight[0].report.has_left:
                         await self._hear()
                 except (SMTPError, Interrupted):
                     pass
@@ -90,10 +91,10 @@ class Pipeline:
             attempt = self._flight.popleft()
             if attempt.state is _DONE:
                 continue
-            message = attempt.message
-            transaction = message.transaction
+            report = attempt.report
+            transaction = report.transaction
             if transaction is not None and transaction.reply is not None:
-                message.settle(transaction)  # a reply that was read beats a loss noticed later
+                report.settle(transaction)  # a reply that was read beats a loss noticed later
                 attempt.finish()
             else:
                 attempt.finish(_own(exc, attempt))
@@ -134,7 +135,7 @@ class Pipeline:
         """Wait for the go-ahead to the message begun last: its text and end, or nothing if there is none."""
         flight = self._flight
         current = flight[-1]
-        transaction = current.message.transaction
+        transaction = current.report.transaction
         assert transaction is not None
         while not transaction.go_ahead and flight and flight[-1] is current:
             await self._hear()
@@ -144,7 +145,7 @@ class Pipeline:
             raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
         if current.cancellation is not _WANTED:
             raise Interrupted  # after 354 there is no other way to end it
-        if transaction.nobody_left:
+        if transaction.all_refused:
             text, tail = b"", b".\r\n"
         return [text, self._client.encode((end(transaction, tail),))]
 
@@ -184,42 +185,37 @@ class Pipeline:
         try:
             encoded = await self._encode(attempt)
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
-            attempt.message.transaction = None
+            attempt.report.forget_transaction()
             attempt.finish(exc)
             return None
         if encoded is None:
             self.again.append(attempt)
             return None
-        transaction, commands, text, tail = encoded
-        return self._enter(attempt, transaction, commands, text, tail)
+        return self._enter(attempt, *encoded)
 
-    async def _encode(self, attempt: Attempt) -> tuple[Transaction, list[Command], bytes, bytes] | None:
+    async def _encode(self, attempt: Attempt) -> tuple[list[Command], bytes, bytes] | None:
         """A message's commands and text; ``None`` if it is too large, or for too many, to be sent with others."""
-        client, message = self._client, attempt.message
+        client, report = self._client, attempt.report
         limits = client.extensions.limits
         limit = 0 if limits.rcptdomainmax is not None else client.most_recipients or _RECIPIENTS
-        if not message.content.at_hand or len(message.remaining) > limit:
+        if not report.message.content.at_hand or len(report.remaining) > limit:
             return None
-        source = await message.content.open(
-            eight_bit=client.offers_8bit, utf8=message.needs_utf8 and client.offers_utf8
-        )
+        source = await open_content(client, report.message)
         if source.whole is None or len(source.whole) > ONE_WRITE:
             return None
-        transaction = Transaction(message.remaining, lmtp=client.lmtp)
-        text, tail, size = encode_whole(client, message, source.whole)
-        commands = envelope(client, message, transaction, source, size)
+        transfer = Transfer(client, report, report.remaining)
+        transaction = transfer.transaction
+        text, tail, size = transfer.encode_whole(source.whole)
+        commands = transfer.envelope(source, size)
         commands.append(bdat(transaction, size, last=True) if client.uses_chunking else data(transaction))
-        return transaction, commands, text, tail
+        return commands, text, tail
 
-    def _enter(
-        self, attempt: Attempt, transaction: Transaction, commands: list[Command], text: bytes, tail: bytes
-    ) -> list[bytes]:
+    def _enter(self, attempt: Attempt, commands: list[Command], text: bytes, tail: bytes) -> list[bytes]:
         """A message is in flight from now on."""
-        client, flight, message = self._client, self._flight, attempt.message
+        client, flight = self._client, self._flight
         flight.append(attempt)
-        message.transaction = transaction
-        message.attempts += 1
-        client.transport.forget_interruption()  # of one whose reply came first, or that is no longer alone
+        attempt.report.count_attempt()
+        client.wire.forget_interruption()  # of one whose reply came first, or that is no longer alone
         is_alone = len(flight) == 1
         attempt.begin(self._connection if is_alone else None)
         if not is_alone:
@@ -248,14 +244,14 @@ class Pipeline:
         try:
             return await self._client.next_event(timeout)
         except SMTPError as exc:
-            exc.stage = exc.stage or self._client.stage
+            self._client.place(exc)
             raise
 
     def _settle(self, attempt: Attempt, transaction: Transaction) -> None:
-        message = attempt.message
-        settle(self._client, message, transaction)
-        if message.remaining and attempt.cancellation is _WANTED:
-            message.attempts -= 1  # it goes on, with those who were too many for one transaction
+        report = attempt.report
+        settle(self._client, report, transaction)
+        if report.remaining and attempt.cancellation is _WANTED:
+            report.uncount_attempt()  # it goes on, with those who were too many for one transaction
             self.again.append(attempt)
         else:
             attempt.finish()
@@ -270,5 +266,5 @@ def _own(exc: BaseException, attempt: Attempt) -> Exception:
         error.__cause__ = exc.__cause__
     else:
         error = PoolClosedError("the pool was cancelled")
-    attempt.message.explain(error)
+    attempt.report.explain(error)
     return error

@@ -5,11 +5,11 @@
 # that what it says of the message is true of all its tries. It does not know connections.
 from __future__ import annotations
 
+import email.message
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from email.message import Message
 from typing import Any, Final
 
 import trio
@@ -17,8 +17,9 @@ import trio
 from .._client.client import message_envelope
 from .._client.config import ClientConfig
 from .._client.content import ContentLike
+from .._client.message import Message, Params
 from .._client.opening import Opening, TLSMode
-from .._client.outgoing import Outgoing, Params, SendResult
+from .._client.report import DeliveryReport, SendResult
 from .._nursery import open_bare_nursery
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
@@ -247,11 +248,11 @@ class Pool:
         the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled`` with the fate of the message unknown.
         """
-        return await self._deliver(Outgoing(sender, recipients, content, mail_params, rcpt_params))
+        return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params))
 
     async def send_message(
         self,
-        message: Message[Any, Any],
+        message: email.message.Message[Any, Any],
         *,
         sender: str | None = None,
         recipients: Iterable[str] | None = None,
@@ -300,19 +301,20 @@ class Pool:
 
     # -- one message
 
-    async def _deliver(self, message: Outgoing, *, patient: bool = False) -> SendResult:
+    async def _deliver(self, message: Message, *, patient: bool = False) -> SendResult:
         """Try until no recipient remains or an error says that it is of no use: :meth:`send` for a checked message.
 
         Args:
-            message: knows what became of each recipient in all tries.
+            message: what to send.
             patient: wait even beyond ``max_waiting``.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         error: Exception | None = None
         retry: Retry | None = None
+        report = DeliveryReport(message)
         self._calls += 1
         try:
-            attempt: Attempt | None = Attempt(message)
+            attempt: Attempt | None = Attempt(report)
             while attempt is not None:
                 if not self._dispatcher.submit(attempt):
                     await self._dispatcher.queue(attempt, patient=patient)
@@ -321,7 +323,7 @@ class Pool:
                 except trio.Cancelled:
                     if not await self._withdraw(attempt):
                         raise
-                if attempt.error is None and not message.refused:
+                if attempt.error is None and not report.refused:
                     break
                 retry = retry or Retry(self._config)
                 attempt = await self._next_attempt(attempt, retry)
@@ -333,7 +335,7 @@ class Pool:
                 self._all_done.set()
                 self._all_done = None
         try:
-            result = message.outcome(error)
+            result = report.outcome(error)
         except Exception:
             self._failed += 1
             raise
@@ -353,20 +355,20 @@ class Pool:
             Exception: the error of the last one, where another would be of no use.
             PoolClosedError: the pool was closed meanwhile.
         """
-        message, error = last.message, last.error
+        report, error = last.report, last.error
         if error is None:
-            delay = retry.after_refusal(message) if last.cancellation is Cancellation.NO else None
+            delay = retry.after_refusal(report) if last.cancellation is Cancellation.NO else None
             if delay is None:
                 return None
-            message.readmit_temporary()
+            report.readmit_temporary()
         else:
-            delay = retry.after_error(error, message)
+            delay = retry.after_error(error, report)
             if delay is None:
                 raise error
             assert isinstance(error, SMTPError)
-            message.begin_again(error)
+            report.begin_again(error)
         await self._pause(delay, error)
-        return Attempt(message, fresh=last.fresh or error is not None)
+        return Attempt(report, fresh=last.fresh or error is not None)
 
     async def _pause(self, delay: float, error: Exception | None) -> None:
         """Wait before the next try; the pool's closing ends it."""

@@ -52,7 +52,7 @@ from typing import Final
 import trio
 
 from .._client.log import logger
-from .._client.outgoing import Outgoing
+from .._client.report import DeliveryReport
 from .._client.sending import deliver, is_used_up
 from .._protocol.errors import (
     ConnectionLostError,
@@ -193,15 +193,15 @@ class Worker:
 
         Its outcome is set, unless this task is being cancelled.
         """
-        message, rate_limit = attempt.message, self._rate_limit
+        report, rate_limit = attempt.report, self._rate_limit
         try:
-            while message.remaining:
+            while report.remaining:
                 if rate_limit is not None:  # before a connection is opened, which has no reader in the meantime
                     await attempt.run_cancellable(rate_limit.start)
                 connection = self._connection
                 if connection is None or connection.client.is_broken or connection.has_limits:
                     connection = await self._find_connection(attempt)
-                if message.content.at_hand:
+                if report.message.content.at_hand:
                     await self._send(attempt, connection)
                 else:
                     await attempt.run_cancellable(partial(self._send, attempt, connection))
@@ -215,7 +215,7 @@ class Worker:
         connection = self._connection
         attempt.pause()
         if connection is not None:
-            if not connection.client.is_broken and not is_used_up(connection.client, attempt.message):
+            if not connection.client.is_broken and not is_used_up(connection.client, attempt.report):
                 return connection
             await self._close("it is used up")
         await attempt.run_cancellable(self._connect)
@@ -226,15 +226,15 @@ class Worker:
         """Send on this connection. If it was idle, its death before any answer costs nothing."""
         if attempt.cancellation is not _WANTED:
             raise Interrupted
-        message = attempt.message
+        report = attempt.report
         may_be_stale = connection.count_message()
-        message.attempts += 1
+        report.count_attempt()
         attempt.begin(connection)
         is_traced = self._tracer.is_on
         started = trio.current_time() if is_traced else 0.0
         failure: BaseException | None = None
         try:
-            await deliver(connection.client, message, stop_at_limit=True)
+            await deliver(connection.client, report, stop_at_limit=True)
         except BaseException as exc:
             failure = exc
             if not (may_be_stale and isinstance(exc, _DEAD) and _may_go_elsewhere(attempt)):
@@ -243,14 +243,14 @@ class Worker:
             if is_traced:
                 self._tracer.tell("send", started, connection.number, error=failure)
         if failure is not None:
-            message.transaction = None  # it came to nothing
+            report.forget_transaction()  # it came to nothing
             return
-        if message.remaining:
-            message.attempts -= 1  # it goes on with the others on another connection: that is no further try
+        if report.remaining:
+            report.uncount_attempt()  # it goes on with the others on another connection: that is no further try
         if connection.client.protocol.farewell is None:
             self._health.message_done()
-        elif may_be_stale and _was_closed_while_idle(message):
-            message.readmit_temporary()
+        elif may_be_stale and _was_closed_while_idle(report):
+            report.readmit_temporary()
         else:
             self._health.connection_failed()
 
@@ -352,7 +352,7 @@ class Worker:
 def _close_attempt(attempt: Attempt) -> None:
     """Tell a caller that the pool was cancelled, and what is known of its message."""
     error = PoolClosedError("the pool was cancelled")
-    attempt.message.explain(error)
+    attempt.report.explain(error)
     attempt.finish(error)
 
 
@@ -361,14 +361,14 @@ def _may_go_elsewhere(attempt: Attempt) -> bool:
 
     So nothing of it can have been accepted.
     """
-    message = attempt.message
-    if attempt.cancellation is not _WANTED or message.is_spent:
+    report = attempt.report
+    if attempt.cancellation is not _WANTED or report.is_spent:
         return False
-    transaction = message.transaction
+    transaction = report.transaction
     return transaction is None or not (transaction.answered or transaction.ended)
 
 
-def _was_closed_while_idle(message: Outgoing) -> bool:
+def _was_closed_while_idle(report: DeliveryReport) -> bool:
     """MAIL was answered by a 421: it said farewell to an idle connection, and our MAIL crossed it on its way."""
-    error = message.error
+    error = report.error
     return error is not None and error.stage is Stage.MAIL and error.reply is not None and error.reply.code == 421
