@@ -95,6 +95,7 @@ class PooledConnection:
             SMTPTimeoutError: ``idle_timeout`` or ``max_age`` has passed.
         """
         since, client = trio.current_time(), self.client
+        self.may_be_stale = True
         client.wire.forget_interruption()
         data: bytes | bytearray = b""
         try:

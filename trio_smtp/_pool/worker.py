@@ -321,7 +321,6 @@ class Worker:
         self._state = _RESTING
         try:
             dispatcher.park(self)
-            connection.may_be_stale = True
             for _ in range(_TURNS):
                 await trio.lowlevel.checkpoint()
                 if self._state is _BUSY:
