@@ -84,6 +84,8 @@ class Allowance:
             ConnectionLostError: the connection is used up.
             ExtensionNotSupportedError: the list must be split, and the content cannot be produced twice.
         """
+        if not self._is_limited and self.most_recipients is None:
+            return report.remaining
         if self.is_used_up(report):
             raise self._used_up()
         limit, law = self.most_recipients, self._limits.rcptmax

@@ -234,7 +234,8 @@ class ClientConnection:
                 await self.next_event(timeout)
             return
         outstanding = protocol.outstanding
-        protocol.hear_all()
+        if protocol.unread:
+            protocol.next_event(skip=True)
         deadline: float | None = None  # of the reply that is being waited for
         while outstanding and protocol.state is not _CLOSED:
             if deadline is None:
@@ -244,7 +245,7 @@ class ClientConnection:
             except SMTPTimeoutError:
                 raise self._too_late(timeout) from None
             self._take(data)
-            if protocol.hear_all():
+            if protocol.next_event(skip=True) is not None:
                 deadline = None
 
     def _take(self, data: bytes | bytearray) -> None:
@@ -288,7 +289,7 @@ class ClientConnection:
                 raise self._too_late(timeout) from None
         if data:
             protocol.receive_data(data)
-        elif protocol.is_clean:
+        elif not protocol.unread:
             if data is None:
                 return True
             self.abort()

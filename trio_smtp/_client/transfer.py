@@ -40,6 +40,7 @@ from .envelope import mail_params, rcpt_params
 from .message import Message
 from .report import DeliveryReport
 
+_CLOSED: Final = State.CLOSED
 _READY: Final = State.READY
 _DATA: Final = Verb.DATA
 ONE_WRITE: Final = 1 << 15  # octets of text that are worth sending before the server has agreed to take them
@@ -225,11 +226,11 @@ class Transfer:
                 return False
             await connection.write(connection.encode(group), timeout)
             await connection.drain(timeout)
-            if not protocol.is_clean and not protocol.outstanding:  # a 421 on their heels?
+            if protocol.unread and not protocol.outstanding:  # a 421 on their heels?
                 protocol.next_event()
-        if transaction.reply is not None or connection.is_broken:
+        if transaction.reply is not None or protocol.state is _CLOSED:
             return False
-        if not transaction.all_refused:
+        if not transaction.refused or not transaction.all_refused:
             return True
         if transaction.go_ahead:  # RFC 2920 §3.1: 354 with no recipient; end it at once, and expect a refusal
             await connection.exchange(end(transaction, b".\r\n"), connection.config.end_timeout)
@@ -261,11 +262,9 @@ class Transfer:
         config, protocol = connection.config, connection.protocol
         async with ShieldedCleanup(config.end_grace, self._await_reply, trio.Cancelled, Interrupted):
             await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
-        if protocol.is_clean:
-            return
         if protocol.outstanding and transaction.reply is None:
             raise connection.farewell_error()
-        if protocol.farewell is None:  # there is a reply too many, and this connection is over
+        if protocol.unread and protocol.farewell is None:  # there is a reply too many, and this connection is over
             try:
                 protocol.next_event()
             except RemoteProtocolError:

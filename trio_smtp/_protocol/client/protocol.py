@@ -1,10 +1,9 @@
 # The client's half of the protocol: which command may follow which, and which reply belongs to which command.
 #
-# Commands go out through send(). Replies come in through receive_data(); next_event() hands them out one by one, each
-# with the command it answers, and hear_all() takes all of them in one go. Replies are counted, never guessed
-# (RFC 2920 §3.1). `state` is where the server will be once it has accepted everything sent so far. So a group of
-# commands can be sent at once, and the next message behind the end of the last one. When the last reply is in, `state`
-# is corrected by what the replies said.
+# Commands go out through send(). Replies come in through receive_data(); next_event() hands them out, each with the
+# command it answers. Replies are counted, never guessed (RFC 2920 §3.1). `state` is where the server will be once it
+# has accepted everything sent so far. So a group of commands can be sent at once, and the next message behind the end
+# of the last one. When the last reply is in, `state` is corrected by what the replies said.
 #
 # Rule 1: every change of state happens in this file, and _NEXT and _REPLIES list them. A missing key is an error: ours
 # (LocalProtocolError, before an octet is sent) or the server's (RemoteProtocolError, and the session is over).
@@ -119,30 +118,31 @@ class ClientProtocol:
         state: the :class:`State`.
         outstanding: commands that have no reply yet, the oldest first.
         pipelining: the server offers PIPELINING, so that commands may be sent while others are outstanding.
+        unread: octets have come that belong to no reply handed out yet.
         farewell: the 421 with which the server said that it goes away, if it did.
     """
 
-    __slots__ = ("_current", "_has_input", "_lmtp", "_reader", "farewell", "outstanding", "pipelining", "state")
+    __slots__ = ("_current", "_lmtp", "_reader", "farewell", "outstanding", "pipelining", "state", "unread")
 
     def __init__(self, *, lmtp: bool = False, max_reply_size: int = 65536) -> None:
         self._lmtp = lmtp
         self._reader = ReplyReader(max_reply_size)
-        self._has_input = False  # the reader has octets of no reply handed out yet; to ask it takes a call
         self._current: Transaction | None = None  # of the last MAIL
         self.state = State.WAIT
         self.outstanding: deque[Command] = deque((CONNECT,))
         self.pipelining = False
+        self.unread = False
         self.farewell: Reply | None = None
 
     @property
     def is_clean(self) -> bool:
         """Nothing is asked, and nothing was said unasked."""
-        return not self.outstanding and not self._has_input
+        return not self.outstanding and not self.unread
 
     @property
     def is_reusable(self) -> bool:
         """The next message can be sent, after RSET if need be."""
-        return not self.outstanding and not self._has_input and _RSET in _NEXT[self.state]
+        return not self.outstanding and not self.unread and _RSET in _NEXT[self.state]
 
     # -- out
 
@@ -162,7 +162,7 @@ class ClientProtocol:
             if outstanding:
                 if not self.pipelining:
                     raise LocalProtocolError(f"{verb.value} must wait for the reply to {outstanding[-1].verb.value}")
-            elif self._has_input:
+            elif self.unread:
                 self.next_event()
                 raise self._broken("the server spoke before it was asked", self.farewell)
             self.state = state
@@ -186,49 +186,37 @@ class ClientProtocol:
     # -- in
 
     def receive_data(self, data: bytes | bytearray) -> None:
-        """Take octets from the server; :meth:`next_event` and :meth:`hear_all` make replies of them."""
+        """Take octets from the server; :meth:`next_event` makes replies of them."""
         self._reader.receive_data(data)
-        self._has_input = True
+        self.unread = True
 
-    def next_event(self) -> Event | None:
+    def next_event(self, *, skip: bool = False) -> Event | None:
         """The next reply with the command it answers, or ``None`` when more octets are needed.
 
         The replies to the end of an LMTP message come one by one, each with the same command.
 
+        Args:
+            skip: take all replies to what is outstanding that have come, and return the last.
+
         Raises:
             RemoteProtocolError: what came is no reply, answers nothing, or cannot be the answer to its command.
         """
-        if not self._has_input or (self.state is _CLOSED and not self.outstanding):
+        outstanding = self.outstanding
+        if not self.unread or (self.state is _CLOSED and not outstanding):
             return None  # what follows a farewell has no meaning
-        reply = self._next_reply()
-        if reply is None:
-            return None
-        return self._match(reply) if self.outstanding else self._unasked(reply)
-
-    def hear_all(self) -> int:
-        """Take the replies to what is outstanding, as far as they have come; how many there were.
-
-        Raises: as :meth:`next_event`.
-        """
-        heard = 0
-        while self._has_input and self.outstanding and self.state is not _CLOSED:
-            reply = self._next_reply()
-            if reply is None:
-                break
-            self._match(reply)
-            heard += 1
-        return heard
-
-    def _next_reply(self) -> Reply | None:
+        event: Event | None = None
         reader = self._reader
         try:
-            reply = reader.next_reply()
+            while (reply := reader.next_reply()) is not None:
+                event = self._match(reply) if outstanding else self._unasked(reply)
+                if not skip or not outstanding or self.state is _CLOSED:
+                    break
         except RemoteProtocolError:
             self.state = _CLOSED
             raise
         finally:
-            self._has_input = bool(reader)
-        return reply
+            self.unread = bool(reader)
+        return event
 
     def _match(self, reply: Reply) -> Event:
         """Give a reply to the oldest command that has none."""
