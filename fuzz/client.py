@@ -142,7 +142,7 @@ class Talk:
         elif state is State.BODY:
             self.send(end(self.transactions[-1], b".\r\n"))
             return
-        elif state in (State.MAIL, State.RCPT, State.CHUNKS) and self.rest and not self.transactions[-1].nobody_left:
+        elif state in (State.MAIL, State.RCPT, State.CHUNKS) and self.rest and not self.transactions[-1].all_refused:
             self.send(self.rest.popleft())
             return
         elif state not in (State.HELLO, State.READY):
@@ -180,7 +180,7 @@ def check_transaction(transaction: Transaction) -> None:
         assert delivered
     if delivery is Delivery.NOT_SENT:
         assert not transaction.ended
-    if transaction.reply is None and transaction.ended and not transaction.nobody_left and not transaction.lmtp:
+    if transaction.reply is None and transaction.ended and not transaction.all_refused and not transaction.lmtp:
         assert delivery is Delivery.UNKNOWN
 
 

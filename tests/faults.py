@@ -306,7 +306,7 @@ class Run:
                         await self._send_next(pool)
             self._over.add(victim)
             nursery.cancel_scope.cancel()
-        limiter = pool._desk._limiter if pool is not None else None
+        limiter = pool._dispatcher._limiter if pool is not None else None
         assert limiter is None or limiter.borrowed_tokens == 0, "a token is left"
         with trio.fail_after(1000):
             if self._open:
@@ -343,7 +343,7 @@ class Run:
     def _check_idle(self, pool: Any) -> None:
         now = pool.statistics()
         assert (now.waiting, now.in_flight) == (0, 0)
-        assert pool._desk._limiter.borrowed_tokens == now.connections
+        assert pool._dispatcher._limiter.borrowed_tokens == now.connections
 
     async def _send_next(self, pool: Any) -> None:
         if self.flaw is not None:

@@ -15,7 +15,7 @@ from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._server.channel import MAX_DELAY, TURN, Channel
 from trio_smtp._server.shutdown import Shutdown
 from trio_smtp._wire.timekeeper import Timekeeper
-from trio_smtp._wire.transport import Interrupted
+from trio_smtp._wire.waits import Interrupted
 
 BYE = Reply(421, "bye", "4.3.2", close=True)
 

@@ -19,7 +19,7 @@ from pool_server import network, pool_of
 
 from trio_smtp import ConnectionLostError, Delivery, PoolConfig
 from trio_smtp._pool import pool as pool_module
-from trio_smtp._pool.errand import Errand
+from trio_smtp._pool.attempt import Attempt
 
 LOCK_STEP = Manner(offers=("SIZE",))
 PIPELINING = Manner()
@@ -142,16 +142,16 @@ async def test_caller_cancelled_in_the_turn_of_the_last_reply_leaves_the_connect
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The task of the connection has been woken by the reply and has not run yet when its wait is interrupted."""
-    errands: list[Errand] = []
+    attempts: list[Attempt] = []
 
-    class Recorded(Errand):
+    class Recorded(Attempt):
         __slots__ = ()
 
-        def __init__(self, message) -> None:
-            super().__init__(message)
-            errands.append(self)
+        def __init__(self, message, **options) -> None:
+            super().__init__(message, **options)
+            attempts.append(self)
 
-    monkeypatch.setattr(pool_module, "Errand", Recorded)
+    monkeypatch.setattr(pool_module, "Attempt", Recorded)
 
     async with network(monkeypatch) as net:
 
@@ -159,7 +159,7 @@ async def test_caller_cancelled_in_the_turn_of_the_last_reply_leaves_the_connect
             await peer.greet("PIPELINING")
             while await net.message(peer):  # say() ends with the octets handed over, and gives nobody a turn
                 if len(net.accepted) == 2:
-                    errands[1].abandon()
+                    attempts[1].end_wait()
 
         net.script = script
         async with pool_of(PoolConfig(connect_retries=0), max_connections=1) as pool:

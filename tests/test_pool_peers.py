@@ -318,7 +318,7 @@ async def test_a_trace_costs_one_event_for_a_message_and_nothing_where_nobody_lo
             for _ in range(50):
                 await send(pool)
             assert [event.name for event in events] == ["send"] * (50 if trace is not None else 0)
-            costs.append(calls_of(lambda pool=pool: pool._desk.trace("send", 0.0, 1)))
+            costs.append(calls_of(lambda pool=pool: pool._tracer.tell("send", 0.0, 1)))
     assert costs[0] <= 2
     assert costs[1] <= 15
 

@@ -12,7 +12,7 @@ from pool_server import Network, network, pool_of
 
 import trio_smtp
 from trio_smtp import Delivery, PoolConfig
-from trio_smtp._client.connection import Connection
+from trio_smtp._client.connection import ClientConnection
 from trio_smtp._protocol.client.transaction import Transaction
 
 Clock = trio.testing.MockClock
@@ -357,9 +357,9 @@ async def test_cancelled_behind_another_leaves_at_once_and_is_never_sent(net: Ne
 async def test_cancelled_while_the_connection_is_looked_at_is_never_sent(
     net: Network, autojump_clock: Clock, offers: tuple[str, ...], at_end: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = Connection.look
+    slow = ClientConnection.look
 
-    async def look(connection: Connection, transaction: Transaction | None = None) -> bool:
+    async def look(connection: ClientConnection, transaction: Transaction | None = None) -> bool:
         if (transaction is not None) is at_end:
             await trio.sleep(1)
         return await slow(connection, transaction)
@@ -367,10 +367,10 @@ async def test_cancelled_while_the_connection_is_looked_at_is_never_sent(
     net.offers = offers
     async with pool_of(DEEP) as pool:
         await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
-        monkeypatch.setattr(Connection, "look", look)
+        monkeypatch.setattr(ClientConnection, "look", look)
         with trio.move_on_after(0.5) as scope:
             await pool.send("a@x.test", ["b@y.test"], b"2\r\n")
-        monkeypatch.setattr(Connection, "look", slow)
+        monkeypatch.setattr(ClientConnection, "look", slow)
         await pool.send("a@x.test", ["b@y.test"], b"3\r\n")
     assert net.accepted[-1] == b"3\r\n"
     assert (b"2\r\n" in net.accepted) is not scope.cancelled_caught
@@ -412,9 +412,9 @@ async def test_cancelled_after_its_end_has_left_waits_for_the_grace_and_no_longe
 async def test_pool_cancelled_while_the_connection_is_looked_at(
     net: Network, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = Connection.look
+    slow = ClientConnection.look
 
-    async def look(connection: Connection, transaction: Transaction | None = None) -> bool:
+    async def look(connection: ClientConnection, transaction: Transaction | None = None) -> bool:
         await trio.sleep(10)
         return await slow(connection, transaction)
 
@@ -430,7 +430,7 @@ async def test_pool_cancelled_while_the_connection_is_looked_at(
                     nursery.start_soon(send, b"2\r\n")
                     await trio.sleep(0.2)
                     nursery.start_soon(send, b"3\r\n")
-                    monkeypatch.setattr(Connection, "look", look)
+                    monkeypatch.setattr(ClientConnection, "look", look)
                     await trio.sleep_forever()
     assert list(outcomes.results) == [b"2\r\n"]
     assert outcomes.errors[b"3\r\n"].delivery is Delivery.NOT_SENT

@@ -4,10 +4,10 @@ The whole public face is importable from here, but for the test kit in ``trio_sm
 """
 
 from ._client.client import Client as Client
-from ._client.client import OutgoingMessage as OutgoingMessage
 from ._client.client import open_client as open_client
 from ._client.config import ClientConfig as ClientConfig
-from ._client.outgoing import SendResult as SendResult
+from ._client.push import OutgoingMessage as OutgoingMessage
+from ._client.report import SendResult as SendResult
 from ._pool.bulk import Job as Job
 from ._pool.bulk import Outcome as Outcome
 from ._pool.config import PoolConfig as PoolConfig

@@ -21,14 +21,15 @@ from .._protocol.sasl import (
     decode_challenge,
     encode_challenge,
 )
-from .connection import Connection
+from .._protocol.sasl.auth import check_bearer_token, decode_ready_token
+from .connection import ClientConnection
 
 
 class Login:
     """Credentials, and the token they currently stand for; shared by all connections of a pool.
 
-    A provider is asked once, however many connections wait for the answer, and once more by whoever finds the
-    token refused first.
+    A provider is asked once, however many connections wait for the answer, and once more by the first connection that
+    finds the token refused.
     """
 
     __slots__ = ("_asking", "_token", "auth")
@@ -38,16 +39,15 @@ class Login:
         self._token: str | None = None
         self._asking = trio.Lock()
 
-    @property
-    def is_renewable(self) -> bool:
-        """There is a provider to ask."""
-        return isinstance(self.auth, OAuth | XOAuth) and not isinstance(self.auth.token, str)
-
     async def token(self, *, but_not: str | None = None) -> str | None:
         """The token, from the provider if need be; ``None`` where the credentials hold all that is needed.
 
         Args:
             but_not: a token that the server refused.
+
+        Raises:
+            TypeError: the provider is not async, or what it returned is not a str.
+            LocalProtocolError: what it returned cannot be sent.
         """
         auth = self.auth
         if not isinstance(auth, OAuth | XOAuth) or isinstance(auth.token, str):
@@ -58,12 +58,21 @@ class Login:
                 answer = auth.token()
                 if not inspect.isawaitable(answer):
                     raise TypeError("the token provider must be async")
-                self._token = await answer
+                self._token = _checked(auth, await answer)
             return self._token
 
 
+def _checked(auth: OAuth | XOAuth, token: object) -> str:
+    """What a provider returned, if it can be sent; else it is not kept for the next connection."""
+    if isinstance(auth, OAuth):
+        return check_bearer_token(token)
+    decode_ready_token(token)
+    assert isinstance(token, str)
+    return token
+
+
 async def log_in(
-    connection: Connection, login: Login, *, secure: bool, allow_insecure: bool, host: str, port: int | None
+    connection: ClientConnection, login: Login, *, secure: bool, allow_insecure: bool, host: str, port: int | None
 ) -> None:
     """Authenticate. Afterwards the connection is reusable; after an error close it.
 
@@ -89,7 +98,7 @@ async def log_in(
     mechanism.finish()
 
 
-async def _converse(connection: Connection, mechanism: ClientMechanism) -> tuple[Reply, ClientMechanism]:
+async def _converse(connection: ClientConnection, mechanism: ClientMechanism) -> tuple[Reply, ClientMechanism]:
     """One AUTH command and what belongs to it; the last reply."""
     timeout = connection.config.command_timeout
     reply = await connection.exchange(auth_command(mechanism.command()), timeout)

@@ -2,7 +2,8 @@
 #
 # Small pieces are collected, large ones are cut, neither is copied without need. The last block is kept back until
 # finish(): the octets that end a message leave in one send with it, and from that send on its fate is unknown until the
-# server answers (DESIGN section 4). With BDAT the server answers each block; a few may be in flight.
+# server answers. With BDAT the server answers each block; a few may be in flight.
+# Not known here: the envelope, and what a failure means for the message (transfer.py).
 from __future__ import annotations
 
 from typing import Final
@@ -13,13 +14,13 @@ from .._protocol.errors import (
     ConnectionLostError,
     Delivery,
     ExtensionNotSupportedError,
-    MessageTooLargeError,
     SMTPError,
     SMTPTimeoutError,
     Stage,
 )
 from .._protocol.newlines import NewlineEncoder
-from .connection import Connection
+from .connection import ClientConnection
+from .envelope import too_large
 
 BLOCK: Final = 1 << 18  # octets in one send, and so in what data_timeout bounds
 _WINDOW: Final = 8  # BDAT chunks in flight; their replies fit into any socket's buffer
@@ -32,7 +33,7 @@ class BodyWriter:
     Args:
         connection: after 354, or after RCPT with BDAT.
         transaction: the message.
-        encoder: makes pieces fit for the wire; ``None``: they are already.
+        encoder: makes pieces fit for the wire; ``None`` if they are already.
         chunked: with BDAT.
         eight_bit: MAIL has announced octets above 127.
         max_size: octets that the server takes, as RFC 1870 counts them, without stuffed dots; ``None`` for any number.
@@ -52,7 +53,7 @@ class BodyWriter:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ClientConnection,
         transaction: Transaction,
         encoder: NewlineEncoder | None,
         *,
@@ -162,15 +163,7 @@ class BodyWriter:
         await write_text(self._connection, self._transaction, data)
 
 
-def too_large(size: int, limit: int, stage: Stage) -> MessageTooLargeError:
-    """The error for a message that the server's SIZE forbids, before its end was sent."""
-    has = "has" if stage is Stage.MAIL else "has at least"
-    return MessageTooLargeError(
-        f"the message {has} {size} octets, and the server takes {limit}", stage=stage, delivery=Delivery.NOT_SENT
-    )
-
-
-async def write_text(connection: Connection, transaction: Transaction, data: bytes | memoryview) -> None:
+async def write_text(connection: ClientConnection, transaction: Transaction, data: bytes | memoryview) -> None:
     """Hand over a block of a message. Returns normally if it could not be, but the server's refusal could be read.
 
     Raises:

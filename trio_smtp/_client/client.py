@@ -1,44 +1,34 @@
 # The public client: one connection, used by one task at a time.
+#
+# What each method does is elsewhere: opening.py, sending.py, push.py. Here it is guarded against a second task, and
+# the arguments become a checked Message.
 from __future__ import annotations
 
+import email.message
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from email.message import Message
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any
 
 import trio
 
 from .._protocol.client.commands import NOOP, RSET, Command, other
-from .._protocol.client.transaction import Transaction
-from .._protocol.errors import (
-    ConnectionLostError,
-    Delivery,
-    ExtensionNotSupportedError,
-    LocalProtocolError,
-    SMTPError,
-)
+from .._protocol.construction import NoPublicConstructor
+from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError
 from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
 from .._wire.tls import TLSInfo
-from .body import BodyWriter
 from .config import ClientConfig
-from .connection import Connection
-from .content import ContentLike, Source
+from .connection import ClientConnection
+from .content import ContentLike
+from .message import Message, Params
 from .opening import Opening, TLSMode, open_connection
-from .outgoing import Outgoing, Params, SendResult, refusal
-from .sending import (
-    await_end,
-    deliver,
-    envelope,
-    giving_up,
-    next_batch,
-    open_writer,
-    say_envelope,
-)
+from .push import OutgoingMessage, push
+from .report import DeliveryReport, SendResult
+from .sending import deliver
 from .serialize import envelope_of
 
 
@@ -69,7 +59,7 @@ async def open_client(
         ssl_context: for the handshake; by default ``ssl.create_default_context()``.
         auth: ``(username, password)``, :class:`Password`, :class:`OAuth`, :class:`XOAuth` or :class:`External`.
         local_hostname: what to call ourselves; by default the host's full name, or else its address.
-        allow_insecure_auth: send credentials in clear, or under TLS with a certificate that nobody has verified.
+        allow_insecure_auth: send credentials in clear, or under TLS with a certificate that was not verified.
         lmtp: speak LMTP (RFC 2033): results are per recipient. Not on port 25.
         proxy_header: sent before anything else, to a server that trusts us to say who the client is (HAProxy's PROXY
             protocol, version 1 or 2).
@@ -78,13 +68,16 @@ async def open_client(
             and as verified if its context verifies certificates and names.
 
     Raises:
+        TypeError, ValueError: a wrong argument.
+        LocalProtocolError: `local_hostname`, a user name, a password or a token cannot be sent.
         ConnectError: not reached, or not greeted with 220.
         TLSError: STARTTLS is refused or missing although it is required, or the handshake failed.
         AuthenticationError: the credentials were refused, or (UnsupportedAuthError) cannot be used.
         ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: on the way. ``stage`` says how far it got, and
             ``delivery`` is ``"not_sent"``.
 
-    Cancellation closes the connection, from the block's end on after a QUIT bounded by ``config.quit_timeout``.
+    Cancellation closes the connection. In the block or at its end QUIT is still said, bounded by
+    ``config.quit_timeout``, unless the connection is in the middle of something.
     """
     opening = Opening(
         tls=tls,
@@ -98,26 +91,30 @@ async def open_client(
     )
     connection = await open_connection(opening, host, port, stream=stream)
     try:
-        yield Client(connection)
+        yield Client._create(connection)
     finally:
         await connection.aclose()
 
 
-class Client:
+class Client(metaclass=NoPublicConstructor):
     """A connection to a server, made by :func:`open_client`.
 
     One task at a time may use it; a second one gets ``trio.BusyResourceError``. After ``ConnectionLostError``,
     ``SMTPTimeoutError`` or ``RemoteProtocolError`` it is of no further use; after a refusal it is.
     """
 
-    __slots__ = ("_busy", "_connection")
+    __slots__ = ("_connection", "_guard")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
-        self._busy = False
+        self._guard = _Guard(connection)
 
     def __repr__(self) -> str:
-        return f"<trio_smtp.Client {self._connection!r}>"
+        connection = self._connection
+        protocol = "LMTP" if connection.lmtp else "SMTP"
+        state = "closed" if connection.is_broken else connection.protocol.state.value
+        over = connection.wire.tls.version if connection.wire.tls is not None else "no TLS"
+        return f"<trio_smtp.Client {connection.name}: {protocol} over {over}, {state}>"
 
     @property
     def extensions(self) -> Extensions:
@@ -134,7 +131,7 @@ class Client:
     @property
     def tls(self) -> TLSInfo | None:
         """What TLS says of the connection; ``None`` in clear."""
-        return self._connection.transport.tls
+        return self._connection.wire.tls
 
     # -- messages
 
@@ -161,17 +158,17 @@ class Client:
             rcpt_params: further parameters of RCPT by recipient.
 
         Returns:
-            Who was accepted and who was not, if anybody was.
+            Which recipients were accepted and which were refused, if at least one was accepted.
 
         Raises:
-            TypeError: `recipients` is a str, or `content` nothing that can be sent.
-            LocalProtocolError: an address that is none, or no recipient; nothing was sent.
+            TypeError: `recipients` is a str, or `content` cannot be sent.
+            LocalProtocolError: an invalid address or parameter, or no recipients; nothing was sent.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent, or a stream's text without its end.
-            SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for everybody.
+            SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for every recipient.
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: ``delivery`` says whether the server may
-                have the message. The first also where the server's LIMITS (MAILMAX, RCPTDOMAINMAX) take no more on
-                one connection, and so this one is used up.
+                have the message. The first also where the connection is used up by the server's LIMITS (MAILMAX,
+                RCPTDOMAINMAX, RFC 9422).
             OSError: the content file could not be read.
             trio.BusyResourceError: another task is using this client.
 
@@ -179,23 +176,22 @@ class Client:
         for the reply for at most ``config.end_grace`` seconds and returns the result if it comes, else raises
         ``trio.Cancelled`` with the fate of the message unknown.
         """
-        with self._use():
-            message = Outgoing(sender, recipients, content, mail_params, rcpt_params)
-            message.attempts = 1
+        with self._guard:
+            report = DeliveryReport(Message(sender, recipients, content, mail_params, rcpt_params), attempts=1)
             await trio.lowlevel.checkpoint_if_cancelled()  # a socket takes a small message without any wait
-            await deliver(self._connection, message)
-            return message.result()
+            await deliver(self._connection, report)
+            return report.result()
 
     async def send_message(
         self,
-        message: Message[Any, Any],
+        message: email.message.Message[Any, Any],
         *,
         sender: str | None = None,
         recipients: Iterable[str] | None = None,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
     ) -> SendResult:
-        """Send an ``EmailMessage`` to whom its header says: To, Cc and Bcc; what is sent has no Bcc.
+        """Send an ``EmailMessage`` to the recipients in its header: To, Cc and Bcc; what is sent has no Bcc.
 
         Args:
             message: re-encoded where the server does not offer 8BITMIME.
@@ -225,77 +221,61 @@ class Client:
 
         Args: as those of :meth:`send`. 8-bit text needs ``mail_params={"BODY": "8BITMIME"}``.
 
-        Raises: as :meth:`send`; on entering if nobody is accepted, on leaving if the message is refused.
+        Raises: as :meth:`send`; on entering if no recipient is accepted, on leaving if the message is refused.
+
+        Cancellation in the block gives the message up and closes the connection; on leaving it, as for :meth:`send`.
         """
-        connection = self._connection
-        with self._use():
-            outgoing = Outgoing(sender, recipients, b"", mail_params, rcpt_params)
-            outgoing.attempts = 1
-            await trio.lowlevel.checkpoint_if_cancelled()
-            transaction = Transaction(await next_batch(connection, outgoing), lmtp=connection.lmtp)
-            if len(transaction.recipients) < len(outgoing.remaining):
-                raise LocalProtocolError(f"the server takes {len(transaction.recipients)} of the recipients at a time")
-            outgoing.transaction = transaction
-            own: SMTPError | None = None  # an error of the block's, about whatever it is doing besides
-            try:
-                chunked = connection.uses_chunking
-                source = Source(None, eight_bit=None)
-                commands = envelope(connection, outgoing, transaction, source, None)
-                if not await say_envelope(connection, transaction, commands, chunked=chunked):
-                    await await_end(connection, transaction)
-                    raise refusal(transaction)
-                writer = open_writer(connection, outgoing, transaction, source, chunked=chunked)
-                message = OutgoingMessage(connection, outgoing, transaction, writer)
-                async with giving_up(connection):
-                    try:
-                        yield message
-                    except SMTPError as exc:
-                        own = exc
-                        raise
-                    if transaction.reply is not None:  # send_all() said so, and the block went on
-                        raise refusal(transaction)
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                    await writer.finish()
-                await await_end(connection, transaction)
-            except SMTPError as exc:
-                if exc is own:
-                    raise
-                if transaction.reply is None:
-                    exc.stage = exc.stage or connection.stage
-                    outgoing.explain(exc)
-                    raise
-                if not transaction.ended:
-                    raise
-            finally:
-                connection.check()
-            outgoing.settle(transaction)  # whoever was one too many is refused: this text cannot be sent again
-            message.result = outgoing.result()
+        with self._guard:
+            message = Message(sender, recipients, b"", mail_params, rcpt_params)
+            async with push(self._connection, message) as outgoing:
+                yield outgoing
 
     # -- other commands
 
     async def noop(self) -> Reply:
-        """Say NOOP; the reply, whatever it is. Cancellation closes the connection."""
-        with self._use():
+        """Say NOOP (RFC 5321 section 4.1.1.9); the reply, whatever it is.
+
+        Raises:
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is closed.
+            trio.BusyResourceError: another task is using this client.
+
+        Cancellation closes the connection.
+        """
+        with self._guard:
             return await self._ask(NOOP)
 
     async def reset(self) -> Reply:
-        """Say RSET; the reply. Never needed between messages. Cancellation closes the connection."""
-        with self._use():
+        """Say RSET (RFC 5321 section 4.1.1.5); the reply, whatever it is. Never needed between messages.
+
+        Raises:
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is closed.
+            trio.BusyResourceError: another task is using this client.
+
+        Cancellation closes the connection.
+        """
+        with self._guard:
             return await self._ask(RSET)
 
     async def verify(self, address: str) -> Reply:
-        """Ask the server by VRFY whether an address exists; most answer 252, which says nothing.
+        """Ask the server by VRFY whether an address exists (RFC 5321 section 4.1.1.6).
+
+        Most servers answer 252, which says nothing.
+
+        Args:
+            address: or a user's name.
 
         Raises:
             LocalProtocolError: the text cannot be sent.
             ExtensionNotSupportedError: it is not ASCII, and the server does not offer SMTPUTF8.
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is closed.
+            trio.BusyResourceError: another task is using this client.
 
         Cancellation closes the connection.
         """
         return await self._command(f"VRFY {address}", utf8=not address.isascii())
 
     async def command(self, line: str) -> Reply:
-        """Send a line of your own, NOOP, HELP, EXPN or an extension's, and return the one reply to it.
+        """Send a line of your own, such as HELP, EXPN or an extension's command; the one reply to it.
 
         Args:
             line: without CRLF. Commands that change what this client must know (MAIL, RCPT, DATA, STARTTLS, XCLIENT…)
@@ -303,13 +283,15 @@ class Client:
 
         Raises:
             LocalProtocolError: control characters in it, or a command that is refused.
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is closed.
+            trio.BusyResourceError: another task is using this client.
 
         Cancellation closes the connection.
         """
         return await self._command(line)
 
     async def _command(self, line: str, *, utf8: bool = False) -> Reply:
-        with self._use():
+        with self._guard:
             if utf8:
                 if "SMTPUTF8" not in self.extensions:
                     raise ExtensionNotSupportedError(
@@ -325,81 +307,54 @@ class Client:
         return await connection.exchange(command, connection.config.command_timeout)
 
     async def quit(self) -> None:
-        """Say QUIT and close the connection, in ``config.quit_timeout`` seconds at most, as leaving the block does."""
-        with self._use(even_if_broken=True):
+        """Say QUIT and close the connection, as leaving the block does; a closed one stays closed.
+
+        Takes ``config.quit_timeout`` seconds at most. A server that does not answer is no error.
+
+        Raises:
+            trio.BusyResourceError: another task is using this client.
+
+        Cancellation changes nothing: the wait is bounded and shielded, and the connection is closed in any case.
+        """
+        with self._guard.even_if_broken():
             await self._connection.aclose()
 
-    def _use(self, *, even_if_broken: bool = False) -> _Use:
-        return _Use(self, even_if_broken)
 
-
-class _Use:
+class _Guard:
     """Keeps a second task out, and a closed connection from being used: 0.3 µs where a lock takes 5."""
 
-    __slots__ = ("_client", "_even_if_broken")
+    __slots__ = ("_busy", "_connection")
 
-    def __init__(self, client: Client, even_if_broken: bool) -> None:
-        self._client = client
-        self._even_if_broken = even_if_broken
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._busy = False
 
     def __enter__(self) -> None:
-        client = self._client
-        if client._busy:
+        if self._busy:
             raise trio.BusyResourceError("another task is using this client")
-        if client._connection.is_broken and not self._even_if_broken:
+        if self._connection.is_broken:
             raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
-        client._busy = True
+        self._busy = True
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._client._busy = False
+        self._busy = False
 
-
-class OutgoingMessage:
-    """A message that is being sent piece by piece; see :meth:`Client.transaction`.
-
-    Attributes:
-        refused: recipients the server has refused, with the replies.
-        accepted: recipients it has accepted so far.
-        result: the :class:`SendResult`, once the block was left.
-    """
-
-    __slots__ = ("_connection", "_outgoing", "_transaction", "_writer", "accepted", "refused", "result")
-
-    def __init__(
-        self, connection: Connection, outgoing: Outgoing, transaction: Transaction, writer: BodyWriter
-    ) -> None:
-        self._connection = connection
-        self._outgoing = outgoing
-        self._transaction = transaction
-        self._writer = writer
-        self.accepted = list(transaction.accepted)
-        self.refused = dict(transaction.refused)
-        self.result: SendResult | None = None
-
-    async def send_all(self, chunk: bytes | bytearray) -> None:
-        """Send the next piece of the message's text; waits while the server cannot take more.
-
-        Raises:
-            MessageRefusedError: the server has refused it already.
-            MessageTooLargeError: with this piece it is larger than the server's SIZE.
-            ConnectionLostError, SMTPTimeoutError: the connection is broken; nothing was delivered.
-
-        Cancellation in the middle of a piece closes the connection; nothing is delivered.
-        """
+    @contextmanager
+    def even_if_broken(self) -> Iterator[None]:
+        """For what may be done with a closed connection, too."""
+        if self._busy:
+            raise trio.BusyResourceError("another task is using this client")
+        self._busy = True
         try:
-            goes_on = await self._writer.write(chunk)
-        except SMTPError as exc:
-            exc.stage = exc.stage or self._connection.stage
-            self._outgoing.explain(exc)
-            raise
-        if not goes_on or self._transaction.reply is not None:
-            raise refusal(self._transaction)
+            yield
+        finally:
+            self._busy = False
 
 
 def message_envelope(
-    message: Message[Any, Any], sender: str | None, recipients: Iterable[str] | None
+    message: email.message.Message[Any, Any], sender: str | None, recipients: Iterable[str] | None
 ) -> tuple[str, Iterable[str]]:
     """Sender and recipients: those given, and the header's for the rest."""
     if sender is None or recipients is None:

@@ -1,14 +1,18 @@
-# One connection to a server, from the greeting on: commands and replies, with time limits and the truth about failures.
+# One connection to a server, from the greeting on: commands and replies, with time limits.
 #
-# Theory of operation. The machine in _protocol.client says what may be sent and what a reply means; a Wire moves the
-# octets; this file lets the two meet, and knows the time. What is built on it (opening, sending, the pool) uses
-# exchange(), write() and drain(). After any operation the connection is either reusable or broken, and says so:
-# whoever fails in mid-dialogue calls check(), which breaks a connection that has a command unanswered.
-# This file does not know what a message is (sending.py does).
+# ClientProtocol says what may be sent and what a reply means; the wire moves the octets; this file lets the two meet
+# and knows the time. What is built on it (opening, sending, the pool) uses exchange(), write() and drain().
+#
+# Guarantees. After any operation the connection is either reusable or broken: check() breaks one that has a command
+# unanswered. It breaks in abort() and nowhere else, and start_tls() and adopt_tls() are the only places where the wire
+# changes. A reply is never taken for the answer to another command.
+# Not known here: what a message is (transfer.py).
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable
+import ssl
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -21,8 +25,9 @@ from .._protocol.extensions import Extensions
 from .._protocol.replies import Reply
 from .._wire.waits import Interrupted
 from .._wire.wire import Wire
+from .allowance import Allowance
 from .config import ClientConfig
-from .log import is_on, logger
+from .log import logger
 
 _CLOSED: Final = State.CLOSED
 _REST_OF_REPLY: Final = 1.0  # seconds for what is still to come of a refusal in the middle of a message
@@ -34,67 +39,68 @@ def deadline_after(timeout: float | None) -> float:
     return math.inf if timeout is None else trio.current_time() + timeout
 
 
-class Connection:
+def at_stage(error: SMTPError, stage: Stage | None) -> None:
+    """Let an error say how far the session had got."""
+    error.stage = stage
+
+
+class ClientConnection:
     """A dialogue with one server.
 
     Args:
-        transport: the stream; owned from now on.
+        wire: owned from now on.
         config: time limits.
         lmtp: speak LMTP.
         name: what log records call it.
 
     Attributes:
+        wire: the stream with its deadlines; another one once TLS was started.
+        protocol: the session's state machine.
+        allowance: what the server still takes on this connection.
         greeting: the server's 220.
         extensions: what its latest answer to EHLO or LHLO offered.
-        esmtp: it understood EHLO.
-        transactions: MAIL commands sent.
-        domains: of the recipients named in RCPT so far, where the server's LIMITS count them.
-        most_recipients: of one transaction, by LIMITS or by experience; ``None`` if nothing is known.
         offers_size, offers_8bit, offers_utf8: whether SIZE, 8BITMIME, SMTPUTF8 are among the extensions.
         uses_chunking: messages go by BDAT.
     """
 
     __slots__ = (
         "_answered_at",
+        "_is_logged",
+        "allowance",
         "config",
-        "domains",
-        "esmtp",
         "extensions",
         "greeting",
         "lmtp",
-        "most_recipients",
         "name",
         "offers_8bit",
         "offers_size",
         "offers_utf8",
         "protocol",
-        "transactions",
-        "transport",
         "uses_chunking",
+        "wire",
     )
 
-    def __init__(self, transport: Wire, config: ClientConfig, *, lmtp: bool = False, name: str = "") -> None:
-        self.transport = transport
-        self.config = config
-        self.lmtp = lmtp
-        self.name = name
-        self.protocol = ClientProtocol(lmtp=lmtp, max_reply_size=config.max_reply_size)
+    def __init__(self, wire: Wire, config: ClientConfig, *, lmtp: bool = False, name: str = "") -> None:
+        self.wire = wire
+        self.config: Final = config
+        self.lmtp: Final = lmtp
+        self.name: Final = name
+        self.protocol: Final = ClientProtocol(lmtp=lmtp, max_reply_size=config.max_reply_size)
+        self.allowance: Final = Allowance()
         self.greeting: Reply | None = None
-        self.learn(Extensions())
-        self.esmtp = False
-        self.transactions = 0
-        self.domains: set[str] = set()
         self._answered_at = -math.inf
+        self._is_logged = logger.isEnabledFor(logging.DEBUG)  # looked up for each group of commands
+        self.learn(Extensions())
 
     def __repr__(self) -> str:
-        return f"<Connection {self.name}: {'broken' if self.is_broken else self.protocol.state.value}>"
+        return f"<ClientConnection {self.name}: {'broken' if self.is_broken else self.protocol.state.value}>"
 
     # -- state
 
     @property
     def is_broken(self) -> bool:
         """Nothing more can be sent."""
-        return self.transport.broken or self.protocol.state is _CLOSED
+        return self.wire.broken or self.protocol.state is _CLOSED
 
     @property
     def has_just_answered(self) -> bool:
@@ -104,33 +110,63 @@ class Connection:
     @property
     def is_exhausted(self) -> bool:
         """The server takes no further MAIL on this connection (RFC 9422 section 4.1)."""
-        limit = self.extensions.limits.mailmax
-        return limit is not None and self.transactions >= limit
+        return self.allowance.is_exhausted
+
+    @property
+    def most_recipients(self) -> int | None:
+        """Of one transaction, by LIMITS or by experience; ``None`` if nothing is known."""
+        return self.allowance.most_recipients
+
+    @property
+    def stage(self) -> Stage | None:
+        """Where the session is: the stage of the oldest command that has no reply, or of the message's text."""
+        protocol = self.protocol
+        if protocol.outstanding:
+            return STAGES.get(protocol.outstanding[0].verb)
+        return Stage.BODY if protocol.state in (State.BODY, State.CHUNKS) else None
+
+    def place(self, error: SMTPError) -> None:
+        """Let an error say where the session is, unless it says so already."""
+        if error.stage is None:
+            at_stage(error, self.stage)
 
     def learn(self, extensions: Extensions) -> None:
         """Go by what the server offers from now on."""
         self.extensions = extensions
-        self.most_recipients = extensions.limits.rcptmax
+        self.allowance.learn(extensions.limits)
         self.offers_size = "SIZE" in extensions
         self.offers_8bit = "8BITMIME" in extensions
         self.offers_utf8 = "SMTPUTF8" in extensions
         self.uses_chunking = self.config.chunking and "CHUNKING" in extensions
         self.protocol.pipelining = self.config.pipelining and "PIPELINING" in extensions
 
+    def abort(self) -> None:
+        """Send nothing more: an unknown number of octets is on the wire, or a command will never be answered."""
+        self.wire.abort()
+
     def check(self) -> None:
-        """Break the connection if it is in the middle of something that nobody will finish."""
+        """Break the connection if it is in the middle of something that will not be finished."""
         if not self.protocol.is_reusable:
-            self.transport.abort()
+            self.abort()
 
     # -- dialogue
 
-    def encode(self, commands: Iterable[Command]) -> bytes:
+    async def hear_greeting(self, timeout: float | None) -> Reply:
+        """Wait for the server's greeting.
+
+        Raises: as :meth:`next_event`.
+        """
+        _, reply = await self.next_event(timeout)
+        self.greeting = reply
+        return reply
+
+    def encode(self, commands: Sequence[Command]) -> bytes:
         """The octets of commands, which from now on count as sent."""
-        if is_on():
-            commands = list(commands)
+        self._is_logged = logger.isEnabledFor(logging.DEBUG)
+        if self._is_logged:
             for command in commands:
                 logger.debug("%s C: %s", self.name, command)
-        return b"".join(map(self.protocol.send, commands))
+        return self.protocol.send(*commands)
 
     async def write(self, data: bytes | memoryview, timeout: float | None) -> None:
         """Hand octets over.
@@ -138,10 +174,10 @@ class Connection:
         Raises:
             ConnectionLostError, SMTPTimeoutError: the connection is broken.
         """
-        transport = self.transport
-        sent = transport.send_nowait(data)  # nearly always all of it: then there is no deadline to be set
-        if sent < len(data) or transport.broken:
-            await transport.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
+        wire = self.wire
+        sent = wire.send_nowait(data)  # nearly always all of it: then there is no deadline to be set
+        if sent < len(data) or wire.broken:
+            await wire.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
 
     async def exchange(self, command: Command, timeout: float | None) -> Reply:
         """Send one command and wait for its reply, whatever it says.
@@ -154,18 +190,18 @@ class Connection:
             return (await self.next_event(timeout))[1]
         except SMTPError as exc:
             if exc.stage is None:
-                exc.stage = STAGES.get(command.verb)
+                at_stage(exc, STAGES.get(command.verb))
             raise
         finally:
             if self.protocol.outstanding:
-                self.transport.abort()
+                self.abort()
 
     async def next_event(self, timeout: float | None) -> Event:
         """Wait for the next reply, with the command it answers.
 
         Raises:
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken.
-            Interrupted: the transport was.
+            Interrupted: the wire was.
         """
         protocol = self.protocol
         event = protocol.next_event()
@@ -173,50 +209,64 @@ class Connection:
             # One deadline for the whole reply: a server that drips octets does not move it.
             deadline = deadline_after(timeout)
             while event is None:
-                await self._receive(deadline, timeout)
+                if protocol.state is _CLOSED:
+                    raise self.farewell_error()
+                try:
+                    data = await self.wire.receive(deadline)
+                except SMTPTimeoutError:
+                    raise self._too_late(timeout) from None
+                self._take(data)
                 event = protocol.next_event()
-        if is_on():
-            logger.debug("%s S: %s", self.name, _loggable(event[1]))
+        if self._is_logged:
+            self._log_reply(event[1])
         return event
 
-    async def _receive(self, deadline: float, timeout: float | None) -> None:
-        """Wait for octets and give them to the machine."""
-        protocol = self.protocol
-        if protocol.state is _CLOSED:
-            raise self.farewell_error()
-        try:
-            data = await self.transport.receive(deadline)
-        except SMTPTimeoutError:
-            self.transport.abort()
-            raise self._too_late(timeout) from None
-        if not data:
-            self.transport.abort()
-            raise ConnectionLostError("the server closed the connection")
-        self._answered_at = trio.current_time()
-        protocol.receive_data(data)
-
     async def drain(self, timeout: float | None) -> None:
-        """Read replies until every command has its own, or the server has said 421."""
+        """Read replies until every command has its own, or the server has said 421.
+
+        Args:
+            timeout: for each reply.
+
+        Raises: as :meth:`next_event`.
+        """
         protocol = self.protocol
-        outstanding, next_event, log = protocol.outstanding, protocol.next_event, is_on()
+        if self._is_logged:  # hear them one by one
+            while protocol.outstanding and protocol.state is not _CLOSED:
+                await self.next_event(timeout)
+            return
+        outstanding = protocol.outstanding
+        if protocol.unread:
+            protocol.next_event(skip=True)
         deadline: float | None = None  # of the reply that is being waited for
         while outstanding and protocol.state is not _CLOSED:
-            event = next_event()
-            if event is None:
-                if deadline is None:
-                    deadline = deadline_after(timeout)
-                await self._receive(deadline, timeout)
-            else:
+            if deadline is None:
+                deadline = deadline_after(timeout)
+            try:
+                data = await self.wire.receive(deadline)
+            except SMTPTimeoutError:
+                raise self._too_late(timeout) from None
+            self._take(data)
+            if protocol.next_event(skip=True) is not None:
                 deadline = None
-                if log:
-                    logger.debug("%s S: %s", self.name, _loggable(event[1]))
+
+    def _take(self, data: bytes | bytearray) -> None:
+        """Give what was received to the machine."""
+        if not data:
+            self.abort()
+            raise ConnectionLostError("the server closed the connection")
+        self._answered_at = trio.current_time()
+        self.protocol.receive_data(data)
+
+    def _log_reply(self, reply: Reply) -> None:
+        # Challenges belong to the secrets of AUTH.
+        logger.debug("%s S: %s", self.name, "334 ***" if reply.code == 334 else reply)
 
     async def look(self, transaction: Transaction | None = None) -> bool:
         """Where nothing is asked: hear what the server has said all the same; whether there is reason to go on.
 
         A reply too many would otherwise be taken for the next command's, and each one after it for another's. So look
-        before MAIL, and before the end of a message (DESIGN section 4). Does not wait for the server, and no checkpoint
-        on a socket in clear.
+        before MAIL, and before the end of a message. Does not wait for the server, and is no checkpoint on a socket in
+        clear.
 
         Args:
             transaction: the message whose text is being sent; ``False`` if the server has refused it in the middle.
@@ -225,27 +275,30 @@ class Connection:
             ConnectionLostError: the server has closed the connection, or said 421.
             RemoteProtocolError: it has said something else.
             SMTPTimeoutError: TLS had something to say, and the server does not take it.
-            Interrupted: the transport was.
+            Interrupted: the wire was.
         """
-        protocol, transport = self.protocol, self.transport
-        if protocol.outstanding or transport.broken or protocol.state is _CLOSED:
+        protocol, wire = self.protocol, self.wire
+        if protocol.outstanding or wire.broken or protocol.state is _CLOSED:
             return True
-        if transport.is_immediate:
-            data: bytes | bytearray | None = transport.receive_nowait()
+        if wire.is_immediate:
+            data: bytes | bytearray | None = wire.receive_nowait()
         else:
             timeout = self.config.command_timeout
             try:
-                data = await transport.receive_pending(deadline_after(timeout))
+                data = await wire.receive_pending(deadline_after(timeout))
             except SMTPTimeoutError:
-                transport.abort()
                 raise self._too_late(timeout) from None
         if data:
             protocol.receive_data(data)
-        elif protocol.is_clean:
+        elif not protocol.unread:
             if data is None:
                 return True
-            transport.abort()
+            self.abort()
             raise ConnectionLostError("the server closed the connection")
+        return await self._hear_unasked(transaction)
+
+    async def _hear_unasked(self, transaction: Transaction | None) -> bool:
+        protocol = self.protocol
         if transaction is None:
             protocol.next_event()
         else:
@@ -255,7 +308,7 @@ class Connection:
                 pass
             if transaction.reply is not None:
                 return False
-        transport.abort()
+        self.abort()
         if protocol.farewell is not None:
             raise self.farewell_error()
         raise RemoteProtocolError("the server spoke before it was asked")
@@ -265,19 +318,36 @@ class Connection:
         reply = self.protocol.farewell
         return ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=self.stage)
 
-    @property
-    def stage(self) -> Stage | None:
-        """Where the session is: the stage of the oldest command that has no reply, or of the message's text."""
-        protocol = self.protocol
-        if protocol.outstanding:
-            return STAGES.get(protocol.outstanding[0].verb)
-        return Stage.BODY if protocol.state in (State.BODY, State.CHUNKS) else None
-
     def _too_late(self, timeout: float | None) -> SMTPTimeoutError:
+        self.abort()
         waiting = self.protocol.outstanding
         what = waiting[0].verb.value if waiting else "the message"
         stage = STAGES.get(waiting[0].verb) if waiting else None
         return SMTPTimeoutError(f"no reply to {what} within {timeout:g} seconds", stage=stage)
+
+    # -- TLS
+
+    async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> None:
+        """Shake hands, within ``tls_handshake_timeout``. An error leaves the connection broken.
+
+        Raises:
+            TLSError, SMTPTimeoutError, ConnectionLostError: the handshake failed.
+        """
+        self.wire = await self.wire.start_tls(
+            context,
+            server_side=False,
+            server_hostname=server_hostname,
+            deadline=deadline_after(self.config.tls_handshake_timeout),
+        )
+
+    async def adopt_tls(self) -> None:
+        """Go by what TLS says of a stream that is under TLS already; shake hands if that was not done.
+
+        Raises: as :meth:`start_tls`.
+        """
+        self.wire = await self.wire.adopt_tls(
+            server_side=False, deadline=deadline_after(self.config.tls_handshake_timeout)
+        )
 
     # -- the end
 
@@ -285,19 +355,14 @@ class Connection:
         """Say QUIT if the server will listen, and close. Bounded by ``quit_timeout``, shielded; never raises."""
         with trio.move_on_after(self.config.quit_timeout, shield=True):
             await self.quit()
-        await self.transport.aclose()
+        await self.wire.aclose()
 
     async def quit(self) -> None:
         """Say QUIT and wait for the answer, if the server will listen. Never raises an :class:`SMTPError`."""
         if self.is_broken or not self.protocol.is_reusable:
-            self.transport.abort()
+            self.abort()
             return
         try:
             await self.exchange(QUIT, self.config.quit_timeout)
         except (SMTPError, Interrupted):
             pass  # RFC 5321 §4.1.1.10 wants us to wait for the 221; nothing depends on it
-
-
-def _loggable(reply: Reply) -> Reply | str:
-    """A reply as it may be logged: challenges belong to the secrets of AUTH."""
-    return "334 ***" if reply.code == 334 else reply

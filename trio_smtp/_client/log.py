@@ -5,8 +5,3 @@ import logging
 from typing import Final
 
 logger: Final = logging.getLogger("trio_smtp")
-
-
-def is_on() -> bool:
-    """Whether the dialogue is wanted; a look into a dict when it is not."""
-    return logger.isEnabledFor(logging.DEBUG)

@@ -1,8 +1,10 @@
 # From a host's name to a connection that is ready for mail: connect, greeting, EHLO, STARTTLS, EHLO again, AUTH.
 #
 # The five modes of TLS differ in three questions: does TLS start before the greeting, must it start at all, and must
-# the certificate be right. What they never differ in: what was said in clear is forgotten after the handshake, and a
-# server that has spoken on in clear behind its 220 is an attacker's (CVE-2011-0411 and its kin).
+# the certificate be valid. They do not differ in this: what was said in clear is forgotten after the handshake, and
+# octets in clear behind the 220 to STARTTLS are an attack (CVE-2011-0411 and its kin).
+#
+# Guarantee: what open_connection() raises says `delivery == "not_sent"` and a stage, and nothing is left open.
 from __future__ import annotations
 
 import os
@@ -20,6 +22,7 @@ from .._protocol.errors import (
     ConnectError,
     ConnectionLostError,
     Delivery,
+    LocalProtocolError,
     RemoteProtocolError,
     SMTPError,
     SMTPTimeoutError,
@@ -35,7 +38,7 @@ from .._wire.tls import is_in_clear
 from .._wire.wire import Wire
 from .auth import Login, log_in
 from .config import ClientConfig
-from .connection import Connection, deadline_after
+from .connection import ClientConnection, at_stage, deadline_after
 
 TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "none"]
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
@@ -64,7 +67,7 @@ class Opening:
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {self.ssl_context!r}")
         if self.local_hostname is not None:
-            check_text("local_hostname", self.local_hostname, word=True)
+            _check_hello_name(self.local_hostname)
         check_flag("allow_insecure_auth", self.allow_insecure_auth)
         check_flag("lmtp", self.lmtp)
         if self.proxy_header is not None and not isinstance(self.proxy_header, ProxyHeader):
@@ -99,6 +102,21 @@ class Opening:
         return self.ssl_context
 
 
+def _check_hello_name(name: object) -> None:
+    """Raise unless this can be the name in EHLO.
+
+    Raises:
+        TypeError: it is not a str.
+        LocalProtocolError: it cannot be sent.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"local_hostname is a str, not {name!r}")
+    try:
+        check_text("local_hostname", name, word=True)
+    except ValueError as exc:
+        raise LocalProtocolError(str(exc), delivery=Delivery.NOT_SENT) from None
+
+
 Wrap: TypeAlias = Callable[[trio.abc.Stream], Wire]
 Tell: TypeAlias = Callable[[Literal["tls", "auth"], float], None]
 
@@ -118,7 +136,7 @@ async def open_connection(
     stream: trio.abc.Stream | None = None,
     wrap: Wrap = open_wire,
     tell: Tell = lambda what, started: None,
-) -> Connection:
+) -> ClientConnection:
     """Open a connection that is ready for MAIL.
 
     Args:
@@ -184,29 +202,29 @@ async def _open(
     tell: Tell,
     *,
     clear: bool = False,
-) -> Connection:
-    transport = wrap(stream)
-    connection = Connection(transport, opening.config, lmtp=opening.lmtp, name=f"{host}:{port}")
+) -> ClientConnection:
+    connection = ClientConnection(wrap(stream), opening.config, lmtp=opening.lmtp, name=f"{host}:{port}")
     try:
         if opening.proxy_header is not None:  # before anything else, TLS included
-            await _send_proxy_header(transport, opening.proxy_header, opening.config)
+            await _send_proxy_header(connection, opening.proxy_header)
         if isinstance(stream, trio.SSLStream):
-            connection.transport = await _adopt_tls(transport, opening.config)
+            await _adopt_tls(connection)
         elif opening.tls == "implicit" or (opening.tls == "auto" and port == IMPLICIT_TLS_PORT):
             started = trio.current_time()
-            connection.transport = await _start_implicit_tls(opening, transport, host, port)
+            await _start_implicit_tls(opening, connection, host)
             tell("tls", started)
-        await _hear_greeting(opening, connection, port)
+        await _hear_greeting(connection, port)
         await say_hello(opening, connection)
-        if opening.tls != "none" and not clear and connection.transport.tls is None:
+        if opening.tls != "none" and not clear and connection.wire.tls is None:
             await _start_tls(opening, connection, host, tell)
         if opening.login is not None:
             started = trio.current_time()
-            tls = connection.transport.tls
+            tls = connection.wire.tls
             await log_in(
                 connection,
                 opening.login,
-                # Whoever gives a context that verifies nothing has asked for it; an opportunist has not.
+                # A caller's own context may verify nothing, and that is the caller's choice; with "opportunistic" it
+                # is not.
                 secure=tls is not None and (tls.verified or opening.tls != "opportunistic"),
                 allow_insecure=opening.allow_insecure_auth,
                 host=host,
@@ -217,81 +235,70 @@ async def _open(
         await connection.aclose()
         raise
     except BaseException:
-        connection.transport.abort()
-        await connection.transport.aclose()
+        connection.abort()
+        await connection.aclose()
         raise
     return connection
 
 
-async def _send_proxy_header(transport: Wire, header: ProxyHeader, config: ClientConfig) -> None:
+async def _send_proxy_header(connection: ClientConnection, header: ProxyHeader) -> None:
     try:
-        await transport.send(header.to_bytes(), deadline_after(config.connect_timeout))
+        await connection.write(header.to_bytes(), connection.config.connect_timeout)
     except (ConnectionLostError, SMTPTimeoutError) as exc:
-        exc.stage = Stage.CONNECT
+        at_stage(exc, Stage.CONNECT)
         raise
 
 
-async def _adopt_tls(transport: Wire, config: ClientConfig) -> Wire:
+async def _adopt_tls(connection: ClientConnection) -> None:
     """The stream that was given is under TLS: shake hands, if that was not done, and go by what TLS says of it."""
     try:
-        return await transport.adopt_tls(server_side=False, deadline=deadline_after(config.tls_handshake_timeout))
+        await connection.adopt_tls()
     except (TLSError, ConnectionLostError, SMTPTimeoutError) as exc:
-        exc.stage = Stage.CONNECT
+        at_stage(exc, Stage.CONNECT)
         raise
 
 
-async def _start_implicit_tls(opening: Opening, transport: Wire, host: str, port: int) -> Wire:
+async def _start_implicit_tls(opening: Opening, connection: ClientConnection, host: str) -> None:
     try:
-        return await transport.start_tls(
-            opening.context(),
-            server_side=False,
-            server_hostname=host,
-            deadline=deadline_after(opening.config.tls_handshake_timeout),
-        )
-    except TLSError as exc:
-        exc.stage = Stage.CONNECT
+        await connection.start_tls(opening.context(), host)
+    except (TLSError, ConnectionLostError, SMTPTimeoutError) as exc:
+        at_stage(exc, Stage.CONNECT)
         if is_in_clear(exc.__cause__):
             raise TLSError(
-                f"{host}:{port} does not speak TLS from the start; it may want tls='starttls'", stage=Stage.CONNECT
+                f"{connection.name} does not speak TLS from the start; it may want tls='starttls'", stage=Stage.CONNECT
             ) from exc.__cause__
         raise
-    except (ConnectionLostError, SMTPTimeoutError) as exc:
-        exc.stage = Stage.CONNECT
-        raise
 
 
-async def _hear_greeting(opening: Opening, connection: Connection, port: int) -> None:
-    hint = ""
-    if connection.transport.tls is None:
+async def _hear_greeting(connection: ClientConnection, port: int) -> None:
+    hint, timeout = "", connection.config.greeting_timeout
+    if connection.wire.tls is None:
         hint = f"; if port {port} speaks TLS from the start, it wants tls='implicit'"
     try:
-        _, reply = await connection.next_event(opening.config.greeting_timeout)
+        reply = await connection.hear_greeting(timeout)
     except SMTPTimeoutError as exc:
-        text = f"no greeting from {connection.name} within {opening.config.greeting_timeout:g} seconds{hint}"
+        text = f"no greeting from {connection.name} within {timeout:g} seconds{hint}"
         raise SMTPTimeoutError(text, stage=Stage.GREETING) from exc
     except RemoteProtocolError as exc:
         raise RemoteProtocolError(f"{connection.name} does not greet: {exc}{hint}", stage=Stage.GREETING) from exc
     except ConnectionLostError as exc:
-        exc.stage = Stage.GREETING
+        at_stage(exc, Stage.GREETING)
         raise
     if reply.code != 220:
-        raise ConnectError(f"{connection.name} does not want us: {reply}", reply=reply, stage=Stage.GREETING)
-    connection.greeting = reply
+        raise ConnectError(f"{connection.name} refuses the connection: {reply}", reply=reply, stage=Stage.GREETING)
 
 
-async def say_hello(opening: Opening, connection: Connection) -> None:
+async def say_hello(opening: Opening, connection: ClientConnection) -> None:
     """Say EHLO (LHLO), or HELO to a server that does not know it, and note what is offered.
 
     Raises:
         ConnectError: refused.
     """
-    name = opening.local_hostname or await _own_name(connection.transport)
+    name = opening.local_hostname or await _own_name(connection.wire)
     timeout = opening.config.command_timeout
-    connection.esmtp = False
     connection.learn(Extensions())
     reply = await connection.exchange(hello(Verb.LHLO if opening.lmtp else Verb.EHLO, name), timeout)
     if reply.is_success:
-        connection.esmtp = True
         connection.learn(Extensions.from_lines(reply.lines))
         return
     if reply.code != 421 and not opening.lmtp:
@@ -300,7 +307,7 @@ async def say_hello(opening: Opening, connection: Connection) -> None:
         raise ConnectError(f"{connection.name} does not take our hello: {reply}", reply=reply, stage=Stage.HELLO)
 
 
-async def _start_tls(opening: Opening, connection: Connection, host: str, tell: Tell) -> None:
+async def _start_tls(opening: Opening, connection: ClientConnection, host: str, tell: Tell) -> None:
     if "STARTTLS" not in connection.extensions:
         if opening.tls == "starttls":
             raise TLSError(f"{connection.name} does not offer STARTTLS", stage=Stage.STARTTLS)
@@ -312,16 +319,11 @@ async def _start_tls(opening: Opening, connection: Connection, host: str, tell: 
         _check_alive(connection, reply)
         return
     if not connection.protocol.is_clean:
-        connection.transport.abort()
+        connection.abort()
         raise TLSError(f"{connection.name} spoke before the TLS handshake", stage=Stage.STARTTLS)
     started = trio.current_time()
     try:
-        connection.transport = await connection.transport.start_tls(
-            opening.context(),
-            server_side=False,
-            server_hostname=host,
-            deadline=deadline_after(opening.config.tls_handshake_timeout),
-        )
+        await connection.start_tls(opening.context(), host)
     except SMTPTimeoutError as exc:
         limit = opening.config.tls_handshake_timeout
         late = SMTPTimeoutError(
@@ -329,22 +331,22 @@ async def _start_tls(opening: Opening, connection: Connection, host: str, tell: 
         )
         raise _HandshakeFailed(late) from exc
     except (TLSError, ConnectionLostError) as exc:
-        exc.stage = Stage.STARTTLS
+        at_stage(exc, Stage.STARTTLS)
         raise _HandshakeFailed(exc) from exc
     tell("tls", started)
     connection.protocol.tls_started()
     await say_hello(opening, connection)  # RFC 3207 §4.2
 
 
-def _check_alive(connection: Connection, reply: Reply) -> None:
+def _check_alive(connection: ClientConnection, reply: Reply) -> None:
     if connection.is_broken:
         raise ConnectError(f"{connection.name} closed the session: {reply}", reply=reply, stage=Stage.STARTTLS)
 
 
-async def _own_name(transport: Wire) -> str:
+async def _own_name(wire: Wire) -> str:
     """Our name for EHLO: the host's full name, else the address literal of this end (RFC 5321 section 4.1.4)."""
     name = socket.gethostname()
-    local = transport.local
+    local = wire.local
     if "." not in name and local is not None:
         # This may ask the DNS, so it happens in a thread; a full name is taken from there once.
         name = await _full_name()

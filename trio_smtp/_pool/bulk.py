@@ -1,30 +1,40 @@
 # Many messages through a pool, in bounded memory: as many tasks as can be of use, each with one message at a time.
+#
+# The tasks are direct callers of the pool. Each puts its outcome into a deque, wakes the consumer if that waits, and
+# goes on with the next job: two turns of the scheduler for each message, no rendezvous. What bounds the memory is the
+# number of jobs taken whose outcome the consumer does not have: beyond it a task waits until one was taken.
+#
+# Guarantees: each job taken has one outcome, unless the block is left first. It does not know how a message is sent.
 from __future__ import annotations
 
+import email.message
+import reprlib
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.message import Message
+from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
 from .._client.client import message_envelope
 from .._client.content import ContentLike
-from .._client.outgoing import Outgoing, SendResult
+from .._client.message import Message
+from .._client.report import SendResult
 from .._nursery import open_bare_nursery
 
-Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | Message[Any, Any]"
-J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | Message[Any, Any]")
+Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]"
+J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]")
 
 
 class Deliver(Protocol):
-    """:meth:`Pool.deliver`."""
+    """Sends one message through the pool."""
 
-    def __call__(self, message: Outgoing, *, patient: bool = False) -> Awaitable[SendResult]: ...
+    def __call__(self, message: Message, *, patient: bool = False) -> Awaitable[SendResult]: ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Outcome(Generic[J]):
     """What became of one job of ``send_many``.
 
@@ -38,64 +48,158 @@ class Outcome(Generic[J]):
     result: SendResult | None = None
     error: Exception | None = None
 
+    def __repr__(self) -> str:
+        what = f"error={self.error!r}" if self.result is None else f"result={self.result!r}"
+        return f"<Outcome job={reprlib.repr(self.job)} {what}>"
+
 
 class Outcomes(Generic[J]):
     """The outcomes of ``send_many``, as they come: ``async for outcome in outcomes``."""
 
-    __slots__ = ("_jobs", "_outcomes")
+    __slots__ = ("_consumers", "_most", "_open", "_ready", "_source", "_stalled", "_tasks", "_was_left")
 
-    def __init__(self, outcomes: trio.MemoryReceiveChannel[Outcome[J]], jobs: _Jobs[J]) -> None:
-        self._outcomes = outcomes
-        self._jobs = jobs
+    _consumers: trio.lowlevel.ParkingLot  # wait for an outcome
+    _most: int  # jobs in `_open`
+    _open: int  # jobs whose outcome was not taken
+    _ready: deque[Outcome[J]]
+    _source: _Jobs[J]
+    _stalled: trio.lowlevel.ParkingLot  # tasks that wait until there are fewer open jobs
+    _tasks: int  # that have not ended
+    _was_left: bool
+
+    def __init__(self) -> None:
+        raise TypeError("outcomes are made by Pool.send_many()")
+
+    @classmethod
+    def _create(cls, source: _Jobs[J], most: int, tasks: int) -> Outcomes[J]:
+        self = object.__new__(cls)
+        self._source = source
+        self._most = most
+        self._tasks = tasks
+        self._open = 0
+        self._ready = deque()
+        self._consumers = trio.lowlevel.ParkingLot()
+        self._stalled = trio.lowlevel.ParkingLot()
+        self._was_left = False
+        return self
+
+    def __repr__(self) -> str:
+        ready = len(self._ready)
+        return f"<trio_smtp.Outcomes: {ready} ready, {self._open - ready} being sent>"
 
     def __aiter__(self) -> Outcomes[J]:
         return self
 
     async def __anext__(self) -> Outcome[J]:
+        if self._ready:  # at most `_most` times without a turn for others
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._ready:
+            if self._was_left:
+                raise trio.ClosedResourceError("the block of send_many was left")
+            if not self._tasks:
+                await trio.lowlevel.checkpoint()
+                self._source.raise_error()
+                raise StopAsyncIteration from None
+            await self._consumers.park()
+        if self._open >= self._most:
+            self._stalled.unpark_all()
+        self._open -= 1
+        return self._ready.popleft()
+
+    # -- the tasks' side
+
+    async def _work(self, deliver: Deliver) -> None:
+        """Send job after job until there are none."""
+        source = self._source
         try:
-            return await self._outcomes.receive()
-        except trio.EndOfChannel:
-            if self._jobs.error is not None:
-                error, self._jobs.error = self._jobs.error, None
-                raise error from None
-            raise StopAsyncIteration from None
+            while True:
+                while self._open >= self._most:
+                    await self._stalled.park()
+                self._open += 1
+                job = source.next() if source.is_synchronous else await source.next_async()
+                if job is _END:
+                    self._open -= 1
+                    return
+                result = error = None
+                try:
+                    result = await deliver(_message_of(job), patient=True)
+                except Exception as exc:
+                    error = exc
+                self._ready.append(Outcome(job, result, error))
+                if self._consumers:
+                    self._consumers.unpark()
+        finally:
+            self._tasks -= 1
+            if not self._tasks:
+                self._consumers.unpark_all()
+
+    def _leave(self) -> None:
+        """There are no more: the block was left."""
+        self._was_left = True
+        self._ready.clear()
 
 
-class _End:
-    """Instead of a job: there are no more. Not ``None``, which somebody's iterable may yield by mistake."""
+class _End(Enum):
+    """Instead of a job: there are no more. Not ``None``, which an iterable may yield by mistake."""
+
+    END = "end"
 
 
-_END: Final = _End()
+_END: Final = _End.END
 
 
 class _Jobs(Generic[J]):
-    """The jobs, one at a time, to whoever asks; after an error there are none."""
+    """The jobs, one at a time, for any task; after an error there are none.
 
-    __slots__ = ("_asynchronous", "_at_end", "_synchronous", "_turn", "error")
+    Attributes:
+        is_synchronous: they are to be had from :meth:`next`, else from :meth:`next_async`.
+    """
+
+    __slots__ = ("_asynchronous", "_at_end", "_error", "_synchronous", "_turn", "is_synchronous")
 
     def __init__(self, jobs: Iterable[J] | AsyncIterable[J]) -> None:
         self._synchronous = None if isinstance(jobs, AsyncIterable) else iter(jobs)
         self._asynchronous = aiter(jobs) if isinstance(jobs, AsyncIterable) else None
-        self._turn = trio.Lock()
-        self._at_end = False
-        self.error: Exception | None = None
+        self._turn: trio.Lock = trio.Lock()
+        self._at_end: bool = False
+        self._error: Exception | None = None
+        self.is_synchronous: bool = self._asynchronous is None
 
-    async def next(self) -> J | _End:
-        """The next job, or the end."""
+    def next(self) -> J | _End:
+        """The next job of an iterable, or the end."""
+        assert self._synchronous is not None
         if self._at_end:
             return _END
         try:
-            if self._synchronous is not None:
-                return next(self._synchronous)
-            assert self._asynchronous is not None
-            async with self._turn:
-                return _END if self._at_end else await anext(self._asynchronous)
-        except (StopIteration, StopAsyncIteration):
-            pass
+            return next(self._synchronous)
+        except StopIteration:
+            return self._end()
         except Exception as exc:
-            self.error = exc
+            return self._end(exc)
+
+    async def next_async(self) -> J | _End:
+        """The next job of an async iterable, or the end."""
+        assert self._asynchronous is not None
+        async with self._turn:
+            if self._at_end:
+                return _END
+            try:
+                return await anext(self._asynchronous)
+            except StopAsyncIteration:
+                return self._end()
+            except Exception as exc:
+                return self._end(exc)
+
+    def _end(self, error: Exception | None = None) -> _End:
         self._at_end = True
+        self._error = error
         return _END
+
+    def raise_error(self) -> None:
+        """Raise what the iterable has raised, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error from None
 
     async def aclose(self) -> None:
         """Let an async generator clean up."""
@@ -108,40 +212,27 @@ class _Jobs(Generic[J]):
 async def send_many(deliver: Deliver, jobs: Iterable[J] | AsyncIterable[J], tasks: int) -> AsyncIterator[Outcomes[J]]:
     """:meth:`Pool.send_many`, with this many messages at a time."""
     source = _Jobs(jobs)
-    send, receive = trio.open_memory_channel[Outcome[J]](0)
+    outcomes = Outcomes._create(source, 2 * tasks, tasks)
     try:
         async with open_bare_nursery(_stop) as nursery:
-            with send:
-                for _ in range(tasks):
-                    nursery.start_soon(_work, deliver, source, send.clone())
-            with receive:
-                yield Outcomes(receive, source)
+            for _ in range(tasks):
+                nursery.start_soon(outcomes._work, deliver)
+            try:
+                yield outcomes
+            finally:
+                outcomes._leave()
     finally:
-        await source.aclose()  # the tasks have ended: nobody is in the middle of it
+        await source.aclose()  # the tasks have ended: none is in the middle of it
 
 
 def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
     nursery.cancel_scope.cancel(reason="the block of send_many was left")
 
 
-async def _work(deliver: Deliver, source: _Jobs[J], outcomes: trio.MemorySendChannel[Outcome[J]]) -> None:
-    with outcomes:
-        while not isinstance(job := await source.next(), _End):
-            outcome = Outcome(job)
-            try:
-                outcome.result = await deliver(_outgoing(job), patient=True)
-            except Exception as exc:
-                outcome.error = exc
-            try:
-                await outcomes.send(outcome)
-            except trio.BrokenResourceError:
-                return  # the block was left
-
-
-def _outgoing(job: Job) -> Outgoing:
-    if isinstance(job, Message):
+def _message_of(job: Job) -> Message:
+    if isinstance(job, email.message.Message):
         sender, recipients = message_envelope(job, None, None)
-        return Outgoing(sender, recipients, job)
+        return Message(sender, recipients, job)
     if not isinstance(job, tuple) or len(job) != 3:
         raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")
-    return Outgoing(*job)
+    return Message(*job)

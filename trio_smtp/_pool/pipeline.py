@@ -3,15 +3,15 @@
 # With CHUNKING whole messages follow each other, MAIL RCPT… BDAT LAST text, so a round trip carries up to `depth` of
 # them. With DATA the go-ahead must be waited for, but the next message's envelope rides behind the end of the last one
 # (RFC 2920 §3.1): one round trip for each. Replies come in order, and each belongs to one transaction, so when the
-# connection fails every message knows for itself whether the server may have it.
+# connection fails each message knows for itself whether the server may have it.
 #
-# What a refused BDAT leaves behind is for the server to choose (RFC 3030 §2). Where it keeps the transaction it refuses
-# the MAIL behind it, takes the RCPT and the text, and one sender's message goes to another's recipients. So RSET stands
-# before every MAIL that follows an unanswered BDAT LAST: six octets, and no round trip.
+# What a refused BDAT leaves behind is for the server to choose (RFC 3030 §2). A server that keeps the transaction
+# refuses the MAIL behind it and takes the RCPT and the text: one sender's message goes to another's recipients. So RSET
+# stands before every MAIL that follows an unanswered BDAT LAST: six octets, and no round trip.
 #
-# Only messages that fit are taken: at hand, small, in one transaction. A caller who is cancelled cannot stop his
-# message without stopping the others. If it has left he waits for its reply as long as any other, and then the reply is
-# nobody's; if not, it never leaves. Once his message is the only one in flight, the connection ends with it.
+# Only messages that fit are taken: at hand, small, in one transaction. A cancelled caller cannot stop its message
+# without stopping the others. If the message has left, the caller waits for the reply for its grace, and goes; the
+# reply is read all the same. If it has not, it is never sent. When it is the only one in flight, its wait is ended.
 from __future__ import annotations
 
 from collections import deque
@@ -20,16 +20,20 @@ from typing import Final
 
 import trio
 
-from .._client.connection import Connection
-from .._client.sending import ONE_WRITE, encode_whole, envelope, settle
-from .._protocol.client.commands import RSET, Verb, bdat, data, end
+from .._client.connection import ClientConnection
+from .._client.sending import settle
+from .._client.transfer import ONE_WRITE, Transfer, open_content
+from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError
 from .._wire.waits import Interrupted
-from .errand import Errand
+from .attempt import Attempt, AttemptState, Cancellation
+from .connector import PooledConnection
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
+_DONE: Final = AttemptState.DONE
+_WANTED: Final = Cancellation.NO
 
 
 class Pipeline:
@@ -38,31 +42,37 @@ class Pipeline:
     Args:
         connection: reusable, with PIPELINING, and one that has just answered.
         depth: how many there may be.
-        take: the next message, if there is one and the connection may be used for it.
+        take: the next attempt, if there is one and the connection may be used for it.
 
     Attributes:
-        again: messages to be sent alone: too large for this, with recipients who were too many for one transaction, or
+        again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction, or
             without a connection that is good.
     """
 
-    def __init__(self, connection: Connection, depth: int, take: Callable[[], Errand | None]) -> None:
-        self._connection = connection
-        self._depth = depth
-        self._take = take
-        self._flight: deque[Errand] = deque()
-        self._written = 0  # so many of them, from the first on, as far as they were begun
-        self.again: list[Errand] = []
+    __slots__ = ("_client", "_connection", "_depth", "_flight", "_take", "_written", "again")
 
-    async def run(self, errand: Errand) -> None:
+    def __init__(self, connection: PooledConnection, depth: int, take: Callable[[], Attempt | None]) -> None:
+        self._connection: PooledConnection = connection
+        self._client: ClientConnection = connection.client
+        self._depth: int = depth
+        self._take: Callable[[], Attempt | None] = take
+        self._flight: deque[Attempt] = deque()
+        self._written: int = 0  # so many of them, from the first on, as far as they were begun
+        self.again: list[Attempt] = []
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {len(self._flight)} of {self._depth} in flight, {len(self.again)} to be sent alone>"
+
+    async def run(self, attempt: Attempt) -> None:
         """Send this message and those that can be had meanwhile; the outcome of each is set, or it is in `again`."""
         try:
-            await (self._run_bdat if self._connection.uses_chunking else self._run_data)(errand)
+            await (self._run_bdat if self._client.uses_chunking else self._run_data)(attempt)
         except (SMTPError, Interrupted) as exc:
             self._fail(exc)
         except trio.Cancelled as exc:  # the whole pool is: what has left may still be answered
-            with trio.move_on_after(self._connection.config.end_grace, shield=True):
+            with trio.move_on_after(self._client.config.end_grace, shield=True):
                 try:
-                    while self._written and self._flight[0].has_left:
+                    while self._written and self._flight[0].report.has_left:
                         await self._hear()
                 except (SMTPError, Interrupted):
                     pass
@@ -72,178 +82,189 @@ class Pipeline:
             self._fail(exc)
             raise
         finally:
-            self._connection.check()
+            self._client.check()
 
     def _fail(self, exc: BaseException) -> None:
-        """The connection is of no use any more: tell everybody what that means for him."""
-        self._connection.transport.abort()
+        """The connection is of no use any more: set the outcome of each message in flight."""
+        self._connection.abort()
         while self._flight:
-            errand = self._flight.popleft()
-            transaction = errand.message.transaction
-            if errand.is_finished:
+            attempt = self._flight.popleft()
+            if attempt.state is _DONE:
                 continue
+            report = attempt.report
+            transaction = report.transaction
             if transaction is not None and transaction.reply is not None:
-                errand.message.settle(transaction)  # a reply that was read beats a loss noticed later
-                errand.finish()
+                report.settle(transaction)  # a reply that was read beats a loss noticed later
+                attempt.finish()
             else:
-                errand.finish(_own(exc, errand))
+                attempt.finish(_own(exc, attempt))
 
     # -- whole messages, one behind the other
 
-    async def _run_bdat(self, errand: Errand | None) -> None:
+    async def _run_bdat(self, attempt: Attempt | None) -> None:
         flight = self._flight
         while True:
             wire: list[bytes] = []
-            while (begun := await self._begin_next(errand)) is not None:
+            while (begun := await self._begin_next(attempt)) is not None:
                 wire += begun
-                errand = self._take_next()
+                attempt = self._take_next()
             await self._write(wire)
             if not flight:
                 return
             first = flight[0]
             while flight and flight[0] is first:
                 await self._hear()
-            errand = self._take_next()
+            attempt = self._take_next()
 
     # -- the next envelope behind the end of the last message
 
-    async def _run_data(self, errand: Errand | None) -> None:
-        flight = self._flight
+    async def _run_data(self, attempt: Attempt | None) -> None:
         end_of_last: list[bytes] = []
-        while (begun := await self._begin_next(errand)) is not None:
+        while (begun := await self._begin_next(attempt)) is not None:
             commands, text, tail = begun
             self._written = 0
             await self._write([*end_of_last, commands])
-            current = flight[-1]
-            transaction = current.message.transaction
-            assert transaction is not None
-            while not transaction.go_ahead and flight and flight[-1] is current:
-                await self._hear()
-            end_of_last = []
-            if transaction.go_ahead:
-                if not await self._connection.look(transaction):
-                    raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
-                if current.abandoned:
-                    raise Interrupted  # after 354 there is no other way to end it
-                if transaction.nobody_left:
-                    text, tail = b"", b".\r\n"
-                end_of_last = [text, self._connection.encode((end(transaction, tail),))]
-            errand = self._take_next()
+            end_of_last = await self._text_of_last(text, tail)
+            attempt = self._take_next()
         self._written = 0
         await self._write(end_of_last)
-        while flight:
+        while self._flight:
             await self._hear()
+
+    async def _text_of_last(self, text: bytes, tail: bytes) -> list[bytes]:
+        """Wait for the go-ahead to the message begun last: its text and end, or nothing if there is none."""
+        flight = self._flight
+        current = flight[-1]
+        transaction = current.report.transaction
+        assert transaction is not None
+        while not transaction.go_ahead and flight and flight[-1] is current:
+            await self._hear()
+        if not transaction.go_ahead:
+            return []
+        if not await self._client.look(transaction):
+            raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
+        if current.cancellation is not _WANTED:
+            raise Interrupted  # after 354 there is no other way to end it
+        if transaction.all_refused:
+            text, tail = b"", b".\r\n"
+        return [text, self._client.encode((end(transaction, tail),))]
 
     # -- what both do
 
-    def _take_next(self) -> Errand | None:
-        if len(self._flight) >= self._depth or self.again or self._connection.is_exhausted:
+    def _take_next(self) -> Attempt | None:
+        if len(self._flight) >= self._depth or self.again or self._client.is_exhausted:
             return None
         return self._take()
 
     async def _write(self, pieces: list[bytes]) -> None:
         if pieces:
-            await self._connection.write(b"".join(pieces), self._connection.config.data_timeout)
+            await self._client.write(b"".join(pieces), self._client.config.data_timeout)
         self._written = len(self._flight)
 
-    async def _begin_next(self, errand: Errand | None) -> list[bytes] | None:
+    async def _begin_next(self, attempt: Attempt | None) -> list[bytes] | None:
         """:meth:`_begin` for the first message from this one on that can be sent; ``None`` if there is none."""
-        while errand is not None:
-            begun = await self._begin(errand)
+        while attempt is not None:
+            begun = await self._begin(attempt)
             if begun is not None:
                 return begun
-            errand = self._take_next()
+            attempt = self._take_next()
         return None
 
-    async def _begin(self, errand: Errand) -> list[bytes] | None:
+    async def _begin(self, attempt: Attempt) -> list[bytes] | None:
         """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
-        connection, message = self._connection, errand.message
         if not self._flight:
-            self.again.append(errand)  # unless the connection turns out good
+            self.again.append(attempt)  # unless the connection turns out good
             try:
-                await connection.look()
+                await self._client.look()
             except (SMTPError, Interrupted):
                 return None
             self.again.pop()
-        if errand.abandoned:  # his caller may be gone already: from here on there is no checkpoint
-            errand.finish(Interrupted())
+        if attempt.cancellation is not _WANTED:  # its caller may be gone already: from here on there is no checkpoint
+            attempt.finish(Interrupted())
             return None
-        limit = connection.most_recipients or _RECIPIENTS
-        if connection.extensions.limits.rcptdomainmax is not None:
-            limit = 0
-        source = None
         try:
-            if message.content.at_hand and len(message.remaining) <= limit:
-                source = await message.content.open(
-                    eight_bit=connection.offers_8bit, utf8=message.needs_utf8 and connection.offers_utf8
-                )
-            if source is None or source.whole is None or len(source.whole) > ONE_WRITE:
-                self.again.append(errand)
-                return None
-            transaction = Transaction(message.remaining, lmtp=connection.lmtp)
-            text, tail, size = encode_whole(connection, message, source.whole)
-            commands = envelope(connection, message, transaction, source, size)
-        except Exception as exc:  # a message that cannot be made octets is its sender's misfortune, and nobody else's
-            message.transaction = None
-            errand.finish(exc)
+            encoded = await self._encode(attempt)
+        except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
+            attempt.report.forget_transaction()
+            attempt.finish(exc)
             return None
-        self._flight.append(errand)
-        message.transaction = transaction
-        message.attempts += 1
-        connection.transport.forget_interruption()  # of one whose reply came first, or who is no longer alone
-        self._flight[0].connection = connection if len(self._flight) == 1 else None
-        if connection.uses_chunking:
-            if len(self._flight) > 1 and commands[0] is not RSET:
+        if encoded is None:
+            self.again.append(attempt)
+            return None
+        return self._enter(attempt, *encoded)
+
+    async def _encode(self, attempt: Attempt) -> tuple[list[Command], bytes, bytes] | None:
+        """A message's commands and text; ``None`` if it is too large, or for too many, to be sent with others."""
+        client, report = self._client, attempt.report
+        limits = client.extensions.limits
+        limit = 0 if limits.rcptdomainmax is not None else client.most_recipients or _RECIPIENTS
+        if not report.message.content.at_hand or len(report.remaining) > limit:
+            return None
+        source = await open_content(client, report.message)
+        if source.whole is None or len(source.whole) > ONE_WRITE:
+            return None
+        transfer = Transfer(client, report, report.remaining)
+        transaction = transfer.transaction
+        text, tail, size = transfer.encode_whole(source.whole)
+        commands = transfer.envelope(source, size)
+        commands.append(bdat(transaction, size, last=True) if client.uses_chunking else data(transaction))
+        return commands, text, tail
+
+    def _enter(self, attempt: Attempt, commands: list[Command], text: bytes, tail: bytes) -> list[bytes]:
+        """A message is in flight from now on."""
+        client, flight = self._client, self._flight
+        flight.append(attempt)
+        attempt.report.count_attempt()
+        client.wire.forget_interruption()  # of one whose reply came first, or that is no longer alone
+        is_alone = len(flight) == 1
+        attempt.begin(self._connection if is_alone else None)
+        if not is_alone:
+            flight[0].begin(None)
+            if client.uses_chunking and commands[0] is not RSET:
                 commands.insert(0, RSET)
-            commands.append(bdat(transaction, size, last=True))
-            return [connection.encode(commands), text, tail]
-        commands.append(data(transaction))
-        return [connection.encode(commands), text, tail]
+        return [client.encode(commands), text, tail]
 
     async def _hear(self) -> None:
         """Hear one reply; if it is a message's last, its fate is settled."""
-        connection = self._connection
-        timeout = connection.config.end_timeout
-        command, _ = await self._event(timeout)
+        protocol = self._client.protocol
+        command, _ = await self._event(self._client.config.end_timeout)
         transaction = command.transaction
         if transaction is None:
             return
-        waiting = connection.protocol.outstanding
+        waiting = protocol.outstanding
         over = command.verb in (Verb.END, Verb.LAST) and not (waiting and waiting[0] is command)
         if over or (command.verb is Verb.DATA and not transaction.go_ahead):
             self._settle(self._flight[0], transaction)
             self._flight.popleft()
             self._written -= 1
             if len(self._flight) == 1:
-                self._flight[0].connection = connection
-                if self._flight[0].forsaken:
-                    connection.transport.abandon()
+                self._flight[0].begin(self._connection)
 
     async def _event(self, timeout: float | None) -> Event:
         try:
-            return await self._connection.next_event(timeout)
+            return await self._client.next_event(timeout)
         except SMTPError as exc:
-            exc.stage = exc.stage or self._connection.stage
+            self._client.place(exc)
             raise
 
-    def _settle(self, errand: Errand, transaction: Transaction) -> None:
-        message = errand.message
-        settle(self._connection, message, transaction)
-        if message.remaining and not errand.abandoned:
-            message.attempts -= 1  # it goes on, with those who were too many for one transaction
-            self.again.append(errand)
+    def _settle(self, attempt: Attempt, transaction: Transaction) -> None:
+        report = attempt.report
+        settle(self._client, report, transaction)
+        if report.remaining and attempt.cancellation is _WANTED:
+            report.uncount_attempt()  # it goes on, with those who were too many for one transaction
+            self.again.append(attempt)
         else:
-            errand.finish()
+            attempt.finish()
 
 
-def _own(exc: BaseException, errand: Errand) -> Exception:
+def _own(exc: BaseException, attempt: Attempt) -> Exception:
     """What ended the connection, as this message's own error."""
-    if isinstance(exc, Interrupted) and errand.abandoned:
+    if isinstance(exc, Interrupted) and attempt.cancellation is not _WANTED:
         return exc
     if isinstance(exc, SMTPError):
         error: SMTPError = type(exc)(str(exc), reply=exc.reply, stage=exc.stage)
         error.__cause__ = exc.__cause__
     else:
         error = PoolClosedError("the pool was cancelled")
-    errand.message.explain(error)
+    attempt.report.explain(error)
     return error

@@ -1,33 +1,43 @@
 # The pool's public face: the caller's side of a message, from the call to its result or its error.
+#
+# open_pool() puts the parts together. A call makes an Attempt for each try, gives it to the dispatcher, waits for its
+# outcome, and decides with retry.py whether there is another. It guarantees that each call returns or raises once, and
+# that what it says of the message is true of all its tries. It does not know connections.
 from __future__ import annotations
 
+import email.message
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from email.message import Message
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from .._client.client import message_envelope
 from .._client.config import ClientConfig
 from .._client.content import ContentLike
-from .._client.grace import Grace
+from .._client.message import Message, Params
 from .._client.opening import Opening, TLSMode
-from .._client.outgoing import Outgoing, Params, SendResult
+from .._client.report import DeliveryReport, SendResult
 from .._nursery import open_bare_nursery
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
+from .._wire.timekeeper import Timekeeper
+from .attempt import Attempt, Cancellation
 from .bulk import J, Outcomes, send_many
 from .config import PoolConfig
-from .desk import Desk, closed_error
-from .errand import Errand
+from .connector import Connector
+from .dispatcher import Dispatcher, closed_error
+from .health import ServerHealth
 from .hosts import Hosts, HostsLike
+from .ratelimit import RateLimit
 from .retry import Retry
+from .trace import Tracer
+from .worker import Worker
 
-_SLACK = 5.0  # seconds beyond end_grace in which a connection's task must have come to its end
+_SLACK: Final = 5.0  # seconds beyond end_grace in which a worker must have come to its end
 
 
 @asynccontextmanager
@@ -60,6 +70,11 @@ async def open_pool(
         tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header: as :func:`open_client`. A token
             provider is asked once for all connections.
 
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, or there is no host. What goes wrong with a connection
+            is raised by :meth:`Pool.send`: entering the block opens none.
+        LocalProtocolError: a name or a secret that cannot be sent.
+
     Leaving the block waits for messages in flight; callers still waiting for a connection get ``PoolClosedError``. An
     exception of the block comes out as it is. Cancelled, messages whose end has been handed over still get
     ``end_grace`` seconds for their reply; the others are given up.
@@ -78,22 +93,47 @@ async def open_pool(
         config=ClientConfig() if client_config is None else client_config,
     )
     hosts = Hosts(host, opening.port(port), settings.host_retry)
+    tracer = Tracer(settings.trace)
+    rate_limit = RateLimit(*settings.rate_limit) if settings.rate_limit is not None else None
+
+    def hire(attempt: Attempt | None) -> Worker:
+        worker = Worker(dispatcher, connector, health, settings, rate_limit, tracer)
+        nursery.start_soon(worker.run, attempt)
+        return worker
 
     def leave(nursery: trio.Nursery, failure: BaseException | None) -> None:
-        desk.close()
+        dispatcher.close()
         if failure is not None and not isinstance(failure, Exception):
             nursery.cancel_scope.cancel(reason="the pool's block was cancelled")
 
     async with open_bare_nursery(_stop) as keepers, open_bare_nursery(leave) as nursery:
-        desk = Desk(hosts, opening, settings, nursery)
-        keepers.start_soon(desk.timekeeper.run)
+        timekeeper = Timekeeper()
+        dispatcher = Dispatcher(
+            hire,
+            max_connections=settings.max_connections,
+            min_idle=settings.min_idle,
+            max_waiting=settings.max_waiting,
+            tracer=tracer,
+        )
+        health = ServerHealth(hosts, settings, dispatcher)
+        connector = Connector(opening, health, settings, tracer, timekeeper)
+        keepers.start_soon(timekeeper.run)
         if settings.min_idle:
-            keepers.start_soon(desk.keep_warm)
-        yield Pool(desk)
+            keepers.start_soon(_keep_warm, dispatcher, health)
+        yield Pool._create(dispatcher, health, connector, settings, tracer, opening.config.end_grace)
 
 
 def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
     nursery.cancel_scope.cancel()
+
+
+async def _keep_warm(dispatcher: Dispatcher, health: ServerHealth) -> None:
+    """Open connections while there are fewer than ``min_idle``, until cancelled."""
+    while True:
+        if health.warming_delay:
+            await trio.sleep(health.warming_delay)
+        dispatcher.fill()
+        await dispatcher.shortage()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,21 +166,61 @@ class PoolStatistics:
 class Pool:
     """Connections to a server, shared by any number of tasks; made by :func:`open_pool`."""
 
-    __slots__ = ("_all_done", "_calls", "_desk", "_failed", "_retried", "_sent")
+    __slots__ = (
+        "_all_done",
+        "_calls",
+        "_config",
+        "_connector",
+        "_dispatcher",
+        "_end_grace",
+        "_failed",
+        "_health",
+        "_retried",
+        "_sent",
+        "_tracer",
+    )
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._all_done: trio.Event | None = None
-        self._calls = 0
-        self._sent = 0
-        self._failed = 0
-        self._retried = 0
+    _all_done: trio.Event | None
+    _calls: int
+    _config: PoolConfig
+    _connector: Connector
+    _dispatcher: Dispatcher
+    _end_grace: float
+    _failed: int
+    _health: ServerHealth
+    _retried: int
+    _sent: int
+    _tracer: Tracer
+
+    def __init__(self) -> None:
+        raise TypeError("a Pool is made by open_pool()")
+
+    @classmethod
+    def _create(
+        cls,
+        dispatcher: Dispatcher,
+        health: ServerHealth,
+        connector: Connector,
+        config: PoolConfig,
+        tracer: Tracer,
+        end_grace: float,
+    ) -> Pool:
+        self = object.__new__(cls)
+        self._dispatcher = dispatcher
+        self._health = health
+        self._connector = connector
+        self._config = config
+        self._tracer = tracer
+        self._end_grace = end_grace
+        self._all_done = None
+        self._calls = self._sent = self._failed = self._retried = 0
+        return self
 
     def __repr__(self) -> str:
-        desk = self._desk
+        now = self._dispatcher
         return (
-            f"<trio_smtp.Pool {desk.hosts}: {desk.connections} of {desk.limit} connections ({len(desk.idle)} idle), "
-            f"{self._calls - desk.waiting} in flight, {desk.waiting} waiting{', closed' if desk.is_closing else ''}>"
+            f"<trio_smtp.Pool {self._health}: {now.connections} of {now.limit} connections ({now.idle} idle), "
+            f"{self._calls - now.waiting} in flight, {now.waiting} waiting{', closed' if now.is_closing else ''}>"
         )
 
     async def send(
@@ -168,11 +248,11 @@ class Pool:
         the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled`` with the fate of the message unknown.
         """
-        return await self.deliver(Outgoing(sender, recipients, content, mail_params, rcpt_params))
+        return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params))
 
     async def send_message(
         self,
-        message: Message[Any, Any],
+        message: email.message.Message[Any, Any],
         *,
         sender: str | None = None,
         recipients: Iterable[str] | None = None,
@@ -194,21 +274,21 @@ class Pool:
         a message raises is in its outcome; what `jobs` raises comes out of the iteration, after the outcomes
         of the messages before it. Leaving the block early gives up what is being sent, as cancellation does.
         """
-        return send_many(self.deliver, jobs, 2 * self._desk.config.max_connections * self._desk.config.pipeline_depth)
+        return send_many(self._deliver, jobs, self._config.max_connections * self._config.pipeline_depth)
 
     def statistics(self) -> PoolStatistics:
         """The pool's state and what it has done so far."""
-        desk = self._desk
+        now = self._dispatcher
         return PoolStatistics(
-            connections=desk.connections,
-            idle=len(desk.idle),
-            limit=desk.limit,
-            waiting=desk.waiting,
-            in_flight=self._calls - desk.waiting,
+            connections=now.connections,
+            idle=now.idle,
+            limit=now.limit,
+            waiting=now.waiting,
+            in_flight=self._calls - now.waiting,
             sent=self._sent,
             failed=self._failed,
             retried=self._retried,
-            opened=desk.opened,
+            opened=self._connector.opened,
         )
 
     async def drain(self) -> None:
@@ -221,86 +301,82 @@ class Pool:
 
     # -- one message
 
-    async def deliver(self, message: Outgoing, *, patient: bool = False) -> SendResult:
-        """:meth:`send` for a message that was checked (internal)."""
+    async def _deliver(self, message: Message, *, patient: bool = False) -> SendResult:
+        """Try until no recipient remains or an error says that it is of no use: :meth:`send` for a checked message.
+
+        Args:
+            message: what to send.
+            patient: wait even beyond ``max_waiting``.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
+        error: Exception | None = None
+        retry: Retry | None = None
+        report = DeliveryReport(message)
         self._calls += 1
         try:
-            try:
-                await self._deliver(message, patient)
-            except Exception as exc:
-                result = message.outcome(exc)
-            else:
-                result = message.outcome(None)
+            attempt: Attempt | None = Attempt(report)
+            while attempt is not None:
+                if not self._dispatcher.submit(attempt):
+                    await self._dispatcher.queue(attempt, patient=patient)
+                try:
+                    await attempt.wait()
+                except trio.Cancelled:
+                    if not await self._withdraw(attempt):
+                        raise
+                if attempt.error is None and not report.refused:
+                    break
+                retry = retry or Retry(self._config)
+                attempt = await self._next_attempt(attempt, retry)
+        except Exception as exc:
+            error = exc
+        finally:
+            self._calls -= 1
+            if self._all_done is not None and not self._calls:
+                self._all_done.set()
+                self._all_done = None
+        try:
+            result = report.outcome(error)
         except Exception:
             self._failed += 1
             raise
-        else:
-            self._sent += 1
-            return result
-        finally:
-            self._calls -= 1
-            if not self._calls and self._all_done is not None:
-                self._all_done.set()
-                self._all_done = None
+        self._sent += 1
+        return result
 
-    async def _deliver(self, message: Outgoing, patient: bool) -> None:
-        """Try, until nobody remains or an error says that it is of no use; the message knows the rest."""
-        errand = Errand(message)
-        retry = Retry(self._desk.config)
-        while True:
-            await self._desk.hand_over(errand, patient=patient)
-            await self._hear_outcome(errand)
-            error = errand.error
-            delay = None
-            if error is None:
-                if message.refused and not errand.abandoned:
-                    delay = retry.after_refusal(message)
-                if delay is None:
-                    return
-                message.readmit_temporary()
-            else:
-                delay = retry.after_error(error, message)
-                if delay is None:
-                    raise error
-                assert isinstance(error, SMTPError)
-                message.begin_again(error)
-                errand.fresh = True
-            await self._pause(delay, error)
-            errand.again()
+    async def _withdraw(self, attempt: Attempt) -> bool:
+        """Cancelled in the middle of a try: give it up; whether the message was sent all the same."""
+        with trio.move_on_after(self._end_grace + _SLACK, shield=True):
+            return await attempt.cancel(self._end_grace)
+        return False
 
-    async def _hear_outcome(self, errand: Errand) -> None:
-        """Wait for the outcome of one try.
+    async def _next_attempt(self, last: Attempt, retry: Retry) -> Attempt | None:
+        """What follows a try that left recipients without the message: another one, after a delay, or none.
 
-        Cancelled here, the try is given up, unless the end of the message has left; then its reply may still
-        come, and if it does this returns.
+        Raises:
+            Exception: the error of the last one, where another would be of no use.
+            PoolClosedError: the pool was closed meanwhile.
         """
-        end_grace = self._desk.opening.config.end_grace
-
-        async def give_up() -> bool:
-            errand.abandoned = True
-            if errand.has_left:
-                # Its reply is all there is to wait for, and the connection's task may be cancelled together with us and
-                # be waiting for it already: an interruption would take the reply from both.
-                with trio.move_on_after(end_grace):
-                    await errand.wait()
-                if errand.connection is not None:
-                    errand.connection.transport.abort()  # it has had its time
-            if not errand.is_finished and errand.abandon():
-                await errand.wait()
-            return errand.is_finished and errand.error is None and not errand.message.remaining
-
-        async with Grace(end_grace + _SLACK, give_up, trio.Cancelled):
-            await errand.wait()
+        report, error = last.report, last.error
+        if error is None:
+            delay = retry.after_refusal(report) if last.cancellation is Cancellation.NO else None
+            if delay is None:
+                return None
+            report.readmit_temporary()
+        else:
+            delay = retry.after_error(error, report)
+            if delay is None:
+                raise error
+            assert isinstance(error, SMTPError)
+            report.begin_again(error)
+        await self._pause(delay, error)
+        return Attempt(report, fresh=last.fresh or error is not None)
 
     async def _pause(self, delay: float, error: Exception | None) -> None:
         """Wait before the next try; the pool's closing ends it."""
-        desk = self._desk
         self._retried += 1
-        desk.trace("retry", trio.current_time() - delay, error=error)
+        self._tracer.tell("retry", trio.current_time() - delay, error=error)
         with trio.move_on_after(delay):
-            await desk.closed.wait()
-        if desk.is_closing:
+            await self._dispatcher.closed.wait()
+        if self._dispatcher.is_closing:
             if isinstance(error, SMTPError) and error.delivery is Delivery.UNKNOWN:
                 raise error
             raise closed_error() from error

@@ -5,7 +5,7 @@ import random
 import socket
 import ssl
 
-from .._client.outgoing import Outgoing
+from .._client.report import DeliveryReport
 from .._protocol.errors import (
     AuthenticationError,
     ConnectError,
@@ -31,9 +31,9 @@ class Retry:
         self._tries = 0
         self._refusals = 0
 
-    def after_error(self, error: Exception, message: Outgoing) -> float | None:
+    def after_error(self, error: Exception, report: DeliveryReport) -> float | None:
         """Seconds to wait before the next try; ``None``: there is none."""
-        if not isinstance(error, SMTPError) or message.is_spent or self._tries >= self._config.connect_retries:
+        if not isinstance(error, SMTPError) or report.is_spent or self._tries >= self._config.connect_retries:
             return None
         if error.delivery is Delivery.UNKNOWN:
             if self._config.on_unknown != "retry":
@@ -43,9 +43,9 @@ class Retry:
         self._tries += 1
         return self._delay(self._tries)
 
-    def after_refusal(self, message: Outgoing) -> float | None:
+    def after_refusal(self, report: DeliveryReport) -> float | None:
         """The same where the server has refused recipients with a 4xx, or the whole message."""
-        if self._refusals >= self._config.retry_temporary or message.is_spent or not message.has_temporary:
+        if self._refusals >= self._config.retry_temporary or report.is_spent or not report.has_temporary:
             return None
         self._refusals += 1
         return self._delay(self._refusals)

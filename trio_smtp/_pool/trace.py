@@ -1,8 +1,11 @@
-# What happens in a pool, as values: for logs, metrics and tests. Nothing is made where nobody looks.
+# What happens in a pool, as values: for logs, metrics and tests. No event is made unless a function was given for it.
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import trio
 
 TraceName: TypeAlias = Literal["wait", "tls", "auth", "connect", "send", "retry", "retire"]
 
@@ -27,3 +30,34 @@ class TraceEvent:
     connection: int = 0
     detail: str = ""
     error: BaseException | None = None
+
+
+class Tracer:
+    """Makes events for ``PoolConfig.trace``.
+
+    Args:
+        function: gets them; ``None``: none is made.
+
+    Attributes:
+        is_on: there is a function.
+    """
+
+    __slots__ = ("_function", "is_on")
+
+    def __init__(self, function: Callable[[TraceEvent], None] | None) -> None:
+        self._function: Callable[[TraceEvent], None] | None = function
+        self.is_on: bool = function is not None
+
+    def tell(
+        self,
+        name: TraceName,
+        started: float,
+        connection: int = 0,
+        *,
+        detail: str = "",
+        error: BaseException | None = None,
+    ) -> None:
+        """Tell of something that began at `started` and is over."""
+        if self._function is not None:
+            seconds = trio.current_time() - started
+            self._function(TraceEvent(name=name, seconds=seconds, connection=connection, detail=detail, error=error))

@@ -160,8 +160,8 @@ def encode_message(content: bytes, newlines: NewlinePolicy = "normalize") -> tup
     """A whole message for DATA as ``(text, end, size)``: :class:`DotEncoder` in one go.
 
     ``text`` and ``end`` go to the wire one after the other. They are two pieces so that a clean message is returned
-    itself and not as a copy. ``size`` is what ``SIZE=`` declares, as :func:`.newlines.size_on_wire` tells it, known
-    here without a second look at the message.
+    itself and not as a copy. ``size`` is what ``SIZE=`` declares: every line end counts two, stuffed dots
+    and the final dot nothing (RFC 1870 section 3).
 
     Raises:
         LocalProtocolError: with ``"reject"``, for a bare CR or LF.

@@ -1,14 +1,14 @@
 # The client's half of the protocol: which command may follow which, and which reply belongs to which command.
 #
-# Theory of operation. Commands go out through send(), replies come in through receive_data() and next_event(), which
-# hands them out in pairs: replies are counted and never guessed at (RFC 2920 §3.1). `state` is where the server will be
-# once it has agreed to everything sent so far, so a whole group may be sent at once, and the next message behind the
-# end of the last one; when every reply is in, it is corrected by what they said.
+# Commands go out through send(). Replies come in through receive_data(); next_event() hands them out, each with the
+# command it answers. Replies are counted, never guessed (RFC 2920 §3.1). `state` is where the server will be once it
+# has accepted everything sent so far. So a group of commands can be sent at once, and the next message behind the end
+# of the last one. When the last reply is in, `state` is corrected by what the replies said.
 #
-# Rule 1: every change of state happens in this file, and _NEXT and _REPLIES say which there are. A missing key is an
-# error, ours (LocalProtocolError, before an octet is sent) or the server's (RemoteProtocolError, and all is over).
-# Rule 2: whatever the server says while nothing is asked is an error, but for a 421, which is kept as `farewell`.
-# This file does not know about sockets, TLS, time or what a message looks like.
+# Rule 1: every change of state happens in this file, and _NEXT and _REPLIES list them. A missing key is an error: ours
+# (LocalProtocolError, before an octet is sent) or the server's (RemoteProtocolError, and the session is over).
+# Rule 2: a reply to nothing is an error, except for a 421, which is kept as `farewell`.
+# Not known here: sockets, TLS, time, what a message looks like.
 from __future__ import annotations
 
 from collections import deque
@@ -100,6 +100,7 @@ Event: TypeAlias = tuple[Command, Reply]
 _CLOSED: Final = State.CLOSED
 _MAIL: Final = Verb.MAIL
 _RCPT: Final = Verb.RCPT
+_RSET: Final = Verb.RSET
 _DATA: Final = Verb.DATA
 _END: Final = Verb.END
 _LAST: Final = Verb.LAST
@@ -117,10 +118,11 @@ class ClientProtocol:
         state: the :class:`State`.
         outstanding: commands that have no reply yet, the oldest first.
         pipelining: the server offers PIPELINING, so that commands may be sent while others are outstanding.
+        unread: octets have come that belong to no reply handed out yet.
         farewell: the 421 with which the server said that it goes away, if it did.
     """
 
-    __slots__ = ("_current", "_lmtp", "_reader", "farewell", "outstanding", "pipelining", "state")
+    __slots__ = ("_current", "_lmtp", "_reader", "farewell", "outstanding", "pipelining", "state", "unread")
 
     def __init__(self, *, lmtp: bool = False, max_reply_size: int = 65536) -> None:
         self._lmtp = lmtp
@@ -129,48 +131,50 @@ class ClientProtocol:
         self.state = State.WAIT
         self.outstanding: deque[Command] = deque((CONNECT,))
         self.pipelining = False
+        self.unread = False
         self.farewell: Reply | None = None
 
     @property
     def is_clean(self) -> bool:
         """Nothing is asked, and nothing was said unasked."""
-        return not self.outstanding and not self._reader
+        return not self.outstanding and not self.unread
 
     @property
     def is_reusable(self) -> bool:
         """The next message can be sent, after RSET if need be."""
-        return not self.outstanding and not self._reader and Verb.RSET in _NEXT[self.state]
+        return not self.outstanding and not self.unread and _RSET in _NEXT[self.state]
 
     # -- out
 
-    def send(self, command: Command) -> bytes:
-        """The octets of a command, which from now on counts as sent.
+    def send(self, *commands: Command) -> bytes:
+        """The octets of commands, which from now on count as sent.
 
         Raises:
-            LocalProtocolError: it may not be sent here; nothing has changed.
+            LocalProtocolError: one may not be sent here; those before it count as sent.
             RemoteProtocolError: the server spoke unasked before.
         """
-        verb = command.verb
-        state = _NEXT[self.state].get(verb)
-        if state is None:
-            raise LocalProtocolError(f"{verb.value} cannot be sent {self.state.value}", stage=STAGES.get(verb))
         outstanding = self.outstanding
-        if outstanding:
-            if not self.pipelining:
-                raise LocalProtocolError(f"{verb.value} must wait for the reply to {outstanding[-1].verb.value}")
-        elif self._reader:
-            self.next_event()
-            raise self._broken("the server spoke before it was asked", self.farewell)
-        self.state = state
-        outstanding.append(command)
-        transaction = command.transaction
-        if transaction is not None:
-            if verb is _MAIL:
-                transaction.begun = True
-                self._current = transaction
-            elif verb is _LAST or verb is _END:
-                transaction.ended = True
-        return command.wire
+        for command in commands:
+            verb = command.verb
+            state = _NEXT[self.state].get(verb)
+            if state is None:
+                raise LocalProtocolError(f"{verb.value} cannot be sent {self.state.value}", stage=STAGES.get(verb))
+            if outstanding:
+                if not self.pipelining:
+                    raise LocalProtocolError(f"{verb.value} must wait for the reply to {outstanding[-1].verb.value}")
+            elif self.unread:
+                self.next_event()
+                raise self._broken("the server spoke before it was asked", self.farewell)
+            self.state = state
+            outstanding.append(command)
+            transaction = command.transaction
+            if transaction is not None:
+                if verb is _MAIL:
+                    transaction.begun = True
+                    self._current = transaction
+                elif verb is _LAST or verb is _END:
+                    transaction.ended = True
+        return commands[0].wire if len(commands) == 1 else b"".join([command.wire for command in commands])
 
     def tls_started(self) -> None:
         """The handshake is done: forget what was learnt in clear (RFC 3207 section 4.2)."""
@@ -184,26 +188,38 @@ class ClientProtocol:
     def receive_data(self, data: bytes | bytearray) -> None:
         """Take octets from the server; :meth:`next_event` makes replies of them."""
         self._reader.receive_data(data)
+        self.unread = True
 
-    def next_event(self) -> Event | None:
+    def next_event(self, *, skip: bool = False) -> Event | None:
         """The next reply with the command it answers, or ``None`` when more octets are needed.
 
         The replies to the end of an LMTP message come one by one, each with the same command.
 
+        Args:
+            skip: take all replies to what is outstanding that have come, and return the last.
+
         Raises:
             RemoteProtocolError: what came is no reply, answers nothing, or cannot be the answer to its command.
         """
-        if self.state is _CLOSED and not self.outstanding:
+        outstanding = self.outstanding
+        if not self.unread or (self.state is _CLOSED and not outstanding):
             return None  # what follows a farewell has no meaning
+        event: Event | None = None
+        reader = self._reader
         try:
-            reply = self._reader.next_reply()
+            while (reply := reader.next_reply()) is not None:
+                event = self._match(reply) if outstanding else self._unasked(reply)
+                if not skip or not outstanding or self.state is _CLOSED:
+                    break
         except RemoteProtocolError:
             self.state = _CLOSED
             raise
-        if reply is None:
-            return None
-        if not self.outstanding:
-            return self._unasked(reply)
+        finally:
+            self.unread = bool(reader)
+        return event
+
+    def _match(self, reply: Reply) -> Event:
+        """Give a reply to the oldest command that has none."""
         command = self.outstanding[0]
         outcomes = _REPLIES[command.verb]
         kind = reply.code // 100
@@ -221,7 +237,7 @@ class ClientProtocol:
         return command, reply
 
     def _answer(self, command: Command, reply: Reply) -> bool:
-        """Write down what the reply says of the message; whether it was the command's last."""
+        """Note what the reply says of the message; whether it was the command's last."""
         transaction = command.transaction
         if transaction is None:
             return True
@@ -242,7 +258,7 @@ class ClientProtocol:
                 raise self._broken(f"{reply} to DATA, after MAIL was refused", reply, Stage.DATA)
             transaction.go_ahead = not refused
         if verb is _END or verb is _LAST:
-            # Not so after DATA: the text has only been sent where there was somebody to get it.
+            # Not after DATA: there the text was sent only if a recipient was accepted.
             if verb is _LAST and not refused and (transaction.reply is not None or not transaction.accepted):
                 transaction.contradict()
                 raise self._broken(f"{reply} to the end of a message that was refused", reply, _AT_END)
@@ -263,23 +279,23 @@ class ClientProtocol:
         return True
 
     def _refused(self, command: Command) -> None:
-        """All replies are in, and the last was a refusal: is there a transaction open at the server?"""
+        """Correct the state after the last reply of a group, a refusal: is a transaction open at the server?"""
         verb, transaction = command.verb, command.transaction
         if transaction is None or verb is Verb.END:
             return  # after the end the buffers are cleared, whatever the reply (RFC 5321 §4.1.1.4)
         if transaction.stage is Stage.MAIL:
-            # 503 to MAIL: there is a transaction already that we do not know of (RFC 5321 §4.1.4).
+            # 503 to MAIL: a transaction that we do not know of is open already (RFC 5321 §4.1.4).
             nested = transaction.reply is not None and transaction.reply.code == 503
             self.state = State.SPOILT if nested else State.READY
         elif verb is Verb.MAIL or verb is Verb.RCPT:
-            self.state = State.MAIL if transaction.nobody_left else State.RCPT
+            self.state = State.MAIL if transaction.all_refused else State.RCPT
         else:
-            # DATA and BDAT: what remains of the transaction is open (RFC 3030 §2), and servers differ.
+            # After DATA and BDAT servers differ in what remains of the transaction (RFC 3030 §2).
             self.state = State.SPOILT
 
     def _unasked(self, reply: Reply) -> Event | None:
         if self.state is State.BODY and reply.code >= 400 and self._current is not None:
-            # A server may give up in mid-message. What is still to come of the text it would read as commands.
+            # The server gave up in mid-message. It would read the rest of the text as commands.
             self._current.decide(Stage.BODY, reply)
             self.state = State.CLOSED
             return Command(Verb.END, b"", self._current), reply
@@ -291,7 +307,7 @@ class ClientProtocol:
             return None
         last = self._current
         if last is not None and last.ended and not last.lmtp and last.contradicts(reply):
-            last.reply = None  # who knows which of the two answered the end of the message
+            last.retract()  # one of the two answered the end of the message, and it is not known which
             raise self._broken(f"the server answered the message twice: {reply}", reply, Stage.END)
         raise self._broken(f"the server spoke before it was asked: {reply}", reply)
 

@@ -1,8 +1,8 @@
-# One message on one connection, as facts: what was said, what was answered, and so what became of it.
+# One message on one connection, as facts: what was sent, what was answered, and so what became of it.
 #
-# The facts are written by client.ClientProtocol and nobody else. `delivery` is read from them and never guessed, so it
-# is right at any moment: the end of the message counts as handed over from the moment in which its octets were made
-# for sending, which is before the first of them can have left (DESIGN section 4; RFC 5321 §6.1, RFC 1047).
+# Only ClientProtocol writes the facts. `delivery` and fates() are read from them, never guessed, so they are right at
+# any moment. The end of the message counts as handed over once its octets were made for sending, which is before the
+# first of them can have left (RFC 5321 §6.1, RFC 1047).
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ..replies import Reply
 
 
 class Transaction:
-    """What is known of one message.
+    """What is known of one message for one list of recipients.
 
     Attributes:
         recipients: the addresses of this transaction, as the caller wrote them, none twice.
@@ -23,7 +23,7 @@ class Transaction:
         refused: recipients it refused, with the replies.
         go_ahead: 354 has come.
         ended: the end of the message was made for sending: from here on the server may have it.
-        reply: the reply that decided all: of the end, or the one that refused MAIL, DATA or a chunk.
+        reply: the reply that decided the message: to its end, or the one that refused MAIL, DATA or a chunk.
         stage: where `reply` belongs.
         replies: LMTP: recipient to the reply for the message.
     """
@@ -55,24 +55,31 @@ class Transaction:
         self.stage: Stage | None = None
         self.replies: dict[str, Reply] = {}
 
+    def __repr__(self) -> str:
+        return f"<Transaction to {len(self.recipients)}: {self.delivery or 'accepted'}>"
+
     def decide(self, stage: Stage, reply: Reply) -> None:
-        """Note the reply that settles the message; the first one counts."""
+        """Note the reply that decides the message; the first one counts."""
         if self.reply is None:
             self.stage = stage
             self.reply = reply
 
     def contradict(self) -> None:
-        """The server has accepted the text of a message that it had refused: what it said of it is worth nothing."""
+        """Forget every answer: the server accepted the text of a message that it had refused."""
         self.accepted.clear()
         self.refused.clear()
         self.reply = self.stage = None
 
+    def retract(self) -> None:
+        """Forget the reply that decided the message: the server has given another."""
+        self.reply = None
+
     def contradicts(self, reply: Reply) -> bool:
-        """Whether the reply that settled the message says something else of it than this one."""
+        """Whether the reply that decided the message says otherwise than this one."""
         return self.reply is not None and self.reply.is_success != reply.is_success
 
     @property
-    def nobody_left(self) -> bool:
+    def all_refused(self) -> bool:
         """Every recipient was refused."""
         return len(self.refused) == len(self.recipients)
 
@@ -82,7 +89,7 @@ class Transaction:
         reply = self.reply
         if reply is not None and not reply.is_success:
             return Delivery.REFUSED
-        if self.nobody_left:
+        if self.all_refused:
             return Delivery.REFUSED
         if self.lmtp and self.ended:
             # Not counted by `accepted`: in one write with the end, RCPT may be unanswered itself.
@@ -95,11 +102,13 @@ class Transaction:
         return Delivery.UNKNOWN if self.ended else Delivery.NOT_SENT
 
     def fates(self) -> tuple[list[str], dict[str, Reply], list[str]]:
-        """Recipients who have the message, those who certainly have not (with the reply), those nobody knows of."""
+        """Recipients who have the message, those who certainly have not (with the reply), and those in doubt."""
+        if self.ended and not self.lmtp and not self.refused and self.reply is not None and self.reply.is_success:
+            return list(self.recipients), {}, []  # as for nearly every message
         refused = dict(self.refused)
         if self.reply is not None and not self.reply.is_success:
             return [], refused | self.replies, []
-        if not self.ended or self.nobody_left:
+        if not self.ended or self.all_refused:
             return [], refused, []
         if not self.lmtp:
             rest = [recipient for recipient in self.recipients if recipient not in refused]

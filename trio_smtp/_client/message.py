@@ -1,0 +1,91 @@
+# A message to be sent: sender, recipients, content and parameters, as the caller gave them and checked.
+#
+# Guarantee: it is checked when it is made, so that a caller's mistake costs no connection and no octet; and it never
+# changes, so that it can be tried again on any connection. What has become of it is in report.py.
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
+
+from .._protocol.addresses import check_address, needs_smtputf8
+from .._protocol.errors import Delivery, LocalProtocolError
+from .._protocol.parameter_text import format_params
+from .content import Content, ContentLike, Octets, as_content
+
+Params: TypeAlias = Mapping[str, str | int | None]
+
+
+class Message:
+    """A message and its envelope; immutable.
+
+    Attributes:
+        sender: the reverse path, checked.
+        recipients: address as the caller wrote it, which is the key of every result, to the checked address.
+        content: the text.
+        mail_params: parameters of MAIL by keyword in upper case, ``None`` for none.
+        rcpt_params: parameters of RCPT by recipient, ``None`` for none.
+        is_ascii: every address is ASCII, and goes out as it is.
+        needs_utf8: the server must offer SMTPUTF8.
+        is_binary: the text goes out as it is, with ``BODY=BINARYMIME``.
+
+    Raises:
+        TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent.
+        LocalProtocolError: an address or a parameter cannot be sent, or there is no recipient.
+    """
+
+    __slots__ = (
+        "content",
+        "is_ascii",
+        "is_binary",
+        "mail_params",
+        "needs_utf8",
+        "rcpt_params",
+        "recipients",
+        "sender",
+    )
+
+    def __init__(
+        self,
+        sender: str,
+        recipients: Iterable[str],
+        content: ContentLike,
+        mail_params: Params | None = None,
+        rcpt_params: Mapping[str, Params] | None = None,
+    ) -> None:
+        if isinstance(recipients, str | bytes):
+            raise TypeError("recipients is an iterable of addresses, not one address")
+        self.sender: Final = check_address(sender, null=True)
+        # A recipient given twice is sent once.
+        self.recipients: Final = {written: check_address(written, postmaster=True) for written in recipients}
+        if not self.recipients:
+            raise LocalProtocolError("there are no recipients", delivery=Delivery.NOT_SENT)
+        self.mail_params: Final = {name.upper(): value for name, value in mail_params.items()} if mail_params else None
+        self.rcpt_params: Final = _checked_params(self.recipients, rcpt_params) if rcpt_params else None
+        self.content: Final[Content] = Octets(content) if isinstance(content, bytes) else as_content(content)
+        self.is_ascii: Final = self.sender.isascii() and all(map(str.isascii, self.recipients.values()))
+        self.needs_utf8: Final = (
+            self.content.needs_utf8
+            or (not self.is_ascii and any(map(needs_smtputf8, (self.sender, *self.recipients.values()))))
+            or (self.mail_params is not None and "SMTPUTF8" in self.mail_params)
+        )
+        if mail_params:
+            format_params(mail_params, smtputf8=self.needs_utf8)
+        self.is_binary: Final = (
+            self.mail_params is not None and str(self.mail_params.get("BODY")).upper() == "BINARYMIME"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Message from {self.sender!r} to {len(self.recipients)}>"
+
+
+def _checked_params(
+    recipients: Mapping[str, str], params: Mapping[str, Params]
+) -> dict[str, dict[str, str | int | None]]:
+    strangers = [written for written in params if written not in recipients]
+    if strangers:
+        raise LocalProtocolError(
+            f"rcpt_params names {strangers[0]!r}, which is no recipient", delivery=Delivery.NOT_SENT
+        )
+    for written in params:
+        format_params(params[written], smtputf8=True)
+    return {written: dict(params[written]) for written in params}

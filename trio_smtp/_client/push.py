@@ -1,0 +1,117 @@
+# A message that its sender pushes piece by piece: the envelope at the beginning of a block, the end at its end.
+#
+# Guarantee: leaving the block by an exception never delivers a truncated message. An error that the block raised about
+# something else passes through as it is.
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from .._protocol.construction import NoPublicConstructor
+from .._protocol.errors import LocalProtocolError, SMTPError
+from .._protocol.replies import Reply
+from .body import BodyWriter
+from .connection import ClientConnection
+from .content import Source
+from .message import Message
+from .report import DeliveryReport, SendResult, refusal
+from .sending import next_transfer
+from .transfer import Transfer
+
+
+class OutgoingMessage(metaclass=NoPublicConstructor):
+    """A message that is being sent piece by piece; see :meth:`Client.transaction`.
+
+    Attributes:
+        refused: recipients the server has refused, with the replies.
+        accepted: recipients it has accepted so far.
+        result: the :class:`SendResult`, once the block was left.
+    """
+
+    __slots__ = ("_transfer", "_writer", "accepted", "refused", "result")
+
+    accepted: list[str]
+    refused: dict[str, Reply]
+    result: SendResult | None
+
+    def __init__(self, transfer: Transfer, writer: BodyWriter) -> None:
+        self._transfer = transfer
+        self._writer = writer
+        self.accepted = list(transfer.transaction.accepted)
+        self.refused = dict(transfer.transaction.refused)
+        self.result = None
+
+    def __repr__(self) -> str:
+        state = "done" if self.result is not None else "in progress"
+        return (
+            f"<trio_smtp.OutgoingMessage from {self._transfer.message.sender!r}: {len(self.accepted)} recipients "
+            f"accepted, {len(self.refused)} refused, {state}>"
+        )
+
+    async def send_all(self, chunk: bytes | bytearray) -> None:
+        """Send the next piece of the message's text; waits while the server cannot take more.
+
+        Args:
+            chunk: cut anywhere.
+
+        Raises:
+            TypeError: the chunk is not bytes.
+            LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
+            ExtensionNotSupportedError: 8-bit octets without a BODY parameter that announced them.
+            MessageRefusedError: the server has refused the message already.
+            MessageTooLargeError: with this piece it is larger than the server's SIZE.
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken; nothing was delivered.
+
+        Cancellation in the middle of a piece closes the connection; nothing is delivered.
+        """
+        try:
+            goes_on = await self._writer.write(chunk)
+        except SMTPError as exc:
+            self._transfer.explain(exc)
+            raise
+        if not goes_on or self._transfer.transaction.reply is not None:
+            raise refusal(self._transfer.transaction)
+
+    def _conclude(self, result: SendResult) -> None:
+        self.result = result
+
+
+@asynccontextmanager
+async def push(connection: ClientConnection, message: Message) -> AsyncIterator[OutgoingMessage]:
+    """Send a message whose text the block gives to :meth:`OutgoingMessage.send_all`; its own content is not used.
+
+    Raises: as :meth:`Client.transaction`.
+    """
+    report = DeliveryReport(message, attempts=1)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    transfer = await next_transfer(connection, report)
+    transaction = transfer.transaction
+    if len(transaction.recipients) < len(report.remaining):
+        raise LocalProtocolError(f"the server takes {len(transaction.recipients)} of the recipients at a time")
+    source = Source(None, eight_bit=None)
+    try:
+        if not await transfer.begin(transfer.envelope(source, None)):
+            await transfer.await_end()
+            raise refusal(transaction)
+        writer = transfer.open_writer(source)
+        outgoing = OutgoingMessage._create(transfer, writer)
+        async with transfer.giving_up():
+            try:
+                yield outgoing
+            except SMTPError as exc:
+                report.blame_caller(exc)
+                raise
+            if transaction.reply is not None:  # send_all() said so, and the block went on
+                raise refusal(transaction)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await writer.finish()
+        await transfer.await_end()
+    except SMTPError as exc:
+        if not transfer.is_decided_despite(exc) or not transaction.ended:
+            raise
+    finally:
+        connection.check()
+    report.settle(transaction)  # recipients who were too many are refused: this text cannot be sent again
+    outgoing._conclude(report.result())

@@ -1,0 +1,301 @@
+# One transaction of a message over one connection: the envelope, the text, the end, and the wait for the replies.
+#
+# In how many round trips, by what the server offers:
+#
+#     PIPELINING and CHUNKING, a small text, and the server has just answered:  MAIL RCPT… BDAT LAST text     1
+#     PIPELINING:                                                               MAIL RCPT… DATA, then text    2
+#     PIPELINING and CHUNKING otherwise:                                        MAIL RCPT…, then BDAT… text   2
+#     neither:                                                                  each command by itself
+#
+# In the first form the end of the message leaves before anything is answered. On a connection that turns out to be
+# dead that would leave its fate unknown, so after an idle spell MAIL goes first.
+#
+# What may happen at each checkpoint:
+#     content being opened    nothing was sent: any error leaves the connection as it was
+#     envelope, text          a failure or a cancellation: not delivered. With DATA the connection ends; with BDAT an
+#                             error is followed by RSET, and the connection lives on
+#     after the end           a failure leaves the fate unknown. A cancellation waits for the reply, up to end_grace
+# Which it was is read from the transaction's facts, never from where in this file the exception came by.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing, nullcontext, suppress
+from typing import Any, Final
+
+import trio
+
+from .._protocol.addresses import wire_address
+from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end, mail, rcpt
+from .._protocol.client.protocol import State
+from .._protocol.client.transaction import Transaction
+from .._protocol.dotstuff import DotEncoder, encode_message
+from .._protocol.errors import RemoteProtocolError, SMTPError
+from .._protocol.newlines import NewlineEncoder, encode_newlines
+from .._wire.waits import Interrupted
+from .body import BLOCK, BodyWriter, write_text
+from .cleanup import ShieldedCleanup
+from .connection import ClientConnection
+from .content import Source
+from .envelope import mail_params, rcpt_params
+from .message import Message
+from .report import DeliveryReport
+
+_CLOSED: Final = State.CLOSED
+_READY: Final = State.READY
+_DATA: Final = Verb.DATA
+ONE_WRITE: Final = 1 << 15  # octets of text that are worth sending before the server has agreed to take them
+_GROUP: Final = 200  # commands in one write: their replies fit into the buffers, so that neither side blocks the other
+
+
+async def open_content(connection: ClientConnection, message: Message) -> Source:
+    """The message's content, made ready for this server.
+
+    Raises:
+        LocalProtocolError: an ``EmailMessage`` that cannot be written.
+        OSError: of reading a file.
+    """
+    return await message.content.open(
+        eight_bit=connection.offers_8bit, utf8=message.needs_utf8 and connection.offers_utf8
+    )
+
+
+class Transfer:
+    """A message's transaction with these recipients. Used once.
+
+    Args:
+        connection: a reusable one.
+        report: the message's; the transaction is noted there.
+        recipients: the first of those who remain.
+
+    Attributes:
+        message: what is sent.
+        transaction: its facts.
+    """
+
+    __slots__ = ("_chunked", "_connection", "_report", "message", "transaction")
+
+    def __init__(self, connection: ClientConnection, report: DeliveryReport, recipients: Sequence[str]) -> None:
+        self._connection: Final = connection
+        self._report: Final = report
+        self._chunked: Final = connection.uses_chunking
+        self.message: Final = report.message
+        self.transaction: Final = Transaction(recipients, lmtp=connection.lmtp)
+        report.begin(self.transaction)
+
+    def __repr__(self) -> str:
+        return f"<Transfer of {self.message!r} on {self._connection!r}: {self.transaction!r}>"
+
+    # -- all of it
+
+    async def run(self) -> None:
+        """Send the message and wait for the replies.
+
+        Raises:
+            ExtensionNotSupportedError, MessageTooLargeError, LocalProtocolError: nothing was sent.
+            ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken.
+            OSError: of reading the content, or what an async iterable raised.
+
+        Cancellation: as :meth:`await_end` once the end has left; before, the message is given up.
+        """
+        source = await open_content(self._connection, self.message)
+        if source.whole is not None:
+            await self._send_whole(source, source.whole)
+        else:
+            await self._send_stream(source)
+        await self.await_end()
+
+    def is_decided_despite(self, error: SMTPError) -> bool:
+        """Whether a reply has decided the message, which beats an error that was noticed later.
+
+        If not, the error is explained, unless the caller's own code raised it.
+        """
+        if self._report.is_caller_error(error):
+            return False
+        if self.transaction.reply is not None:
+            return True
+        self.explain(error)
+        return False
+
+    def explain(self, error: SMTPError) -> None:
+        """Let an error say where the session is and what has become of each recipient."""
+        self._connection.place(error)
+        self._report.explain(error)
+
+    async def _send_whole(self, source: Source, octets: bytes) -> None:
+        connection, transaction, chunked = self._connection, self.transaction, self._chunked
+        text, tail, size = self.encode_whole(octets)
+        commands = self.envelope(source, size)
+        if (
+            chunked
+            and size <= ONE_WRITE
+            and connection.protocol.pipelining
+            and len(commands) < _GROUP
+            and connection.has_just_answered
+        ):
+            commands.append(bdat(transaction, size, last=True))
+            await write_text(connection, transaction, connection.encode(commands) + text + tail)
+        elif not await self.begin(commands):
+            return
+        elif len(text) > BLOCK:
+            writer = BodyWriter(connection, transaction, None, chunked=chunked)
+            if await writer.write_encoded(text):
+                await writer.finish(tail)
+        elif await connection.look(transaction):
+            if chunked:
+                wire = connection.encode((bdat(transaction, size, last=True),)) + text + tail
+            else:
+                wire = text + connection.encode((end(transaction, tail),))
+            await write_text(connection, transaction, wire)
+
+    async def _send_stream(self, source: Source) -> None:
+        assert source.chunks is not None
+        size = source.raw_size if self.message.is_binary else source.size
+        if not await self.begin(self.envelope(source, size)):
+            return
+        writer = self.open_writer(source)
+        self._report.stream()
+        chunks: Any = aiter(source.chunks)
+        async with self.giving_up(), aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
+            while (piece := await self._next_piece(chunks)) is not None:
+                if not await writer.write(piece):
+                    break
+            else:
+                await writer.finish()
+
+    async def _next_piece(self, chunks: Any) -> bytes | None:
+        """The next piece of a stream, ``None`` after the last."""
+        try:
+            piece: bytes | None = await anext(chunks)
+        except StopAsyncIteration:
+            return None
+        except SMTPError as exc:  # of a message that is being received, for example
+            self._report.blame_caller(exc)
+            raise
+        if piece is None:
+            raise TypeError("message text comes as bytes, not NoneType")
+        return piece
+
+    # -- the parts
+
+    def encode_whole(self, octets: bytes) -> tuple[bytes, bytes, int]:
+        """The text of a message at hand, what comes after it, and its size in octets (RFC 1870)."""
+        if self.message.is_binary:
+            return octets, b"", len(octets)
+        newlines = self._connection.config.newlines
+        if self._chunked:
+            text, tail = encode_newlines(octets, newlines)
+            return text, tail, len(text) + len(tail)
+        return encode_message(octets, newlines)
+
+    def envelope(self, source: Source, size: int | None) -> list[Command]:
+        """RSET if a failed transaction is open, MAIL, and RCPT for each recipient of the transaction.
+
+        Raises:
+            ExtensionNotSupportedError, MessageTooLargeError: the server cannot take this message.
+        """
+        connection, message, transaction = self._connection, self.message, self.transaction
+        params, utf8 = mail_params(connection, message, source, size)
+        is_plain, recipients = message.is_ascii, message.recipients
+        has_utf8 = connection.offers_utf8
+        sender = message.sender if is_plain else wire_address(message.sender, smtputf8=has_utf8)
+        commands = [mail(transaction, sender, params, utf8=utf8)]
+        if connection.protocol.state is not _READY:
+            commands.insert(0, RSET)
+        params = ""
+        for written in transaction.recipients:
+            address = recipients[written] if is_plain else wire_address(recipients[written], smtputf8=has_utf8)
+            if message.rcpt_params is not None:
+                params = rcpt_params(connection, message, written, utf8=utf8)
+            commands.append(rcpt(transaction, written, address, params, utf8=utf8))
+        connection.allowance.count(message, transaction.recipients)
+        return commands
+
+    async def begin(self, commands: list[Command]) -> bool:
+        """Send the envelope, and DATA unless the text goes by BDAT; whether the text is to follow.
+
+        If not, the transaction's facts say why, and nothing is owed to the server.
+        """
+        connection, transaction = self._connection, self.transaction
+        protocol, timeout = connection.protocol, connection.config.command_timeout
+        if not self._chunked:
+            commands.append(data(transaction))
+        step = _GROUP if protocol.pipelining else 1
+        for at in range(0, len(commands), step):
+            group = commands[at : at + step]
+            if at and (transaction.reply is not None or (group[0].verb is _DATA and transaction.all_refused)):
+                return False
+            await connection.write(connection.encode(group), timeout)
+            await connection.drain(timeout)
+            if protocol.unread and not protocol.outstanding:  # a 421 on their heels?
+                protocol.next_event()
+        if transaction.reply is not None or protocol.state is _CLOSED:
+            return False
+        if not transaction.refused or not transaction.all_refused:
+            return True
+        if transaction.go_ahead:  # RFC 2920 §3.1: 354 with no recipient; end it at once, and expect a refusal
+            await connection.exchange(end(transaction, b".\r\n"), connection.config.end_timeout)
+        return False
+
+    def open_writer(self, source: Source) -> BodyWriter:
+        """A writer for text that comes in pieces."""
+        connection, given = self._connection, self.message.mail_params
+        encoder: NewlineEncoder | None = None
+        if not self.message.is_binary:
+            encoder = (NewlineEncoder if self._chunked else DotEncoder)(connection.config.newlines)
+        eight_bit = str(given["BODY"]).upper() != "7BIT" if given and "BODY" in given else bool(source.eight_bit)
+        return BodyWriter(
+            connection,
+            self.transaction,
+            encoder,
+            chunked=self._chunked,
+            eight_bit=eight_bit,
+            max_size=connection.extensions.size,
+        )
+
+    async def await_end(self) -> None:
+        """Wait for all replies of the transaction.
+
+        Cancellation after the end of the message has left: waits on, shielded, for at most ``end_grace``. If the reply
+        comes, this returns normally; the cancellation is then met at the caller's next checkpoint.
+        """
+        connection, transaction = self._connection, self.transaction
+        config, protocol = connection.config, connection.protocol
+        async with ShieldedCleanup(config.end_grace, self._await_reply, trio.Cancelled, Interrupted):
+            await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
+        if protocol.outstanding and transaction.reply is None:
+            raise connection.farewell_error()
+        if protocol.unread and protocol.farewell is None:  # there is a reply too many, and this connection is over
+            try:
+                protocol.next_event()
+            except RemoteProtocolError:
+                if transaction.reply is None:
+                    raise
+
+    async def _await_reply(self) -> bool:
+        """After a cancellation: whether the reply to the message comes all the same."""
+        connection, transaction = self._connection, self.transaction
+        if transaction.ended and not connection.is_broken:
+            with suppress(SMTPError, Interrupted):
+                await connection.drain(connection.config.end_grace)
+        return transaction.ended and transaction.reply is not None
+
+    def giving_up(self) -> ShieldedCleanup:
+        """Around the writing of a message's text: an exception in it gives the message up, and goes on.
+
+        With BDAT the server can be told to forget the message. With DATA it cannot, and the connection ends. So it does
+        after a cancellation, which has no time for more.
+        """
+        return ShieldedCleanup(self._connection.config.quit_timeout, self._forget, Exception)
+
+    async def _forget(self) -> bool:
+        connection = self._connection
+        if connection.protocol.state is State.BODY or connection.is_broken:
+            connection.abort()
+            return False
+        timeout = connection.config.command_timeout
+        try:
+            await connection.drain(timeout)
+            await connection.exchange(RSET, timeout)
+        except SMTPError:  # the exception that gave the message up is the one to be raised
+            connection.abort()
+        return False

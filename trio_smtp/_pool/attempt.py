@@ -1,0 +1,178 @@
+# One try of a message, between the caller that waits for its outcome and the worker that sends it.
+#
+#   WAITING ── a worker begins ──→ RUNNING ── its outcome is set ──→ DONE
+#      └───────────── refused, withdrawn or never begun ────────────────↑
+#
+# Guarantees: the outcome is set once, whatever happens to the worker, so a caller always hears. A new try is a new
+# Attempt; whether there is one is decided elsewhere (retry.py).
+#
+# There is one way to be cancelled, cancel(), for a caller that was. It asks first: nothing more of the message is sent,
+# but a reply to an end of message that has left is still awaited, for the grace. Then it ends the wait that the worker
+# is in for this message alone, and waits for what the worker makes of that. If no worker has begun with the message, or
+# others are in flight with it, there is no such wait: the caller goes at once.
+#
+# It does not know who sends, nor on what. One task at a time waits for the outcome, so it is woken directly: an Event
+# would cost as much as the rest of this object.
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Final, Protocol
+
+import trio
+
+from .._client.report import DeliveryReport
+from .._wire.waits import Interrupted
+
+
+class AttemptState(Enum):
+    """Where an attempt is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Cancellation(Enum):
+    """What its caller wants.
+
+    NO: the message to be sent. ASKED: nothing more of it to be sent. OVERDUE: not even to wait for a reply.
+    """
+
+    NO = "no"
+    ASKED = "asked"
+    OVERDUE = "overdue"
+
+
+_WAITING: Final = AttemptState.WAITING
+_RUNNING: Final = AttemptState.RUNNING
+_DONE: Final = AttemptState.DONE
+_NO: Final = Cancellation.NO
+
+
+class Exchange(Protocol):
+    """What a worker waits in for this message alone: a connection with nothing else in flight."""
+
+    def interrupt(self) -> None:
+        """End the wait in progress, or the next one; a send that is ended so breaks the connection."""
+
+    def abort(self) -> None:
+        """Let nothing more be sent or awaited after that."""
+
+
+class Attempt:
+    """One try of a message.
+
+    Args:
+        report: the message, and what has become of it so far.
+        fresh: it has met a connection's end, and is better off on a new one.
+
+    Attributes:
+        state: WAITING, RUNNING or DONE.
+        cancellation: what its caller wants.
+        error: DONE: what ended it; ``None`` if it reached its end.
+    """
+
+    __slots__ = ("_exchange", "_scope", "_waiter", "cancellation", "error", "fresh", "report", "state")
+
+    def __init__(self, report: DeliveryReport, *, fresh: bool = False) -> None:
+        self.report: DeliveryReport = report
+        self.fresh: bool = fresh
+        self.state: AttemptState = _WAITING
+        self.cancellation: Cancellation = _NO
+        self.error: Exception | None = None
+        self._exchange: Exchange | None = None
+        self._scope: trio.CancelScope | None = None
+        self._waiter: trio.lowlevel.Task | None = None
+
+    def __repr__(self) -> str:
+        wish = "" if self.cancellation is _NO else f", cancellation {self.cancellation.value}"
+        error = "" if self.error is None else f", {self.error!r}"
+        return f"<Attempt {self.state.value}{wish}{error}>"
+
+    # -- the worker's side
+
+    def begin(self, exchange: Exchange | None) -> None:
+        """A worker sends it now.
+
+        Args:
+            exchange: what :meth:`cancel` may end; ``None`` while others' messages are in flight there.
+        """
+        self.state = _RUNNING
+        self._exchange = exchange
+        if exchange is not None and self.cancellation is Cancellation.OVERDUE:
+            exchange.interrupt()  # the last of several in flight, and its caller has gone
+
+    def pause(self) -> None:
+        """The exchange is over, and the outcome not set yet: there may be another one."""
+        self._exchange = None
+
+    async def run_cancellable(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what only a cancel scope can end: connecting, waiting for the rate limit, the caller's iterable.
+
+        Raises:
+            Interrupted: the attempt was cancelled.
+        """
+        if self.cancellation is not _NO:
+            raise Interrupted
+        with trio.CancelScope() as scope:
+            self._scope = scope
+            try:
+                await work()
+            finally:
+                self._scope = None
+        if scope.cancelled_caught:
+            raise Interrupted
+
+    def finish(self, error: Exception | None = None) -> None:
+        """Set the outcome and wake the caller."""
+        self.state = _DONE
+        self.error = error
+        self._exchange = None
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            trio.lowlevel.reschedule(waiter)
+
+    # -- the caller's side
+
+    async def wait(self) -> None:
+        """Wait for the outcome; no checkpoint if it is set."""
+        if self.state is not _DONE:
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+
+    def _stop_waiting(self, raise_cancel: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def cancel(self, grace: float) -> bool:
+        """End it, since its caller was cancelled. To be called in a shield.
+
+        Args:
+            grace: seconds for the reply to an end of message that has left.
+
+        Returns:
+            Whether the message was sent all the same.
+        """
+        self.cancellation = Cancellation.ASKED
+        if self.report.has_left:
+            # The reply is all there is to wait for, and the worker may be cancelled together with the caller and be
+            # waiting for it already: an interruption would take the reply from both.
+            with trio.move_on_after(grace):
+                await self.wait()
+            if self._exchange is not None:
+                self._exchange.abort()  # it has had its time
+        if self.state is not _DONE and self.end_wait():
+            await self.wait()
+        return self.state is _DONE and self.error is None and not self.report.remaining
+
+    def end_wait(self) -> bool:
+        """Let the worker come to an end with it as fast as what was sent allows; whether there is one at it."""
+        self.cancellation = Cancellation.OVERDUE
+        if self._scope is not None:
+            self._scope.cancel(reason="the caller was cancelled")
+        elif self._exchange is not None:
+            self._exchange.interrupt()
+        else:
+            return False
+        return True

@@ -1,0 +1,245 @@
+# Which worker sends which message: attempts on one side, the tasks of connections on the other, and their number.
+#
+# A message finds its worker in one synchronous step: an idle one (the one used last, so that the others may grow old),
+# or a new one if the limiter has a token, or else its caller waits in a memory channel of capacity 0, first come, first
+# served, and the next worker to be free takes it from there. Nothing is queued without a caller that waits for it, and
+# cancelling a call withdraws its message. A token is held on behalf of each worker and given back at its end; whenever
+# there is a token and a caller waits, a worker is started.
+#
+# Rule: every change of which workers are idle, which attempts they were given, who waits and how many workers there may
+# be happens in this file, in functions without a checkpoint; queue() is the one wait. It does not know what a worker
+# does: only how to start one, and how to tell it to look around.
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from .._protocol.errors import Delivery, PoolClosedError, PoolFullError
+from .attempt import Attempt
+from .trace import Tracer
+
+_SILENT: Final = Tracer(None)
+
+
+class Worker(Protocol):
+    """The task of a connection."""
+
+    def wake(self) -> None:
+        """Look around, if you are idle or have nothing to do that a message needs. Synchronous."""
+
+
+class Dispatcher:
+    """Brings attempts and workers together.
+
+    Args:
+        max_connections: the number of workers to begin with; :meth:`set_limit` changes it.
+        min_idle: workers to keep even if no message needs them.
+        max_waiting: callers that may wait for a worker; ``None``: no limit.
+        tracer: is told how long they did.
+        hire: makes a worker for this attempt, or for none, and starts its task; that must call :meth:`ended` when it
+            ends.
+
+    Attributes:
+        limit: how many workers there may be now.
+        has_too_many: there are more.
+        waiting: callers waiting for a worker; not one whose attempt was taken and which has yet to run.
+        is_closing: no further message is taken.
+        closed: set when that begins.
+    """
+
+    __slots__ = (
+        "_assigned",
+        "_attempts",
+        "_callers",
+        "_hire",
+        "_idle",
+        "_limiter",
+        "_max_waiting",
+        "_min_idle",
+        "_shortage",
+        "_tracer",
+        "_workers",
+        "closed",
+        "has_too_many",
+        "is_closing",
+        "limit",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        hire: Callable[[Attempt | None], Worker],
+        *,
+        max_connections: int,
+        min_idle: int = 0,
+        max_waiting: int | None = None,
+        tracer: Tracer = _SILENT,
+    ) -> None:
+        self._hire: Callable[[Attempt | None], Worker] = hire
+        self._min_idle: int = min_idle
+        self._max_waiting: int | None = max_waiting
+        self._tracer: Tracer = tracer
+        self._workers: set[Worker] = set()
+        self._idle: list[Worker] = []  # the one used last is at the end
+        self._assigned: dict[Worker, Attempt] = {}  # given to workers that were idle and have not run since
+        self._limiter: trio.CapacityLimiter = trio.CapacityLimiter(max_connections)
+        self._callers, self._attempts = trio.open_memory_channel[Attempt](0)
+        self._shortage: trio.Event = trio.Event()  # there are fewer workers than min_idle
+        self.limit: int = max_connections
+        self.has_too_many: bool = False
+        self.waiting: int = 0
+        self.is_closing: bool = False
+        self.closed: trio.Event = trio.Event()
+
+    def __repr__(self) -> str:
+        closing = ", closing" if self.is_closing else ""
+        workers = f"{self.connections} of {self.limit} workers ({self.idle} idle)"
+        return f"<Dispatcher {workers}, {self.waiting} waiting{closing}>"
+
+    @property
+    def connections(self) -> int:
+        """Workers, whether their connection is open or being opened."""
+        return len(self._workers)
+
+    @property
+    def idle(self) -> int:
+        """Those that have nothing to do."""
+        return len(self._idle)
+
+    @property
+    def can_spare(self) -> bool:
+        """There are more workers than must be kept."""
+        return len(self._workers) > self._min_idle
+
+    # -- callers
+
+    def submit(self, attempt: Attempt) -> bool:
+        """Give an attempt to a worker that is idle or new, if there is one or may be; else its caller is to wait.
+
+        Raises:
+            PoolClosedError: nothing was sent.
+        """
+        if self.is_closing:
+            raise closed_error()
+        if self._idle and not (attempt.fresh and self._may_grow):
+            worker = self._idle.pop()
+            self._assigned[worker] = attempt
+            worker.wake()
+            return True
+        return self._grow(attempt)
+
+    async def queue(self, attempt: Attempt, *, patient: bool = False) -> None:
+        """Wait until a worker takes an attempt that could not be submitted. Cancellation withdraws it.
+
+        Args:
+            attempt: the attempt.
+            patient: wait even beyond ``max_waiting``.
+
+        Raises:
+            PoolFullError, PoolClosedError: nothing was sent.
+        """
+        if not patient and self._max_waiting is not None and self.waiting >= self._max_waiting:
+            raise PoolFullError(f"{self.waiting} messages wait for a connection already", delivery=Delivery.NOT_SENT)
+        started = trio.current_time() if self._tracer.is_on else 0.0
+        self.waiting += 1
+        try:
+            await self._callers.send(attempt)
+        except trio.BrokenResourceError:
+            raise closed_error() from None
+        except BaseException:
+            if not self.is_closing:
+                self.waiting -= 1  # otherwise take() has counted it
+            raise
+        self._tracer.tell("wait", started)
+
+    # -- workers
+
+    def take(self) -> Attempt | None:
+        """The attempt that has waited longest, if there may be as many workers as there are."""
+        if not self.waiting or self.has_too_many:
+            return None
+        try:
+            attempt = self._attempts.receive_nowait()
+        except trio.WouldBlock:  # a caller that was cancelled and has not run since
+            return None
+        self.waiting -= 1
+        return attempt
+
+    def park(self, worker: Worker) -> None:
+        """A worker has nothing to do from now on; it is woken when it has."""
+        self._idle.append(worker)
+
+    def unpark(self, worker: Worker) -> Attempt | None:
+        """A worker is not idle from now on; the attempt that it was given while it was, if it was given one."""
+        attempt = self._assigned.pop(worker, None)
+        if attempt is None and worker in self._idle:
+            self._idle.remove(worker)
+        return attempt
+
+    def ended(self, worker: Worker) -> None:
+        """A worker's task is at its end: take its token back, and see who needs it."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+            self._limiter.release_on_behalf_of(worker)
+            self.has_too_many = len(self._workers) > self.limit
+        self._rebalance()
+
+    # -- the number of workers
+
+    def set_limit(self, limit: int) -> None:
+        """Let there be so many workers at most; those that are too many end when they are free."""
+        self.limit = limit
+        self._limiter.total_tokens = limit
+        self.has_too_many = len(self._workers) > limit
+        self._rebalance()
+
+    async def shortage(self) -> None:
+        """Wait until there are fewer workers than ``min_idle``."""
+        self._shortage = trio.Event()
+        await self._shortage.wait()
+
+    def fill(self) -> None:
+        """Start workers until there are ``min_idle``, or as many as there may be."""
+        while not self.is_closing and len(self._workers) < self._min_idle and self._grow(None):
+            pass
+
+    @property
+    def _may_grow(self) -> bool:
+        return self._limiter.available_tokens > 0
+
+    def _grow(self, attempt: Attempt | None) -> bool:
+        """Start a worker, if there may be one more."""
+        if not self._may_grow:
+            return False
+        worker = self._hire(attempt)
+        self._limiter.acquire_on_behalf_of_nowait(worker)
+        self._workers.add(worker)
+        return True
+
+    def _rebalance(self) -> None:
+        """Start workers for callers that wait, and see to ``min_idle``."""
+        if self.is_closing:
+            return
+        while self.waiting and self._may_grow and (attempt := self.take()) is not None:
+            self._grow(attempt)
+        if len(self._workers) < self._min_idle:
+            self._shortage.set()
+
+    # -- the end
+
+    def close(self) -> None:
+        """Take no further message, send the callers away that wait, and let idle workers end."""
+        self.is_closing = True
+        self.closed.set()
+        self._attempts.close()
+        self.waiting = 0
+        self._idle.clear()
+        for worker in self._workers:
+            worker.wake()
+
+
+def closed_error() -> PoolClosedError:
+    """The error for messages that come too late."""
+    return PoolClosedError("the pool is closed", delivery=Delivery.NOT_SENT)
