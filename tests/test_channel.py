@@ -10,6 +10,7 @@ from tls_support import client_context, server_context
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_smtp import ConnectionLostError, Reply, ServerConfig, SMTPTimeoutError
+from trio_smtp._protocol.server.events import NEED_DATA
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._server.channel import MAX_DELAY, TURN, Channel
@@ -84,12 +85,15 @@ async def test_flush_quietly_loses_a_peer_that_is_gone():
 
 async def test_a_socket_that_takes_all_costs_no_time_until_others_have_their_turn():
     near, far = await socket_pair()
-    async with channel_pair(lambda: (near, far)) as (channel, _):
+    async with channel_pair(lambda: (near, far), max_junk_commands=None) as (channel, _):
         turns = 0
-        for _ in range(3 * TURN // 40):
-            channel.protocol.greet()
+        channel.protocol.greet()
+        await channel.flush()
+        for _ in range(3 * TURN // len(b"250 2.0.0 OK\r\n")):
+            channel.protocol.receive_data(b"NOOP\r\n")
+            channel.protocol.next_event()
             turns += await channel.flush()
-        assert 1 <= turns <= 3
+        assert turns == 2
         await near.aclose()
 
 
@@ -138,6 +142,71 @@ async def test_a_shutdown_only_goes_up():
         channel.begin_shutdown(Shutdown.DRAIN)
         assert channel.shutdown is Shutdown.END
         assert repr(channel).endswith("END>")
+
+
+# ---- waiting for a command
+
+
+@pytest.mark.parametrize("pair", ["memory", "socket"])
+async def test_replies_are_sent_before_a_command_is_waited_for(pair):
+    near, far = memory_stream_pair() if pair == "memory" else await socket_pair()
+    async with channel_pair(lambda: (near, far)) as (channel, _):
+        channel.protocol.greet()
+        await near.send_all(b"NOOP\r\n")
+        assert await channel.receive_command() == b"NOOP\r\n"
+        assert (await near.receive_some()).startswith(b"220")
+        await near.aclose()
+
+
+async def test_replies_that_the_socket_does_not_take_at_once(monkeypatch):
+    near, far = await socket_pair()
+    async with channel_pair(lambda: (near, far)) as (channel, _):
+        send_nowait = type(channel.wire).send_nowait
+
+        def send_little(wire, data):
+            monkeypatch.undo()
+            return send_nowait(wire, data[:3])
+
+        monkeypatch.setattr(type(channel.wire), "send_nowait", send_little)
+        channel.protocol.greet()
+        await near.send_all(b"NOOP\r\n")
+        assert await channel.receive_command() == b"NOOP\r\n"
+        assert (await near.receive_some()).startswith(b"220 mx.test")
+        await near.aclose()
+
+
+async def take_events(channel):
+    """Answer what is there, to the last whole line."""
+    while channel.protocol.next_event() is not NEED_DATA:
+        await channel.flush()
+
+
+async def test_a_command_has_its_time_however_it_is_cut(autojump_clock):
+    async with channel_pair(command_timeout=10) as (channel, near):
+        channel.protocol.greet()
+        for letter in b"NOO":
+            await near.send_all(bytes([letter]))
+            channel.protocol.receive_data(await channel.receive_command())
+            await take_events(channel)
+            await trio.sleep(3)
+        with pytest.raises(SMTPTimeoutError):
+            await channel.receive_command()
+        assert trio.current_time() == 10
+
+
+async def test_what_was_answered_leaves_the_next_command_all_its_time(autojump_clock):
+    async with channel_pair(command_timeout=10) as (channel, near):
+        channel.protocol.greet()
+        for _ in range(3):
+            await near.send_all(b"NOOP\r\nNO")  # with the beginning of the next
+            channel.protocol.receive_data(await channel.receive_command())
+            await take_events(channel)
+            await trio.sleep(9)
+            channel.protocol.receive_data(b"OP\r\n")
+            await take_events(channel)
+        with pytest.raises(SMTPTimeoutError):
+            await channel.receive_command()
+        assert trio.current_time() == 27 + 10
 
 
 async def test_a_lost_connection():

@@ -51,6 +51,8 @@ class Channel:
     """
 
     __slots__ = (
+        "_command_end",
+        "_command_limit",
         "_config",
         "_delay",
         "_sent",
@@ -83,6 +85,8 @@ class Channel:
         self.held_since: float = math.inf
         self.awaits_tls: bool = awaits_tls
         self.shutdown: Shutdown = _NO
+        self._command_limit: float = math.inf if config.command_timeout is None else config.command_timeout
+        self._command_end: float = math.inf  # of the command that is coming in; infinite before it is waited for
         self._sent: int = 0  # octets, since others had their turn
         self._delay: trio.CancelScope | None = None  # around a reply that is kept back
 
@@ -98,7 +102,7 @@ class Channel:
             SMTPTimeoutError: the peer did not take them in time.
             ConnectionLostError: the connection was lost.
         """
-        self.held_since = math.inf
+        self.held_since = self._command_end = math.inf  # what was answered: the next command has all its time
         protocol, wire = self.protocol, self.wire
         if not protocol.replies:
             return False
@@ -142,6 +146,36 @@ class Channel:
             raise SMTPTimeoutError("the command, the message or the session has lasted too long")
         self._sent = 0
         return self.wire.receive(deadline)
+
+    def receive_command(self) -> Awaitable[bytes | bytearray]:
+        """Send the replies, then wait for the next command, or for the rest of it; otherwise as :meth:`receive`.
+
+        The time is that of the whole command, however it is cut. In lock-step this is all that there is between two
+        commands: replies that leave at once take no coroutine of their own.
+        """
+        protocol = self.protocol
+        if protocol.replies:
+            if self.wire.direct is None:
+                return self._flush_and_receive_command()
+            self.held_since = self._command_end = math.inf
+            data = protocol.data_to_send()
+            sent = self.wire.send_nowait(data)
+            if sent < len(data):
+                return self._flush_and_receive_command(data[sent:])
+        now = self.now()
+        if self._command_end == math.inf or not protocol.has_input:
+            self._command_end = now + self._command_limit
+        deadline = self._command_end if self._command_end < self.end else self.end
+        if deadline <= now:
+            raise SMTPTimeoutError("the command or the session has lasted too long")
+        self._sent = 0
+        return self.wire.receive(deadline)
+
+    async def _flush_and_receive_command(self, rest: bytes = b"") -> bytes | bytearray:
+        if rest:
+            await self.wire.send(rest, self.deadline(self._config.command_timeout))
+        await self.flush()
+        return await self.receive_command()
 
     def hold_from(self, now: float) -> None:
         """Note that the replies to come are not sent at once: a hook is asked `now`."""

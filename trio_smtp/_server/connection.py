@@ -116,7 +116,6 @@ class ServerConnection:
         "_caller",
         "_channel",
         "_chunk_budget",
-        "_command_end",
         "_command_limit",
         "_context",
         "_refused_chunks",
@@ -146,7 +145,6 @@ class ServerConnection:
         self._tls_context: ssl.SSLContext | None = tls_context
         self._tls_is_done: bool = isinstance(stream, trio.SSLStream)  # when the stream was made
         self._command_limit: float = math.inf if config.command_timeout is None else config.command_timeout
-        self._command_end: float = math.inf  # of the command that is coming in; infinite before it is waited for
         self._refused_chunks: int = 0  # BDAT chunks to be dropped, so far
         self._chunk_budget: DataBudget | None = None  # for the latest of them
         if context.is_closing:
@@ -281,16 +279,10 @@ class ServerConnection:
             if session.envelope is not protocol.envelope:
                 await caller.end_transaction()
             if event is NEED_DATA:
-                if protocol.replies:
-                    self._command_end = math.inf  # something was answered: the next command has all its time
-                    await channel.flush()
                 if channel.shutdown is not _NO or protocol.in_message:
                     await self._receive_rarely()
-                    continue
-                now = channel.now()
-                if self._command_end == math.inf or not protocol.has_input:
-                    self._command_end = now + self._command_limit
-                protocol.receive_data(await channel.receive(self._command_end, now))
+                else:
+                    protocol.receive_data(await channel.receive_command())
             elif event.__class__ is Mail and channel.shutdown is not _NO:
                 protocol.answer(SHUTTING_DOWN)
             elif event.__class__ in rows:
@@ -312,7 +304,6 @@ class ServerConnection:
             return True
         await channel.flush()
         if signal is FLUSH:
-            self._command_end = math.inf
             return True
         if signal is Signal.EOF:
             channel.protocol.lose_peer()
@@ -322,6 +313,8 @@ class ServerConnection:
         """Receive what is not simply the next command: octets that nothing reads any more, or a transaction's rest."""
         channel = self._channel
         protocol = channel.protocol
+        if protocol.replies:
+            await channel.flush()
         if channel.shutdown is not _NO and protocol.envelope is None:
             raise Interrupted
         now = channel.now()
