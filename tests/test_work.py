@@ -40,11 +40,11 @@ SERVER_BDAT = Work(calls=258, steps=1)
 SERVER_MEBIBYTE = Work(calls=2059, steps=32)
 SERVER_TLS = Work(calls=504, steps=4)  # lock-step
 SERVER_CONNECTION = Work(calls=1050, steps=10)  # with its greeting, EHLO, a message and QUIT
-CLIENT_DATA = Work(calls=430, steps=2)
-CLIENT_BDAT = Work(calls=269, steps=1)
-CLIENT_MEBIBYTE = Work(calls=989, steps=7)
-POOL_DATA = Work(calls=411, steps=4.8)
-POOL_BDAT = Work(calls=314, steps=3.8)
+CLIENT_DATA = Work(calls=385, steps=2)
+CLIENT_BDAT = Work(calls=240, steps=1)
+CLIENT_MEBIBYTE = Work(calls=943, steps=7)
+POOL_DATA = Work(calls=369, steps=4.8)
+POOL_BDAT = Work(calls=289, steps=3.8)
 ROOM = 1.1  # times as much is still well
 
 MESSAGES = 60
