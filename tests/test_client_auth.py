@@ -17,6 +17,7 @@ from tls_support import NAME, authority, client_context, server_context
 
 import trio_smtp
 from trio_smtp import Credentials, External, OAuth, Password, Server, Session
+from trio_smtp._client.auth import Login
 from trio_smtp._protocol.sasl import SERVER_MECHANISMS
 
 SECRET = "s3cret-of-me"
@@ -217,3 +218,31 @@ async def test_long_token_waits_to_be_asked_for() -> None:
 
     async with client_and(script, auth=OAuth("me", token), allow_insecure_auth=True):
         pass
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [("tok\r\nen", trio_smtp.LocalProtocolError), ("", trio_smtp.LocalProtocolError), (b"t", TypeError)],
+)
+async def test_token_that_cannot_be_sent_is_not_kept(bad: Any, kind: type[Exception]) -> None:
+    answers = [bad, "token"]
+
+    async def provide() -> Any:
+        return answers.pop(0)
+
+    login = Login(OAuth("me@a.test", provide))
+    with pytest.raises(kind):
+        await login.token()
+    assert [await login.token() for _ in range(2)] == ["token", "token"]
+
+
+async def test_xoauth_token_that_is_no_base64_is_not_kept() -> None:
+    answers = ["no base64!", "dG9rZW4="]
+
+    async def provide() -> str:
+        return answers.pop(0)
+
+    login = Login(trio_smtp.XOAuth(provide))
+    with pytest.raises(trio_smtp.LocalProtocolError):
+        await login.token()
+    assert await login.token() == "dG9rZW4="

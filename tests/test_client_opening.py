@@ -225,6 +225,14 @@ async def test_own_name_a_resolver_that_hangs_is_waited_for_once(
     assert await opening._own_name(transport) == "short.example.test"
 
 
+@pytest.mark.parametrize("name", ["a b", "a\r\nb", "", "bücher.test", "a\0b"])
+async def test_local_hostname_that_cannot_be_sent_is_a_local_protocol_error(name: str) -> None:
+    with pytest.raises(trio_smtp.LocalProtocolError, match="local_hostname") as caught:
+        async with trio_smtp.open_client("mail.test", local_hostname=name):
+            pass
+    assert caught.value.delivery is trio_smtp.Delivery.NOT_SENT
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -1,2 +1,3 @@
-# The client: config (numbers), opening (connect, TLS, AUTH), connection (the dialogue), content and serialize (what is
-# sent), outgoing (one message and its fate), sending and body (how it goes out), client (the public face).
+# The client: config (numbers), opening and auth (connect, TLS, AUTH), connection (the dialogue), message, content and
+# serialize (what is sent), report (what became of it), allowance (what a connection still takes), envelope, body and
+# transfer (one transaction), sending (all of them), push (piece by piece), client (the public face).

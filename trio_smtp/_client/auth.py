@@ -1,4 +1,4 @@
-# Logging in: which mechanism, the exchange, and tokens that are asked for again when the server refuses them.
+# Logging in: the choice of a mechanism, the exchange, and one more token from the provider if the server refuses one.
 from __future__ import annotations
 
 import inspect
@@ -114,7 +114,7 @@ async def _converse(connection: ClientConnection, mechanism: ClientMechanism) ->
 
 
 async def _respond(mechanism: ClientMechanism, reply: Reply, rounds: int) -> bytes | AuthenticationError:
-    """The answer to a challenge, or why there is none: then the exchange is to be cancelled."""
+    """The answer to a challenge, or the reason to cancel the exchange."""
     try:
         if rounds > MAX_ROUNDS:
             raise AuthenticationError("the server asks on and on", reply=reply, stage=Stage.AUTH)

@@ -33,7 +33,7 @@ class Source:
         whole: the octets, where they are at hand; else `chunks` streams them.
         size: octets with CR LF line ends (RFC 1870), ``None`` if unknown or if `whole` says it.
         raw_size: octets as they are, which is how BINARYMIME sends them.
-        eight_bit: there are octets above 127; ``None`` if nobody knows.
+        eight_bit: there are octets above 127; ``None`` if that is not known.
         utf8: the header has non-ASCII characters as UTF-8, which is what SMTPUTF8 is for (RFC 6531 section 3.4).
         chunks: what to stream, where `whole` is ``None``.
     """
@@ -59,12 +59,20 @@ class Source:
 
 
 class Content(ABC):
-    """One kind of content."""
+    """One kind of content.
+
+    Attributes:
+        replayable: it can be produced again.
+        at_hand: to open and send it waits for nothing but the server.
+        needs_utf8: the server must offer SMTPUTF8, whatever the envelope.
+        ready: the source, where it is the same for every server.
+    """
 
     __slots__ = ()
-    replayable = True
-    at_hand = False  # opening and sending it waits for nobody but the server
-    needs_utf8 = False  # the server must offer SMTPUTF8, whatever the envelope
+    replayable: bool = True
+    at_hand: bool = False
+    needs_utf8: bool = False
+    ready: Source | None = None
 
     @abstractmethod
     async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
@@ -74,17 +82,17 @@ class Content(ABC):
 class Octets(Content):
     """Bytes, sent as they are."""
 
-    __slots__ = ("_source",)
+    __slots__ = ("ready",)
     at_hand = True
 
     def __init__(self, octets: bytes) -> None:
         if octets.isascii():
-            self._source = Source(octets, eight_bit=False)
+            self.ready: Source = Source(octets, eight_bit=False)
         else:
-            self._source = Source(octets, eight_bit=True, utf8=has_utf8_header(octets))
+            self.ready = Source(octets, eight_bit=True, utf8=has_utf8_header(octets))
 
     async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
-        return self._source
+        return self.ready
 
 
 class MessageObject(Content):
@@ -107,7 +115,7 @@ class MessageObject(Content):
 
 
 class File(Content):
-    """A file; read in a thread, and looked through first, so that a server hears nothing of an unreadable one.
+    """A file, read in a thread. It is looked through first, so that an unreadable one fails before MAIL.
 
     What can be read only once (a pipe, a terminal) is read whole and kept: opened again it would be empty.
     """
@@ -120,13 +128,13 @@ class File(Content):
 
     async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
         if self._held is not None:
-            return await self._held.open(eight_bit=eight_bit, utf8=utf8)
+            return self._held.ready
         found = await trio.to_thread.run_sync(_look_through, self._path, abandon_on_cancel=True)
         if isinstance(found, Octets):
             self._held = found
-            return await found.open(eight_bit=eight_bit, utf8=utf8)
+            return found.ready
         if isinstance(found, bytes):
-            return await Octets(found).open(eight_bit=eight_bit, utf8=utf8)
+            return Octets(found).ready
         size, raw_size, has_eight_bit, has_utf8 = found
         return Source(
             None, size=size, raw_size=raw_size, eight_bit=has_eight_bit, utf8=has_utf8, chunks=_Blocks(self._path)
@@ -170,21 +178,21 @@ class _Reading:
 class Stream(Content):
     """An async iterable of bytes."""
 
-    __slots__ = ("_source", "replayable")
+    __slots__ = ("ready", "replayable")
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
-        self._source = Source(None, eight_bit=None, chunks=chunks)
+        self.ready: Source = Source(None, eight_bit=None, chunks=chunks)
         self.replayable = getattr(chunks, "replayable", False) is True
 
     async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
-        return self._source
+        return self.ready
 
 
 def as_content(content: ContentLike) -> Content:
     """The content of a message, in its shape.
 
     Raises:
-        TypeError: it is nothing that can be sent.
+        TypeError: it cannot be sent.
     """
     if isinstance(content, bytes):
         return Octets(content)

@@ -78,7 +78,11 @@ class Opening:
             object.__setattr__(self, "login", Login(as_auth(self.auth)))
 
     def port(self, port: int | None) -> int:
-        """The port to connect to, if none is named: 24 with LMTP, 465 with implicit TLS, else 25."""
+        """The port to connect to: by default 24 with LMTP, 465 with implicit TLS, else 25.
+
+        Raises:
+            ValueError, TypeError: it is not a port, or 25 with LMTP.
+        """
         if port is None:
             if self.lmtp:
                 return LMTP_PORT
@@ -91,7 +95,7 @@ class Opening:
         return port
 
     def context(self) -> ssl.SSLContext:
-        """The context for handshakes, made once: it reads the system's certificates, which takes a while."""
+        """The context for handshakes. It is made once: reading the system's certificates takes a while."""
         if self.ssl_context is None:
             context = ssl.create_default_context()
             if self.tls == "opportunistic":  # RFC 7435: encryption that may fail is not refused for its certificate
@@ -141,10 +145,10 @@ async def open_connection(
 
     Args:
         opening: how.
-        host: whom to connect to; the name that a certificate must have.
+        host: to connect to; the name that a certificate must have.
         port: see :meth:`Opening.port`.
         stream: a connected stream to use instead; owned from now on.
-        wrap: makes a transport of the stream.
+        wrap: makes a wire of the stream.
         tell: called after a handshake and after logging in, with the time at which that began.
 
     Raises:
@@ -370,4 +374,4 @@ async def _full_name() -> str:
 
 
 def _look_up(short: str) -> None:
-    _full_names[short] = socket.getfqdn()  # counts even if it comes too late for the one who asked
+    _full_names[short] = socket.getfqdn()  # kept even if it comes too late for the connection that asked

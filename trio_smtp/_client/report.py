@@ -268,7 +268,7 @@ class DeliveryReport:
 
     @property
     def _only_retrying(self) -> bool:
-        """A server has the message, and whoever remains was refused with a 4xx before."""
+        """A server has the message, and those who remain were refused with a 4xx before."""
         return self.reply is not None and all(written in self._retrying for written in self.remaining)
 
     def _unknown(self, accepted: Sequence[str]) -> list[str]:

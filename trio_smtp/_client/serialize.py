@@ -1,8 +1,8 @@
 # An EmailMessage as octets for a given server, and its envelope as its header names it.
 #
-# The email package writes what a message is; what a server can take is known only after EHLO. So a message is written
-# once per kind of server: with 8-bit text where 8BITMIME was offered and re-encoded where not, with UTF-8 in the header
-# in a transaction with SMTPUTF8 and as encoded words otherwise. Bcc is never written (RFC 5322 §3.6.3).
+# What a server can take is known only after EHLO. So a message is written once per kind of server: with 8-bit text if
+# 8BITMIME is offered, else re-encoded; with UTF-8 in the header in a transaction with SMTPUTF8, else as encoded words.
+# Bcc is never written (RFC 5322 §3.6.3). The message itself is not changed.
 from __future__ import annotations
 
 import codecs
@@ -23,8 +23,8 @@ from .._protocol.errors import Delivery, LocalProtocolError
 
 _HIDDEN: Final = ("Bcc", "Resent-Bcc")
 _ADDRESSED: Final = ("From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc")
-# An older Message takes any header; a line end in one begins a field of somebody else's, or the body. The email package
-# folds by str.splitlines(), for which VT, FF, FS, GS and RS end a line too; NEL, LS and PS it makes encoded words of.
+# An older Message takes any header; a line end in one begins another field, or the body. The email package folds by
+# str.splitlines(), for which VT, FF, FS, GS and RS end a line too. It makes encoded words of NEL, LS and PS.
 _BAD_NAME: Final = re.compile(r"[\0\n\v\f\r\x1c-\x1e:]").search
 _FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:").match
 _FOLD: Final = re.compile(r"\r?\n(?=[ \t])").sub
@@ -99,7 +99,7 @@ def _with_encoded_words(message: Message[Any, Any]) -> Message[Any, Any]:
         try:
             text = value.encode("utf-8", "surrogateescape").decode("utf-8")
         except UnicodeError:
-            continue  # in some other encoding: nobody knows in which
+            continue  # in some unknown encoding
         if text != value:
             if changed is message:
                 changed = _with_own_header(message)
@@ -109,7 +109,7 @@ def _with_encoded_words(message: Message[Any, Any]) -> Message[Any, Any]:
 
 
 def _with_ascii_domains(message: Message[Any, Any]) -> Message[Any, Any]:
-    """A-labels for what the email package would make encoded words of, which no address may be (RFC 2047 §5)."""
+    """A-labels where the email package would make encoded words, which cannot stand in an address (RFC 2047 §5)."""
     changed = message
     for name in _ADDRESSED:
         value = message.get(name)

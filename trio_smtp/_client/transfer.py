@@ -97,7 +97,7 @@ class Transfer:
 
         Cancellation: as :meth:`await_end` once the end has left; before, the message is given up.
         """
-        source = await open_content(self._connection, self.message)
+        source = self.message.content.ready or await open_content(self._connection, self.message)
         if source.whole is not None:
             await self._send_whole(source, source.whole)
         else:

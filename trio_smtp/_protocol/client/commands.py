@@ -1,7 +1,7 @@
 # What a client says: each command as the octets it is on the wire, with its verb beside it.
 #
-# Rule: every string that comes from a caller reaches the wire through encode_line() and nowhere else. It refuses
-# control characters, so that no argument can end a line early and begin a command of its own.
+# Rule: every string that comes from a caller reaches the wire through encode_line(). It refuses control characters, so
+# that no argument can end a line early and begin a command of its own.
 from __future__ import annotations
 
 import re
@@ -58,7 +58,7 @@ STAGES: Final[dict[Verb, Stage]] = {
     Verb.END: Stage.END,
 }
 
-# Looked up once, and not for every message: see client.py.
+# Looked up once, and not for every message: see protocol.py.
 _MAIL: Final = Verb.MAIL
 _RCPT: Final = Verb.RCPT
 _DATA: Final = Verb.DATA
@@ -99,7 +99,7 @@ class Command:
 
 
 def encode_line(text: str, *, utf8: bool = False, shown: str = "") -> bytes:
-    """The one way for text into a command: refuse what could end the line early, encode, add CRLF.
+    """Encode the text of a command and add CRLF; refuse what could end the line early.
 
     Args:
         text: the whole command.
@@ -122,7 +122,7 @@ def encode_line(text: str, *, utf8: bool = False, shown: str = "") -> bytes:
 def hello(verb: Verb, name: str) -> Command:
     """EHLO, HELO or LHLO."""
     if not _HELLO_NAME(name):
-        raise LocalProtocolError(f"{name!r} is no name to say hello with", stage=Stage.HELLO)
+        raise LocalProtocolError(f"{name!r} cannot be the name in {verb.value}", stage=Stage.HELLO)
     return Command(verb, encode_line(f"{verb.value} {name}"))
 
 
@@ -169,9 +169,9 @@ RSET: Final = Command(Verb.RSET, b"RSET\r\n")
 NOOP: Final = Command(Verb.NOOP, b"NOOP\r\n")
 QUIT: Final = Command(Verb.QUIT, b"QUIT\r\n")
 
-# Commands that change what the machine believes, or whose answer it must understand, cannot be sent as text;
+# Commands that change the state of ClientProtocol, or whose answer it must understand, cannot be sent as text;
 _MANAGED = frozenset({"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT"})
-# nor can those of which it knows nothing: they begin a transaction, turn the session round or begin it anew.
+# nor can those unknown to it that begin a transaction, turn the session round or begin it anew.
 _UNMANAGED = frozenset({"SEND", "SOML", "SAML", "BURL", "TURN", "ATRN", "XCLIENT"})
 
 

@@ -85,7 +85,7 @@ class Transaction:
 
     @property
     def delivery(self) -> Delivery | None:
-        """What became of the message so far; ``None`` where the server has accepted it for somebody."""
+        """What became of the message so far; ``None`` if the server has accepted it for a recipient."""
         reply = self.reply
         if reply is not None and not reply.is_success:
             return Delivery.REFUSED
