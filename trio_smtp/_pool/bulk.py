@@ -230,9 +230,9 @@ def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
 
 
 def _message_of(job: Job) -> Message:
+    if isinstance(job, tuple) and len(job) == 3:
+        return Message(*job)
     if isinstance(job, email.message.Message):
         sender, recipients = message_envelope(job, None, None)
         return Message(sender, recipients, job)
-    if not isinstance(job, tuple) or len(job) != 3:
-        raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")
-    return Message(*job)
+    raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")
