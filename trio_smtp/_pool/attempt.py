@@ -11,8 +11,8 @@
 # is in for this message alone, and waits for what the worker makes of that. If no worker has begun with the message, or
 # others are in flight with it, there is no such wait: the caller goes at once.
 #
-# A caller that just got its outcome often sends again, so the worker can let it run first: let_caller_run(), one turn of
-# the scheduler for each, in this order. A mere checkpoint does not give the order: Trio runs a batch of tasks in any.
+# A caller that just got its outcome often sends again, so the worker can let it run first: let_caller_run(), one turn
+# of the scheduler for each, in this order. A checkpoint does not give the order: Trio runs a batch of tasks in any.
 #
 # It does not know who sends, nor on what. One task at a time waits for the outcome, so it is woken directly: an Event
 # would cost as much as the rest of this object.

@@ -125,9 +125,9 @@ class Outcomes(Generic[J]):
                     result = await deliver(_message_of(job), patient=True)
                 except Exception as exc:
                     error = exc
+                if not self._ready:
+                    self._consumers.unpark_all()
                 self._ready.append(Outcome(job, result, error))
-                if self._consumers:
-                    self._consumers.unpark()
         finally:
             self._tasks -= 1
             if not self._tasks:
