@@ -11,6 +11,9 @@
 # is in for this message alone, and waits for what the worker makes of that. If no worker has begun with the message, or
 # others are in flight with it, there is no such wait: the caller goes at once.
 #
+# A caller that just got its outcome often sends again, so the worker can let it run first: let_caller_run(), one turn
+# of the scheduler for each, in this order. A checkpoint does not give the order: Trio runs a batch of tasks in any.
+#
 # It does not know who sends, nor on what. One task at a time waits for the outcome, so it is woken directly: an Event
 # would cost as much as the rest of this object.
 from __future__ import annotations
@@ -73,7 +76,7 @@ class Attempt:
         error: DONE: what ended it; ``None`` if it reached its end.
     """
 
-    __slots__ = ("_exchange", "_scope", "_waiter", "cancellation", "error", "fresh", "report", "state")
+    __slots__ = ("_exchange", "_resting", "_scope", "_waiter", "cancellation", "error", "fresh", "report", "state")
 
     def __init__(self, report: DeliveryReport, *, fresh: bool = False) -> None:
         self.report: DeliveryReport = report
@@ -83,7 +86,8 @@ class Attempt:
         self.error: Exception | None = None
         self._exchange: Exchange | None = None
         self._scope: trio.CancelScope | None = None
-        self._waiter: trio.lowlevel.Task | None = None
+        self._waiter: trio.lowlevel.Task | None = None  # the caller, until it has run with the outcome
+        self._resting: trio.lowlevel.Task | None = None  # the worker that lets it do so
 
     def __repr__(self) -> str:
         wish = "" if self.cancellation is _NO else f", cancellation {self.cancellation.value}"
@@ -125,13 +129,26 @@ class Attempt:
             raise Interrupted
 
     def finish(self, error: Exception | None = None) -> None:
-        """Set the outcome and wake the caller."""
+        """Set the outcome, if it is not set, and wake the caller."""
+        if self.state is _DONE:
+            return
         self.state = _DONE
         self.error = error
         self._exchange = None
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            trio.lowlevel.reschedule(waiter)
+        if self._waiter is not None:
+            trio.lowlevel.reschedule(self._waiter)
+
+    async def let_caller_run(self) -> None:
+        """After :meth:`finish`: return when the caller has had its turn, or after a turn if it is not waiting."""
+        if self._waiter is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._resting = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_resting)
+
+    def _stop_resting(self, raise_cancel: object) -> trio.lowlevel.Abort:
+        self._resting = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     # -- the caller's side
 
@@ -140,6 +157,10 @@ class Attempt:
         if self.state is not _DONE:
             self._waiter = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            self._waiter = None
+            if self._resting is not None:
+                trio.lowlevel.reschedule(self._resting)  # it runs after us, when we have sent again perhaps
+                self._resting = None
 
     def _stop_waiting(self, raise_cancel: object) -> trio.lowlevel.Abort:
         self._waiter = None

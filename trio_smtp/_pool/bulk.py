@@ -125,9 +125,9 @@ class Outcomes(Generic[J]):
                     result = await deliver(_message_of(job), patient=True)
                 except Exception as exc:
                     error = exc
+                if not self._ready:
+                    self._consumers.unpark_all()
                 self._ready.append(Outcome(job, result, error))
-                if self._consumers:
-                    self._consumers.unpark()
         finally:
             self._tasks -= 1
             if not self._tasks:
@@ -230,9 +230,9 @@ def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
 
 
 def _message_of(job: Job) -> Message:
+    if isinstance(job, tuple) and len(job) == 3:
+        return Message(*job)
     if isinstance(job, email.message.Message):
         sender, recipients = message_envelope(job, None, None)
         return Message(sender, recipients, job)
-    if not isinstance(job, tuple) or len(job) != 3:
-        raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")
-    return Message(*job)
+    raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")

@@ -47,9 +47,10 @@ class Pipeline:
     Attributes:
         again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction, or
             without a connection that is good.
+        latest: the attempt whose outcome was set last.
     """
 
-    __slots__ = ("_client", "_connection", "_depth", "_flight", "_take", "_written", "again")
+    __slots__ = ("_client", "_connection", "_depth", "_flight", "_take", "_written", "again", "latest")
 
     def __init__(self, connection: PooledConnection, depth: int, take: Callable[[], Attempt | None]) -> None:
         self._connection: PooledConnection = connection
@@ -59,6 +60,7 @@ class Pipeline:
         self._flight: deque[Attempt] = deque()
         self._written: int = 0  # so many of them, from the first on, as far as they were begun
         self.again: list[Attempt] = []
+        self.latest: Attempt | None = None
 
     def __repr__(self) -> str:
         return f"<Pipeline {len(self._flight)} of {self._depth} in flight, {len(self.again)} to be sent alone>"
@@ -255,6 +257,7 @@ class Pipeline:
             self.again.append(attempt)
         else:
             attempt.finish()
+            self.latest = attempt
 
 
 def _own(exc: BaseException, attempt: Attempt) -> Exception:
