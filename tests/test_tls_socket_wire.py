@@ -229,7 +229,7 @@ async def test_a_record_that_the_socket_takes_in_part_is_finished_by_send():
 
 
 async def test_what_is_there_already():
-    async with pair("server_tls") as (wire, far):
+    async with pair("server_tls") as (wire, far), far.transport_stream:
         assert wire.receive_nowait() is None
         octets = await ciphertext(far, b"whole")
         await far.transport_stream.send_all(octets[:9])
