@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -29,7 +30,7 @@ async def channel_pair(pair=memory_stream_pair, *, awaits_tls=False, **options):
     keeper = Timekeeper()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
-        channel = None
+        channel: Any = None
         timer = keeper.timer(lambda: channel.expire())
         channel = Channel(config, ServerProtocol(ServerProfile(config)), far, timer, awaits_tls=awaits_tls)
         yield channel, near

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -33,8 +34,8 @@ async def calling(handler=None, **options):
     keeper = Timekeeper()
     async with trio.open_nursery() as nursery, near:
         nursery.start_soon(keeper.run)
-        caller = None
-        timer = keeper.timer(lambda: caller.expire() or channel.expire())
+        caller: Any = None
+        timer = keeper.timer(lambda: caller.expire() or channel.expire())  # type: ignore[func-returns-value]
         protocol = ServerProtocol(context.profile)
         channel = Channel(context.config, protocol, far, timer)
         caller = HookCaller(context, channel, Session._create(protocol, None, None))
@@ -67,7 +68,7 @@ def test_an_event_without_a_hook_is_accepted_at_once():
 
 
 async def test_a_hook_gets_the_session_and_the_rows_arguments():
-    told = []
+    told: list[Any] = []
 
     async def hook(session, name):
         assert caller.state is HookState.ASKED
@@ -91,7 +92,7 @@ async def test_a_hook_gets_the_session_and_the_rows_arguments():
     ],
 )
 async def test_what_a_failure_means(error, outcome, failed, caplog):
-    told = []
+    told: list[Any] = []
 
     async def hook(session, name):
         raise error
@@ -108,7 +109,7 @@ async def test_what_a_failure_means(error, outcome, failed, caplog):
     ("error", "code"), [(MessageTooLargeError("x"), 552), (RemoteProtocolError("x"), 550), (ValueError(), 451)]
 )
 async def test_a_faulty_body_takes_precedence_over_451(error, code):
-    told = []
+    told: list[Any] = []
 
     async def hook(session, name):
         raise body._spoil(error)
@@ -155,7 +156,7 @@ async def test_when_replies_are_sent_before_a_hook_runs(sends_first, seconds, le
 
 
 async def test_a_hook_that_takes_too_long_is_cancelled_and_has_an_outcome(autojump_clock, caplog):
-    told = []
+    told: list[Any] = []
 
     async def hook(session, name):
         await trio.sleep_forever()
@@ -174,7 +175,7 @@ async def test_a_hook_that_takes_too_long_is_cancelled_and_has_an_outcome(autoju
 
 
 async def test_a_hook_that_returns_although_it_was_cancelled_is_in_time(autojump_clock):
-    told = []
+    told: list[Any] = []
 
     async def hook(session, name):
         with trio.CancelScope(shield=True):

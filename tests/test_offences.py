@@ -1,11 +1,13 @@
 # Errors, junk and failed logins of one session, held against the limits.
 from __future__ import annotations
 
+from typing import Any
+
 from trio_smtp import ServerConfig
 from trio_smtp._protocol.server.offences import Offences
 
 
-def make_offences(**limits: object) -> Offences:
+def make_offences(**limits: Any) -> Offences:
     return Offences(ServerConfig(hostname="mx.test", **limits))
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from core_session import ENVELOPE, Core, codes
@@ -138,7 +139,7 @@ def test_a_command_is_a_row_and_a_function(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_is_not_offered_is_not_there():
-    def verbs(**options: object) -> set[bytes]:
+    def verbs(**options: Any) -> set[bytes]:
         return set(ServerProfile(ServerConfig(hostname="mx.test", **options)).commands)
 
     usual = {b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"HELP", b"VRFY"}

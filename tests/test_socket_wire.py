@@ -8,6 +8,7 @@ from wire_pairs import pair, reset
 
 from trio_smtp import ConnectionLostError, SMTPTimeoutError
 from trio_smtp._wire.descriptor import BULK_SIZE, RECEIVE_SIZE
+from trio_smtp._wire.socket_wire import SocketWire
 from trio_smtp._wire.waits import Interrupted
 
 
@@ -34,6 +35,7 @@ async def test_a_full_read_with_nothing_behind_it():
         got = 0
         while got < RECEIVE_SIZE:
             got += len(await wire.receive())
+        assert isinstance(wire, SocketWire)
         wire._was_full = True  # as after a full read
         async with trio.open_nursery() as nursery:
 
@@ -110,5 +112,6 @@ async def test_a_socket_that_somebody_else_closed_is_lost():
 
         nursery.start_soon(receive)
         await wait_all_tasks_blocked()
+        assert wire._waits.socket is not None
         trio.lowlevel.notify_closing(wire._waits.socket)
     assert wire.broken

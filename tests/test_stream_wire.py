@@ -14,6 +14,7 @@ from trio.testing import memory_stream_pair
 from trio_smtp import ConnectionLostError
 from trio_smtp._wire.descriptor import DescriptorStream
 from trio_smtp._wire.opening import open_wire
+from trio_smtp._wire.stream_wire import StreamWire
 from trio_smtp._wire.waits import Interrupted
 from trio_smtp._wire.wire import Wire
 
@@ -179,6 +180,8 @@ async def test_looking_can_be_interrupted_and_cancelled(kind: str) -> None:
 async def test_a_quiet_connection_is_known_as_such_without_a_try() -> None:
     """Which saves 25 µs a look: a tenth of a message under TLS."""
     async with tls("ours", ssl.TLSVersion.TLSv1_3) as (wire, server):
+        assert isinstance(wire, StreamWire)
+        assert isinstance(wire._stream, trio.SSLStream)
         below = wire._stream.transport_stream
         assert isinstance(below, DescriptorStream)
         await server.stream.send_all(server.record(b"220 mx.test"))

@@ -80,7 +80,7 @@ async def test_what_came_with_the_end_of_the_handshake_is_not_waited_for():
             def __init__(self) -> None:
                 self.sends = 0
 
-            async def send_all(self, data: bytes) -> None:
+            async def send_all(self, data: bytes) -> None:  # type: ignore[override]
                 self.sends += 1
                 held.extend(data)
                 if self.sends != 2:
@@ -136,7 +136,7 @@ async def test_a_damaged_record_loses_the_connection():
         assert wire.broken
         with pytest.raises(trio.BrokenResourceError) as caught:
             await far.receive_some()
-        assert "BAD_RECORD_MAC" in caught.value.__cause__.reason  # it was told
+        assert "BAD_RECORD_MAC" in str(caught.value.__cause__)  # it was told
 
 
 async def test_the_peer_is_told_why_the_handshake_failed():
@@ -150,7 +150,7 @@ async def test_the_peer_is_told_why_the_handshake_failed():
         async def speak() -> None:
             with pytest.raises(trio.BrokenResourceError) as caught:
                 await far.do_handshake()
-            assert "ALERT_PROTOCOL_VERSION" in caught.value.__cause__.reason
+            assert "ALERT_PROTOCOL_VERSION" in str(caught.value.__cause__)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(speak)
@@ -194,6 +194,7 @@ async def test_sessions_of_either_version_and_the_name_that_was_asked_for(versio
             nursery.start_soon(far.do_handshake)
             wire = await wire.start_tls(ours, server_side=True)
         tls = wire.tls
+        assert tls is not None
         assert tls.version.replace(".", "_") == version
         assert tls.server_name == NAME
         for size in (1, 16384, 16385, 300_000):

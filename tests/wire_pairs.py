@@ -86,7 +86,7 @@ async def ciphertext(far: trio.SSLStream[Any], data: bytes | None) -> bytes:
 
         async def aclose(self) -> None: ...
 
-    far.transport_stream = Catcher()  # type: ignore[assignment]
+    far.transport_stream = Catcher()
     await (far.aclose() if data is None else far.send_all(data))
     far.transport_stream = below
     return bytes(caught)

@@ -22,8 +22,8 @@ class Certificates:
     """
 
     def __init__(self, authority: trustme.CA, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.authority = authority
+        self.names: tuple[str, ...] = names
+        self.authority: trustme.CA = authority
         self._certificate = authority.issue_cert(*names)
 
     @property

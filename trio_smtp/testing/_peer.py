@@ -56,11 +56,11 @@ class ScriptedPeer:
     ) -> None:
         if side not in ("S", "C"):
             raise ValueError(f"side is 'S' or 'C', not {side!r}")
-        self.side = side
-        self.stream = stream
-        self.heard = bytearray()
+        self.side: Literal["S", "C"] = side
+        self.stream: trio.abc.Stream = stream
+        self.heard: bytearray = bytearray()
         self.texts: list[bytes] = []
-        self.waits_for = "its turn"  # in the words of the script
+        self.waits_for: str = "its turn"  # in the words of the script
         self._certificates = certificates
         self._name = name
         self._buffer = bytearray()

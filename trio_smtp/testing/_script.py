@@ -28,7 +28,8 @@ class ScriptedServer:
     def __init__(
         self, scripts: tuple[Script, ...], nursery: trio.Nursery, certificates: Certificates | None, wrap: Wrap
     ) -> None:
-        self.host, self.port = "", 0
+        self.host: str = ""
+        self.port: int = 0
         self.peers: list[ScriptedPeer] = []
         self._scripts = scripts
         self._nursery = nursery

@@ -45,10 +45,11 @@ class RunningServer:
         certificates: Certificates | None,
         wrap: Wrap,
     ) -> None:
-        self.server = server
-        self.host, self.port = address
+        self.server: trio_smtp.Server = server
+        self.host: str = address[0]
+        self.port: int = address[1]
         self.tls: TLS = tls
-        self.certificates = certificates
+        self.certificates: Certificates | None = certificates
         self._nursery = nursery
         self._wrap = wrap
 

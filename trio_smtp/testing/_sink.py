@@ -76,7 +76,7 @@ class Sink(RunningServer):
 
     def __init__(self, *args: Any, handler: _Handler, auth: tuple[str, str] | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.messages = handler.messages
+        self.messages: list[ReceivedMessage] = handler.messages
         self._handler = handler
         self._auth = auth
 
@@ -192,7 +192,7 @@ class _Handler(trio_smtp.Handler):
     def __init__(self, *, lmtp: bool) -> None:
         self.points: list[FaultPoint] = []
         self.messages: list[ReceivedMessage] = []
-        self.arrived = trio.Event()  # replaced with each message
+        self.arrived: trio.Event = trio.Event()  # replaced with each message
         self._lmtp = lmtp
         self._count = 0
 
