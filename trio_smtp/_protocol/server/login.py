@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from ..replies import Reply
-from ..sasl import SERVER_MECHANISMS, Credentials, ServerContext, UnverifiedError
+from ..sasl import SERVER_MECHANISMS, Credentials, MechanismContext, UnverifiedError
 from .auth import SUCCESS, AuthDialogue
 from .core import ServerCore, Taken
 from .events import Authenticate
@@ -36,7 +36,7 @@ class LoginCommands(ServerCore):
         name = words[0].upper().decode("ascii", "replace")
         if name not in self._mechanisms():
             return Reply(504, "unrecognized authentication type", "5.5.4")
-        context = ServerContext(
+        context = MechanismContext(
             hostname=config.hostname,
             secret=config.scram_secret,
             scram_iterations=config.scram_iterations,
