@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from trio_smtp._protocol.replies import Reply, ReplyReader
+from trio_smtp._protocol.replies import Reply
+from trio_smtp._protocol.reply_reader import ReplyReader
 from trio_smtp._protocol.sasl import UnverifiedError
 from trio_smtp._protocol.server.config import ServerConfig
 from trio_smtp._protocol.server.core import MAX_REPLIES
