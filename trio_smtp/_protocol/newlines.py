@@ -185,15 +185,3 @@ def encode_newlines(content: bytes, newlines: NewlinePolicy = "normalize") -> tu
             raise LocalProtocolError(_REFUSAL)
         text = to_crlf(text)
     return text, b"" if not text or text.endswith(b"\n") else b"\r\n"
-
-
-def size_on_wire(content: bytes) -> int:
-    """The octets to declare in ``SIZE=``: every line end counts two, stuffed dots and the final dot nothing.
-
-    RFC 1870 section 3. The result is the length that :func:`encode_newlines` gives, without making the text.
-    """
-    size = len(content)
-    if bare_in(content):
-        size += content.count(b"\n") + content.count(b"\r") - 2 * content.count(b"\r\n")
-        return size if content.endswith((b"\r", b"\n")) else size + 2
-    return size if not content or content.endswith(b"\n") else size + 2

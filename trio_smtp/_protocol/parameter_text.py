@@ -5,20 +5,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 from .errors import Delivery, LocalProtocolError
-from .parameters import MAX_ENVID, PARAMETERS
-from .xtext import encode_utf8_addr, encode_xtext
-
-MAX_ORCPT: Final = 500  # octets: what RFC 3461 §4 makes a server ready for
+from .parameters import PARAMETERS
 
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*").fullmatch  # RFC 5321 §4.1.2, esmtp-keyword
 _VALUE = re.compile(r"[!-<>-~]+").fullmatch  # RFC 5321 §4.1.2, esmtp-value
 _VALUE_UTF8 = re.compile(r"[!-<>-~\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]+").fullmatch  # RFC 6531 §3.3
-_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]+").fullmatch  # an atom that is an esmtp-value too
 _NUMBER = re.compile(r"\+?[0-9]{1,9}").fullmatch
 _EXTENSION = {(row.command, row.keyword): row.extension for row in PARAMETERS}
 
@@ -98,80 +94,6 @@ def _moment(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo is not None else None
-
-
-def dsn_mail_params(*, ret: str | None = None, envid: str | None = None) -> dict[str, str]:
-    """``mail_params`` for delivery status notifications (RFC 3461).
-
-    Args:
-        ret: ``"FULL"`` or ``"HDRS"``: how much of the message a failure notice returns.
-        envid: an identifier that notices repeat: printable ASCII, at most 100 characters once encoded.
-
-    Raises:
-        LocalProtocolError: for other values.
-    """
-    params: dict[str, str] = {}
-    if ret is not None:
-        params["RET"] = ret.upper()
-        if params["RET"] not in ("FULL", "HDRS"):
-            raise _illegal(f"RET is FULL or HDRS, not {ret!r}")
-    if envid is not None:
-        params["ENVID"] = _xtext("ENVID", envid)
-        if not 1 <= len(params["ENVID"]) <= MAX_ENVID:
-            raise _illegal(f"ENVID has 1 to {MAX_ENVID} characters (RFC 3461 section 4.4)")
-    return params
-
-
-def dsn_rcpt_params(
-    *,
-    notify: str | Iterable[str] | None = None,
-    orcpt: str | tuple[str, str] | None = None,
-    smtputf8: bool = False,
-) -> dict[str, str]:
-    """``rcpt_params`` of one recipient for delivery status notifications (RFC 3461, RFC 6533).
-
-    Args:
-        notify: ``"NEVER"``, or some of ``"SUCCESS"``, ``"FAILURE"``, ``"DELAY"``.
-        orcpt: the original recipient's address, or ``(type, address)``; ``rfc822`` and ``utf-8`` are found out.
-        smtputf8: the transaction has SMTPUTF8.
-
-    Raises:
-        LocalProtocolError: for other values.
-    """
-    params: dict[str, str] = {}
-    if notify is not None:
-        words = [word.upper() for word in ([notify] if isinstance(notify, str) else notify)]
-        allowed = {"NEVER"} if "NEVER" in words else {"SUCCESS", "FAILURE", "DELAY"}
-        if not words or len(set(words)) != len(words) or not allowed.issuperset(words):
-            raise _illegal(f"NOTIFY is NEVER, or some of SUCCESS, FAILURE, DELAY, not {words!r}")
-        params["NOTIFY"] = ",".join(words)
-    if orcpt is not None:
-        kind, address = orcpt if isinstance(orcpt, tuple) else ("rfc822" if orcpt.isascii() else "utf-8", orcpt)
-        if kind.lower() == "utf-8":
-            try:
-                encoded = encode_utf8_addr(address, smtputf8=smtputf8)
-            except ValueError as exc:
-                raise _illegal(f"ORCPT: {exc}") from None
-        else:
-            encoded = _xtext("ORCPT", address)
-        params["ORCPT"] = f"{kind};{encoded}"
-        if not encoded or not _ADDRESS_TYPE(kind) or len(params["ORCPT"].encode()) > MAX_ORCPT:
-            raise _illegal(
-                f"ORCPT is an address type and an address, {MAX_ORCPT} octets at most (RFC 3461 section 4.2)"
-            )
-    return params
-
-
-def auth_mail_params(identity: str) -> dict[str, str]:
-    """``mail_params`` that say who submitted the message (RFC 4954 section 5); ``""`` for nobody known."""
-    return {"AUTH": _xtext("AUTH", identity) if identity else "<>"}
-
-
-def _xtext(keyword: str, text: str) -> str:
-    try:
-        return encode_xtext(text)
-    except ValueError as exc:
-        raise _illegal(f"{keyword}: {exc}") from None
 
 
 def _illegal(message: str) -> LocalProtocolError:

@@ -11,31 +11,14 @@ from typing import Final
 
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")  # RFC 3461 §4: hexchars in upper case only
 _HEXCHAR = re.compile(r"\+(..)")
-_NOT_XCHAR = re.compile(r"[^!-*,-<>-~]")
 
 # RFC 6533 §3: EmbeddedUnicodeChar has 2 to 6 digits, in upper case, no leading zero beyond two digits.
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2}|[1-9A-F][0-9A-F]{2,4}|10[0-9A-F]{4})\}")
 _UNITEXT = re.compile(rf"(?:[!-*,-<>-\[\]-~\x80-\U0010ffff]|{_EMBEDDED.pattern.replace('(', '(?:')})+")
-_NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
-_NOT_QUCHAR = re.compile(r"[^!-*,-<>-\[\]-~\xa0-\u2027\u202a-\U0010ffff]")
 
 # Control characters, and the two that only Unicode takes for line ends: str.splitlines() and with it the email
 # package break lines at U+0085, U+2028 and U+2029 too. Surrogates are no characters.
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def encode_xtext(text: str) -> str:
-    """Write ASCII text as xtext.
-
-    Args:
-        text: printable ASCII; spaces are allowed.
-
-    Raises:
-        ValueError: for control characters and for anything outside ASCII (RFC 3461 section 4).
-    """
-    if not text.isascii() or CONTROL.search(text):
-        raise ValueError(f"{text!r} is not printable ASCII (RFC 3461 section 4)")
-    return _NOT_XCHAR.sub(lambda match: f"+{ord(match[0]):02X}", text)
 
 
 def decode_xtext(text: str) -> str:
@@ -55,23 +38,6 @@ def decode_xtext(text: str) -> str:
     if not decoded.isascii() or CONTROL.search(decoded):  # RFC 3461 §4.2 and §4.4; Postfix refuses +00 since 2026-06
         raise ValueError("xtext must decode to printable ASCII (RFC 3461 section 4)")
     return decoded
-
-
-def encode_utf8_addr(address: str, *, smtputf8: bool = False) -> str:
-    """Write an address for ``ORCPT=utf-8;…``.
-
-    Args:
-        address: any text without control characters.
-        smtputf8: write utf-8-addr-unitext, which is UTF-8 and allowed in a transaction with SMTPUTF8 only;
-            otherwise utf-8-addr-xtext, which is ASCII (RFC 6533 section 3).
-
-    Raises:
-        ValueError: for control characters and lone surrogates.
-    """
-    if CONTROL.search(address):
-        raise ValueError(f"{address!r} has control characters")
-    special = _NOT_QUCHAR if smtputf8 else _NOT_QCHAR
-    return special.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", address)
 
 
 def decode_utf8_addr(text: str, *, smtputf8: bool = False) -> str:
