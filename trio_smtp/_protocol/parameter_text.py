@@ -1,7 +1,6 @@
-# Parameters as a client writes them: " SIZE=1234 BODY=8BITMIME", from values that an application gives.
+# Parameters as a client writes them: " SIZE=1234 BODY=8BITMIME", from the values of an application.
 #
-# Strict out: what format_params() returns cannot end a line or a parameter early, whatever it was given. The typed
-# helpers make the dicts that mail_params= and rcpt_params= take, with xtext where it is wanted.
+# Strict out: for any input, the result of format_params() cannot end a line or a parameter early.
 from __future__ import annotations
 
 import re
@@ -20,23 +19,23 @@ _EXTENSION = {(row.command, row.keyword): row.extension for row in PARAMETERS}
 
 
 def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = False) -> str:
-    """The text of MAIL's or RCPT's parameters, with a space before each; ``""`` for none.
+    """The text of the parameters of MAIL or RCPT, with a space before each; ``""`` for none.
 
     Args:
-        params: keyword to value; ``None`` for a keyword without one. Values go out as they are: xtext is the caller's
-            (or that of the helpers below).
-        smtputf8: the transaction has SMTPUTF8, so that values may be UTF-8.
+        params: keyword to value; ``None`` for a keyword without one. Values are sent unchanged: the caller encodes
+            xtext.
+        smtputf8: the transaction has SMTPUTF8, so values may be UTF-8.
 
     Raises:
-        LocalProtocolError: a keyword or a value that would not arrive as one (spaces, ``=``, control characters,
-            non-ASCII without SMTPUTF8), or one keyword twice in different case.
+        LocalProtocolError: a keyword or a value is malformed (spaces, ``=``, control characters, non-ASCII without
+            SMTPUTF8), or a keyword occurs twice in different case.
     """
     seen: set[str] = set()
     parts: list[str] = []
     for name, value in params.items():
         keyword = name.upper()
         if not _KEYWORD(name):
-            raise _illegal(f"{name!r} is no parameter keyword")
+            raise _illegal(f"{name!r} is not a parameter keyword")
         if keyword in seen:
             raise _illegal(f"the parameter {keyword} is given twice")
         seen.add(keyword)
@@ -51,9 +50,9 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
 
 
 def required_extensions(command: Literal["MAIL", "RCPT"], params: Mapping[str, str | int | None]) -> frozenset[str]:
-    """The EHLO keywords that a server must have offered for these parameters of ``"MAIL"`` or ``"RCPT"``.
+    """The EHLO keywords that a server must offer for these parameters of ``"MAIL"`` or ``"RCPT"``.
 
-    A keyword that this library does not know asks for nothing: its extension is the caller's business.
+    An unknown keyword requires nothing; the caller checks for its extension.
     """
     wanted = {extension for keyword in params if (extension := _EXTENSION.get((command, keyword.upper()))) is not None}
     if any(keyword.upper() == "BODY" and str(value).upper() == "BINARYMIME" for keyword, value in params.items()):
@@ -62,25 +61,25 @@ def required_extensions(command: Literal["MAIL", "RCPT"], params: Mapping[str, s
 
 
 def beyond_offer(params: Mapping[str, str | int | None], offered: Mapping[str, str]) -> str:
-    """What these parameters of MAIL ask for beyond the limits that the server's EHLO names; ``""`` for nothing.
+    """Describe what these parameters of MAIL ask for beyond the limits in the server's EHLO; ``""`` for nothing.
 
-    A limit or a value that makes no sense is left to the server.
+    A malformed limit or value is left to the server.
 
     Args:
         params: keyword in upper case to value.
-        offered: EHLO keyword to the text behind it.
+        offered: EHLO keyword to the text after it.
     """
     given = {keyword: str(value) for keyword, value in params.items()}
     interval, _, moment = offered.get("FUTURERELEASE", "").partition(" ")  # RFC 4865
     if _is_over(given.get("HOLDFOR", ""), interval):
-        return f"HOLDFOR={given['HOLDFOR']}, where the server holds a message for {interval} seconds at most"
+        return f"HOLDFOR={given['HOLDFOR']}, but the server holds a message for at most {interval} seconds"
     latest, wanted = _moment(moment), _moment(given.get("HOLDUNTIL", ""))
     if latest is not None and wanted is not None and wanted > latest:
-        return f"HOLDUNTIL={given['HOLDUNTIL']}, where the server holds a message until {moment} at most"
+        return f"HOLDUNTIL={given['HOLDUNTIL']}, but the server holds a message until {moment} at most"
     seconds, _, mode = given.get("BY", "").partition(";")
     least = offered.get("DELIVERBY", "").partition(",")[0]  # RFC 2852 §2: the first of a list
     if mode.upper().startswith("R") and _is_over(least, seconds):  # §4: with mode N there is no minimum
-        return f"BY={given['BY']}, where the server wants {least} seconds at least"
+        return f"BY={given['BY']}, but the server needs at least {least} seconds"
     return ""
 
 
