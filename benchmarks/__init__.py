@@ -1,1 +1,1 @@
-"""The cost of a message in CPU time, memory and round trips, beside others: ``python -m benchmarks``."""
+"""The cost of a message in CPU time, memory and round trips, ours and that of others: ``python -m benchmarks``."""

@@ -26,8 +26,8 @@ HEADER = b"From: <a@test.example>\r\nTo: <b@test.example>\r\nSubject: load\r\n\r
 def message(size: int, *, prose: bool = False) -> bytes:
     """A message of about this many octets, without dots to double.
 
-    A small message is prose with a dot at the end of each line. A large one is base64, like an attachment, unless `prose`
-    is set.
+    A small message is prose with a dot at the end of each line. A large one is base64, like an attachment, unless
+    `prose` is set.
     """
     line = LINE if prose or size < ATTACHMENT else BASE64_LINE
     return HEADER + line * max(1, round((size - len(HEADER)) / len(line)))

@@ -36,7 +36,7 @@ class Received:
         recipients: the forward paths.
         size: octets of content.
         peer: the client's address, ``""`` if it has none.
-        protocol: ``ESMTPS`` and the like.
+        protocol: ``ESMTPS``, for example.
         identity: the user that the client logged in as, or ``None``.
     """
 

@@ -88,11 +88,11 @@ def verbose_option(command: _Command) -> _Command:
     )(command)
 
 
-def auth_options(who: str) -> Callable[[_Command], _Command]:
+def auth_options(purpose: str) -> Callable[[_Command], _Command]:
     """``--auth`` and ``--password-file``.
 
     Args:
-        who: the start of the help text.
+        purpose: the start of the help text.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -105,7 +105,7 @@ def auth_options(who: str) -> Callable[[_Command], _Command]:
         return click.option(
             "--auth",
             metavar="USER[:PASSWORD]",
-            help=f"{who} Other users of this machine can see a password on the command line. To avoid that, use"
+            help=f"{purpose} Other users of this machine can see a password on the command line. To avoid that, use"
             f" --password-file or the variable {PASSWORD_VARIABLE}, or type it when asked.",
         )(command)
 
