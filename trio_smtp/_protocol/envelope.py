@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .addresses import split_address
 
@@ -132,7 +132,7 @@ class Envelope:
             return NotImplemented
         return self.sender == other.sender and self.recipients == other.recipients
 
-    __hash__ = None  # type: ignore[assignment]  # it grows with every RCPT
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # mutable: each RCPT adds a recipient
 
     def __repr__(self) -> str:
         return f"Envelope({self.sender!r}, {self.recipients!r})"
