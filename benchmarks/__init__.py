@@ -1,1 +1,1 @@
-"""trio_smtp beside the others: what a message costs, in CPU, memory and round trips. Run ``python -m benchmarks``."""
+"""The cost of a message in CPU time, memory and round trips, ours and that of others: ``python -m benchmarks``."""

@@ -1,7 +1,7 @@
-# What the clients are given to do, and into which servers; the process that is measured is the client's.
+# Workloads for clients, and the servers that they send to. The client's process is measured.
 #
-# smtp-sink is written in C and does as little as a server can; our own server and Postfix offer CHUNKING, so that a
-# message can go out in one write. One server serves all contenders of a workload, one after the other.
+# smtp-sink is written in C and does as little as possible. Our own server and Postfix offer CHUNKING, so a message can
+# be sent in one write. One server serves all contenders of a workload, one after the other.
 from __future__ import annotations
 
 import json
@@ -20,7 +20,7 @@ from .results import Sample
 from .servers import SERVERS
 
 KIB, MIB = 1024, 1024 * 1024
-SETTLE = 0.02  # seconds for the client to come to rest
+SETTLE = 0.02  # seconds until the client is idle
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class ClientWork:
 
     Attributes:
         key: its name on the command line and in the results.
-        title: what it is.
-        messages: how many, in one round.
+        title: a short description.
+        messages: number of messages in one round.
         peer: ``"smtp-sink"``, ``"trio_smtp"`` or ``"Postfix"``.
-        size: octets of each.
-        connections: how many at one time.
-        recipients: how many each message has.
-        streamed: the message comes piece by piece.
-        prose: a big message is prose, with a dot in each line, and not base64.
-        only: contenders, if not all that can do it.
+        size: octets of each message.
+        connections: number of connections at one time.
+        recipients: number of recipients of each message.
+        streamed: the message comes in pieces.
+        prose: a large message is prose, with a dot in each line, and not base64.
+        only: names of contenders; by default all that support the workload.
     """
 
     key: str
@@ -54,12 +54,12 @@ class ClientWork:
     most_rounds: int = 99
 
     def why_not(self, environment: Environment) -> str | None:
-        """Why it cannot be done here; ``None`` if it can."""
+        """Why it cannot run here; ``None`` if it can."""
         return postfix.why_not() if self.peer == "Postfix" else environment.missing.get(self.peer)
 
     @contextmanager
     def contenders(self, environment: Environment, share: float) -> Iterator[Contenders]:
-        """The clients that can do it, and the server for all of them."""
+        """The clients that support it, with one server for all of them."""
         options = self.options(max(2 * self.connections, int(self.messages * share)))
         options["warm_up"] = max(self.connections, int(self.messages / 3 * min(1.0, 4 * share)))
         with serving(self.peer, environment) as port:
@@ -69,7 +69,7 @@ class ClientWork:
             }
 
     def clients(self, environment: Environment) -> list[Client]:
-        """Those that can do it."""
+        """The clients that support it."""
         return [
             client
             for client in CLIENTS
@@ -81,7 +81,7 @@ class ClientWork:
         ]
 
     def options(self, messages: int) -> dict[str, int]:
-        """For the client's program."""
+        """The options of the client's program."""
         return {
             "messages": messages,
             "warm_up": self.connections,
@@ -111,7 +111,7 @@ CLIENT_WORK = (
 
 @contextmanager
 def serving(peer: str, environment: Environment) -> Iterator[int]:
-    """Run the server that the messages go to; the block's value is its port."""
+    """Run the server that receives the messages; the block's value is its port."""
     if peer == "Postfix":
         with postfix.private_postfix() as port:
             yield port
@@ -124,7 +124,7 @@ def serving(peer: str, environment: Environment) -> Iterator[int]:
 
 
 def measure(environment: Environment, client: Client, port: int, options: dict[str, int]) -> Sample:
-    """Start the client, let it warm up, and take the CPU time of the messages."""
+    """Start the client, let it warm up, and measure the CPU time of the messages."""
     with Process(client.command(environment, port, options), environment=environment.variables()) as process:
         process.hear()
         time.sleep(SETTLE)

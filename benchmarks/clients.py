@@ -1,4 +1,4 @@
-# The clients that are compared: how to start each, and what it can do.
+# The clients that are compared: their command lines and features.
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ class Client:
     """One contender.
 
     Attributes:
-        name: as the report calls it.
-        program: in programs/.
-        variant: of it.
-        needs: packages without which it is left out.
-        one_connection: it has no more.
-        streams: it can send a message that it does not hold.
-        bdat: it sends by BDAT and nothing else.
+        name: its name in the report.
+        program: its program in programs/.
+        variant: of the program.
+        needs: packages that it requires.
+        one_connection: it uses one connection only.
+        streams: it can send a message without holding all of it.
+        bdat: it sends by BDAT only.
         depth: messages in flight on one connection.
     """
 

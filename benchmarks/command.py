@@ -1,4 +1,4 @@
-# The command line: what to run, how often, and where the results go.
+# The command line: what to run, how often, and where to save the results.
 from __future__ import annotations
 
 import argparse
@@ -40,9 +40,9 @@ LIFTED = (
 
 
 def main() -> None:
-    """Run the benchmarks that are asked for."""
+    """Run the chosen benchmarks."""
     options = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # and so end what was started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # also stops the child processes
     files = lift_file_limit()
     environment = Environment()
     for name, why in environment.missing.items():
@@ -52,9 +52,9 @@ def main() -> None:
         "machine": machine(),
         "versions": ", ".join(f"{name} {version}" for name, version in environment.versions().items()),
         "when": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "rounds": f"{options.rounds} (of what takes long, fewer), every contender in turn; medians and ranges",
+        "rounds": f"{options.rounds} (fewer for long workloads), every contender in turn; medians and ranges",
         "processors": _pin(options.cpus),
-        "floors": "bare Trio, canned replies, nothing parsed or checked; over TLS, SocketStream means SSLStream on it",
+        "floors": "bare Trio, canned replies, nothing parsed or checked; over TLS, SSLStream on a SocketStream",
         "limits lifted": LIFTED.format(files=files),
     }
     works = [work for work in ALL if work.key in options.work]
@@ -63,7 +63,7 @@ def main() -> None:
     for work in works:
         rows += compare(work, environment, only=options.only, rounds=options.rounds, share=options.share)
         if options.save:
-            save(options.save, facts, titles, rows)  # each time, so that an end before the end loses nothing
+            save(options.save, facts, titles, rows)  # after each workload, so that an interrupted run keeps its results
     print("\ntargets")
     for verdict in verdicts(rows):
         print(f"  {titles[verdict.target.work]}: {verdict}")
@@ -75,19 +75,19 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure trio_smtp beside the others.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare trio_smtp with other libraries.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
     keys = ", ".join(work.key for work in ALL)
     parser.add_argument("--work", nargs="+", default=[], metavar="KEY", help=f"workloads, of: {keys}")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--share", type=float, default=1.0, help="of the messages of each round")
-    parser.add_argument("--quick", action="store_true", help="one round of few messages: does it run at all?")
+    parser.add_argument("--share", type=float, default=1.0, help="fraction of the messages of each round")
+    parser.add_argument("--quick", action="store_true", help="one round of few messages, to check that everything runs")
     parser.add_argument(
         "--cpus",
         choices=["together", "apart"],
         default="together",
-        help="a process and what it talks to share one processor (default), or the system places them",
+        help="run a process and its peer on one processor (default), or let the system place them",
     )
     parser.add_argument("--save", metavar="NAME", help="write results/NAME.md, .json and the plots")
     options = parser.parse_args()
@@ -105,13 +105,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def _pin(cpus: str) -> str:
-    """Put this process, and so all that it starts, on one processor.
+    """Put this process, and so its child processes, on one processor.
 
-    On two, most of what a reply costs a fast server is to wake the processor on which the load sleeps, which on a
-    virtual machine takes longer than the rest of the system call and depends on everything else that runs there.
+    With two, most of the cost of a reply is to wake the processor of the sleeping load. On a virtual machine that takes
+    longer than the rest of the system call, and depends on everything else that runs there.
     """
     if cpus == "together" and hasattr(os, "sched_setaffinity"):
         chosen = max(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {chosen})
-        return "the process under test and its peer on one, so that no figure has the price of waking another one in it"
+        return "the process under test and its peer on one, so that figures do not include waking another processor"
     return "placed by the system"

@@ -1,4 +1,4 @@
-# Contenders in turn: what a workload is to whoever runs it, and how its rounds go.
+# Workloads and their rounds, in which the contenders take turns.
 from __future__ import annotations
 
 import time
@@ -19,9 +19,9 @@ class Work(Protocol):
 
     Attributes:
         key: its name on the command line and in the results.
-        title: what it is.
+        title: a short description.
         unit: of its figures.
-        most_rounds: as many as are worth their time.
+        most_rounds: the maximum of rounds.
     """
 
     @property
@@ -34,23 +34,23 @@ class Work(Protocol):
     def most_rounds(self) -> int: ...
 
     def why_not(self, environment: Environment) -> str | None:
-        """Why it cannot be done here; ``None`` if it can."""
+        """Why it cannot run here; ``None`` if it can."""
         ...
 
     def contenders(self, environment: Environment, share: float) -> AbstractContextManager[Contenders]:
-        """Set up what all of them need, and say who they are; `share` is that of the messages to send."""
+        """Set up the peer; the block's value is the contenders. `share` is the fraction of the messages to send."""
         ...
 
 
 def compare(work: Work, environment: Environment, *, only: list[str], rounds: int, share: float) -> list[Row]:
-    """Let every contender have its turn, as many times as there are rounds."""
+    """Run all contenders in turn, once per round."""
     print(f"\n{work.key}: {work.title}", flush=True)
     began = time.monotonic()
     if (why := work.why_not(environment)) is not None:
         print(f"  left out: {why}")
         return []
-    with work.contenders(environment, share) as everybody:
-        chosen = {name: measure for name, measure in everybody.items() if not only or name in only}
+    with work.contenders(environment, share) as available:
+        chosen = {name: measure for name, measure in available.items() if not only or name in only}
         rows = {name: Row(work.key, name, work.unit) for name in chosen}
         for _ in range(min(rounds, work.most_rounds)):
             for name, measure in chosen.items():

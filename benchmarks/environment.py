@@ -1,6 +1,6 @@
-# What the contenders need, and how to get it: a virtual environment and Node packages, in a cache directory.
+# The dependencies of the contenders: a virtual environment and Node packages, in a cache directory.
 #
-# Nothing is installed anywhere else. What cannot be had is left out, with a line that says so.
+# Nothing is installed elsewhere. A contender whose dependencies cannot be installed is left out, and reported.
 from __future__ import annotations
 
 import importlib.util
@@ -31,7 +31,7 @@ for name in sys.argv[1:]:
 
 
 def cache() -> Path:
-    """The directory for what is installed; TRIO_SMTP_BENCHMARKS names another one."""
+    """The cache directory; TRIO_SMTP_BENCHMARKS overrides it."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trio-smtp-benchmarks"
     path = Path(os.environ.get("TRIO_SMTP_BENCHMARKS") or default)
     path.mkdir(parents=True, exist_ok=True)
@@ -39,17 +39,17 @@ def cache() -> Path:
 
 
 def tool(name: str) -> str | None:
-    """The path of a program, also where Debian keeps Postfix's."""
+    """The path of a program, also in /usr/sbin, where Debian has Postfix's."""
     return shutil.which(name, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
 
 
 class Environment:
-    """Where to find every contender.
+    """The installed dependencies of the contenders.
 
     Attributes:
-        python: the interpreter that has the Python ones.
-        missing: what is not to be had, and why.
-        processors: those that this process may use, before it chooses one of them.
+        python: the interpreter with the Python packages.
+        missing: missing package or program to the reason.
+        processors: the processors that this process may use.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Environment:
         return modules
 
     def _run(self, argv: list[str]) -> str:
-        """Run an installer; returns why it failed, or nothing."""
+        """Run an installer. Return the reason if it failed, else ``""``."""
         if not argv:
             return ""
         print("  setting up:", " ".join(argv[-4:]), flush=True)
@@ -132,10 +132,10 @@ class Environment:
         """The environment variables for all of them."""
         return {**os.environ, "NODE_PATH": str(self._node), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    # -- what the report says about the machine
+    # -- facts for the report
 
     def versions(self) -> dict[str, str]:
-        """The versions of everything that takes part."""
+        """The versions of all programs and packages."""
         found = {"Python": platform.python_version(), "OpenSSL": ssl.OPENSSL_VERSION.split(" ")[1]}
         packages = [name for name in PYTHON_PACKAGES if name not in ("matplotlib", "cryptography")]
         done = subprocess.run([self.python, "-c", _VERSIONS, *packages], capture_output=True, text=True, check=True)

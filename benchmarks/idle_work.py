@@ -1,4 +1,4 @@
-# Memory of idle sessions: connect, say EHLO (over TLS after the handshake), and then nothing.
+# Memory of idle sessions: connect, send EHLO (over TLS after the handshake), then stay idle.
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from .results import Sample
 from .servers import FLOOR, OURS, SERVERS, Server
 
 SESSIONS = 10_000
-FIRST = 50  # sessions that come and go before the memory is looked at: they leave behind what is needed once only
+FIRST = 50  # sessions before the measurement, so that one-time allocations are not counted
 WHO = (OURS, FLOOR, "aiosmtpd", "smtp-server")
 
 
@@ -28,12 +28,12 @@ class IdleWork:
     most_rounds: int = 1
 
     def why_not(self, environment: Environment) -> str | None:
-        """Why it cannot be done here; ``None`` if it can."""
+        """Why it cannot run here; ``None`` if it can."""
         return environment.missing.get("TLS") if self.tls != "none" else None
 
     @contextmanager
     def contenders(self, environment: Environment, share: float) -> Iterator[Contenders]:
-        """The servers that are worth looking at. The number of sessions is what it is about: no share of it."""
+        """The servers to compare. The number of sessions does not depend on `share`."""
         yield {
             server.name: partial(self.measure, environment, server)
             for server in SERVERS
@@ -41,7 +41,7 @@ class IdleWork:
         }
 
     def measure(self, environment: Environment, server: Server) -> Sample:
-        """Take the memory before and after."""
+        """Measure the memory before and after."""
         port = free_port()
         variables = environment.variables()
         with Process(server.command(environment, port, self.tls), environment=variables) as process:

@@ -1,6 +1,6 @@
-# A message of 1 GiB that nobody may hold: by how much the peak of a process's memory grows while it passes through.
+# A message of 1 GiB: the growth of a process's peak memory while it passes through.
 #
-# Only those take part who can stream: aiosmtpd, aiosmtplib, smtplib and smtpproto have the whole message in memory.
+# Only contenders that stream take part: aiosmtpd, aiosmtplib, smtplib and smtpproto hold the whole message in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -31,12 +31,12 @@ class LargeWork:
     most_rounds: int = 2
 
     def why_not(self, environment: Environment) -> str | None:
-        """Why it cannot be done here; ``None`` if it can."""
+        """Why it cannot run here; ``None`` if it can."""
         return environment.missing.get("smtp-sink")
 
     @contextmanager
     def contenders(self, environment: Environment, share: float) -> Iterator[Contenders]:
-        """Servers or clients. The size is what it is about: no share of it."""
+        """The servers or the clients. The size does not depend on `share`."""
         if self.key == "1gib-in":
             yield {
                 server.name: partial(into_server, environment, server)
@@ -53,7 +53,7 @@ class LargeWork:
 
 
 def into_server(environment: Environment, server: Server) -> Sample:
-    """Send it in."""
+    """Send the message into a server."""
     port = free_port()
     variables = environment.variables()
     with Process(server.command(environment, port, "none"), environment=variables) as process:
@@ -68,7 +68,7 @@ def into_server(environment: Environment, server: Server) -> Sample:
 
 
 def out_of_client(environment: Environment, client: Client, port: int) -> Sample:
-    """Let it send it out."""
+    """Send the message from a client."""
     options = ClientWork("", "", 1, size=GIB, streamed=True).options(1) | {"warm_up": 0}
     with Process(client.command(environment, port, options), environment=environment.variables()) as process:
         process.hear()

@@ -1,6 +1,6 @@
-# What eight big uploads do to everybody else: the 99th percentile of another session's NOOP while they go on.
+# The effect of eight large uploads on other sessions: the 99th percentile of another session's NOOP meanwhile.
 #
-# The server has one processor, the uploads and the session that waits share the other; the uploads stand back there.
+# The server has one processor. The uploads and the other session share a second one, the uploads with a lower priority.
 from __future__ import annotations
 
 import json
@@ -18,7 +18,7 @@ from .servers import FLOOR, OURS, SERVERS, Server
 
 UPLOADS = 8
 UPLOAD = 25 << 20
-NEVER_DONE = 100_000  # messages; the uploads are ended when the other session has had its NOOPs
+NEVER_DONE = 100_000  # messages; the uploads are stopped when the other session is done
 NOOPS = 2000
 WHO = (OURS, FLOOR, "aiosmtpd", "smtp-server")
 
@@ -33,12 +33,12 @@ class LatencyWork:
     most_rounds: int = 3
 
     def why_not(self, environment: Environment) -> str | None:
-        """Why it cannot be done here; ``None`` if it can."""
-        return None if len(environment.processors) > 1 else "one processor is not enough"
+        """Why it cannot run here; ``None`` if it can."""
+        return None if len(environment.processors) > 1 else "needs two processors"
 
     @contextmanager
     def contenders(self, environment: Environment, share: float) -> Iterator[Contenders]:
-        """The servers that are worth looking at."""
+        """The servers to compare."""
         noops = max(200, int(NOOPS * share))
         yield {
             server.name: partial(measure, environment, server, noops)
@@ -48,7 +48,7 @@ class LatencyWork:
 
 
 def measure(environment: Environment, server: Server, noops: int) -> Sample:
-    """Upload, and meanwhile ask."""
+    """Measure NOOP during the uploads."""
     port = free_port()
     variables = environment.variables()
     load = ["--messages", NEVER_DONE, "--connections", UPLOADS, "--size", UPLOAD]

@@ -1,6 +1,7 @@
-# The results as pictures: ``python -m benchmarks.plots results/NAME.json`` writes NAME-servers.png and its like.
+# The results as pictures: ``python -m benchmarks.plots results/NAME.json`` writes NAME-servers.png and the other
+# pictures.
 #
-# A panel for each workload, a bar for each contender, ours in colour and the floors pale; every axis begins at zero.
+# A panel for each workload, a bar for each contender: ours in colour, the floors pale. Every axis starts at zero.
 from __future__ import annotations
 
 import json
@@ -35,7 +36,7 @@ Rows = Sequence[Mapping[str, Any]]  # as in the JSON file
 
 
 def draw(name: str, data: Mapping[str, Any], target: Path) -> bool:
-    """One picture; whether there was anything to draw."""
+    """Draw one picture. Return whether there was anything to draw."""
     drawn = {row["work"] for row in data["rows"] if row["figures"]}
     works = [work for work in PICTURES[name] if work in drawn]
     if not works:
@@ -55,7 +56,7 @@ def draw(name: str, data: Mapping[str, Any], target: Path) -> bool:
 
 
 def panel(axes: Axes, title: str, rows: Rows) -> None:
-    """One workload."""
+    """Draw the panel of one workload."""
     names = [row["contender"] for row in rows]
     medians = [statistics.median(row["figures"]) for row in rows]
     spans = [
@@ -77,14 +78,14 @@ def panel(axes: Axes, title: str, rows: Rows) -> None:
 
 
 def colour(name: str) -> str:
-    """Ours, a floor, or somebody else's."""
+    """The colour of a contender: ours, a floor, or another."""
     if name.startswith("trio_smtp"):
         return OURS
     return FLOOR if name.startswith("floor") else OTHERS
 
 
 def main() -> None:
-    """Draw all that the results have figures for."""
+    """Draw all pictures that the results have figures for."""
     source = Path(sys.argv[1])
     data = json.loads(source.read_text(encoding="utf-8"))
     for name in PICTURES:

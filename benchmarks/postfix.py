@@ -1,7 +1,7 @@
-# A Postfix of our own: its own configuration, queue and port in a directory that goes away, every message discarded.
+# A private Postfix, with its own configuration, queue and port in a temporary directory. It discards every message.
 #
-# Postfix wants to be started by root and keeps its own processes; `postfix stop` ends the master of this configuration
-# directory, and the master all that it has started. The system's Postfix, if there is one, is left alone.
+# Postfix must be started by root and manages its own processes. `postfix stop` ends the master of this configuration
+# directory, and the master ends its children. A Postfix of the system is not touched.
 from __future__ import annotations
 
 import os
@@ -63,7 +63,7 @@ _COMMAND_LIMIT = 60.0
 
 
 def why_not() -> str | None:
-    """Why there can be none; ``None`` if there can."""
+    """Why it cannot run here; ``None`` if it can."""
     if tool("postfix") is None or not Path("/usr/lib/postfix/sbin/smtpd").exists():
         return "Postfix is not installed"
     return None if os.geteuid() == 0 else "Postfix must be started by root"
@@ -71,8 +71,8 @@ def why_not() -> str | None:
 
 @contextmanager
 def private_postfix() -> Iterator[int]:
-    """Start it; the block's value is its port."""
-    memory = Path("/dev/shm")  # so that no disk is waited for
+    """Run a private Postfix; the block's value is its port."""
+    memory = Path("/dev/shm")  # avoids waiting for a disk
     home = Path(tempfile.mkdtemp(prefix="trio-smtp-postfix-", dir=memory if memory.is_dir() else None))
     port = free_port()
     try:

@@ -1,7 +1,7 @@
-# One process: started, watched and ended, by its id and by nothing else.
+# A process: started, measured and ended by its id.
 #
-# The CPU time comes from the process's own clock (nanoseconds, all threads), not from /proc/<pid>/stat, whose ticks of
-# 10 ms are as long as a hundred messages. Children are added where there are any.
+# CPU time comes from the process's own clock (nanoseconds, all threads), not from /proc/<pid>/stat, whose ticks of 10
+# ms are as long as a hundred messages. The time of child processes is added.
 from __future__ import annotations
 
 import re
@@ -20,11 +20,11 @@ STOP_LIMIT = 5.0  # seconds to end by SIGTERM before SIGKILL
 
 
 class BenchmarkError(Exception):
-    """A program did not do what the measurement needs; the message has its last words."""
+    """A program failed; the message has the end of its standard error."""
 
 
 def lift_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one, for this process and those it starts; returns it."""
+    """Raise the soft limit of open files to the hard one, for this process and its children. Return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -39,7 +39,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def greets(host: str, port: int) -> bool:
-    """Whether something accepts connections there and says something at once, as SMTP servers do."""
+    """Whether a server accepts connections there and sends a greeting."""
     try:
         with socket.create_connection((host, port), 1) as sock:
             return bool(sock.recv(1))
@@ -48,12 +48,12 @@ def greets(host: str, port: int) -> bool:
 
 
 class Process:
-    """A program that runs until :meth:`stop`, or until it ends by itself; ``with`` ends it in any case.
+    """A program that runs until :meth:`stop` or its own end; ``with`` stops it in any case.
 
     Args:
         argv: the command.
         environment: its whole environment, or ``None`` for this one's.
-        cwd: where it runs.
+        cwd: its working directory.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Process:
         return self._popen.pid
 
     def stop(self) -> None:
-        """End it: politely, then not."""
+        """End it: SIGTERM, then SIGKILL."""
         if self._popen.poll() is None:
             self._popen.terminate()
             try:
@@ -119,7 +119,7 @@ class Process:
                     sock.settimeout(0.2)
                     try:
                         sock.recv(1)
-                    except TimeoutError:  # implicit TLS waits for us
+                    except TimeoutError:  # with implicit TLS the client speaks first
                         pass
                 return
             except OSError:
@@ -133,64 +133,64 @@ class Process:
         self._popen.stdin.flush()
 
     def hear(self) -> str:
-        """Read the next line of its standard output; programs here bound their own time."""
+        """Read the next line of its standard output. Programs here limit their own time."""
         assert self._popen.stdout is not None
         line = self._popen.stdout.readline().decode().rstrip("\n")
         if not line:
-            raise BenchmarkError(f"{self.name} said no more: {self.last_words()}")
+            raise BenchmarkError(f"{self.name} ended its output: {self.last_words()}")
         return line
 
     def last_line(self) -> str:
-        """The last line of its standard output, once it has ended; programs here say little."""
+        """The last line of its standard output, once it has ended. Programs here print little."""
         assert self._popen.stdout is not None
         return (self._popen.stdout.read().decode().splitlines() or [""])[-1]
 
     def close_input(self) -> None:
-        """Let it meet the end of its standard input."""
+        """Close its standard input."""
         assert self._popen.stdin is not None
         try:
             self._popen.stdin.close()
         except BrokenPipeError:
-            pass  # it has ended, and reads nothing
+            pass  # it has ended
 
     def finish(self, limit: float = STOP_LIMIT) -> None:
-        """Close its standard input, and give it time to end by itself."""
+        """Close its standard input and wait for its end."""
         self.close_input()
         self.wait(limit)
 
     @property
     def name(self) -> str:
-        """The command in short."""
+        """A short form of the command."""
         return " ".join(Path(word).name for word in self.argv[:4])
 
     def last_words(self) -> str:
-        """The end of what it wrote to standard error."""
+        """The end of its standard error."""
         self._errors.seek(0)
         return self._errors.read().decode("utf-8", "replace").strip()[-600:] or "(nothing on standard error)"
 
-    # -- what it has used
+    # -- measurements
 
     def cpu(self) -> float:
-        """Seconds of CPU time, with its children's."""
+        """Seconds of CPU time, with its children."""
         return sum(_cpu_clock(pid) for pid in (self.pid, *_children(self.pid)))
 
     def memory(self) -> int:
-        """Octets of memory it holds now, without what it shares."""
+        """Octets of private memory now."""
         return _status(self.pid, "RssAnon")
 
     def reset_peak(self) -> None:
-        """Begin a new peak of memory."""
+        """Reset the peak of memory."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
 
     def peak(self) -> int:
-        """The most memory (octets) it held since :meth:`reset_peak`."""
+        """The peak of memory in octets since :meth:`reset_peak`."""
         return _status(self.pid, "VmHWM")
 
 
 def _cpu_clock(pid: int) -> float:
     try:
-        return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) gives on Linux
-    except OSError:  # it has just ended
+        return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) on Linux
+    except OSError:  # the process has ended
         return 0.0
 
 

@@ -1,6 +1,6 @@
-# Where our time goes: ``python -m benchmarks.profile WORK`` profiles our server, pool or client under one workload.
+# ``python -m benchmarks.profile WORK`` profiles our server, pool or client under one workload.
 #
-# cProfile makes each Python call dearer, so the figures say which functions to look at, not what they cost.
+# cProfile slows each Python call down, so the figures say which functions to look at, not what they cost.
 from __future__ import annotations
 
 import cProfile
@@ -32,7 +32,7 @@ def serve(target: str) -> None:
 
 
 def send(target: str) -> None:
-    """Run our client in this process, under the profiler while the messages go that count."""
+    """Run our client in this process, under the profiler while the measured messages are sent."""
     from .programs import send_trio_smtp
     from .programs.sending import done, ready
 
@@ -52,7 +52,7 @@ def send(target: str) -> None:
 
 
 def profile_server(environment: Environment, work: ServerWork, target: Path) -> None:
-    """Let it serve."""
+    """Profile the server."""
     port = free_port()
     options = ["--tls", work.tls, "--certificate", str(environment.certificate)]
     argv = [environment.python, "-m", "benchmarks.profile", "serve", str(target), str(port), *options]
@@ -66,21 +66,21 @@ class Profiled(Client):
     """One of our contenders, under the profiler."""
 
     def command(self, environment: Environment, port: int, options: dict[str, int]) -> list[str]:
-        """The command line, by way of this module."""
+        """The command line, run through this module."""
         python, _, program, *words = super().command(environment, port, options)
         assert program.endswith("send_trio_smtp")
         return [python, "-m", "benchmarks.profile", "send", str(cache() / "profile"), *words]
 
 
 def profile_client(environment: Environment, work: ClientWork) -> None:
-    """Let the first of our contenders that can do it send."""
+    """Profile the first of our clients."""
     ours = next(client for client in CLIENTS if client.program == "send_trio_smtp")
     with serving(work.peer, environment) as port:
         measure(environment, Profiled(ours.name, ours.program, ours.variant), port, work.options(work.messages))
 
 
 def main() -> None:
-    """Profile, and print what took longest."""
+    """Profile, and print the functions that took longest."""
     if sys.argv[1] in ("serve", "send"):
         run = serve if sys.argv.pop(1) == "serve" else send
         run(sys.argv.pop(1))

@@ -1,4 +1,4 @@
-# The results as one page: Markdown to read, JSON to compute with.
+# The results as a page of Markdown and as JSON.
 from __future__ import annotations
 
 import json
@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def line_of(row: Row, ours: Row | None) -> str:
-    """One contender's line on the terminal."""
+    """The line of one contender on the terminal."""
     if not row.samples:
         return f"  {row.contender:22} {row.failure or 'no figure'}"
     low, high = row.range
@@ -23,7 +23,7 @@ def line_of(row: Row, ours: Row | None) -> str:
 
 
 def markdown(facts: Mapping[str, str], titles: Mapping[str, str], rows: Sequence[Row]) -> str:
-    """The page."""
+    """The page as Markdown."""
     out = ["# Measured", ""]
     out += [f"* {name}: {value}" for name, value in facts.items()]
     out += ["", "## Targets", "", "| work | | at most | measured | |", "|---|---|--:|--:|---|"]
@@ -53,7 +53,7 @@ def _table_line(row: Row, ours: Row | None) -> str:
 
 
 def save(name: str, facts: Mapping[str, str], titles: Mapping[str, str], rows: Sequence[Row]) -> Path:
-    """Write both files; returns the Markdown one."""
+    """Write both files. Return the path of the Markdown one."""
     RESULTS.mkdir(exist_ok=True)
     page = RESULTS / f"{name}.md"
     page.write_text(markdown(facts, titles, rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-# Numbers: what a round has given, and what is made of several rounds.
+# The figures of rounds, and their medians and ratios.
 from __future__ import annotations
 
 import statistics
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Sample:
-    """One contender's round.
+    """The figures of one contender in one round.
 
     Attributes:
         figure: the main figure; microseconds of CPU time per message, unless the row's unit says otherwise.
-        wall: microseconds per message on the clock.
+        wall: microseconds of wall time per message.
     """
 
     figure: float
@@ -21,11 +21,11 @@ class Sample:
 
 @dataclass
 class Row:
-    """One contender's rounds of one workload.
+    """The rounds of one contender in one workload.
 
     Attributes:
         unit: of the figures: ``"µs CPU"``, ``"KiB"``, ``"MiB"``, ``"ms"``, ``"round trips"``.
-        failure: why there are none.
+        failure: why there are no figures.
     """
 
     work: str
@@ -36,29 +36,29 @@ class Row:
 
     @property
     def median(self) -> float:
-        """The middle of the rounds' main figures."""
+        """The median of the main figures."""
         return statistics.median(sample.figure for sample in self.samples)
 
     @property
     def range(self) -> tuple[float, float]:
-        """The least and the most."""
+        """The minimum and the maximum."""
         figures = [sample.figure for sample in self.samples]
         return min(figures), max(figures)
 
     @property
     def wall(self) -> float | None:
-        """The middle of the rounds' wall times."""
+        """The median of the wall times."""
         walls = [sample.wall for sample in self.samples if sample.wall is not None]
         return statistics.median(walls) if walls else None
 
 
 def ours_among(rows: Sequence[Row]) -> Row | None:
-    """Of one workload's rows the first that is ours: the others are set beside it."""
+    """The first row of ours; the others are compared with it."""
     return next((row for row in rows if row.contender.startswith("trio_smtp")), None)
 
 
 def ratio(one: Row | None, other: Row | None) -> float | None:
-    """The middle of the rounds' ratios: the two of one round ran one after the other, so what drifts cancels out."""
+    """The median of the rounds' ratios. The two of one round ran shortly after each other, so drift cancels out."""
     if one is None or other is None or not one.samples or not other.samples:
         return None
     pairs = [(mine.figure, yours.figure) for mine, yours in zip(one.samples, other.samples, strict=False)]
@@ -66,5 +66,5 @@ def ratio(one: Row | None, other: Row | None) -> float | None:
 
 
 def short(figure: float) -> str:
-    """A figure with as many digits as it deserves."""
+    """A figure with a sensible number of digits."""
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 1 else f"{figure:.2f}"

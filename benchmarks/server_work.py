@@ -1,7 +1,7 @@
-# What the servers are given to do, and how the CPU time of a message is taken.
+# Workloads for servers, and how the CPU time of a message is measured.
 #
-# The load is smtp-source where it can do the work: it is written in C, so that servers are not kept waiting, and it is
-# nobody's own. It says HELO and waits for every reply. What it cannot do comes from programs/load.py.
+# smtp-source sends the messages if it can. It is written in C, so servers do not wait for it, and it belongs to none of
+# the contenders. It sends HELO and waits for every reply. programs/load.py does what it cannot.
 from __future__ import annotations
 
 import json
@@ -18,7 +18,7 @@ from .results import Sample
 from .servers import SERVERS, Server
 
 LIMIT = 180.0  # seconds that one load may take
-SETTLE = 0.05  # seconds for the server to finish what the last message has left it to do
+SETTLE = 0.05  # seconds until the server is idle
 KIB, MIB = 1024, 1024 * 1024
 
 
@@ -28,17 +28,17 @@ class ServerWork:
 
     Attributes:
         key: its name on the command line and in the results.
-        title: what it is.
-        messages: how many, in one round.
-        size: octets of each.
-        connections: how many at one time.
+        title: a short description.
+        messages: number of messages in one round.
+        size: octets of each message.
+        connections: number of connections at one time.
         reconnect: one connection per message.
-        recipients: how many each message has.
+        recipients: number of recipients of each message.
         tls: ``"none"``, ``"starttls"`` or ``"implicit"``.
         resume: TLS sessions are resumed.
-        form: ``"lock-step"``, ``"pipelined"``, ``"bdat"``, or ``"pool"``: whatever our own pool makes of the server.
-        prose: a big message is prose, with a dot in each line, and not base64.
-        only: contenders that can do it, if not all.
+        form: ``"lock-step"``, ``"pipelined"``, ``"bdat"``, or ``"pool"``, where our own pool sends.
+        prose: a large message is prose, with a dot in each line, and not base64.
+        only: names of contenders; by default all.
     """
 
     key: str
@@ -57,12 +57,12 @@ class ServerWork:
     most_rounds: int = 99
 
     def why_not(self, environment: Environment) -> str | None:
-        """Why it cannot be done here; ``None`` if it can."""
+        """Why it cannot run here; ``None`` if it can."""
         return environment.missing.get("TLS") if self.tls != "none" else None
 
     @contextmanager
     def contenders(self, environment: Environment, share: float) -> Iterator[Contenders]:
-        """The servers that can do it."""
+        """The servers that support it."""
         messages = max(self.connections, int(self.messages * share))
         yield {
             server.name: partial(measure, environment, server, self, messages, self.warm_up(share))
@@ -71,11 +71,11 @@ class ServerWork:
         }
 
     def warm_up(self, share: float) -> int:
-        """How many go before: Node and the caches need the full number, or else look slow."""
+        """The number of warm-up messages. With fewer, Node and the caches look slow."""
         return max(self.connections, int(self.messages / 3 * min(1.0, 4 * share)))
 
     def load(self, environment: Environment, port: int, messages: int) -> list[str]:
-        """The command that does it."""
+        """The command that sends the messages."""
         by_source = self.tls == "none" and self.form == "lock-step" and not self.prose
         if by_source and "smtp-source" not in environment.missing:
             return self._smtp_source(port, messages)
@@ -126,7 +126,7 @@ SERVER_WORK = (
 
 
 def measure(environment: Environment, server: Server, work: ServerWork, messages: int, warm_up: int) -> Sample:
-    """Start the server, warm it up, and take the CPU time of the messages."""
+    """Start the server, warm it up, and measure the CPU time of the messages."""
     port = free_port()
     variables = environment.variables()
     with Process(server.command(environment, port, work.tls), environment=variables) as process:
@@ -140,14 +140,14 @@ def measure(environment: Environment, server: Server, work: ServerWork, messages
 
 
 def _run(argv: list[str], variables: dict[str, str]) -> float:
-    """Run a load to its end; returns the seconds that it took."""
+    """Run a load to its end. Return the seconds that it took."""
     began = time.perf_counter()
     with Process(argv, environment=variables) as load:
-        load.say("go")  # what a client program waits for, and the others do not hear
+        load.say("go")  # a client program waits for it, the others ignore it
         load.close_input()
         load.wait(LIMIT)
         seconds = time.perf_counter() - began
         try:
             return float(json.loads(load.last_line())["seconds"])
-        except ValueError:  # smtp-source says nothing
+        except ValueError:  # smtp-source prints nothing
             return seconds

@@ -1,4 +1,4 @@
-# The servers that are compared: how to start each, and what it can do.
+# The servers that are compared: their command lines and features.
 from __future__ import annotations
 
 import os
@@ -15,10 +15,10 @@ class Server:
     """One contender.
 
     Attributes:
-        name: as the report calls it.
+        name: its name in the report.
         command: makes the command line from the environment, the port and the kind of TLS.
-        tls: kinds of TLS it can do.
-        needs: packages and programs without which it is left out.
+        tls: the kinds of TLS that it supports.
+        needs: packages and programs that it requires.
     """
 
     name: str

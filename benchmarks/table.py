@@ -1,4 +1,4 @@
-# The README's table: ``python -m benchmarks.table results/NAME.json …`` prints it.
+# ``python -m benchmarks.table results/NAME.json …`` prints the README's table.
 from __future__ import annotations
 
 import json

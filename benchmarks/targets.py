@@ -1,4 +1,4 @@
-# What trio_smtp has to reach, and what has become of it: ratios of two contenders' figures within one run, or limits.
+# The targets of trio_smtp: ratios of two contenders' figures within one run, or limits; and whether they are met.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from .clients import OUR_CLIENT, OUR_DEPTH, OUR_POOL, PIPELINED
 from .results import Row, ratio
 from .servers import FLOOR, OURS
 
-TRIP = 1.08  # round trips, where one is meant: the relay's sleep ends at a whole millisecond, and work takes time, too
+TRIP = 1.08  # measured for one round trip: the relay sleeps whole milliseconds, and the work takes time too
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Target:
 
     Attributes:
         work: the workload.
-        other: with whom we are compared; with nobody, `limit` is that of the figure itself.
-        limit: the most that it may be.
-        ours: which of our contenders is meant.
-        base: another workload: not the figures are compared, but by how much they are larger than those of this one.
+        other: the contender to compare with; if ``""``, `limit` is a limit of the figure itself.
+        limit: the maximum.
+        ours: our contender.
+        base: another workload: compare the growth of the figures from that workload to this one.
     """
 
     work: str
@@ -32,7 +32,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target and what was measured, which is ``None`` where a figure is missing."""
+    """A target and the measured value, or ``None`` if a figure is missing."""
 
     target: Target
     measured: float | None
@@ -40,14 +40,14 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """In one word."""
+        """The verdict in a word."""
         if self.measured is None:
             return "not measured"
         return "ok" if self.measured <= self.target.limit else "missed"
 
     @property
     def beside(self) -> str:
-        """What is compared with what."""
+        """The two contenders that are compared."""
         target = self.target
         if not target.other:
             return target.ours

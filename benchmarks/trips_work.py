@@ -1,4 +1,4 @@
-# Round trips per message: one connection whose every octet takes 25 ms each way, so that waiting is all that counts.
+# Round trips per message: one connection with a delay of 25 ms each way, so that only waiting counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ from .process import Process, free_port
 from .results import Sample
 
 ROUND_TRIP = 0.05  # seconds
-MESSAGES = 24  # and of those in flight behind one another four times as many: the first and the last wait alone
+MESSAGES = 24  # times the depth of the pipeline, since the first and the last message wait alone
 
 
 @dataclass(frozen=True)
 class TripsWork:
-    """One server behind the delay."""
+    """A server behind the delay."""
 
     key: str
     title: str
@@ -27,7 +27,7 @@ class TripsWork:
     most_rounds: int = 1
 
     def why_not(self, environment: Environment) -> str | None:
-        """Why it cannot be done here; ``None`` if it can."""
+        """Why it cannot run here; ``None`` if it can."""
         return environment.missing.get(self.peer)
 
     @contextmanager

@@ -1,8 +1,8 @@
-"""The client core under any server.
+"""The client core with any server.
 
-Invariant: whatever bytes a server sends, in whatever pieces, the client core hands out one reply for each command, in
-order, or raises RemoteProtocolError and is closed from then on; what it believes of the message follows from the
-replies it handed out, and the pieces make no difference.
+Invariant: for any bytes from a server, in pieces of any size, the client core returns one reply for each command, in
+order, or raises RemoteProtocolError and is then closed. The fate that it reports for a message follows from these
+replies. The sizes of the pieces make no difference.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from trio_smtp._protocol.sasl import (
     encode_challenge,
 )
 
-HEADER = 2  # octets of an input before the wire: what kind of session, and the cuts
+HEADER = 2  # octets of an input before the wire: the kind of session, the size of the pieces
 MAX_REPLY = 1000
 _PASSWORD = Password("me", "secret")
 _TOKEN = OAuth("me", "token")
@@ -64,7 +64,7 @@ _MECHANISMS: tuple[tuple[str, Auth], ...] = (
 
 
 class Talk:
-    """One session: greeting, EHLO, maybe AUTH or STARTTLS, two messages, QUIT, as far as the server lets us."""
+    """One session: greeting, EHLO, perhaps AUTH or STARTTLS, two messages, QUIT, as far as the server allows."""
 
     def __init__(self, kind: int) -> None:
         self.lmtp = bool(kind & 1)
@@ -85,7 +85,7 @@ class Talk:
         self.protocol.pipelining = self.pipelining
 
     def feed(self, piece: bytes) -> None:
-        """Take a piece of the input, hand out replies, and send on whenever nothing is outstanding."""
+        """Take a piece of the input, read replies, and send more whenever no reply is outstanding."""
         if self.error is not None:
             return
         protocol = self.protocol
@@ -104,9 +104,9 @@ class Talk:
             assert protocol.state is State.CLOSED
             assert exc.delivery is None or exc.delivery in Delivery  # noqa: PT017 - not a test of the raising
         except AuthenticationError:
-            self.error = "auth"  # a 235 that proves nothing: the connection is of no more use
+            self.error = "auth"  # a 235 without proof: the connection cannot be used
         except LocalProtocolError:
-            self.error = "local"  # the script does not fit the state; nothing was sent
+            self.error = "local"  # the script does not fit the state, so nothing was sent
         for transaction in self.transactions:
             check_transaction(transaction)
 
@@ -195,7 +195,7 @@ def talk(data: bytes, cut: int) -> Talk:
 
 
 def check(data: bytes) -> None:
-    """Hold the invariant against one input."""
+    """Check the invariant for one input."""
     if len(data) < HEADER:
         return
     for_all = [talk(data, cut) for cut in (0, 1, data[1])]
@@ -203,16 +203,16 @@ def check(data: bytes) -> None:
         expected = ["CONNECT", *(command.verb.value for command in session.sent)]
         got = [verb for at, (verb, _) in enumerate(session.answers)]
         assert follows(got, expected, session), (got, expected)
-    # Whole, the server may speak before the next command goes out, which is an error of its own.
+    # In one piece, the server may reply before the next command is sent, which is an error.
     assert for_all[1].answers[: len(for_all[0].answers)] == for_all[0].answers
 
 
 def follows(got: list[str], expected: list[str], session: Talk) -> bool:
-    """Whether replies came in the order of commands; the end of an LMTP message has several, an early 5xx its own."""
+    """Whether the replies are in the order of the commands. The end of an LMTP message has several."""
     at = 0
     for verb in got:
         if verb == "the end of the message" and (at >= len(expected) or expected[at] != verb):
-            continue  # the server gave up in mid-message
+            continue  # the server refused the message before its end
         if at and verb == expected[at - 1] and (at >= len(expected) or expected[at] != verb) and session.lmtp:
             continue
         if at >= len(expected) or verb != expected[at]:

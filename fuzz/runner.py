@@ -1,7 +1,7 @@
-# The longer, coverage-guided run of a fuzz target: libFuzzer by way of atheris, over a seed corpus, for a time.
+# The coverage-guided run of a fuzz target: libFuzzer through atheris, with a seed corpus, for a given time.
 #
-# The module is imported anew under instrumentation, so that trio_smtp's branches guide the search. What libFuzzer finds
-# worth keeping goes to a directory of its own (--corpus), crashing inputs to the working directory.
+# The modules are imported again with instrumentation, so the branches of trio_smtp guide the search. Inputs that reach
+# something new go to the directory of --corpus, crashing inputs to the working directory.
 from __future__ import annotations
 
 import argparse
@@ -23,7 +23,7 @@ def main(target: str) -> None:
     parser = argparse.ArgumentParser(prog=f"python -m fuzz.{target}")
     parser.add_argument("--seconds", type=int, default=60, help="how long (default: %(default)s)")
     parser.add_argument("--corpus", type=Path, help="where to keep inputs that reach something new")
-    parser.add_argument("inputs", nargs="*", type=Path, help="only run these inputs, such as a crash to be repeated")
+    parser.add_argument("inputs", nargs="*", type=Path, help="only run these inputs, for example to repeat a crash")
     options = parser.parse_args()
     if options.inputs:
         check = importlib.import_module(f"fuzz.{target}").check
@@ -35,7 +35,7 @@ def main(target: str) -> None:
     except ImportError:
         sys.exit("the coverage-guided run needs atheris: pip install -e '.[fuzz]'")
     for name in [name for name in sys.modules if name.startswith("trio_smtp")]:
-        del sys.modules[name]  # imported before there was instrumentation
+        del sys.modules[name]  # imported without instrumentation
     with atheris.instrument_imports(include=["trio_smtp._protocol"]):
         check = importlib.import_module(f"fuzz.{target}").check
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,8 +1,8 @@
-"""The server core under any input.
+"""The server core with any input.
 
-Invariant: whatever bytes come, in whatever pieces, and whatever the application answers, the server core yields events
-and well-formed replies within its limits, as many as there should be, or closes; never an exception. The pieces make
-no difference, and no accepted message has a bare CR or LF unless it is BINARYMIME.
+Invariant: for any bytes, in pieces of any size, and any answers of the application, the server core yields events and
+the right number of well-formed replies, within its limits, or closes. It raises no exception. The sizes of the pieces
+make no difference, and an accepted message has no bare CR or LF unless it is BINARYMIME.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from trio_smtp._protocol.replies import Reply, ReplyReader
+from trio_smtp._protocol.replies import Reply
+from trio_smtp._protocol.reply_reader import ReplyReader
 from trio_smtp._protocol.sasl import UnverifiedError
 from trio_smtp._protocol.server.config import ServerConfig
 from trio_smtp._protocol.server.events import Authenticate, Data, Signal, StartTLS, XClient
@@ -22,7 +23,7 @@ from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._protocol.server.reply_queue import MAX_REPLIES
 from trio_smtp._protocol.server.transfer import Transfer
 
-HEADER = 4  # octets of an input before the wire: configuration, more of it, the application's mood, the cuts
+HEADER = 4  # octets of an input before the wire: configuration (two), the application's answers, size of the pieces
 MAX_LINE, MAX_AUTH_LINE = 512, 700
 YES = Reply(250, "OK")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)").search
@@ -31,7 +32,7 @@ _ENHANCED = re.compile(rb"^[245][0-9]{2}[ -][245]\.[0-9]+\.[0-9]+ ", re.MULTILIN
 
 @cache
 def profile(switches: int, more: int) -> ServerProfile:
-    """A server's configuration, chosen by the bits of two octets."""
+    """The configuration for the bits of two octets."""
     config = ServerConfig(
         hostname="mx.test",
         lmtp=bool(switches & 1),
@@ -67,7 +68,7 @@ def profile(switches: int, more: int) -> ServerProfile:
 
 
 class CountingTransfer(Transfer):
-    """Looks at the replies to each message: one, or with LMTP one for each recipient; a good-bye is one for all."""
+    """Checks the number of replies to each message: one, or with LMTP one for each recipient; a 421 is one for all."""
 
     __slots__ = ()
 
@@ -75,16 +76,15 @@ class CountingTransfer(Transfer):
         due = len(protocol.addressees) if protocol.profile.config.lmtp and message.is_over else 1
         before = len(protocol.replies)
         super().finish(protocol, message, verdict)
-        # The session may end with this message, which is then one more reply (of a client that has talked on), or one
-        # instead of all (one error too many).
+        # If the session ends with this message, there is one more reply (the client has sent more commands), or one
+        # instead of all (too many errors).
         assert len(protocol.replies) - before in ((1, due + 1) if protocol.is_closed else (due,))
 
 
 class Talk:
     """One session: bytes in; replies, accepted messages and its end out.
 
-    The application makes up its mind about a message when it is offered: to take or refuse it at once, with its first
-    octets or at its end.
+    The application decides about a message when it starts: to answer at once, with the first octets, or at the end.
     """
 
     def __init__(self, switches: int, more: int, mood: int) -> None:
@@ -94,12 +94,12 @@ class Talk:
         self.protocol.transfer = CountingTransfer()
         self.protocol.trust(bool(more & 16))
         self.mood = mood
-        self.asked = 0  # events the application has judged
+        self.asked = 0  # events that the application has answered
         self.out = b""
         self.text: bytes | None = None  # of the message in transit
-        self.verdict: Verdict = YES  # on it
-        self.waits = True  # until its end to say so
-        # What shares a segment with a command is talking out of turn, what comes later is not; and see begin_message().
+        self.verdict: Verdict = YES  # of the message in transit
+        self.waits = True  # with the verdict until the end of the message
+        # Octets in one segment with a command are out of turn, later ones are not; and see begin_message().
         self.depends_on_pieces = bool(more & 128)
         self.messages: list[tuple[bytes, bool]] = []  # accepted; whether it is BINARYMIME
         self.over = False
@@ -107,7 +107,7 @@ class Talk:
         self.protocol.greet()
 
     def feed(self, data: bytes) -> None:
-        """Take a piece of the input, and do all there is to do."""
+        """Take a piece of the input, and handle all its events."""
         if self.over:
             return
         self.protocol.receive_data(data)
@@ -128,7 +128,7 @@ class Talk:
         self.out += self.protocol.data_to_send()
 
     def answer(self) -> Reply | None:
-        """What the application says this time: mostly yes."""
+        """The application's answer this time: mostly yes."""
         self.asked += 1
         if not (self.mood >> (self.asked % 8)) & 1:
             return None
@@ -164,14 +164,14 @@ class Talk:
         protocol = self.protocol
         self.verdict = reply or YES
         if protocol.profile.config.lmtp and self.asked % 2:
-            self.verdict = {protocol.addressees[0]: self.verdict}  # and no word about the others
+            self.verdict = {protocol.addressees[0]: self.verdict}  # nothing about the others
         when = self.asked // 3 % 3
         if reply is not None and when == 0:
             protocol.conclude(self.verdict)
             return
         self.waits = reply is None or when == 1
         if not self.waits and event.chunking and self.rejects:
-            self.depends_on_pieces = True  # of what comes before a bare newline, the application may have seen some
+            self.depends_on_pieces = True  # the application may have read some text before a bare newline
         protocol.start_body()
         self.text = b""
 
@@ -192,12 +192,12 @@ class Talk:
 
 
 def best(verdict: Verdict) -> Reply:
-    """The reply on which it depends whether anybody has the message."""
+    """The reply that decides whether the message was accepted at all."""
     return verdict if isinstance(verdict, Reply) else min(verdict.values(), key=lambda reply: reply.code)
 
 
 def pieces(wire: bytes, cut: int) -> Iterator[bytes]:
-    """The wire in pieces whose sizes the octet `cut` decides; 0 is whole, 1 octet by octet."""
+    """Split the wire into pieces whose sizes depend on `cut`; 0 is one piece, 1 single octets."""
     if cut == 0:
         yield wire
         return
@@ -209,7 +209,7 @@ def pieces(wire: bytes, cut: int) -> Iterator[bytes]:
 
 
 def talk(data: bytes, cut: int) -> Talk:
-    """One session over the input, cut as told."""
+    """One session over the input, in pieces by `cut`."""
     switches, more, mood, _ = data[:HEADER]
     session = Talk(switches, more, mood)
     for piece in pieces(data[HEADER:], cut):
@@ -223,7 +223,7 @@ _CHALLENGE = re.compile(rb"334 [^\r]*")
 
 
 def check(data: bytes) -> None:
-    """Hold the invariant against one input."""
+    """Check the invariant for one input."""
     if len(data) < HEADER:
         return
     sessions = [talk(data, cut) for cut in {0, 1, data[3]}]
@@ -235,7 +235,7 @@ def check(data: bytes) -> None:
             assert len(text) <= 300
             assert binary or _BARE(text) is None, text
     if any(session.tls_wanted for session in sessions) or b"STARTTLS" in data.upper():
-        return  # what shares a segment with STARTTLS is refused, what comes later is TLS's
+        return  # octets in one segment with STARTTLS are refused, later ones belong to TLS
     if any(session.depends_on_pieces for session in sessions):
         return
     first = sessions[0]
@@ -246,7 +246,7 @@ def check(data: bytes) -> None:
 
 
 def check_replies(out: bytes) -> None:
-    """Replies, whole ones and nothing but; none after the last word."""
+    """Check that the output is complete replies only, and that a 421 is the last."""
     assert _BARE(out) is None
     assert max(map(len, out.split(b"\n"))) < 512
     reader = ReplyReader(1 << 24)

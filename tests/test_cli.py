@@ -133,7 +133,7 @@ def test_what_is_no_size(words):
 def test_lmtp_is_not_spoken_on_port_25():
     result = invoke("send", "--server", "x:25", "--from", "a@x", "--to", "b@x", "--lmtp")
     assert result.exit_code == 2
-    assert "LMTP must not be spoken on port 25" in " ".join(result.output.split())
+    assert "LMTP must not be used on port 25" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,10 @@ def test_lmtp_is_not_spoken_on_port_25():
         ("--json", "--json needs --maildir or --discard"),
         ("--implicit-tls", "--implicit-tls and --require-tls need --tls-cert or --tls-self-signed."),
         ("--require-tls", "--implicit-tls and --require-tls need --tls-cert or --tls-self-signed."),
-        ("--auth me:pw", "--auth without TLS would let passwords cross the network in clear"),
-        ("--allow-insecure-auth", "--allow-insecure-auth is of no use without --auth."),
-        ("--password-file x", "--password-file is of no use without --auth USER."),
-        ("--auth :pw --tls-self-signed", "--auth wants USER or USER:PASSWORD."),
+        ("--auth me:pw", "--auth without TLS would send passwords in clear"),
+        ("--allow-insecure-auth", "--allow-insecure-auth needs --auth."),
+        ("--password-file x", "--password-file needs --auth USER."),
+        ("--auth :pw --tls-self-signed", "--auth must be USER or USER:PASSWORD."),
         ("--auth me:pw --password-file x --tls-self-signed", "The password is given twice"),
         ("--auth me --tls-self-signed", "No password for 'me'"),
         ("--tls-cert x --tls-self-signed", "--tls-cert and --tls-self-signed exclude each other."),

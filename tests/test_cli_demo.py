@@ -47,7 +47,7 @@ def test_the_demo_in_a_fresh_temporary_directory(tmp_path):
     assert summary["Messages"] == "400 accepted of 400 (8 kinds, 50 times)"
     assert summary["Recipients"] == str(50 * sum(len(sample.recipients) for sample in load_samples()))
     assert summary["Octets"] == f"{50 * sum(len(sample.content) for sample in load_samples()):,}"
-    assert summary["Check"] == "every file is byte for byte what was sent, below its trace lines"
+    assert summary["Check"] == "every file is byte for byte what was sent, after its trace lines"
     maildir = Path(summary["Maildir"])
     assert maildir.parent == tmp_path
     assert stored(maildir) == expected(50)
@@ -156,7 +156,7 @@ async def test_the_check_notices_a_lost_message(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(Maildir, "store", losing)
     assert await demonstrate(tmp_path) is Status.DATA
-    assert " was accepted but is not there: No such file or directory\n" in capsys.readouterr().err
+    assert " was accepted but is missing: No such file or directory\n" in capsys.readouterr().err
 
 
 async def test_the_check_notices_a_message_nobody_sent(tmp_path, monkeypatch, capsys):
@@ -169,7 +169,7 @@ async def test_the_check_notices_a_message_nobody_sent(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(demo_module.PrivateMailbox, "on_data", twice)  # type: ignore[attr-defined]
     assert await demonstrate(tmp_path) is Status.DATA
-    assert "the server has other messages than those it was sent\n" in capsys.readouterr().err
+    assert "the server has stored other messages than were sent\n" in capsys.readouterr().err
 
 
 async def test_a_message_that_cannot_be_sent_is_a_failure(tmp_path, monkeypatch, capsys):

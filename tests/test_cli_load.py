@@ -67,7 +67,10 @@ def test_nobody_listens():
 
 @pytest.mark.parametrize(
     ("options", "status", "words"),
-    [("--server x --size 127", 2, "--size is at least 128"), ("--server a..b:25", 68, "cannot connect to a..b:25")],
+    [
+        ("--server x --size 127", 2, "--size must be at least 128"),
+        ("--server a..b:25", 68, "cannot connect to a..b:25"),
+    ],
 )
 def test_complaints(options, status, words):
     done = run("load", *options.split())

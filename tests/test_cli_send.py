@@ -351,7 +351,7 @@ def test_no_tls_is_said_as_what_it_is(letter):
         done = send(server.port, "--tls", "starttls", letter)
     assert done.returncode == Status.NO_PERMISSION
     assert "does not offer STARTTLS" in done.stderr
-    assert "no TLS" in Status.NO_PERMISSION.meaning
+    assert "TLS is missing" in Status.NO_PERMISSION.meaning
 
 
 @pytest.mark.parametrize("others", [True, False])
@@ -366,7 +366,7 @@ def test_a_file_that_is_gone_at_its_turn(tmp_path, letter, others):
     assert [result["status"] for result in results] == ([0, 66, 0] if others else [66])
     [result] = [result for result in results if result["status"] == 66]
     assert (result["file"], result["delivery"]) == (str(gone), "not_sent")
-    assert result["error"] == "cannot read it: No such file or directory"
+    assert result["error"] == "cannot read the file: No such file or directory"
     assert done.returncode == (1 if others else 66)
     assert done.stderr == ""
 
@@ -538,8 +538,8 @@ def test_an_interrupt_after_the_end_of_a_message(letter, options):
     else:
         assert lines == [f"{letter}: unknown for <b@x>: it may have been delivered"]
         assert errors.splitlines() == [
-            f"trio-smtp: {letter}: interrupted while it was being sent; the message may have been delivered",
-            f"trio-smtp: {letter}: interrupted before it was sent",
+            f"trio-smtp: {letter}: interrupted while sending; the message may have been delivered",
+            f"trio-smtp: {letter}: interrupted before sending",
             "trio-smtp: interrupted",
         ]
 

@@ -172,8 +172,8 @@ def test_a_worker_that_goes_is_reported_and_replaced(tmp_path, number, words):
     with serving(tmp_path, "--workers", 2) as served:
         first, second = workers_of(served)
         os.kill(first, number)
-        assert served.process.line() == f"worker 1 (process {first}) {words}; another takes its place"
-        third = int(found(re.fullmatch(r"worker 1 is process (\d+) now", served.process.line())))
+        assert served.process.line() == f"worker 1 (process {first}) {words}; it will be replaced"
+        third = int(found(re.fullmatch(r"worker 1 is now process (\d+)", served.process.line())))
         assert third not in (first, second)
         os.kill(second, signal.SIGSTOP)  # so that the new one must answer
         send(served.port)
@@ -281,7 +281,7 @@ def patched(patch, *options):
 @pytest.mark.parametrize(
     ("patch", "status", "words"),
     [
-        ("serve.trio_smtp.Server.serve_listeners = None", 70, "worker 1 has ended before it served"),
+        ("serve.trio_smtp.Server.serve_listeners = None", 70, "worker 1 ended before it was serving"),
         ("os.fork = lambda: os.open('/no/such', 0)", 71, "cannot start a worker: No such file or directory"),
         (
             "fork = iter([os.fork, lambda: os.open('/no', 0)]); os.fork = lambda: next(fork)()",
@@ -314,7 +314,7 @@ def test_a_worker_that_cannot_be_replaced_at_once():
         os.kill(int(first), signal.SIGKILL)
         assert "was killed by SIGKILL" in process.stdout.readline()
         assert process.stderr.readline() == "trio-smtp: cannot start worker 1: No such file or directory\n"
-        assert process.stdout.readline().startswith("worker 1 is process ")
+        assert process.stdout.readline().startswith("worker 1 is now process ")
         process.terminate()
         assert process.communicate(timeout=LIMIT) == (
             "ending: messages that are being received may finish\nended\n",

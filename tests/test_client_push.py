@@ -39,7 +39,7 @@ async def test_an_error_of_the_blocks_own_is_not_explained() -> None:
         await peer.greet(*OFFERS)
         await peer.hear(*ENVELOPE, "DATA")
         await peer.say("250 ok", "250 ok", "354 go")
-        await peer.end()
+        await peer.closed()
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.MessageRefusedError) as caught:

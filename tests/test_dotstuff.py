@@ -284,7 +284,7 @@ def test_what_comes_out_cannot_change_with_the_callers_buffer() -> None:
 def test_octets_after_the_end_are_refused() -> None:
     decoder = DotDecoder("reject")
     decoder.feed(b".\r\n")
-    with pytest.raises(RuntimeError, match="after the end"):
+    with pytest.raises(RuntimeError, match="data has ended"):
         decoder.feed(b"QUIT\r\n")
 
 

@@ -5,17 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_smtp._protocol.errors import Delivery, LocalProtocolError
-from trio_smtp._protocol.extensions import KNOWN_EXTENSIONS
 from trio_smtp._protocol.parameter_text import (
-    auth_mail_params,
-    dsn_mail_params,
-    dsn_rcpt_params,
     format_params,
     required_extensions,
 )
-from trio_smtp._protocol.parameters import ParameterContext, parse_mail, parse_rcpt
-
-ALL = ParameterContext(KNOWN_EXTENSIONS, tls=True)
 
 
 def test_format():
@@ -77,84 +70,3 @@ def test_what_is_written_arrives_as_it_was_meant(params, smtputf8):
 )
 def test_required_extensions(command, params, extensions):
     assert required_extensions(command, params) == extensions
-
-
-def mail(params):
-    return parse_mail(f"FROM:<a@b>{format_params(params)}".encode(), ALL)
-
-
-def rcpt(params, smtputf8=False):
-    text = format_params(params, smtputf8=smtputf8)
-    return parse_rcpt(f"TO:<a@b>{text}".encode(), ALL, smtputf8=smtputf8)
-
-
-def test_dsn_mail_params():
-    assert dsn_mail_params() == {}
-    sender = mail(dsn_mail_params(ret="hdrs", envid="a+b=c d"))
-    assert (sender.ret, sender.envid) == ("HDRS", "a+b=c d")
-    assert len(dsn_mail_params(envid="x" * 100)["ENVID"]) == 100
-    assert dsn_mail_params(envid="x") == {"ENVID": "x"}
-
-
-@pytest.mark.parametrize(
-    "kwargs",
-    [{"ret": "ALL"}, {"envid": ""}, {"envid": "x" * 101}, {"envid": "+" * 34}, {"envid": "é"}, {"envid": "\r\n"}],
-)
-def test_bad_dsn_mail_params(kwargs):
-    with pytest.raises(LocalProtocolError):
-        dsn_mail_params(**kwargs)
-
-
-@pytest.mark.parametrize(
-    ("notify", "text"),
-    [("never", "NEVER"), (["success", "DELAY"], "SUCCESS,DELAY"), ("FAILURE", "FAILURE"), (("NEVER",), "NEVER")],
-)
-def test_notify(notify, text):
-    params = dsn_rcpt_params(notify=notify)
-    assert params == {"NOTIFY": text}
-    assert rcpt(params).notify == set(text.split(","))
-
-
-@pytest.mark.parametrize("notify", [[], "", "NEVER,SUCCESS", ["NEVER", "SUCCESS"], ["DELAY", "delay"], ["ALWAYS"]])
-def test_bad_notify(notify):
-    with pytest.raises(LocalProtocolError, match="NOTIFY"):
-        dsn_rcpt_params(notify=notify)
-
-
-@pytest.mark.parametrize(
-    ("orcpt", "smtputf8", "text", "parsed"),
-    [
-        ("a+b@c", False, "rfc822;a+2Bb@c", ("rfc822", "a+b@c")),
-        ("é@c", False, "utf-8;\\x{E9}@c", ("utf-8", "é@c")),
-        ("é@c", True, "utf-8;é@c", ("utf-8", "é@c")),
-        (("X400", "c=us"), False, "X400;c+3Dus", ("x400", "c=us")),
-        (("UTF-8", "a+b@c"), False, "UTF-8;a\\x{2B}b@c", ("utf-8", "a+b@c")),
-    ],
-)
-def test_orcpt(orcpt, smtputf8, text, parsed):
-    params = dsn_rcpt_params(orcpt=orcpt, smtputf8=smtputf8)
-    assert params == {"ORCPT": text}
-    assert rcpt(params, smtputf8).orcpt == parsed
-
-
-def test_orcpt_limit():
-    assert dsn_rcpt_params(orcpt="é") == {"ORCPT": "utf-8;\\x{E9}"}
-    assert len(dsn_rcpt_params(orcpt="a" * 493)["ORCPT"]) == 500
-    with pytest.raises(LocalProtocolError, match="500"):
-        dsn_rcpt_params(orcpt="a" * 494)
-
-
-@pytest.mark.parametrize(
-    "orcpt", ["", "a\r\nb", "é\0", ("rfc822", "é"), ("a b", "c"), ("", "c"), ("a;b", "c"), ("a=b", "c"), ("a\n", "c")]
-)
-def test_bad_orcpt(orcpt):
-    with pytest.raises(LocalProtocolError):
-        dsn_rcpt_params(orcpt=orcpt)
-
-
-def test_auth_mail_params():
-    assert auth_mail_params("") == {"AUTH": "<>"}
-    assert mail(auth_mail_params("")).auth == ""
-    assert mail(auth_mail_params("e=mc2@example.com")).auth == "e=mc2@example.com"
-    with pytest.raises(LocalProtocolError, match="AUTH"):
-        auth_mail_params("é@b")

@@ -58,8 +58,8 @@ def test_the_same_work_for_everybody(make, expected, monkeypatch):
 
 
 def test_nobody_can_log_in_with_the_stand_in():
-    assert not plain(module._NOBODY).check_password(None)
-    assert not cram(module._NOBODY).check_password("")
+    assert not plain(module._NO_PASSWORD).check_password(None)
+    assert not cram(module._NO_PASSWORD).check_password("")
 
 
 def test_tokens_and_certificates_have_no_password():

@@ -8,9 +8,9 @@ from trio_smtp._protocol.sasl import (
     Challenge,
     DeriveKey,
     External,
+    MechanismContext,
     OAuth,
     Password,
-    ServerContext,
     XOAuth,
     choose_mechanism,
     client_mechanism,
@@ -21,7 +21,7 @@ from trio_smtp._protocol.sasl import (
 ALL = ["LOGIN", "PLAIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "XOAUTH", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"]
 ME = Password("me", "secret")
 TOKEN = OAuth("me", "token")
-CONTEXT = ServerContext(external_identity="me")
+CONTEXT = MechanismContext(external_identity="me")
 USERS = {"me": "secret"}
 
 

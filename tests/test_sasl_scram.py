@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from trio_smtp._protocol.errors import AuthenticationError, LocalProtocolError
-from trio_smtp._protocol.sasl import Challenge, DeriveKey, Password, SASLError, ServerContext, UnverifiedError, Verify
+from trio_smtp._protocol.sasl import (
+    Challenge,
+    CredentialsReady,
+    DeriveKey,
+    MechanismContext,
+    Password,
+    SASLError,
+    UnverifiedError,
+)
 from trio_smtp._protocol.sasl.scram import ScramKeys, salted_password, xor
 from trio_smtp._protocol.sasl.scram_client import ScramSHA1Client, ScramSHA256Client
 from trio_smtp._protocol.sasl.scram_server import ScramSHA1Server, ScramSHA256Server
@@ -28,7 +36,7 @@ SHA256 = (
     b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=",
 )
 both = pytest.mark.parametrize("vector", [SHA1, SHA256], ids=["sha1", "sha256"])
-CONTEXT = ServerContext(secret=b"0123456789abcdef")
+CONTEXT = MechanismContext(secret=b"0123456789abcdef")
 
 
 def nonce_of(message):
@@ -67,7 +75,7 @@ def test_the_server_of_the_rfc(vector):
     server = Server(CONTEXT, nonce=nonce_of(server_first).removeprefix(nonce_of(first)))
     assert server.start(first) == Challenge(server_first)
     step = server.respond(final)
-    assert isinstance(step, Verify)
+    assert isinstance(step, CredentialsReady)
     assert (step.credentials.username, step.credentials.mechanism) == ("user", base.name)
     assert step.credentials.password is None
     assert not step.credentials.check_password("pencil ")
@@ -156,7 +164,7 @@ def test_the_salt_is_stable_for_each_name_and_differs_between_names_mechanisms_a
         return begin(vector, b"n,,n=%b,r=abc" % name, context)[1].split(b",")[1]
 
     assert salt() == salt()
-    assert len({salt(), salt(name=b"nobody"), salt(SHA1), salt(context=ServerContext())}) == 4
+    assert len({salt(), salt(name=b"nobody"), salt(SHA1), salt(context=MechanismContext())}) == 4
     assert salt(name="I\u00adX".encode()) == salt(name=b"IX")
 
 
@@ -361,7 +369,7 @@ def test_the_derived_key_is_used_again():
         assert server.respond(step).credentials.check_password("pencil")  # type: ignore[arg-type, union-attr]
         client.respond(server.verdict(True))  # type: ignore[arg-type]
         client.finish()
-    other = ScramSHA256Server(ServerContext())
+    other = ScramSHA256Server(MechanismContext())
     client = ScramSHA256Client(auth)
     assert isinstance(client.respond(other.start(client.initial_response).data), DeriveKey)  # type: ignore[union-attr]
 
@@ -412,6 +420,6 @@ def test_xor_wants_equal_lengths():
 def test_settings_that_would_weaken_every_exchange():
     for bad in ({"scram_iterations": 4095}, {"scram_iterations": 1_000_001}, {"secret": b"short"}):
         with pytest.raises(ValueError, match="must"):
-            ServerContext(**bad)
+            MechanismContext(**bad)
     assert "0123456789abcdef" not in repr(CONTEXT)
-    assert begin(context=ServerContext(scram_iterations=10_000))[1].endswith(b",i=10000")
+    assert begin(context=MechanismContext(scram_iterations=10_000))[1].endswith(b",i=10000")

@@ -9,15 +9,15 @@ from trio_smtp._protocol.sasl import (
     REVEALING_MECHANISMS,
     SERVER_MECHANISMS,
     Challenge,
+    CredentialsReady,
+    MechanismContext,
     SASLError,
-    ServerContext,
     UnverifiedError,
-    Verify,
     decode_response,
     encode_challenge,
 )
 
-CONTEXT = ServerContext(hostname="mx.example.com", external_identity="CN=client")
+CONTEXT = MechanismContext(hostname="mx.example.com", external_identity="CN=client")
 BITS = [b"n,,", b"n=", b"r=", b"c=biws", b",", b"p=", b"a", b"\0", b"\x01", b"auth=", b"user=", b" "]
 CLIENT_FIRST = ["PLAIN", "XOAUTH2", "OAUTHBEARER", "EXTERNAL", "SCRAM-SHA-1", "SCRAM-SHA-256"]
 
@@ -28,7 +28,7 @@ def server(name, context=CONTEXT):
 
 def credentials(name, message):
     step = server(name).start(message)
-    assert isinstance(step, Verify)
+    assert isinstance(step, CredentialsReady)
     return step.credentials
 
 
@@ -172,7 +172,7 @@ def test_external():
 def test_external_without_a_certificate():
     for message in (b"", b"boss"):
         with pytest.raises(SASLError) as caught:
-            server("EXTERNAL", ServerContext()).start(message)
+            server("EXTERNAL", MechanismContext()).start(message)
         assert caught.value.reply.code == 535
 
 
@@ -347,12 +347,12 @@ def test_whatever_a_client_sends_ends_in_credentials_or_a_refusal(name, initial,
     try:
         step = mechanism.start(initial)
         for response in responses:
-            if isinstance(step, Verify):
+            if isinstance(step, CredentialsReady):
                 break
             step = mechanism.respond(response)
     except SASLError as exc:
         refusal = exc.reply
-    assert refusal.is_permanent if refusal else isinstance(step, Challenge | Verify)
+    assert refusal.is_permanent if refusal else isinstance(step, Challenge | CredentialsReady)
 
 
 def test_nothing_of_a_secret_in_a_repr():

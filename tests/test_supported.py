@@ -145,7 +145,7 @@ def test_limits_of_the_client() -> None:
 
 
 def test_what_is_not_there() -> None:
-    rows = table("What is not there, and why")
+    rows = table("What is not supported, and why")
     words = {word for row in rows for word in re.findall(r"[A-Z]{3,}", row[0])}
     assert not words & (KNOWN_EXTENSIONS | {row.verb for row in COMMANDS})
     refused = {word for row in rows if row[2].endswith("502.") for word in row[0].split(", ")}

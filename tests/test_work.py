@@ -102,7 +102,8 @@ def check(measured: Work, today: Work) -> None:
 
 def stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     one, other = socket.socketpair()
-    return tuple(trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in (one, other))
+    near, far = (trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in (one, other))
+    return near, far
 
 
 # -- the server

@@ -1,13 +1,26 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_smtp._protocol.xtext import CONTROL, decode_utf8_addr, decode_xtext, encode_utf8_addr, encode_xtext
+from trio_smtp._protocol.xtext import CONTROL, decode_utf8_addr, decode_xtext
 
 printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1)
 readable = st.text(min_size=1).filter(lambda text: not CONTROL.search(text))
+
+
+def encode_xtext(text):
+    """The encoder of RFC 3461 section 4, which only a client's application needs."""
+    return re.sub(r"[^!-*,-<>-~]", lambda match: f"+{ord(match[0]):02X}", text)
+
+
+def encode_utf8_addr(address, *, smtputf8=False):
+    """The encoders of RFC 6533 section 3."""
+    special = r"[^!-*,-<>-\[\]-~\xa0-\U0010ffff]" if smtputf8 else r"[^!-*,-<>-\[\]-~]"
+    return re.sub(special, lambda match: f"\\x{{{ord(match[0]):02X}}}", address)
 
 
 @pytest.mark.parametrize(
@@ -19,17 +32,11 @@ readable = st.text(min_size=1).filter(lambda text: not CONTROL.search(text))
         ("a b", "a+20b"),
         ("!~", "!~"),
         ("<>", "<>"),
-        ("", ""),
     ],
 )
-def test_encode(raw, encoded):
+def test_decode(raw, encoded):
     assert encode_xtext(raw) == encoded
-
-
-@pytest.mark.parametrize("raw", ["a\r\nb", "a\0b", "a\x7fb", "a\tb", "é", "\x80"])
-def test_encode_refuses_what_dsn_cannot_carry(raw):
-    with pytest.raises(ValueError, match="printable ASCII"):
-        encode_xtext(raw)
+    assert decode_xtext(encoded) == raw
 
 
 @pytest.mark.parametrize(
@@ -119,12 +126,6 @@ def test_decode_utf8_addr_refuses(text):
 def test_unitext_needs_smtputf8():
     with pytest.raises(ValueError, match="needs SMTPUTF8"):
         decode_utf8_addr("jürgen@example.com")
-
-
-@pytest.mark.parametrize("raw", ["a\rb", "\0", "\ud800", "\u2028", "\x85"])
-def test_encode_utf8_addr_refuses_control_characters(raw):
-    with pytest.raises(ValueError, match="control"):
-        encode_utf8_addr(raw)
 
 
 @given(readable, st.booleans())

@@ -1,6 +1,6 @@
 """SMTP as a first-class protocol for Trio: a server, a client and a client pool.
 
-The whole public face is importable from here, but for the test kit in ``trio_smtp.testing``.
+The whole public API is importable from here, except for the test kit in ``trio_smtp.testing``.
 """
 
 from ._client.client import Client as Client

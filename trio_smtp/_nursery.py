@@ -1,4 +1,4 @@
-# A nursery behind an async context manager, out of which the body's exception comes as it is and not in a group.
+# A nursery for async context managers that raises the body's exception bare, not in a group.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +12,7 @@ Leave: TypeAlias = Callable[[trio.Nursery, BaseException | None], None]
 
 
 class _Caught:
-    """Catches whatever its block raises, to be raised again by whoever looks at `error`."""
+    """Catches the exception of its block and keeps it in `error`, for the caller to raise."""
 
     error: BaseException | None = None
 
@@ -28,9 +28,12 @@ class _Caught:
 
 @asynccontextmanager
 async def open_bare_nursery(leave: Leave) -> AsyncIterator[trio.Nursery]:
-    """Open a nursery; at the end of the block call `leave` with it and the body's exception, then wait for its tasks.
+    """Open a nursery. At the end of the block, call `leave` with it and the body's exception, then wait for its tasks.
 
-    The body's exception is raised bare. An exception of a task, which is a bug, comes in a group, as from any nursery.
+    The body's exception is raised bare. An exception in a task, which is a bug, is raised in a group, as always.
+
+    Args:
+        leave: called with the nursery and the body's exception, or ``None``.
     """
     body, whole = _Caught(), _Caught()
     with whole:

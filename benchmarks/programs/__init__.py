@@ -1,1 +1,1 @@
-"""The programs that are measured, each a process of its own, and those that give them something to do."""
+"""The programs that are measured, and the programs that load them; each runs in its own process."""

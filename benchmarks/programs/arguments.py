@@ -1,4 +1,4 @@
-# What every server program here is told: where to listen and how to use TLS.
+# The arguments of every server program: where to listen and how to use TLS.
 from __future__ import annotations
 
 import argparse
@@ -17,7 +17,7 @@ class Listening:
 
 
 def listening() -> Listening:
-    """Read them from the command line: ``PORT [--tls starttls|implicit --certificate FILE] [--variant WORD]``."""
+    """Parse the command line: ``PORT [--tls starttls|implicit --certificate FILE] [--variant WORD]``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--tls", choices=["none", "starttls", "implicit"], default="none")

@@ -1,4 +1,4 @@
-# A certificate to throw away, for the TLS parts: key and certificate in one PEM file.
+# A throw-away certificate for the TLS workloads: key and certificate in one PEM file.
 from __future__ import annotations
 
 import datetime as dt
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 def main() -> None:
-    """Write it to the file that is named."""
+    """Write the certificate to the file in the argument."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mx.test.example")])
     names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

@@ -1,5 +1,5 @@
-# Sessions that say EHLO and then nothing: arguments PORT SESSIONS TLS ("none" or "implicit"). Says "ready" when all are
-# there, and drops them at the end of its input. They come from many addresses of the loopback network.
+# Idle sessions, after EHLO. Arguments: PORT SESSIONS TLS ("none" or "implicit"). Prints "ready" when all are open, and
+# closes them at the end of its input. They use many addresses of the loopback network.
 from __future__ import annotations
 
 import socket
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 ADDRESSES = 200
 TOGETHER = 250  # sessions
-PATIENCE = 30.0  # seconds for one answer
+PATIENCE = 30.0  # seconds for one reply
 
 
 def read_reply(sock: socket.socket) -> None:
@@ -25,7 +25,7 @@ def read_reply(sock: socket.socket) -> None:
 
 
 def connect(port: int, number: int, context: ssl.SSLContext | None) -> socket.socket:
-    """A connection, its handshake done."""
+    """A connection, after its handshake."""
     address = f"127.0.0.{2 + number % ADDRESSES}"
     sock = socket.create_connection(("127.0.0.1", port), PATIENCE, (address, 0))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -33,7 +33,7 @@ def connect(port: int, number: int, context: ssl.SSLContext | None) -> socket.so
 
 
 def open_sessions(port: int, numbers: Iterable[int], context: ssl.SSLContext | None) -> list[socket.socket]:
-    """Sessions that have said EHLO. All of them together: smtp-server greets after a tenth of a second, not at once."""
+    """Open sessions and send EHLO, concurrently, since smtp-server delays its greeting by 0.1 s."""
     sessions = [connect(port, number, context) for number in numbers]
     for sock in sessions:
         read_reply(sock)
@@ -44,7 +44,7 @@ def open_sessions(port: int, numbers: Iterable[int], context: ssl.SSLContext | N
 
 
 def main() -> None:
-    """Open them, some at a time."""
+    """Open the sessions in groups."""
     port, sessions, tls = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     context = None
     if tls == "implicit":

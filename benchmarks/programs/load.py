@@ -1,8 +1,8 @@
-# A load for servers, for what smtp-source cannot do: TLS, pipelining, BDAT, messages of any form.
+# A load for servers that does what smtp-source cannot: TLS, pipelining, BDAT, messages of any form.
 #
-# One thread, one epoll, one generator per connection; it knows nothing of SMTP but how to count replies, and trusts the
-# server. What it costs does not matter: only the server's CPU time is measured. Its last line on standard output is a
-# JSON object: messages, seconds, resumed (sessions).
+# One thread, one epoll, one generator per connection. Of SMTP it only counts replies, and it trusts the server. Its own
+# cost does not matter: only the server's CPU time is measured. Its last line on standard output is a JSON object:
+# messages, seconds, resumed (sessions).
 from __future__ import annotations
 
 import argparse
@@ -15,19 +15,19 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
-Step = tuple[bytes, int]  # what to write, how many replies to read after it
-Wait = Generator[int, None, None]  # yields what to wait for
+Step = tuple[bytes, int]  # octets to write, number of replies to read then
+Wait = Generator[int, None, None]  # yields the epoll events to wait for
 LINE = b"a line of the message, seventy-two octets long, as mail in flight is.\r\n"
 BASE64_LINE = b"VGhpcyBpcyB3aGF0IGFuIGF0dGFjaG1lbnQgbG9va3MgbGlrZSBpbiBhIG1haWwgbWVzc2FnZSBv\r\n"
-ATTACHMENT = 65536  # octets from which on a message is taken to be mostly that
+ATTACHMENT = 65536  # octets: a message of this size is mostly an attachment
 HEADER = b"From: <a@test.example>\r\nTo: <b@test.example>\r\nSubject: load\r\n\r\n"
 
 
 def message(size: int, *, prose: bool = False) -> bytes:
-    """A message of about this many octets, with no dots to double.
+    """A message of about this many octets, without dots to double.
 
-    A small one is prose with a dot at the end of each line, a big one base64, as big messages are; unless it is to be
-    `prose` all the same.
+    A small message is prose with a dot at the end of each line. A large one is base64, like an attachment, unless
+    `prose` is set.
     """
     line = LINE if prose or size < ATTACHMENT else BASE64_LINE
     return HEADER + line * max(1, round((size - len(HEADER)) / len(line)))
@@ -35,7 +35,7 @@ def message(size: int, *, prose: bool = False) -> bytes:
 
 @dataclass
 class Load:
-    """What there is to do, shared by the connections."""
+    """The work that is left, shared by the connections."""
 
     options: argparse.Namespace
     left: int
@@ -57,7 +57,7 @@ class Load:
             self.script = [(mail + b"".join(recipients) + bdat + self.body, 2 + len(recipients))]
 
     def connections(self) -> Iterator[Wait]:
-        """One generator after the other, each a connection's life."""
+        """Yield a generator for each connection."""
         if not self.options.reconnect:
             share = -(-self.left // self.options.connections)
             while self.left > 0:
@@ -70,7 +70,7 @@ class Load:
 
 
 def connection(load: Load, messages: int) -> Wait:
-    """A connection with some messages on it; the first value it yields is its file descriptor."""
+    """A connection that sends some messages. The first value that it yields is its file descriptor."""
     sock = socket.socket()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.connect(("127.0.0.1", load.options.port))
@@ -143,7 +143,7 @@ def _read_replies(sock: socket.socket, count: int) -> Wait:
 
 
 def run(load: Load) -> None:
-    """Keep as many connections going as asked for, until nothing is left to do."""
+    """Keep the wanted number of connections open until all work is done."""
     poll = select.epoll()
     going: dict[int, Wait] = {}
     waiting = load.connections()
@@ -168,19 +168,19 @@ def _resume(one: Wait, fd: int, poll: select.epoll, *, new: bool = False) -> boo
     try:
         events = next(one)
     except StopIteration:
-        return False  # closed, and so forgotten by epoll
+        return False  # closed, so epoll has removed it
     (poll.register if new else poll.modify)(fd, events)
     return True
 
 
 def main() -> None:
-    """Read the arguments, do the work, report."""
+    """Parse the arguments, do the work, report."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--messages", type=int, default=1)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--prose", action="store_true", help="a big message is prose, not base64")
+    parser.add_argument("--prose", action="store_true", help="a large message is prose, not base64")
     parser.add_argument("--recipients", type=int, default=1)
     parser.add_argument("--form", choices=["lock-step", "pipelined", "bdat"], default="lock-step")
     parser.add_argument("--tls", choices=["none", "starttls", "implicit"], default="none")

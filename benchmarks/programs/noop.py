@@ -1,4 +1,4 @@
-# A session that says NOOP again and again, and how long it waits for the answers. Arguments: PORT COUNT.
+# A session that repeats NOOP and measures the time to each reply. Arguments: PORT COUNT.
 from __future__ import annotations
 
 import json
@@ -9,13 +9,13 @@ import time
 
 from .idle import PATIENCE, read_reply
 
-PAUSE = 0.001  # seconds between two
-SETTLE = 1.0  # seconds for the uploads to begin
-ENOUGH = 15.0  # seconds after which fewer will do
+PAUSE = 0.001  # seconds between two commands
+SETTLE = 1.0  # seconds for the uploads to start
+ENOUGH = 15.0  # seconds after which it stops early
 
 
 def main() -> None:
-    """Ask so many times; report seconds."""
+    """Send that many NOOPs; report the seconds."""
     with socket.create_connection(("127.0.0.1", int(sys.argv[1])), PATIENCE) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         read_reply(sock)

@@ -1,4 +1,4 @@
-# A wire that is long: what goes in comes out at the other end half a round trip later. Arguments: PORT TO ROUND-TRIP.
+# A relay that delays octets by half a round trip each way. Arguments: PORT TO ROUND-TRIP.
 from __future__ import annotations
 
 import math
@@ -11,7 +11,7 @@ LARGEST = 65536  # octets read at once
 
 
 async def carry(source: trio.SocketStream, target: trio.SocketStream, delay: float) -> None:
-    """One direction, until its end."""
+    """Relay one direction until its end."""
     send, receive = trio.open_memory_channel[tuple[float, bytes]](math.inf)
 
     async def read() -> None:
@@ -28,17 +28,17 @@ async def carry(source: trio.SocketStream, target: trio.SocketStream, delay: flo
 
 
 async def relay(near: trio.SocketStream, port: int, delay: float) -> None:
-    """One connection."""
+    """Relay one connection."""
     try:
         async with await trio.open_tcp_stream("127.0.0.1", port) as far, trio.open_nursery() as nursery:
             nursery.start_soon(carry, near, far, delay)
             nursery.start_soon(carry, far, near, delay)
     except* (OSError, trio.BrokenResourceError):
-        pass  # one of them has gone
+        pass  # one end has disconnected
 
 
 def main() -> None:
-    """Relay until the process is ended."""
+    """Relay until the process is stopped."""
     port, target, round_trip = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     handler = partial(relay, port=target, delay=round_trip / 2)
     trio.run(partial(trio.serve_tcp, handler, port, host="127.0.0.1"))

@@ -1,6 +1,6 @@
-# The floor: what Trio alone costs for the same bytes on the wire, sent through trio.SocketStream.
+# The floor: the cost of Trio alone for the same bytes on the wire, sent through trio.SocketStream.
 #
-# Nothing is checked but the number of replies and their first digits. Variants: "lock-step" waits for every reply;
+# Checks only the number of replies and their first digits. Variants: "lock-step" waits for every reply;
 # "pipelined" sends MAIL, RCPT and DATA together, then the text; "bdat" sends a whole message in one write.
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFUSALS = (b"4", b"5")
 
 
 async def replies(stream: trio.SocketStream, count: int) -> None:
-    """Read so many replies of one line."""
+    """Read that many replies of one line."""
     while count:
         data = await stream.receive_some()
         if data[:1] in REFUSALS or not data:
@@ -38,7 +38,7 @@ class Floor:
         self.pieces = Pieces(options.size) if options.streamed else None
 
     async def send(self, messages: int) -> None:
-        """Send so many messages."""
+        """Send that many messages."""
         stream = self.stream
         for _ in range(messages):
             if self.form == "bdat":

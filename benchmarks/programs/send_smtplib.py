@@ -1,7 +1,7 @@
 # Under test: the standard library's smtplib, which blocks.
 #
-# Variants: "threads" is a thread for each connection, the only way to have messages on all of them at one time; "in
-# turn" uses one connection after the other, so that only one message is ever on its way.
+# Variants: "threads" has a thread for each connection, the only way to send on all of them at one time; "in turn" uses
+# one connection after the other, so only one message is in flight.
 from __future__ import annotations
 
 import itertools

@@ -1,4 +1,4 @@
-# Under test: smtpproto's asynchronous sessions, on Trio. It takes nothing but an EmailMessage, and writes it each time.
+# Under test: smtpproto's asynchronous sessions, on Trio. It accepts only an EmailMessage, and serialises it each time.
 from __future__ import annotations
 
 import email

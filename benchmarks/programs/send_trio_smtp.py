@@ -35,7 +35,7 @@ async def open_client(stack: AsyncExitStack, options: Sending) -> Send:
 
 
 async def open_pool(stack: AsyncExitStack, options: Sending) -> Send:
-    """As many connections as tasks, and with messages in flight behind one another as many more tasks."""
+    """The pool, with a task for each connection, or for each message in flight."""
     config = trio_smtp.PoolConfig(max_connections=options.connections, max_messages=None, pipeline_depth=options.depth)
     pool = await stack.enter_async_context(trio_smtp.open_pool(HOST, options.port, config=config, tls="none"))
     text = content(options)

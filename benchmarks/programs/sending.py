@@ -1,8 +1,8 @@
-# What every client program here is told, and how it keeps time with whoever measures it.
+# The arguments of every client program, and its protocol with the measuring process.
 #
-# The dialogue: the program connects, sends its warm-up messages and says "ready"; at the next line it gets, it sends
-# the messages that count and says how many seconds they took; at the end of its input it says QUIT and ends. In between
-# it does nothing at all, so that its CPU time can be read from outside.
+# The program connects, sends its warm-up messages and prints "ready". At the next line of its input it sends the
+# measured messages and prints how many seconds they took. At the end of its input it sends QUIT and ends. In between it
+# is idle, so its CPU time can be read from outside.
 from __future__ import annotations
 
 import argparse
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from .load import message
 
 SENDER = "a@test.example"
-PIECE = 65536  # octets of a streamed message that come at once
+PIECE = 65536  # octets in a piece of a streamed message
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Sending:
         return message(self.size, prose=self.prose)
 
     def shares(self, messages: int) -> list[int]:
-        """How many of so many messages each connection gets."""
+        """The number of messages for each connection."""
         share, more = divmod(messages, self.connections)
         return [share + (number < more) for number in range(self.connections)]
 
 
 class Pieces:
-    """A message that comes piece by piece and is nowhere whole."""
+    """A message in pieces, never whole in memory."""
 
     def __init__(self, size: int) -> None:
         self._pieces, self._rest = divmod(size, PIECE)
@@ -59,13 +59,13 @@ class Pieces:
 
 
 def sending() -> Sending:
-    """Read them from the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--messages", type=int, default=1)
     parser.add_argument("--warm-up", type=int, default=0)
     parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--prose", action="store_true", help="a big message is prose, not base64")
+    parser.add_argument("--prose", action="store_true", help="a large message is prose, not base64")
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--recipients", type=int, default=1)
     parser.add_argument("--streamed", action="store_true", help="the message comes as an async iterable")
@@ -77,13 +77,13 @@ def sending() -> Sending:
 
 
 def ready() -> float:
-    """Say that the warm-up is over, and wait for the word to begin; returns the time then."""
+    """Report the end of the warm-up and wait for the start. Return the time of the start."""
     print("ready", flush=True)
     sys.stdin.readline()
     return time.perf_counter()
 
 
 def done(began: float) -> None:
-    """Say how long it took, and wait until the CPU time has been read."""
+    """Report the seconds, and wait until the CPU time has been read."""
     print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
     sys.stdin.read()

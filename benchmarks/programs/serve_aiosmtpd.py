@@ -9,7 +9,7 @@ from .arguments import listening
 
 
 class Inbox:
-    """Accepts everything; aiosmtpd has read the message by then."""
+    """Accepts everything. aiosmtpd has read the message before."""
 
     async def handle_DATA(self, server: object, session: object, envelope: object) -> str:  # noqa: N802
         """Accept."""
@@ -17,7 +17,7 @@ class Inbox:
 
 
 async def serve() -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     arguments = listening()
 
     def make() -> SMTP:

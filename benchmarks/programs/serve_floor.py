@@ -1,8 +1,8 @@
-# The floor: what Trio alone costs for the same bytes on the wire.
+# The floor: the cost of Trio alone for the same bytes on the wire.
 #
-# Canned replies, chosen by a command's first letter; nothing is parsed, checked, limited or timed. Two variants:
-# through trio.SocketStream (with TLS: SSLStream on top), and with os.read and os.write on the descriptor, which skips
-# the passes of the scheduler that a socket stream makes. No SMTP server on Trio can be cheaper than the second.
+# Canned replies, chosen by the first letter of a command; nothing is parsed, checked, limited or timed. One variant
+# uses trio.SocketStream (with TLS, SSLStream on top). The other uses os.read and os.write on the descriptor, without
+# the extra scheduler steps of a socket stream. No SMTP server on Trio can be cheaper than that.
 from __future__ import annotations
 
 import os
@@ -28,7 +28,7 @@ ACCEPTED = b"250 2.0.0 OK: queued as ABC1\r\n"
 
 
 class Session:
-    """Canned answers: feed it what was read, send what it returns."""
+    """Canned replies: feed it the octets read, send the octets returned."""
 
     __slots__ = ("in_message", "quit", "tail")
 
@@ -38,7 +38,7 @@ class Session:
         self.tail = b""
 
     def answer(self, data: bytes | bytearray) -> bytes:
-        """The replies to what was read; the peer never cuts a line and sends nothing behind a message."""
+        """The replies to the octets read. The peer never splits a line and sends nothing after a message."""
         if self.in_message:
             if not data.endswith(b"\r\n.\r\n") and not (len(data) < 5 and (self.tail + data).endswith(b"\r\n.\r\n")):
                 self.tail = bytes(data[-5:])
@@ -91,7 +91,7 @@ async def serve_descriptor(stream: trio.SocketStream) -> None:
 
 
 def main() -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     arguments = listening()
     context = arguments.context
 
@@ -105,7 +105,7 @@ def main() -> None:
             else:
                 await serve_stream(stream, context)
         except (OSError, trio.BrokenResourceError):
-            pass  # the peer has gone
+            pass  # the peer has disconnected
 
     trio.run(partial(trio.serve_tcp, handler, arguments.port, host="127.0.0.1"))
 

@@ -18,5 +18,5 @@ const server = new SMTPServer({
         stream.on("end", () => callback(null, "2.0.0 OK: queued as ABC1"));
     },
 });
-server.on("error", () => {}); // a client that has gone
+server.on("error", () => {}); // a client has disconnected
 server.listen(Number(port), "127.0.0.1", 4096);

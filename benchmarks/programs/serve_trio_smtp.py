@@ -1,4 +1,4 @@
-# Under test: our server. Its hook reads the message and keeps nothing of it.
+# Under test: our server. Its hook reads the message and discards it.
 from __future__ import annotations
 
 from functools import partial
@@ -31,7 +31,7 @@ UNLIMITED = trio_smtp.ServerConfig(
 
 
 def main() -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     arguments = listening()
     server = trio_smtp.Server(
         Inbox(), config=UNLIMITED, ssl_context=arguments.context, implicit_tls=arguments.tls == "implicit"

@@ -1,1 +1,1 @@
-# The command line, on top of everything else: it uses only what `trio_smtp` exports, as any application would.
+# The command line. Like any application, it uses only what `trio_smtp` exports.

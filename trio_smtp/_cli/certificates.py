@@ -1,8 +1,7 @@
-# Throw-away certificates, for trying things out on one's own machine.
+# Throw-away certificates, for tests on one machine.
 #
-# The private key exists in memory and, encrypted under a random password, for a moment in a file that only its owner
-# can read: `ssl` takes keys from files only. The certificate signs itself, so that a client can really verify it by
-# trusting exactly this one.
+# `ssl` loads keys from files only, so the private key is for a moment in a file, encrypted with a random password and
+# readable by its owner only. The certificate is self-signed: a client that trusts it can verify it.
 from __future__ import annotations
 
 import ipaddress
@@ -22,10 +21,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ThrowAwayCertificate:
-    """A self-signed certificate and the context of a server that has its key.
+    """A self-signed certificate and a server context with its key.
 
     Attributes:
-        pem: the certificate (not the key), which is also all that a client needs to trust.
+        pem: the certificate without the key; a client trusts it.
         server_context: for the server.
     """
 
@@ -39,7 +38,7 @@ class ThrowAwayCertificate:
         return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
     def client_context(self) -> ssl.SSLContext:
-        """A context that verifies as strictly as usual, and trusts this certificate alone."""
+        """A context that verifies certificates and host names, and trusts only this certificate."""
         return ssl.create_default_context(cadata=self.pem)
 
 
@@ -60,7 +59,7 @@ def make_certificate(names: Iterable[str] = (), *, days: int = 7) -> ThrowAwayCe
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))  # clocks of containers and their hosts differ
+        .not_valid_before(now - timedelta(hours=1))  # the clocks of containers and hosts differ
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName(_general_names(names)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -79,7 +78,7 @@ def _general_names(names: Iterable[str]) -> list[x509.GeneralName]:
         try:
             result.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            if name.isascii():  # others would have to be encoded first, and nobody needs them here
+            if name.isascii():  # other names would need encoding, and are not used here
                 result.append(x509.DNSName(name))
     return result
 
@@ -103,22 +102,22 @@ def _server_context(certificate: bytes, key: ec.EllipticCurvePrivateKey) -> ssl.
 
 
 def load_certificate(certificate: str, key: str | None) -> ssl.SSLContext:
-    """A server's context from PEM files; the key may be in the certificate's file.
+    """A server context from PEM files. The key may be in the certificate's file.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: they do not hold a certificate and its key.
+        ValueError: the files do not hold a certificate and its key.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as exc:
-        # OpenSSL has a reason for a key that belongs to another certificate, and "PEM lib" for everything else.
+        # OpenSSL gives a reason for a key of another certificate, and "PEM lib" for any other error.
         words = exc.reason.replace("_", " ").lower() if exc.reason else "no certificate and private key in PEM form"
         raise ValueError(words) from exc
     return context
 
 
 def _no_password() -> str:
-    # Without this OpenSSL would stop and ask for a password at the terminal.
-    raise ValueError("the key is protected by a password; a server needs one that is not")
+    # Without this OpenSSL would ask for a password at the terminal.
+    raise ValueError("the key is protected by a password; a server needs a key without one")

@@ -20,7 +20,7 @@ from .serve import serve
 def cli() -> None:
     """SMTP from the command line: try it, receive mail, send mail.
 
-    Start with "trio-smtp demo": it needs nothing and touches nothing but a directory of its own.
+    Start with "trio-smtp demo": it needs no set-up, and writes to a directory of its own only.
     """
 
 

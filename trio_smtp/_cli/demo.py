@@ -1,4 +1,4 @@
-# `trio-smtp demo`: server, pool and Maildir in one process, over real sockets and real TLS, and proof that it worked.
+# `trio-smtp demo`: server, pool and Maildir in one process, over real sockets and TLS, with a check of the result.
 from __future__ import annotations
 
 import json
@@ -25,11 +25,11 @@ from .progress import show_progress
 from .samples import Sample, load_samples
 
 _USER: Final = "demo"
-# Our own trace lines and nothing else: whatever follows them has to be the message.
+# Our own trace lines and nothing else, since the message must follow.
 _TRACE = re.compile(
     rb"Return-Path: [^\r\n]*\r\n(?:Delivered-To: [^\r\n]*\r\n)+Received: [^\r\n]*\r\n(?:\t[^\r\n]*\r\n)+"
 )
-_SECURE: Final = frozenset({"ESMTPSA", "UTF8SMTPSA"})  # with TLS, by somebody who logged in
+_SECURE: Final = frozenset({"ESMTPSA", "UTF8SMTPSA"})  # with TLS and a login
 
 
 class _Job(NamedTuple):
@@ -40,14 +40,14 @@ class _Job(NamedTuple):
 
 @dataclass(kw_only=True)
 class _Tally:
-    """What happened, as it happens."""
+    """The counts so far."""
 
     seconds: float = 0.0
     messages: int = 0
     recipients: int = 0
     octets: int = 0
     received: dict[str, Received] = field(default_factory=dict)
-    stored: list[tuple[str, bytes]] = field(default_factory=list)  # queue id as the client heard it, what was sent
+    stored: list[tuple[str, bytes]] = field(default_factory=list)  # queue id from the reply, and content sent
     failures: list[str] = field(default_factory=list)
     status: Status = Status.OK
 
@@ -57,7 +57,7 @@ class _Tally:
 
 
 @click.command(short_help="See it work: server, TLS, login, pool and Maildir.")
-@click.option("--maildir", metavar="DIR", help="Where to put the messages; a new temporary directory by default.")
+@click.option("--maildir", metavar="DIR", help="Where to store the messages; by default a new temporary directory.")
 @click.option(
     "--count",
     metavar="N",
@@ -72,16 +72,16 @@ class _Tally:
     type=click.IntRange(1, 50),
     default=5,
     show_default=True,
-    help="Connections of the pool, at most.",
+    help="Maximum of the pool's connections.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
 @verbose_option
 def demo(*, maildir: str | None, count: int, connections: int, as_json: bool) -> None:
     """Send mail to yourself: server, TLS, login, pool and Maildir in one go.
 
-    Starts a server on a free port of this machine alone, with a throw-away certificate; sends messages of different
-    kinds to it through a pool of connections, with STARTTLS, a verified certificate and a login; and checks that what
-    lies in the Maildir is byte for byte what was sent.
+    Starts a server on a free loopback port, with a throw-away certificate. Sends messages of different kinds to it
+    through a pool of connections, with STARTTLS, a verified certificate and a login. Checks that the files in the
+    Maildir are byte for byte what was sent.
     """
     run(partial(_demo, maildir, count=count, connections=connections, as_json=as_json))
 
@@ -154,7 +154,7 @@ def _count(tally: _Tally, outcome: trio_smtp.Outcome[_Job]) -> None:
     if result is None:
         error = outcome.error
         if not isinstance(error, trio_smtp.SMTPError):
-            raise error or AssertionError("an outcome is a result or an error")
+            raise error or AssertionError("an outcome has a result or an error")
         tally.fail(f"from {job.sender}: {error}", status_of(error))
         return
     for address, reply in result.refused.items():
@@ -166,20 +166,20 @@ def _count(tally: _Tally, outcome: trio_smtp.Outcome[_Job]) -> None:
 
 
 def _check(tally: _Tally, maildir: Maildir) -> None:
-    """Look at the files themselves: each message once, whole, and nothing else of ours."""
+    """Check the files: each message once, complete, and no others."""
     for queue_id, content in tally.stored:
         try:
             found = maildir.file_of(queue_id).read_bytes()
         except OSError as exc:
-            tally.fail(f"{queue_id} was accepted but is not there: {exc.strerror}", Status.DATA)
+            tally.fail(f"{queue_id} was accepted but is missing: {exc.strerror}", Status.DATA)
             continue
         trace = _TRACE.match(found)
         if trace is None or found[trace.end() :] != content:
             tally.fail(f"{queue_id} is not what was sent", Status.DATA)
     if len(tally.received) != len(tally.stored) or tally.received.keys() != {queue_id for queue_id, _ in tally.stored}:
-        tally.fail("the server has other messages than those it was sent", Status.DATA)
+        tally.fail("the server has stored other messages than were sent", Status.DATA)
     if any(received.protocol not in _SECURE for received in tally.received.values()):
-        tally.fail("a message came without TLS or without a login", Status.DATA)
+        tally.fail("a message arrived without TLS or without a login", Status.DATA)
 
 
 def _print_summary(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> None:
@@ -194,7 +194,7 @@ def _print_summary(tally: _Tally, maildir: Maildir, kinds: int, count: int) -> N
     for name, value in rows.items():
         say(f"{name:<11}{value}")
     if not tally.failures:
-        say(f"{'Check':<11}every file is byte for byte what was sent, below its trace lines")
+        say(f"{'Check':<11}every file is byte for byte what was sent, after its trace lines")
         return
     for failure in tally.failures[:10]:
         say(f"trio-smtp: {failure}", err=True)

@@ -1,7 +1,7 @@
-# What went wrong, in one line and one exit status.
+# Errors of the command line: one line and one exit status each.
 #
-# The statuses follow sysexits.h where it has a fitting word, so that scripts and mail programs that know it understand
-# them. `STATUSES` is the one list of them: the help text prints it, and a test holds the README to it.
+# The statuses follow sysexits.h where possible, for scripts and mail programs that know it. `Status` is the list of
+# them: the help text prints it, and a test compares the README with it.
 from __future__ import annotations
 
 import os
@@ -23,7 +23,7 @@ from .output import say
 
 
 class Status(IntEnum):
-    """Exit statuses; ``meaning`` says what each means."""
+    """Exit statuses."""
 
     OK = 0
     PARTIAL = 1
@@ -42,24 +42,24 @@ class Status(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """One line for the help text."""
+        """The line for the help text."""
         return _MEANINGS[self]
 
 
 _MEANINGS = {
-    Status.OK: "every message was accepted for every recipient; the server ended as asked",
-    Status.PARTIAL: "something was accepted and something was not",
+    Status.OK: "every message was accepted for every recipient; the server ended normally",
+    Status.PARTIAL: "accepted for some recipients or messages, not for others",
     Status.USAGE: "wrong option or argument",
     Status.DATA: "an address or a message that SMTP cannot carry; demo: what arrived differs from what was sent",
     Status.NO_INPUT: "a file cannot be read",
     Status.NO_HOST: "the server could not be reached; nothing was sent",
-    Status.REFUSED: "refused for good: the same will fail again",
+    Status.REFUSED: "refused permanently: the same will fail again",
     Status.INTERNAL: "an error in trio-smtp itself",
-    Status.SYSTEM: "the system said no: port in use, directory not writable",
-    Status.UNKNOWN: "no answer came after a message's end: it may have been delivered, do not blindly send it again",
-    Status.TRY_LATER: "refused for now, or the connection broke before a message's end: trying again later is safe",
-    Status.PROTOCOL: "the server does not speak SMTP as it should",
-    Status.NO_PERMISSION: "no TLS where it was asked for, a certificate that is not accepted, or a failed login",
+    Status.SYSTEM: "a system error: port in use, directory not writable",
+    Status.UNKNOWN: "no reply to the end of a message: it may have been delivered, do not blindly send it again",
+    Status.TRY_LATER: "refused temporarily, or the connection broke before the end of a message: safe to try again",
+    Status.PROTOCOL: "the server violated the protocol",
+    Status.NO_PERMISSION: "required TLS is missing, the certificate is not accepted, or the login failed",
     Status.INTERRUPTED: "interrupted by Ctrl-C: a message that was being sent may have been delivered",
 }
 
@@ -87,21 +87,21 @@ class Commands(click.Group):
             ctx.exit(int(Status.INTERRUPTED))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the exit statuses, wrapped to the width of the terminal."""
+        """Write the exit statuses, wrapped to the terminal's width."""
         with formatter.section("Exit statuses"):
             formatter.write_dl([(str(int(status)), status.meaning) for status in Status])
 
 
 def one_line(text: str) -> str:
-    """The text without line ends and other control characters: some of it comes from a peer."""
+    """The text without control characters, since some of it comes from a peer."""
     return "".join(char if char.isprintable() else " " for char in text).strip()
 
 
 def reason(error: BaseException) -> str:
-    """Why, in the words of the system where the exception wraps one of its errors."""
+    """The reason for an error: the system's message if the exception wraps a system error."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):  # every address of a host was tried; the last attempt tells enough
+        if isinstance(cause, BaseExceptionGroup):  # all addresses of a host failed; report the last
             cause = cause.exceptions[-1]
         elif (words := _system_words(cause)) is not None:
             return words
@@ -124,7 +124,7 @@ def _system_words(error: BaseException) -> str | None:
 
 def status_of(error: trio_smtp.SMTPError) -> Status:
     """The exit status for an error of the library."""
-    if error.delivery == trio_smtp.Delivery.UNKNOWN or error.unknown:  # before all else: what not to send again
+    if error.delivery == trio_smtp.Delivery.UNKNOWN or error.unknown:  # first: this must not be sent again
         return Status.UNKNOWN
     if error.accepted:
         return Status.PARTIAL
@@ -154,14 +154,14 @@ _BY_KIND: Sequence[tuple[type[trio_smtp.SMTPError], Status]] = (
 )
 
 
-_TLS_ARGUMENT = re.compile(r"tls='(\w+)'")  # what the library calls an option by its Python name
+_TLS_ARGUMENT = re.compile(r"tls='(\w+)'")  # an option by its Python name, in a message of the library
 
 
 def describe(error: trio_smtp.SMTPError, server: str) -> str:
-    """One line about an error of the library, with a hint where there is something to do about it.
+    """One line about an error of the library, with a hint if there is one.
 
     Args:
-        error: what happened.
+        error: the error.
         server: host and port, as the user wrote them.
     """
     if isinstance(error.__cause__, BaseException) and _certificate_error(error) is not None:
@@ -191,8 +191,8 @@ def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | N
 def run(function: Callable[..., Awaitable[Status]], *args: object) -> None:
     """Run an async command to its end and exit with its status.
 
-    A :class:`CommandError` and Ctrl-C come out as themselves, also from inside nurseries; anything else is an error
-    of ours, shown with its traceback.
+    :class:`CommandError` and KeyboardInterrupt are raised bare, also from inside nurseries. Any other exception is a
+    bug and is printed with its traceback.
     """
     try:
         status = trio.run(function, *args)

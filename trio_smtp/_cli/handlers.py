@@ -1,8 +1,8 @@
-# What `serve` and `demo` do with mail: a handler that gives each message to a store and reports it.
+# The handlers of `serve` and `demo`: they pass each message to a store and report it.
 #
-# A store is a coroutine function that takes a message's trace and content and returns the octets of content once it
-# answers for the message: `Maildir.store`, `Printer.store` or `discard`. `PrivateMailbox` is a class of its own
-# because a server offers AUTH exactly when its handler has `on_auth`.
+# A store is a coroutine function that takes a message's trace and content. It returns the number of octets once the
+# message is stored: `Maildir.store`, `Printer.store` or `discard`. `PrivateMailbox` is a separate class because a
+# server offers AUTH only if its handler has `on_auth`.
 from __future__ import annotations
 
 import errno
@@ -28,16 +28,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Received:
-    """One message that a handler has taken, for whoever wants to show it.
+    """A message that a handler has accepted.
 
     Attributes:
-        queue_id: what the client is told; for a Maildir the unique part of the file's name.
+        queue_id: as in the reply; for a Maildir, the unique part of the file name.
         sender: the reverse path, ``""`` for the null sender.
         recipients: the forward paths.
         size: octets of content.
-        peer: the client's address, ``""`` where it has none.
-        protocol: ``ESMTPS`` and the like.
-        identity: whom the client logged in as, or ``None``.
+        peer: the client's address, ``""`` if it has none.
+        protocol: ``ESMTPS``, for example.
+        identity: the user that the client logged in as, or ``None``.
     """
 
     queue_id: str
@@ -50,13 +50,13 @@ class Received:
 
 
 class Mailbox(trio_smtp.Handler):
-    """Accepts every message for everybody, stores it, reports it, and answers with its id.
+    """Accepts every message, stores it, reports it, and answers with its id.
 
     Args:
-        store: what to do with a message.
+        store: stores a message.
         hostname: this server's name, for ``Received``.
         lmtp: the server speaks LMTP.
-        report: called with each message that was stored, before the client hears so.
+        report: called for each stored message, before the client gets its reply.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Mailbox(trio_smtp.Handler):
 
 
 class PrivateMailbox(Mailbox):
-    """The same for those who log in.
+    """A mailbox for clients that log in.
 
     Args:
         users: name to password.
@@ -136,12 +136,12 @@ class PrivateMailbox(Mailbox):
         self._users = dict(users)
 
     async def on_auth(self, session: trio_smtp.Session, credentials: trio_smtp.Credentials) -> bool:
-        """Whether the password is the user's; an unknown user takes as long and gets the same answer."""
+        """Whether the password is correct. An unknown user takes as long and gets the same reply."""
         return credentials.check_password(self._users.get(credentials.username))
 
 
 async def discard(trace: Trace, content: AsyncIterable[bytes]) -> int:
-    """A store that keeps nothing."""
+    """A store that discards messages."""
     size = 0
     async for chunk in content:
         size += len(chunk)
@@ -149,9 +149,9 @@ async def discard(trace: Trace, content: AsyncIterable[bytes]) -> int:
 
 
 class Printer:
-    """A store that shows messages on a terminal (or any text stream), one after the other.
+    """A store that prints messages to a terminal or another text stream, one at a time.
 
-    Control characters are shown as escapes: a message cannot move the cursor or recolour the screen.
+    Control characters are printed as escapes, so a message cannot control the terminal.
     """
 
     def __init__(self, output: TextIO) -> None:
@@ -159,7 +159,7 @@ class Printer:
         self._lock = trio.Lock()
 
     async def store(self, trace: Trace, content: AsyncIterable[bytes]) -> int:
-        """Collect the message and print it whole."""
+        """Collect the whole message, then print it."""
         collected = bytearray()
         async for chunk in content:
             collected += chunk

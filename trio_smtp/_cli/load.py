@@ -1,7 +1,7 @@
-# `trio-smtp load`: how many messages a server takes in how long, from our own pool.
+# `trio-smtp load`: measures how fast a server accepts messages from a pool.
 #
-# As many tasks as connections, each with one message at a time: so nobody waits for a connection, and the time of a
-# message is the server's and the network's. Nothing is tried again; what fails is counted.
+# There are as many tasks as connections, each with one message at a time. So no task waits for a connection, and the
+# time of a message is that of the server and the network. Nothing is retried; failures are counted.
 from __future__ import annotations
 
 import json
@@ -23,7 +23,7 @@ from .output import say
 from .progress import show_progress
 from .send import overall
 
-_LEAST: Final = 128  # octets: there has to be a header
+_LEAST: Final = 128  # octets: room for the header
 _PERCENTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 _HOPELESS: Final = (
     trio_smtp.ConnectError,
@@ -35,7 +35,7 @@ _HOPELESS: Final = (
 
 @dataclass(kw_only=True)
 class _Tally:
-    """What happened, as it happens."""
+    """The counts so far."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)  # of accepted messages
@@ -67,16 +67,20 @@ class _Plan:
 
 @click.command(short_help="Measure a server: many messages at once.")
 @server_option
-@click.option("--messages", metavar="N", type=click.IntRange(1), default=1000, show_default=True, help="How many.")
+@click.option(
+    "--messages", metavar="N", type=click.IntRange(1), default=1000, show_default=True, help="Number of messages."
+)
 @click.option(
     "--connections",
     metavar="N",
     type=click.IntRange(1, 10_000),
     default=5,
     show_default=True,
-    help="Over how many connections at once.",
+    help="Number of connections.",
 )
-@click.option("--size", "octets", metavar="SIZE", type=size, default="4K", show_default=True, help="Of each message.")
+@click.option(
+    "--size", "octets", metavar="SIZE", type=size, default="4K", show_default=True, help="Size of each message."
+)
 @click.option("--from", "sender", metavar="ADDRESS", default="load@localhost", show_default=True, help="The sender.")
 @click.option(
     "--to", "recipient", metavar="ADDRESS", default="load@localhost", show_default=True, help="The recipient."
@@ -94,13 +98,13 @@ def load(
     as_json: bool,
     **server: Any,
 ) -> None:
-    """Send many messages to a server of yours, and see how long it takes for each.
+    """Send many messages to a server of yours, and measure the time of each.
 
-    Prints the messages per second, the time from MAIL to the answer to the message's end (of the first message on each
-    connection also that of connecting), and what went wrong.
+    Prints the messages per second, the time from MAIL to the reply to the end of the message (for the first message on
+    each connection, with the time to connect), and the errors.
     """
     if octets < _LEAST:
-        raise click.UsageError(f"--size is at least {_LEAST}: a message has a header.")
+        raise click.UsageError(f"--size must be at least {_LEAST}: a message has a header.")
     plan = _Plan(
         target=target(**server),
         sender=sender,
@@ -124,7 +128,7 @@ def _message(octets: int) -> bytes:
 async def _load(plan: _Plan) -> Status:
     tally = _Tally()
     started = trio.current_time()
-    # Ctrl-C cancels: what is with the server already is still answered, and the summary counts it.
+    # Ctrl-C cancels. Messages that were sent completely still get their reply, and the summary counts them.
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
@@ -163,7 +167,7 @@ async def _send_some(
         started = trio.current_time()
         try:
             await pool.send(plan.sender, [plan.recipient], plan.content)
-        except UnicodeError as exc:  # the system's look-up of a host with an empty label, or one that is too long
+        except UnicodeError as exc:  # the system's look-up of a host name with an empty or too long label
             raise CommandError(f"cannot connect to {plan.target.words}: {exc}", Status.NO_HOST) from exc
         except trio_smtp.SMTPError as exc:
             words = describe(exc, plan.target.words)
@@ -176,7 +180,7 @@ async def _send_some(
 
 
 def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
-    """By nearest rank: each is the time of a message."""
+    """Percentiles by nearest rank, so each is the time of one message."""
     ranked = sorted(latencies)
     return {name: ranked[math.ceil(part * len(ranked)) - 1] for name, part in _PERCENTILES.items()} if ranked else {}
 

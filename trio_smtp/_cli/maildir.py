@@ -1,8 +1,8 @@
-# A Maildir: one file for each message, written under tmp/ and renamed into new/ when it is whole.
+# A Maildir: one file per message, written in tmp/ and renamed into new/ when it is complete.
 #
-# Promises: a file in new/ is whole and on the disk before the client hears 250; a message that is not accepted, for
-# whatever reason, leaves nothing behind; below our trace lines the content is byte for byte what came. The files are
-# written in threads, a small message in one go. This file knows nothing of sessions and replies.
+# Guarantees: a file in new/ is complete and on the disk before the client gets the 250; a message that is not accepted,
+# for any reason, leaves no file; after the trace lines the content is byte for byte what was received. Files are
+# written in threads, a small message in one call. This module does not know sessions and replies.
 from __future__ import annotations
 
 import itertools
@@ -19,12 +19,12 @@ import trio
 
 from .trace import Trace
 
-CHUNK: Final = 256 * 1024  # octets collected before a thread is asked to write them
+CHUNK: Final = 256 * 1024  # octets collected before a thread writes them
 
 
 def unique_ids() -> Iterator[str]:
-    """Queue ids for ever, none of which another process, on this machine or another, will use."""
-    # Containers may share the host's name and the process id; random bits keep them apart.
+    """An endless iterator of queue ids that are unique among all processes and machines."""
+    # Containers may have the same host name and process id, but not the same random bits.
     run = secrets.token_hex(3)
     for number in itertools.count(1):
         seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
@@ -32,14 +32,14 @@ def unique_ids() -> Iterator[str]:
 
 
 class Maildir:
-    """A Maildir that messages can be put into, from any number of tasks and processes at once.
+    """A Maildir to store messages in, from any number of tasks and processes at once.
 
     Args:
-        path: the directory; it and its ``tmp``, ``new`` and ``cur`` are made where missing, readable by their owner.
-        hostname: the part of file names that keeps machines apart; by default this machine's name.
+        path: the directory. It and its ``tmp``, ``new`` and ``cur`` are created if missing, with mode 0700.
+        hostname: the part of file names that differs between machines; by default this machine's name.
 
     Raises:
-        OSError: a directory is missing and cannot be made.
+        OSError: a directory is missing and cannot be created.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, hostname: str | None = None) -> None:
@@ -47,27 +47,27 @@ class Maildir:
         for name in ("tmp", "new", "cur"):
             (self.path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         host = socket.gethostname() if hostname is None else hostname
-        # The two escapes the Maildir convention asks for; a slash or a colon would break the name.
+        # The two escapes of the Maildir convention; a slash or a colon would break the name.
         self._host = host.replace("/", r"\057").replace(":", r"\072")
 
     def file_of(self, queue_id: str) -> Path:
-        """Where the message with this id lies until a mail reader takes it."""
+        """The file of the message with this id, until a mail reader moves it."""
         return self.path / "new" / f"{queue_id}.{self._host}"
 
     async def store(self, trace: Trace, content: AsyncIterable[bytes]) -> int:
-        """Write one message; when this returns it is on the disk and in ``new``.
+        """Store one message. When this returns, it is on the disk and in ``new``.
 
         Args:
             trace: written above the content; its queue id, from :func:`unique_ids`, names the file.
             content: the content, in chunks of any size.
 
         Returns:
-            How many octets of content there were.
+            The number of octets of content.
 
         Raises:
-            OSError: it could not be written. After any exception, ``Cancelled`` included, the temporary file is gone
-                and nothing is in ``new``; but a cancellation that comes while the last chunk is being written is
-                only noticed by the caller's next checkpoint, with the message stored.
+            OSError: the file could not be written. After any exception, ``Cancelled`` included, the temporary file is
+                removed and nothing is in ``new``. A cancellation while the last chunk is being written takes effect
+                only at the caller's next checkpoint, with the message stored.
         """
         target = self.file_of(trace.queue_id)
         head = trace.to_bytes()
@@ -91,12 +91,12 @@ class Maildir:
 
 
 class _Delivery:
-    """One file on its way from ``tmp`` to ``new``; every method blocks, and is called in a thread."""
+    """One file on its way from ``tmp`` to ``new``. Its methods block, so they are called in a thread."""
 
     def __init__(self, tmp: Path, new: Path) -> None:
         self._tmp, self._new = tmp, new
         self._fd: int | None = None
-        self._unfinished: Path | None = None  # where the file lies, as long as it may have to be taken away again
+        self._unfinished: Path | None = None  # the file, as long as it may have to be removed
 
     @property
     def is_unfinished(self) -> bool:
@@ -138,12 +138,12 @@ class _Delivery:
     def _close(self) -> None:
         if self._fd is not None:
             fd, self._fd = self._fd, None
-            os.close(fd)  # a file system may keep its error until now (NFS)
+            os.close(fd)  # NFS reports some errors only here
 
 
 def _sync_directory(path: Path) -> None:
-    """Put the new name itself on the disk: without this a power cut may forget a file that was answered 250."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows has no such thing
+    """Flush the new name to the disk. Without this, a power failure may lose a file after its 250."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows does not have it
         return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

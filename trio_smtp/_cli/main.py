@@ -1,6 +1,6 @@
-# The `trio-smtp` script: finds out whether the libraries of the command line are there, and hands over to it.
+# The `trio-smtp` script: checks that the libraries of the command line are installed, then runs it.
 #
-# Nothing here may import click or rich: the script is installed with the package, they only with its `cli` extra.
+# This module must not import click or rich. The script is installed with the package, they only with its `cli` extra.
 from __future__ import annotations
 
 import sys

@@ -1,5 +1,4 @@
-# Words of the command line turned into values, with complaints that name the option; and the options that `send` and
-# `load` have in common.
+# Parsers of option values, with errors that name the option; and the options that `send` and `load` share.
 from __future__ import annotations
 
 import ipaddress
@@ -26,8 +25,8 @@ _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 def host_port(value: str) -> tuple[str, int | None]:
-    """``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``; the port is ``None`` where there is none."""
-    if _is_address(value):  # an IPv6 address may come without brackets where it has no port
+    """``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``; the port is ``None`` if it is missing."""
+    if _is_address(value):  # an IPv6 address without a port needs no brackets
         return value, None
     host, colon, port = value.rpartition(":") if not value.endswith("]") else (value, "", "")
     if not colon:
@@ -52,7 +51,7 @@ def size(value: str) -> int:
 def hostname(value: str) -> str:
     """A name for EHLO."""
     if not (value.isascii() and value.isprintable() and value and " " not in value):
-        raise click.BadParameter(f"{value!r} is not a name: it must be printable ASCII without blanks.")
+        raise click.BadParameter(f"{value!r} is not a name: it must be printable ASCII without spaces.")
     return value
 
 
@@ -73,7 +72,7 @@ def _is_address(value: str) -> bool:
 
 
 def verbose_option(command: _Command) -> _Command:
-    """``-v``: what happens on the connections, on standard error."""
+    """``-v``: log the connections to standard error."""
 
     def switch_on(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -85,15 +84,15 @@ def verbose_option(command: _Command) -> _Command:
         is_flag=True,
         expose_value=False,
         callback=switch_on,
-        help="Log every command and reply to standard error (never passwords, never content).",
+        help="Log every command and reply to standard error, without passwords and message content.",
     )(command)
 
 
-def auth_options(who: str) -> Callable[[_Command], _Command]:
-    """``--auth`` and where its password may come from.
+def auth_options(purpose: str) -> Callable[[_Command], _Command]:
+    """``--auth`` and ``--password-file``.
 
     Args:
-        who: what the help text says that the pair is for.
+        purpose: the start of the help text.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -106,27 +105,27 @@ def auth_options(who: str) -> Callable[[_Command], _Command]:
         return click.option(
             "--auth",
             metavar="USER[:PASSWORD]",
-            help=f"{who} A password on the command line can be seen by other users of this machine: "
-            f"better leave it out here and give --password-file or the variable {PASSWORD_VARIABLE}, or be asked.",
+            help=f"{purpose} Other users of this machine can see a password on the command line. To avoid that, use"
+            f" --password-file or the variable {PASSWORD_VARIABLE}, or type it when asked.",
         )(command)
 
     return decorate
 
 
 def credentials(auth: str | None, password_file: str | None) -> tuple[str, str] | None:
-    """User name and password, from wherever the password was given.
+    """User name and password; the password from the option, the file, the variable or the terminal.
 
     Raises:
-        click.UsageError: no password, or two.
+        click.UsageError: there is no password, or more than one.
         CommandError: the file cannot be read.
     """
     if auth is None:
         if password_file is not None:
-            raise click.UsageError("--password-file is of no use without --auth USER.")
+            raise click.UsageError("--password-file needs --auth USER.")
         return None
     user, colon, password = auth.partition(":")
     if not user:
-        raise click.UsageError("--auth wants USER or USER:PASSWORD.")
+        raise click.UsageError("--auth must be USER or USER:PASSWORD.")
     if colon and password_file is not None:
         raise click.UsageError("The password is given twice: by --auth and by --password-file.")
     if colon:
@@ -145,13 +144,13 @@ def credentials(auth: str | None, password_file: str | None) -> tuple[str, str] 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The server to talk to and how, as ``--server`` and the options of :func:`client_options` say it.
+    """The server to connect to, from ``--server`` and the options of :func:`client_options`.
 
     Attributes:
         words: the server, as the user wrote it.
         host: its name or address.
-        port: ``None`` where there is none.
-        options: the further arguments of ``open_client`` and ``open_pool``.
+        port: ``None`` for the default.
+        options: further arguments of ``open_client`` and ``open_pool``.
     """
 
     words: str
@@ -161,12 +160,12 @@ class Target:
 
 
 server_option = click.option(
-    "--server", required=True, metavar="HOST:PORT", type=host_port, help="Where to; [ADDRESS]:PORT for IPv6."
+    "--server", required=True, metavar="HOST:PORT", type=host_port, help="The server; [ADDRESS]:PORT for IPv6."
 )
 
 
 def client_options(command: _Command) -> _Command:
-    """How to talk to ``--server``; :func:`target` takes the values of both."""
+    """The options of a connection; :func:`target` takes their values and that of ``--server``."""
     for decorate in reversed(_CLIENT_OPTIONS):
         command = decorate(command)
     return command
@@ -179,13 +178,13 @@ _CLIENT_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         default="auto",
         show_default=True,
         help="implicit: TLS at once. starttls: required. auto: implicit on port 465, else STARTTLS if offered."
-        " opportunistic: STARTTLS if it works, certificate not checked. none: in clear.",
+        " opportunistic: STARTTLS if it works, certificate not checked. none: no TLS.",
     ),
     click.option("--ca", metavar="FILE", help="Trust the certificates in FILE (PEM) instead of the system's."),
     auth_options("Log in as this user."),
-    click.option("--allow-insecure-auth", is_flag=True, help="Allow the password to cross the network in clear."),
-    click.option("--hostname", metavar="NAME", type=hostname, help="Name for EHLO; this machine's by default."),
-    click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033): a result for each recipient."),
+    click.option("--allow-insecure-auth", is_flag=True, help="Allow the password without TLS, in clear."),
+    click.option("--hostname", metavar="NAME", type=hostname, help="Name for EHLO; by default this machine's."),
+    click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033), with a result for each recipient."),
 )
 
 
@@ -200,15 +199,15 @@ def target(
     hostname: str | None,
     lmtp: bool,
 ) -> Target:
-    """The values of ``--server`` and of :func:`client_options`, checked.
+    """Check the values of ``--server`` and of :func:`client_options`.
 
     Raises:
-        click.UsageError: no password, or two; LMTP on port 25.
+        click.UsageError: there is no password, or more than one; or LMTP on port 25.
         CommandError: a file cannot be read.
     """
     host, port = server
     if lmtp and port == 25:
-        raise click.UsageError("LMTP must not be spoken on port 25 (RFC 2033).")
+        raise click.UsageError("LMTP must not be used on port 25 (RFC 2033).")
     return Target(
         words=host_words(host, port),
         host=host,
@@ -225,7 +224,7 @@ def target(
 
 
 def host_words(host: str, port: int | None) -> str:
-    """Host and port, as one writes them on a command line."""
+    """Host and port as on the command line."""
     shown = f"[{host}]" if ":" in host else host
     return shown if port is None else f"{shown}:{port}"
 

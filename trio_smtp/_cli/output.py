@@ -1,7 +1,7 @@
-# Lines for whoever looks at them. Nobody may be looking: a full disk or a closed pipe is no reason to stop.
+# Output lines. A failed write, to a full disk or a closed pipe, does not stop the program.
 #
-# By the time there is something to say it has been done: a message is with the server. An exit status that spoke of the
-# output instead would make a script send the message again.
+# A line reports something that has already happened, such as a message that the server accepted. If a failed write
+# changed the exit status, a script would send the message again.
 from __future__ import annotations
 
 import os
@@ -15,11 +15,11 @@ from typing import IO, TextIO
 import click
 
 _threads = threading.Lock()
-_processes: IO[bytes] | None = None  # the file whose lock says which process may write; None: there is only one
+_processes: IO[bytes] | None = None  # the file whose lock serialises writes; None: a single process
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Write a line to standard output, or to standard error; where that fails, nothing more is written there."""
+    """Write a line to standard output or standard error. After a failure, nothing more is written there."""
     try:
         with turn():
             click.echo(line, err=err)
@@ -30,21 +30,21 @@ def say(line: str, *, err: bool = False) -> None:
 
 
 def share_output() -> None:
-    """Let the processes that will be forked from this one write in turns, whole lines and whole messages."""
+    """Let this process and those forked from it write one at a time, whole lines and whole messages."""
     global _processes
-    _processes = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process lives
+    _processes = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
 
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Be the only one who writes, among this process's threads and, after :func:`share_output`, its relatives."""
+    """Exclude other writers: threads of this process and, after :func:`share_output`, the other processes."""
     if _processes is None:
         yield
         return
-    import fcntl  # where there is a fork, there is this
+    import fcntl  # exists wherever fork does
 
-    with _threads:  # the system grants a lock to the process, so to both of two threads
-        fcntl.lockf(_processes, fcntl.LOCK_EX)  # and takes it from one that dies
+    with _threads:  # the file lock belongs to the process, not to a thread
+        fcntl.lockf(_processes, fcntl.LOCK_EX)  # released if the process dies
         try:
             yield
         finally:
@@ -52,7 +52,7 @@ def turn() -> Iterator[None]:
 
 
 def _silence(stream: TextIO) -> None:
-    """What is still in the stream's buffer goes nowhere: Python's own try to write it at exit would be status 120."""
+    """Discard what is left in the stream's buffer: if Python fails to write it at exit, the status is 120."""
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:

@@ -1,4 +1,4 @@
-# Progress: a bar where somebody looks at a terminal, a line now and then where the output goes elsewhere.
+# Progress: a bar on a terminal, a few lines elsewhere.
 from __future__ import annotations
 
 import sys
@@ -13,12 +13,12 @@ from .output import say
 
 @contextmanager
 def show_progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
-    """Show how many of `total` things are done; the function handed out counts one more.
+    """Show how many of `total` things are done. The block's value is a function that counts one more.
 
     Args:
-        title: what is being done, in a word or two.
+        title: a word or two.
         total: how many things there are.
-        quiet: standard output belongs to a program: show a bar on standard error, and only if that is a terminal.
+        quiet: leave standard output alone: show a bar on standard error, and only if that is a terminal.
     """
     output = sys.stderr if quiet else sys.stdout
     if output.isatty():
@@ -33,7 +33,7 @@ def show_progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Ca
 
 
 class _Lines:
-    """Plain lines: at each quarter."""
+    """A line at each quarter."""
 
     def __init__(self, title: str, total: int) -> None:
         self._title, self._total, self._done = title, total, 0

@@ -1,4 +1,4 @@
-# `trio-smtp send`: files or standard input to one server, over one connection.
+# `trio-smtp send`: sends files or standard input to one server, over one connection.
 from __future__ import annotations
 
 import json
@@ -31,15 +31,15 @@ class _Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one message.
+    """The result for one message.
 
     Attributes:
         file: its name, as the user wrote it.
-        status: what it means for the exit status.
+        status: its exit status.
         delivery: ``"accepted"`` (by at least one recipient), or the error's ``delivery``.
-        accepted: address to the reply that says so.
-        refused: address to the reply.
-        unknown: addresses whose fate nobody can tell.
+        accepted: address to the reply that accepted it.
+        refused: address to the reply that refused it.
+        unknown: addresses whose fate is unknown.
         error: one line, or ``None``.
     """
 
@@ -54,19 +54,19 @@ class Outcome:
 
 @click.command(short_help="Send mail.")
 @server_option
-@click.option("--from", "sender", required=True, metavar="ADDRESS", help='The envelope\'s sender; "" for none.')
+@click.option("--from", "sender", required=True, metavar="ADDRESS", help='Sender of the envelope; "" for none.')
 @click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Recipient; may be repeated.")
 @client_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON document per message instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document per message instead of text.")
 @verbose_option
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 def send(*, sender: str, recipients: tuple[str, ...], as_json: bool, files: tuple[str, ...], **server: Any) -> None:
-    """Send messages, one from each FILE, or one from standard input (also "-").
+    """Send one message from each FILE, or one from standard input (also "-").
 
-    A message is its header, an empty line and its text; line ends may be LF or CRLF. The header is sent as it is:
-    sender and recipients are those of --from and --to.
+    A message is a header, an empty line and text; line ends may be LF or CRLF. The header is sent unchanged. Sender and
+    recipients are those of --from and --to.
 
-    For each recipient one line says whether the server accepted the message.
+    Prints a line for each recipient: whether the server accepted the message.
     """
     if files.count("-") > 1:
         raise click.UsageError('Standard input can be read only once: "-" is given twice.')
@@ -88,20 +88,20 @@ async def _send(plan: _Plan) -> Status:
                 outcomes.append(outcome)
                 _show(plan, outcome)
     except trio_smtp.SMTPError as exc:
-        # Each message has its own outcome above: this is about connecting, and nothing was sent.
+        # The error of a message is handled above. This one is about connecting, and nothing was sent.
         error = describe(exc, plan.target.words)
         if not plan.as_json:
             raise CommandError(error, status_of(exc)) from exc
         for name, _ in contents[len(outcomes) :]:
             outcomes.append(_failure(name, exc, error))
             _show(plan, outcomes[-1])
-    except UnicodeError as exc:  # from the system's look-up of a host with an empty label, or one that is too long
+    except UnicodeError as exc:  # the system's look-up of a host name with an empty or too long label
         raise CommandError(f"cannot connect to {plan.target.words}: {exc}", Status.NO_HOST) from exc
     return overall([outcome.status for outcome in outcomes])
 
 
 async def _content(name: str) -> bytes | Path:
-    """The path of a file that can be read now, or all of what can be read only once: standard input, a pipe."""
+    """The path of a regular file, or the content of standard input or a pipe, which can be read only once."""
     if name == "-":
         if sys.stdin.isatty():
             say("trio-smtp: reading a message from the terminal; Ctrl-D ends it", err=True)
@@ -114,7 +114,7 @@ async def _content(name: str) -> bytes | Path:
 
 def _path_or_octets(name: str) -> bytes | Path:
     with open(name, "rb") as file:
-        # One octet taken from a pipe to see whether it can be read would be missing from the message.
+        # A pipe must be read whole here: an octet read as a test would be missing from the message.
         return Path(name) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else file.read()
 
 
@@ -123,8 +123,8 @@ async def _send_one(client: trio_smtp.Client, plan: _Plan, name: str, content: b
         result = await client.send(plan.sender, plan.recipients, content)
     except trio_smtp.SMTPError as exc:
         return _failure(name, exc, describe(exc, plan.target.words))
-    except OSError as exc:  # it could be read before the first message was sent, and now it cannot
-        return _unsent(name, Status.NO_INPUT, f"cannot read it: {exc.strerror or exc}")
+    except OSError as exc:  # the file could be opened before the first message was sent
+        return _unsent(name, Status.NO_INPUT, f"cannot read the file: {exc.strerror or exc}")
     return Outcome(
         file=name,
         status=Status.PARTIAL if result.refused else Status.OK,
@@ -149,12 +149,12 @@ def _failure(name: str, error: trio_smtp.SMTPError, words: str) -> Outcome:
 
 
 def _show_interrupted(plan: _Plan, contents: Sequence[tuple[str, bytes | Path]]) -> None:
-    """The first of these messages was being sent: nobody waited for what the server makes of it."""
+    """Report the messages that were left. The first was being sent, so its fate is unknown."""
     (name, _), *others = contents
-    words = "interrupted while it was being sent; the message may have been delivered"
+    words = "interrupted while sending; the message may have been delivered"
     _show(plan, _unsent(name, Status.INTERRUPTED, words, unknown=plan.recipients))
     for name, _ in others:
-        _show(plan, _unsent(name, Status.INTERRUPTED, "interrupted before it was sent"))
+        _show(plan, _unsent(name, Status.INTERRUPTED, "interrupted before sending"))
 
 
 def _unsent(name: str, status: Status, words: str, unknown: Sequence[str] = ()) -> Outcome:
@@ -170,7 +170,7 @@ def _unsent(name: str, status: Status, words: str, unknown: Sequence[str] = ()) 
 
 
 def overall(statuses: Sequence[Status]) -> Status:
-    """One status for several messages: above all, that one of them is not to be sent again blindly."""
+    """One status for several messages. UNKNOWN wins, since that message must not be sent again blindly."""
     if Status.UNKNOWN in statuses:
         return Status.UNKNOWN
     if len(set(statuses)) == 1:

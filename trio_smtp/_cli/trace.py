@@ -1,7 +1,7 @@
-# Trace lines: what a delivering server writes above a message (RFC 5321 section 4.4).
+# Trace lines: the header fields that a delivering server adds above a message (RFC 5321 section 4.4).
 #
-# Everything in them that a peer chose (the EHLO name, addresses) is written so that it can neither end a line nor
-# pretend to be another part of the header. This file does not know about files or sockets.
+# Text that a peer chose (the EHLO name, addresses) is sanitised: it cannot end a line or imitate another part of the
+# header. This module does not know files or sockets.
 from __future__ import annotations
 
 import ipaddress
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
 
-# What may stand for a host: labels of letters, digits, "-", "_" and "." (UTF-8 under RFC 6531), or an address literal.
+# A host: labels of letters, digits, "-", "_" and "." (UTF-8 under RFC 6531), or an address literal.
 _HOST = re.compile(r"[\w.-]{1,255}|\[[0-9A-Za-z.:-]{1,253}\]")
 _NOT_HOST = re.compile(r"[^\w.:\[\]-]")
-# Control characters, C1 ones included, what some readers take for line ends, and what UTF-8 cannot carry.
+# Control characters (C0 and C1), Unicode line ends, and surrogates.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_MAX_TEXT = 900  # characters kept of one peer-given string, so that no line passes 998 octets in ASCII
+_MAX_TEXT = 900  # characters of one string from a peer, so that no ASCII line exceeds 998 octets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """What is known about one message when its content begins.
+    """The facts for the trace lines of one message.
 
     Attributes:
-        queue_id: the name the message is stored under.
+        queue_id: the name under which the message is stored.
         hostname: this server.
-        hello: the name the client gave with EHLO, HELO or LHLO; whatever it wrote.
-        peer: the client's address, without a name looked up for it; ``None`` where it has none.
-        protocol: ``ESMTPS`` and the like, see :func:`protocol_name`.
+        hello: the name that the client gave with EHLO, HELO or LHLO, unchecked.
+        peer: the client's address; ``None`` if it has none.
+        protocol: ``ESMTPS``, for example; see :func:`protocol_name`.
         tls: version and cipher, or ``""``.
         sender: the reverse path, ``""`` for the null sender.
         recipients: the forward paths, in order.
@@ -54,7 +54,7 @@ class Trace:
         lines.append(f"\tby {_host(self.hostname)} (trio_smtp) with {self.protocol} id {_text(self.queue_id)}")
         if self.tls:
             lines.append(f"\t({_comment(self.tls)})")
-        if len(self.recipients) == 1:  # RFC 5321 §7.2: several recipients are not to be told of each other
+        if len(self.recipients) == 1:  # RFC 5321 §7.2: do not disclose other recipients
             lines.append(f"\tfor <{_text(self.recipients[0])}>")
         lines[-1] += ";"
         lines.append(f"\t{format_datetime(self.date)}")
@@ -62,7 +62,7 @@ class Trace:
 
 
 def protocol_name(*, esmtp: bool, lmtp: bool, tls: bool, authenticated: bool, smtputf8: bool) -> str:
-    """The ``with`` clause: the names registered by RFC 3848 and RFC 6531 section 4.3."""
+    """The name for the ``with`` clause (RFC 3848, RFC 6531 section 4.3)."""
     if not (esmtp or lmtp):
         return "SMTP"  # nothing is registered for HELO with TLS
     name = "LMTP" if lmtp else "ESMTP"
@@ -89,7 +89,7 @@ def _address_literal(peer: str | None) -> str:
     if peer is None:
         return ""
     try:
-        address = ipaddress.ip_address(peer.partition("%")[0])  # a scope id means nothing to others
+        address = ipaddress.ip_address(peer.partition("%")[0])  # a scope id has no meaning on other hosts
     except ValueError:
         return ""
     return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"  # RFC 5321 §4.1.3

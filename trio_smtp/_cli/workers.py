@@ -1,12 +1,12 @@
-# Several processes behind the same listening sockets: a parent that watches, and workers forked from it that serve.
+# Several processes with the same listening sockets: a parent that watches, and workers, forked from it, that serve.
 #
-# The parent opens the sockets, forks, and accepts nothing. It runs no event loop, so that it can fork again whenever a
-# worker dies; what has connected meanwhile waits in the sockets' queue, which belongs to all of them (with a socket of
-# its own for each worker, SO_REUSEPORT, a dead worker's queue would die with it).
+# The parent opens the sockets and forks; it accepts no connections. It runs no event loop, so it can fork again when a
+# worker dies. New connections meanwhile wait in the sockets' queue, which all workers share. With SO_REUSEPORT, a
+# socket for each worker, the queue of a dead worker would be lost.
 #
-# Orders go through a pipe to each worker, not by signals: Ctrl-C and most service managers signal the whole group, and
-# a worker that counted its parent's signal as a second one would drop what it is receiving. The end of that pipe is an
-# order too: when the parent is gone, however it went, its workers end gracefully by themselves.
+# The parent gives orders through a pipe to each worker, not by signals. Ctrl-C and most service managers signal the
+# whole process group, and a worker that counted its parent's signal as a second one would drop the messages that it is
+# receiving. The end of the pipe is an order too: if the parent dies, for any reason, its workers end gracefully.
 from __future__ import annotations
 
 import errno
@@ -29,26 +29,26 @@ from .output import say
 END: Final = b"e"
 AT_ONCE: Final = b"n"
 AVAILABLE: Final = hasattr(os, "fork")
-_YOUNG: Final = 1.0  # seconds: a worker that dies before it is so old waits as long for its successor
+_YOUNG: Final = 1.0  # seconds: a worker that dies earlier is replaced only after this delay
 
-Tell: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # the line for a person, the event for a program
-Work: TypeAlias = Callable[["Orders"], None]  # ends by SystemExit
+Tell: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # a line of text, and the same as an event for JSON
+Work: TypeAlias = Callable[["Orders"], None]  # ends with SystemExit
 
 
 class Orders:
-    """A worker's end of the line to its parent."""
+    """A worker's ends of the pipes to its parent."""
 
     def __init__(self, orders: int, ready: int) -> None:
         self._orders = orders
         self._ready = ready
 
     def ready(self) -> None:
-        """Tell the parent that this worker serves."""
+        """Tell the parent that this worker is serving."""
         os.write(self._ready, b".")
         os.close(self._ready)
 
     async def obey(self, end: trio.Event, at_once: trio.Event) -> None:
-        """Set the events when the parent says so; a parent that is gone wants an end."""
+        """Set the events on the parent's orders. If the parent is gone, set `end`."""
         async with trio.lowlevel.FdStream(self._orders) as stream:
             while order := await stream.receive_some():
                 end.set()
@@ -66,10 +66,10 @@ class _Worker:
 
 
 def open_sockets(host: str | None, port: int) -> list[socket.socket]:
-    """Listening sockets on every address of a host, as Trio would open them.
+    """Listening sockets on every address of a host, as Trio opens them.
 
     Raises:
-        OSError: there is no such host, or an address cannot be had.
+        OSError: there is no such host, or an address cannot be used.
     """
     sockets: list[socket.socket] = []
     try:
@@ -78,7 +78,7 @@ def open_sockets(host: str | None, port: int) -> list[socket.socket]:
         ):
             try:
                 listener = socket.socket(family, kind, protocol)
-            except OSError as exc:  # a machine without IPv6 may have addresses of that kind all the same
+            except OSError as exc:  # a machine without IPv6 may still resolve IPv6 addresses
                 if exc.errno != errno.EAFNOSUPPORT:
                     raise
                 continue
@@ -87,7 +87,7 @@ def open_sockets(host: str | None, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)
-            listener.listen(0xFFFF)  # the system takes as much of it as it allows
+            listener.listen(0xFFFF)  # the system reduces it to its maximum
     except OSError:
         for listener in sockets:
             listener.close()
@@ -101,9 +101,9 @@ class Parent:
     """Starts workers, replaces those that die, and ends them.
 
     Args:
-        count: how many.
-        sockets: what they listen on.
-        work: what each of them does.
+        count: number of workers.
+        sockets: their listening sockets.
+        work: the function that each worker runs.
         tell: reports to the user.
     """
 
@@ -113,12 +113,12 @@ class Parent:
         self._work = work
         self._tell = tell
         self._workers: dict[int, _Worker] = {}  # by number
-        self._due: dict[int, float] = {}  # when to start the successors of those that died young
-        self._signals = 0  # that asked for an end
+        self._due: dict[int, float] = {}  # when to start the successors of workers that died early
+        self._signals = 0  # received so far that ask for an end
         self._failed = False
 
     def start(self) -> list[int]:
-        """Start all workers, and return their process ids once they serve.
+        """Start all workers and return their process ids once they are serving.
 
         Raises:
             CommandError: one of them could not be started.
@@ -126,8 +126,8 @@ class Parent:
         self._wakeups, self._wakeups_end = _listen_to_signals()
         try:
             for number in range(1, self._count + 1):
-                if self._fork(number) is None:  # it has said why
-                    raise CommandError(f"worker {number} has ended before it served", Status.INTERNAL)
+                if self._fork(number) is None:  # the worker has printed the reason
+                    raise CommandError(f"worker {number} ended before it was serving", Status.INTERNAL)
         except (CommandError, OSError) as exc:
             for worker in self._workers.values():
                 os.close(worker.orders)
@@ -153,18 +153,18 @@ class Parent:
         return Status.INTERNAL if self._failed else Status.OK
 
     def _wait(self) -> bytes:
-        """Wait for signals: their numbers."""
+        """Wait for signals and return their numbers."""
         timeout = max(0.0, min(self._due.values()) - time.monotonic()) if self._due and not self._signals else None
         if not select.select([self._wakeups], [], [], timeout)[0]:
             return b""
         return self._wakeups.recv(4096)
 
     def _end(self) -> None:
-        """One more signal: please end; end at once; be gone."""
+        """Handle a signal: the first ends gracefully, the second at once, the third kills."""
         self._signals += 1
         if self._signals == 1:
             self._tell("ending: messages that are being received may finish", {"event": "ending"})
-            for listener in self._sockets:  # or the system would go on taking connections for nobody
+            for listener in self._sockets:  # otherwise the system would keep accepting connections
                 listener.close()
         for worker in self._workers.values():
             if self._signals > 2:
@@ -172,7 +172,7 @@ class Parent:
                 continue
             try:
                 os.write(worker.orders, END if self._signals == 1 else AT_ONCE)
-            except BrokenPipeError:  # it is about to be buried
+            except BrokenPipeError:  # the worker is dead; watch() will notice
                 pass
 
     def _bury(self, worker: _Worker, status: int) -> None:
@@ -184,7 +184,7 @@ class Parent:
             return
         why = "ended" if code == 0 else f"failed with status {code}" if code > 0 else f"was killed by {_name(-code)}"
         self._tell(
-            f"worker {worker.number} (process {worker.pid}) {why}; another takes its place",
+            f"worker {worker.number} (process {worker.pid}) {why}; it will be replaced",
             {"event": "worker ended", "worker": worker.number, "pid": worker.pid, "reason": why},
         )
         now = time.monotonic()
@@ -201,14 +201,14 @@ class Parent:
             return
         del self._due[number]
         self._tell(
-            f"worker {number} is process {worker.pid} now",
+            f"worker {number} is now process {worker.pid}",
             {"event": "worker started", "worker": number, "pid": worker.pid},
         )
 
     def _fork(self, number: int) -> _Worker | None:
-        """Start a worker and wait until it serves; ``None`` if it ends instead.
+        """Start a worker and wait until it is serving; ``None`` if it ends first.
 
-        In the worker this does not return.
+        Does not return in the worker.
         """
         orders, orders_end = os.pipe()
         ready, ready_end = os.pipe()
@@ -226,10 +226,10 @@ class Parent:
         if pid == 0:
             os.close(orders_end)
             os.close(ready)
-            for sibling in self._workers.values():  # or their pipes would not end with the parent
+            for sibling in self._workers.values():  # otherwise their pipes would stay open after the parent ends
                 os.close(sibling.orders)
             self._work(Orders(orders, ready_end))
-            raise AssertionError("a worker ends by exiting")
+            raise AssertionError("a worker must exit")
         os.close(orders)
         os.close(ready_end)
         serves = os.read(ready, 1)
@@ -246,7 +246,7 @@ _WATCHED: Final = ("SIGINT", "SIGTERM", "SIGCHLD")
 
 
 def _listen_to_signals() -> tuple[socket.socket, socket.socket]:
-    """From now on the signals' numbers can be read from the first of these, as long as both are there."""
+    """Write the numbers of signals to a socket pair and return it. Read from the first; keep both open."""
     here, there = socket.socketpair()
     for end in (here, there):
         end.setblocking(False)
@@ -258,7 +258,7 @@ def _listen_to_signals() -> tuple[socket.socket, socket.socket]:
 
 @contextmanager
 def _no_signals() -> Iterator[None]:
-    """Between a fork and :func:`_forget_signals`, a worker's signal would be taken for its parent's."""
+    """Block signals: until :func:`_forget_signals`, a new worker would report its signals as the parent's."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in _WATCHED})
     try:
         yield
@@ -267,7 +267,7 @@ def _no_signals() -> Iterator[None]:
 
 
 def _forget_signals() -> None:
-    """In a worker: Ctrl-C is the parent's business; SIGTERM is what Trio makes of it."""
+    """In a worker: ignore Ctrl-C, which the parent handles; leave SIGTERM to Trio."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

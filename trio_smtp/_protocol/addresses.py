@@ -1,10 +1,10 @@
-# Addresses: the paths that MAIL and RCPT carry, read from a peer; and an application's addresses, checked for the wire.
+# Addresses: the paths of MAIL and RCPT, read from a peer; and an application's addresses, checked for the wire.
 #
-# A server reads with parse_reverse_path() and parse_forward_path(): one regular expression takes the ordinary
-# <local@domain>, and whatever it does not match goes the long way, which knows the whole grammar and every limit.
-# A client passes each address through check_address() before a byte is sent; what comes back can neither end a line
-# nor a path. Both use one grammar, so that an address which a server took can be sent on by a client.
-# Not known here: DNS, which addresses exist, parameters (parameters.py).
+# A server reads with parse_reverse_path() and parse_forward_path(). One regular expression matches the common
+# <local@domain>; anything else takes the slow path, which knows the whole grammar and every limit. A client passes each
+# address through check_address() before a byte is sent; the result cannot end a line or a path. Both use one grammar,
+# so a client can send every address that a server accepted. Not known here: DNS, which addresses exist, parameters
+# (parameters.py).
 from __future__ import annotations
 
 import re
@@ -24,19 +24,19 @@ MAX_DOMAIN: Final = 255  # octets, RFC 5321 §4.5.3.1.2
 MAX_PATH: Final = 256  # octets with the angle brackets, RFC 5321 §4.5.3.1.3
 
 Path: TypeAlias = tuple[str, str, str, str]
-"""address, local part (unquoted), domain (lower case), and what follows the path."""
+"""Address, local part (unquoted), domain (lower case), and the text after the path."""
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _ATOM_UTF8 = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"  # RFC 6531 §3.3
 _DOT_STRING = rf"{_ATOM}++(?:\.{_ATOM}++)*+"
-# Labels may have underscores: no host name has them (RFC 5321 §2.3.5), but mail from such hosts is real.
+# Labels may have underscores. RFC 5321 §2.3.5 does not allow them, but hosts with such names send mail.
 _LABELS = r"[A-Za-z0-9_]++(?:(?:\.|-++)[A-Za-z0-9_]++)*+"
-_SHORT: Final = 64  # octets: an address no longer than this exceeds none of the limits, labels (63) included
+_SHORT: Final = 64  # octets: an address of this length cannot exceed any limit, not even that of a label (63)
 
 _LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]{0,61}[A-Za-z0-9_\x80-\U0010ffff])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*+")
 _QUOTED = r'"(?:[^"\\]|\\.)*+"'
-# RFC 5321 §4.1.2; control characters were refused before.
+# RFC 5321 §4.1.2; callers refuse control characters before.
 _MAILBOX = re.compile(rf"({_ATOM_UTF8}++(?:\.{_ATOM_UTF8}++)*+|{_QUOTED})@(.+)")
 _LITERAL = re.compile(r"\[(?:([A-Za-z0-9-]*[A-Za-z0-9]):)?([!-Z^-~]+)\]")  # RFC 5321 §4.1.3
 _BRACKETED = re.compile(rf'<((?:[^"<> ]|{_QUOTED})*+)>')
@@ -47,19 +47,19 @@ _FastMatch: TypeAlias = Callable[[str], re.Match[str] | None]
 
 
 class _Side(NamedTuple):
-    """What differs between the path of MAIL and the path of RCPT."""
+    """The differences between the path of MAIL and the path of RCPT."""
 
     fast: _FastMatch
     prefix: re.Pattern[str]
     syntax: str
     noun: str
-    enhanced: str  # RFC 3463 §3.2: bad sender's, bad destination mailbox address syntax
+    enhanced: str  # RFC 3463 §3.2: bad address syntax, of the sender or of the destination
     null: bool
 
 
 _REVERSE = _Side(
     re.compile(rf"(?i:FROM): ?<(?:(({_DOT_STRING})@({_LABELS})))?>(?: ([ -~]*))?").fullmatch,
-    re.compile(r"FROM: ?", re.IGNORECASE | re.ASCII),  # one space: Outlook sends it
+    re.compile(r"FROM: ?", re.IGNORECASE | re.ASCII),  # Outlook sends one space
     "MAIL FROM:<address>",
     "sender",
     "5.1.7",
@@ -76,14 +76,13 @@ _FORWARD = _Side(
 
 
 def parse_reverse_path(argument: bytes | bytearray, *, lenient: bool = False) -> Path:
-    """Read what follows ``MAIL``: ``FROM:<address>`` and perhaps parameters.
+    """Read the argument of MAIL: ``FROM:<address>``, then parameters if any.
 
-    The address may be non-ASCII: whether the transaction allows that is for the caller to say, who knows the
-    parameters.
+    The address may be non-ASCII. The caller checks that the parameters allow it.
 
     Args:
         argument: the line without the verb and without CRLF.
-        lenient: also take bare words, no angle brackets, stray dots and long local parts.
+        lenient: also accept bare words, missing angle brackets, stray dots and long local parts.
 
     Returns:
         The address (``""`` for the null path), its local part without quotes, its domain in lower case (``""`` for
@@ -96,7 +95,7 @@ def parse_reverse_path(argument: bytes | bytearray, *, lenient: bool = False) ->
 
 
 def parse_forward_path(argument: bytes | bytearray, *, lenient: bool = False) -> Path:
-    """Read what follows ``RCPT``: ``TO:<address>``; as :func:`parse_reverse_path`, with 5.1.3 for 5.1.7."""
+    """Read the argument of RCPT: ``TO:<address>``. As :func:`parse_reverse_path`, with 5.1.3 for 5.1.7."""
     return _parse_path(argument, _FORWARD, lenient)
 
 
@@ -114,9 +113,9 @@ def _parse_path(argument: bytes | bytearray, side: _Side, lenient: bool) -> Path
 
 def _parse_any_path(argument: bytes | bytearray, side: _Side, lenient: bool) -> Path:
     try:
-        text = argument.rstrip(b" \t").decode("utf-8")  # RFC 5321 §4.1.1: tolerate trailing white space
+        text = argument.rstrip(b" \t").decode("utf-8")  # RFC 5321 §4.1.1: ignore trailing white space
     except UnicodeDecodeError:
-        raise Reject(501, "not UTF-8", "5.5.2") from None  # RFC 6531 §3.1 rests on RFC 3629
+        raise Reject(501, "not UTF-8", "5.5.2") from None  # RFC 6531 §3.1, RFC 3629
     if CONTROL.search(text):
         raise Reject(501, "control characters are not allowed here", "5.5.2")
     prefix = side.prefix.match(text)
@@ -162,12 +161,12 @@ def _parse_mailbox(path: str, side: _Side, lenient: bool) -> tuple[str, str, str
 
 
 def _parse_address(address: str) -> tuple[str, str]:
-    """Local part and domain of an address that keeps every rule of RFC 5321 §4.1.2, else ValueError."""
+    """Local part and domain of an address; ValueError unless it follows RFC 5321 §4.1.2."""
     match = _MAILBOX.fullmatch(address)
     if match is None:
         if "@" not in address:
             raise ValueError("there is no domain")
-        hint = " (a dot at an end or two in a row want quotes)" if "." in address.partition("@")[0] else ""
+        hint = " (quote leading, trailing or repeated dots)" if "." in address.partition("@")[0] else ""
         raise ValueError(f"bad local part{hint}")
     local_part, domain = match.groups()
     if len(local_part.encode()) > MAX_LOCAL_PART:
@@ -191,11 +190,11 @@ def _check_literal(literal: str) -> None:
         if tag is None:
             IPv4Address(content)
         elif tag.lower() == "ipv6":
-            if "%" in content:  # a scope, which IPv6Address takes and RFC 5321 §4.1.3 does not
+            if "%" in content:  # a scope: IPv6Address accepts one, RFC 5321 §4.1.3 does not
                 raise AddressValueError
             IPv6Address(content)
         elif _is_ipv6(literal[1:-1]):
-            # By the grammar [2001:db8::1] is a general-address-literal tagged "2001": the IPv6: was forgotten.
+            # Without "IPv6:", [2001:db8::1] parses as a general-address-literal with the tag "2001".
             raise AddressValueError
     except AddressValueError:
         raise ValueError("bad address literal") from None
@@ -218,7 +217,7 @@ def _unquote(local_part: str) -> str:
 def split_address(address: str) -> tuple[str, str]:
     """Local part without quotes and domain in lower case, of any text, valid or not.
 
-    A quoted and an unquoted local part that mean the same mailbox (RFC 5321 section 4.1.2) come out equal.
+    The results for a quoted and an unquoted form of one mailbox (RFC 5321 section 4.1.2) are equal.
     """
     match = _MAILBOX.fullmatch(address)
     if match is not None:
@@ -227,15 +226,15 @@ def split_address(address: str) -> tuple[str, str]:
             return _unquote(local_part), domain
         if "@" not in domain:
             return _unquote(local_part), domain.lower()
-    local_part, at, domain = address.rpartition("@")  # the last one, as every mailer that takes such an address does
+    local_part, at, domain = address.rpartition("@")  # the last "@", as in every mailer that accepts such an address
     return (local_part, domain.lower()) if at else (address, "")
 
 
 def check_address(address: str, *, null: bool = False, postmaster: bool = False) -> str:
-    """Check an address that a caller wants to send, before a byte of it is.
+    """Check an address before it is sent.
 
     Args:
-        address: ``local@domain``, without angle brackets and display name.
+        address: ``local@domain``, without angle brackets or display name.
         null: the empty address is allowed (``MAIL FROM:<>``).
         postmaster: ``postmaster`` without a domain is allowed (a recipient).
 
@@ -243,11 +242,12 @@ def check_address(address: str, *, null: bool = False, postmaster: bool = False)
         The address in Unicode's NFC, ready for :func:`wire_address`.
 
     Raises:
-        TypeError: it is no str.
-        LocalProtocolError: it breaks a rule or a limit of RFC 5321 section 4.1.2, or its domain is no IDNA 2008 name.
+        TypeError: the address is not a str.
+        LocalProtocolError: the address breaks a rule or a limit of RFC 5321 section 4.1.2, or its domain is not an
+            IDNA 2008 name.
     """
     if not isinstance(address, str):
-        raise TypeError(f"an address is a str, not {type(address).__name__}")
+        raise TypeError(f"an address must be a str, not {type(address).__name__}")
     if len(address) <= _SHORT and _PLAIN(address):
         return address
     if not address and null:
@@ -256,7 +256,7 @@ def check_address(address: str, *, null: bool = False, postmaster: bool = False)
         return _check(address, postmaster)
     except ValueError as exc:
         shown = address if len(address) <= MAX_PATH else address[:MAX_PATH] + "…"
-        raise LocalProtocolError(f"{shown!r} is no address: {exc}", delivery=Delivery.NOT_SENT) from None
+        raise LocalProtocolError(f"{shown!r} is not an address: {exc}", delivery=Delivery.NOT_SENT) from None
 
 
 def _check(address: str, postmaster: bool) -> str:
@@ -264,7 +264,7 @@ def _check(address: str, postmaster: bool) -> str:
         raise ValueError("it is empty")
     if CONTROL.search(address):
         raise ValueError("it has control characters")
-    if len(address) > 4 * MAX_PATH:  # before the passes below, which are slow on long texts
+    if len(address) > 4 * MAX_PATH:  # first, since the checks below are slow for long text
         raise ValueError(f"with angle brackets it is longer than {MAX_PATH} octets")
     if not address.isascii():
         address = unicodedata.normalize("NFC", address)  # RFC 6532 §3.1
@@ -279,12 +279,12 @@ def _check(address: str, postmaster: bool) -> str:
 
 
 def needs_smtputf8(address: str) -> bool:
-    """Whether the address can only be sent with SMTPUTF8: a non-ASCII domain alone has an ASCII form."""
+    """Whether the address needs SMTPUTF8, that is, has a non-ASCII local part. A domain alone has an ASCII form."""
     return not address.isascii() and not address[: address.rfind("@")].isascii()
 
 
 def to_ascii(address: str) -> str:
-    """The address with its domain as A-labels (IDNA 2008, after the mapping of UTS 46); the local part is kept.
+    """The address with its domain as A-labels (IDNA 2008, after the mapping of UTS 46) and its local part unchanged.
 
     Raises:
         ValueError: the domain has no such form.
@@ -293,7 +293,7 @@ def to_ascii(address: str) -> str:
         return address
     local_part, _, domain = address.rpartition("@")
     try:
-        # Label by label: idna would refuse the underscore of an ASCII label next to a non-ASCII one.
+        # One label at a time: idna refuses an underscore, but ASCII labels may have one.
         labels = idna.uts46_remap(domain, std3_rules=False).split(".")
         domain = ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels)
     except idna.IDNAError as exc:
@@ -304,10 +304,10 @@ def to_ascii(address: str) -> str:
 
 
 def wire_address(address: str, *, smtputf8: bool) -> str:
-    """What goes between the angle brackets, encoded as UTF-8, for an address that :func:`check_address` returned.
+    """The text to send between the angle brackets, for an address that :func:`check_address` returned.
 
-    A domain goes as A-labels wherever the local part allows it: that spares the transaction SMTPUTF8, which the next
-    server on the way may not have.
+    The domain is sent as A-labels if the local part is ASCII. Then the transaction does not need SMTPUTF8, which the
+    next server may not offer.
 
     Args:
         address: the checked address.

@@ -1,4 +1,4 @@
-# Checks that the configuration classes share: each raises at once and names the field.
+# Checks shared by the configuration classes. Each raises an error that names the field.
 from __future__ import annotations
 
 import math
@@ -10,50 +10,50 @@ _ATOM = re.compile(r"[\x21-\x7e]+")
 
 
 def check_seconds(name: str, value: float | None, *, zero: bool = False) -> None:
-    """A time limit: a positive number of seconds, or ``None`` for none."""
+    """Check a time limit: a positive number of seconds, or ``None`` for no limit."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is a number of seconds or None, not {value!r}")
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
     if math.isnan(value) or value < 0 or (value == 0 and not zero):
         raise ValueError(f"{name} must be more than 0 seconds, not {value!r}")
 
 
 def check_count(name: str, value: int | None, *, least: int = 1, optional: bool = True) -> None:
-    """A limit on a number of things, at least `least`, or ``None`` for none."""
+    """Check a limit on a count: at least `least`, or ``None`` for no limit."""
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is a whole number{' or None' if optional else ''}, not {value!r}")
+        raise TypeError(f"{name} must be an int{' or None' if optional else ''}, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
 
 
 def check_flag(name: str, value: object) -> None:
-    """A bool and nothing that only looks like one: ``"no"`` is true."""
+    """Check a bool. Other types are refused, since ``"no"`` is true."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} is True or False, not {value!r}")
+        raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """One of a few words."""
+    """Check that the value is one of a few words."""
     allowed = tuple(choices)
     if value not in allowed:
-        raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
 def check_text(name: str, value: object, *, word: bool = False) -> None:
-    """Text that can stand in a line of the protocol: printable ASCII; with `word`, no blanks and not empty."""
+    """Check text for a line of the protocol: printable ASCII; with `word`, also no spaces and not empty."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} is a str, not {value!r}")
+        raise TypeError(f"{name} must be a str, not {value!r}")
     if (_ATOM if word else _PRINTABLE).fullmatch(value) is None:
-        raise ValueError(f"{name} must be printable ASCII{' without blanks' if word else ''}, not {value!r}")
+        raise ValueError(f"{name} must be printable ASCII{' without spaces' if word else ''}, not {value!r}")
 
 
 def check_names(name: str, values: object, known: Iterable[str]) -> tuple[str, ...]:
-    """A collection of known words, returned in upper case; one str is refused, it would be read letter by letter."""
+    """Check a collection of known words; return it in upper case. A str is refused: it is a collection of letters."""
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} is a sequence of names, not {values!r}")
+        raise TypeError(f"{name} must be a sequence of names, not {values!r}")
     allowed = set(known)
     names = tuple(str(value).upper() for value in values)
     for item in names:

@@ -1,17 +1,23 @@
-# The envelope: who sends, to whom, and with which parameters. Plain values, cheap to make, made once per command.
+# The envelope: sender, recipients and their parameters. Plain values, cheap to make, one per command.
 #
-# What most messages do not have is a default of the class, so that an ordinary Sender costs four attributes. An
-# application's own parameter may put further attributes on them (parameters.py).
+# Parameters that most messages do not have are class defaults, so an ordinary Sender has four attributes. An
+# application's own parameter may set further attributes (parameters.py).
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .addresses import split_address
 
 
 class DeliverBy(NamedTuple):
-    """``BY=``: deliver within ``seconds``, else return the message ("R") or notify ("N"); RFC 2852 section 4."""
+    """``BY=``: deliver within ``seconds``, or else return the message or notify the sender (RFC 2852 section 4).
+
+    Attributes:
+        seconds: the time limit; may be negative with mode ``"N"``.
+        mode: ``"R"`` (return) or ``"N"`` (notify).
+        trace: the client asked for tracing (``T``).
+    """
 
     seconds: int
     mode: str
@@ -59,16 +65,16 @@ class Sender(_Party):
 
     Attributes:
         address: as received; ``""`` is the null sender of bounces (RFC 5321 section 4.5.5).
-        local_part: what is before the ``@``, without quotes.
-        domain: what is after it, in lower case; ``""`` without a domain. An address literal keeps its brackets.
-        params: upper-case keyword to the value as received, or ``None`` where there was none.
+        local_part: the part before the ``@``, without quotes.
+        domain: the part after it, in lower case; ``""`` without a domain. An address literal keeps its brackets.
+        params: upper-case keyword to the value as received; ``None`` for a keyword without one.
         size: ``SIZE=``, octets (RFC 1870).
         body: ``"7BIT"``, ``"8BITMIME"`` or ``"BINARYMIME"`` (RFC 6152, RFC 3030).
         smtputf8: addresses and header fields may be UTF-8 (RFC 6531).
         ret: ``"FULL"`` or ``"HDRS"`` (RFC 3461 section 4.3).
         envid: the envelope identifier, decoded (RFC 3461 section 4.4).
         requiretls: every hop must use TLS (RFC 8689).
-        auth: who submitted the message, decoded; ``""`` for ``AUTH=<>``, nobody known (RFC 4954 section 5).
+        auth: the identity that submitted the message, decoded; ``""`` for ``AUTH=<>``, unknown (RFC 4954 section 5).
         mt_priority: -9 to 9 (RFC 6710).
         deliver_by: a :class:`DeliverBy` (RFC 2852).
         hold_for: seconds to hold the message (RFC 4865).
@@ -93,9 +99,9 @@ class Recipient(_Party):
 
     Attributes:
         address: as received.
-        local_part: what is before the ``@``, without quotes.
-        domain: what is after it, in lower case; ``""`` for postmaster alone. An address literal keeps its brackets.
-        params: upper-case keyword to the value as received, or ``None`` where there was none.
+        local_part: the part before the ``@``, without quotes.
+        domain: the part after it, in lower case; ``""`` for postmaster alone. An address literal keeps its brackets.
+        params: upper-case keyword to the value as received; ``None`` for a keyword without one.
         notify: ``{"NEVER"}``, or some of ``"SUCCESS"``, ``"FAILURE"``, ``"DELAY"`` (RFC 3461 section 4.1).
         orcpt: address type (in lower case) and original recipient, decoded (RFC 3461 section 4.2, RFC 6533).
     """
@@ -105,7 +111,12 @@ class Recipient(_Party):
 
 
 class Envelope:
-    """One transaction's sender and the recipients that were accepted, in order, repeated ones included."""
+    """The sender and the accepted recipients of one transaction.
+
+    Attributes:
+        sender: from MAIL.
+        recipients: from RCPT, in order; an address that was given twice is there twice.
+    """
 
     __slots__ = ("recipients", "sender")
 
@@ -121,7 +132,7 @@ class Envelope:
             return NotImplemented
         return self.sender == other.sender and self.recipients == other.recipients
 
-    __hash__ = None  # type: ignore[assignment]  # it grows with every RCPT
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # mutable: each RCPT adds a recipient
 
     def __repr__(self) -> str:
         return f"Envelope({self.sender!r}, {self.recipients!r})"

@@ -1,34 +1,33 @@
-# The error tree, and the two facts every sender needs: how far it got, and what became of the message.
+# The error tree, with two facts for the sender: the stage that was reached, and the fate of the message.
 #
 # SMTPError                        .reply .stage .delivery
-# ├── LocalProtocolError           you asked for something illegal; nothing was sent      (also ValueError)
+# ├── LocalProtocolError           an argument breaks the rules of SMTP; nothing was sent (also ValueError)
 # ├── RemoteProtocolError          the peer broke the protocol; the connection is closed
 # ├── ConnectError                 could not reach the server                             (also OSError)
-# ├── ConnectionLostError          the peer or the network went away                      (also ConnectionError)
+# ├── ConnectionLostError          the connection broke                                   (also ConnectionError)
 # ├── TLSError                     STARTTLS refused, or the handshake failed
 # ├── AuthenticationError          the credentials were refused
-# │   └── UnsupportedAuthError     no mechanism in common, or none allowed here
-# ├── ExtensionNotSupportedError   the message needs what the server does not offer
+# │   └── UnsupportedAuthError     no mechanism in common, or none allowed
+# ├── ExtensionNotSupportedError   the message needs an extension that the server does not offer
 # ├── SenderRefusedError           MAIL was refused
-# ├── RecipientsRefusedError       nobody was accepted
+# ├── RecipientsRefusedError       every recipient was refused
 # ├── MessageRefusedError          the message was refused at its end
-# ├── MessageTooLargeError         larger than SIZE, or in a hook than max_message_size
-# ├── MessageAbortedError          in a server's hook: the client gave the message up
-# ├── SMTPTimeoutError             one of our configured limits                           (also TimeoutError)
-# ├── PoolFullError                more than max_waiting callers would wait
-# └── PoolClosedError
+# ├── MessageTooLargeError         larger than the server's SIZE; in a hook, than max_message_size
+# ├── MessageAbortedError          in a server's hook: the client abandoned the message
+# ├── SMTPTimeoutError             a configured time limit expired                        (also TimeoutError)
+# ├── PoolFullError                max_waiting callers are already waiting
+# └── PoolClosedError              the pool closed before the message was sent
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from .replies import Reply
+from .replies import Reply
 
 
 class Stage(StrEnum):
-    """How far a client got before the error, in the order of a session."""
+    """The stage of the session at which an error occurred, in order."""
 
     CONNECT = "connect"
     GREETING = "greeting"
@@ -43,11 +42,11 @@ class Stage(StrEnum):
 
 
 class Delivery(StrEnum):
-    """What became of a message whose sending failed.
+    """The fate of a message whose sending failed.
 
-    ``NOT_SENT``: certainly not accepted, so that sending it again is safe. ``REFUSED``: the server said no
-    (4xx may be tried later, 5xx not). ``UNKNOWN``: the end of the message was handed over and no answer came:
-    it may have been delivered (RFC 1047; RFC 5321 section 6.1).
+    ``NOT_SENT``: the server did not accept it, so sending it again is safe. ``REFUSED``: the server refused it (after a
+    4xx try again later, after a 5xx do not). ``UNKNOWN``: the end of the message was sent and no reply arrived, so it
+    may have been delivered (RFC 1047; RFC 5321 section 6.1).
     """
 
     NOT_SENT = "not_sent"
@@ -56,18 +55,24 @@ class Delivery(StrEnum):
 
 
 class SMTPError(Exception):
-    """The root of every error that trio_smtp raises on purpose.
+    """The root of all errors of trio_smtp.
 
     Attributes:
-        reply: the server's answer that caused the error, or ``None``.
-        stage: how far the session had got, or ``None`` where that has no meaning.
-        delivery: what became of the message, or ``None`` where there was none.
-        accepted: addresses for which the server took the message all the same (LMTP, split lists).
+        reply: the server's reply that caused the error, or ``None``.
+        stage: the stage of the session, or ``None`` if it has no meaning.
+        delivery: the fate of the message, or ``None`` if there was no message.
+        accepted: addresses for which the server nevertheless accepted the message (LMTP, split recipient lists).
         refused: address to the reply that refused it.
-        unknown: addresses whose fate nobody can tell.
+        unknown: addresses whose fate is unknown.
     """
 
     _default_delivery: ClassVar[Delivery | None] = None
+    reply: Reply | None
+    stage: Stage | None
+    delivery: Delivery | None
+    accepted: list[str]
+    refused: dict[str, Reply]
+    unknown: list[str]
 
     def __init__(
         self,
@@ -84,31 +89,31 @@ class SMTPError(Exception):
         self.reply = reply
         self.stage = stage
         self.delivery = self._default_delivery if delivery is None else delivery
-        self.accepted: list[str] = list(accepted)
-        self.refused: dict[str, Reply] = dict(refused or {})
-        self.unknown: list[str] = list(unknown)
+        self.accepted = list(accepted)
+        self.refused = dict(refused or {})
+        self.unknown = list(unknown)
 
 
 class LocalProtocolError(SMTPError, ValueError):
-    """You asked for something that SMTP does not allow (CR or LF in an address, say). Nothing was sent."""
+    """An argument breaks the rules of SMTP, for example CR or LF in an address. Nothing was sent."""
 
     _default_delivery = Delivery.NOT_SENT
 
 
 class RemoteProtocolError(SMTPError):
-    """The peer broke the protocol. A client closes the connection; in a server's hook it means bare CR or LF."""
+    """The peer violated the protocol. A client closes the connection. In a server's hook: a bare CR or LF."""
 
 
 class ConnectError(SMTPError, OSError):
-    """The server could not be reached, or did not greet us with 220. Nothing was sent."""
+    """The server could not be reached, or did not greet with 220. Nothing was sent."""
 
 
 class ConnectionLostError(SMTPError, ConnectionError):
-    """The peer or the network went away; ``delivery`` says what that means for the message."""
+    """The connection broke. ``delivery`` is the fate of the message."""
 
 
 class TLSError(SMTPError):
-    """STARTTLS was refused or missing, or the handshake failed; ``__cause__`` holds the ``ssl`` error if any."""
+    """STARTTLS was refused or not offered, or the handshake failed. ``__cause__`` is the ``ssl`` error, if any."""
 
 
 class AuthenticationError(SMTPError):
@@ -116,7 +121,7 @@ class AuthenticationError(SMTPError):
 
 
 class UnsupportedAuthError(AuthenticationError):
-    """Client and server have no mechanism in common, or none that may be used on this connection."""
+    """Client and server have no mechanism in common, or none that is allowed on this connection."""
 
 
 class ExtensionNotSupportedError(SMTPError):
@@ -136,23 +141,23 @@ class MessageRefusedError(SMTPError):
 
 
 class MessageTooLargeError(SMTPError):
-    """The message is larger than the server's SIZE: refused here, before MAIL, or given up in the middle of a stream.
+    """The message is larger than the server's SIZE: refused before MAIL, or, for a stream, abandoned in the middle.
 
     In a server's hook: the client sent more than ``max_message_size`` octets.
     """
 
 
 class MessageAbortedError(SMTPError):
-    """In a server's hook: the client gave the message up (RSET between BDAT chunks)."""
+    """In a server's hook: the client abandoned the message (RSET between BDAT chunks)."""
 
 
 class SMTPTimeoutError(SMTPError, TimeoutError):
-    """One of the configured time limits ran out. A caller's own cancel scope never raises this."""
+    """A configured time limit expired. A caller's own cancel scope never raises this."""
 
 
 class PoolFullError(SMTPError):
-    """More than ``max_waiting`` callers would have to wait for a connection. Nothing was sent."""
+    """``max_waiting`` callers are already waiting for a connection. Nothing was sent."""
 
 
 class PoolClosedError(SMTPError):
-    """The pool was closed before the message was given to a connection. Nothing was sent."""
+    """The pool closed before a connection took the message. Nothing was sent."""

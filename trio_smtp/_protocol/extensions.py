@@ -1,8 +1,8 @@
 # Extensions: the EHLO reply, as a client reads it and as a server writes it.
 #
-# Extensions is a client's read-only view; reading never fails, since a line that makes no sense offers nothing.
-# On the server, EXTENSIONS is a table: under which circumstances a keyword is offered, with what text behind it, and
-# which other keyword it cannot do without. An application offers its own by passing rows of the same kind.
+# Extensions is a client's read-only view. Reading never fails: a malformed line offers nothing. On the server,
+# EXTENSIONS is a table: the conditions under which a keyword is offered, the text after it, and the keywords that it
+# requires. An application offers its own extensions by passing rows of the same kind.
 from __future__ import annotations
 
 import re
@@ -22,7 +22,7 @@ MAX_INTERVAL: Final = 999_999_999  # seconds: nine digits (RFC 4865 §3, RFC 285
 
 
 class Limits(NamedTuple):
-    """What the server says of its limits (RFC 9422); ``None`` where it says nothing.
+    """The limits that the server states (RFC 9422); ``None`` for each one that it does not.
 
     Attributes:
         mailmax: MAIL commands in one connection.
@@ -36,14 +36,14 @@ class Limits(NamedTuple):
 
 
 class Extensions(Mapping[str, str]):
-    """What a server offered: keyword in upper case to the text behind it (``""`` for none). Read-only.
+    """The extensions that a server offers: keyword in upper case to the text after it, or ``""``. Read-only.
 
     Look-ups ignore case: ``"pipelining" in extensions``.
 
     Attributes:
-        size: the largest message in octets; ``None`` if the server names none or has no fixed maximum (``SIZE 0``).
-        auth: the SASL mechanisms, in upper case and in the server's order.
-        limits: the :class:`Limits`.
+        size: the largest message in octets; ``None`` if the server states none, or no fixed maximum (``SIZE 0``).
+        auth: the SASL mechanisms, in upper case, in the server's order.
+        limits: the limits that the server states (RFC 9422).
     """
 
     __slots__ = ("_offered", "auth", "limits", "size")
@@ -60,16 +60,16 @@ class Extensions(Mapping[str, str]):
 
     @classmethod
     def from_lines(cls, lines: Sequence[str]) -> Extensions:
-        """Read the lines of a reply to EHLO or LHLO; the first is the greeting and holds no keyword."""
+        """Read the lines of a reply to EHLO or LHLO. The first is the greeting, without a keyword."""
         offered: dict[str, str] = {}
         for line in lines[1:]:
-            old = _OLD_AUTH.fullmatch(line)  # "AUTH=PLAIN LOGIN": older than RFC 2554, beside or instead of "AUTH "
+            old = _OLD_AUTH.fullmatch(line)  # "AUTH=PLAIN LOGIN", older than RFC 2554: with or instead of "AUTH "
             if old is not None:
                 keyword, text = "AUTH", old[1]
             else:
                 match = _KEYWORD_LINE.fullmatch(line)
                 if match is None:
-                    continue  # smtp-sink ends its list with an empty line, Exchange has "X-EXPS=LOGIN"
+                    continue  # smtp-sink ends its list with an empty line, Exchange sends "X-EXPS=LOGIN"
                 keyword, text = match[1].upper(), (match[2] or "").strip()
             if keyword == "AUTH":
                 text = " ".join(dict.fromkeys(f"{offered.get(keyword, '')} {text}".split()))
@@ -93,7 +93,7 @@ class Extensions(Mapping[str, str]):
 
 
 def _parse_size(text: str) -> int | None:
-    # RFC 1870 §4: bare SIZE says nothing, and 0 says that there is no fixed maximum.
+    # RFC 1870 §4: SIZE without a number states nothing; 0 is no fixed maximum.
     return int(text) or None if _DIGITS.fullmatch(text) else None
 
 
@@ -102,10 +102,10 @@ def _parse_limits(text: str) -> Limits:
     for item in text.split():
         match = _LIMIT.fullmatch(item)
         if match is None:
-            return Limits()  # RFC 9422 §3: a syntax error voids the whole keyword,
+            return Limits()  # RFC 9422 §3: a syntax error invalidates the whole keyword
         values[match[1].upper()] = match[2] or ""
 
-    def value(name: str) -> int | None:  # and a bad value only itself
+    def value(name: str) -> int | None:  # a bad value invalidates only itself
         return int(values[name]) if _LIMIT_VALUE.fullmatch(values.get(name, "")) else None
 
     return Limits(value("MAILMAX"), value("RCPTMAX"), value("RCPTDOMAINMAX"))
@@ -113,18 +113,18 @@ def _parse_limits(text: str) -> Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
-    """The circumstances of one EHLO, as far as they decide what is offered.
+    """The facts that decide what one EHLO reply offers.
 
     Attributes:
         tls: the session is inside TLS.
-        starttls: TLS could be started.
-        auth: the mechanisms that are allowed right now; none of them, no AUTH.
+        starttls: TLS can be started.
+        auth: the mechanisms that are allowed now; AUTH is not offered if there are none.
         max_message_size: octets, or ``None`` for no maximum.
         max_recipients: RCPT per transaction, or ``None``.
         max_messages: MAIL per connection, or ``None``.
         max_hold: seconds a message may be held (FUTURERELEASE), or ``None``.
-        max_hold_until: the same as a time with a time zone, or ``None``.
-        min_deliver_by: the least seconds that ``BY=`` may ask for (DELIVERBY), or ``None``.
+        max_hold_until: the latest time to hold it until, with a time zone, or ``None``.
+        min_deliver_by: the fewest seconds that ``BY=`` may ask for (DELIVERBY), or ``None``.
         xclient: attributes that this peer may set by XCLIENT.
         xforward: the same for XFORWARD.
     """
@@ -147,9 +147,10 @@ class Extension(NamedTuple):
 
     Attributes:
         keyword: in upper case.
-        text: called with the circumstances; what follows the keyword (``""`` for nothing), or ``None`` for no offer.
-        opt_in: off unless asked for, since it obliges the application.
-        requires: keywords without which this one is off.
+        text: called with an :class:`Offer`; returns the text after the keyword (may be ``""``), or ``None`` for no
+            offer.
+        opt_in: off by default, since the application must do something for it.
+        requires: keywords that must be on as well.
     """
 
     keyword: str
@@ -159,7 +160,7 @@ class Extension(NamedTuple):
 
 
 def always(offer: Offer) -> str | None:
-    """An extension's text that is empty under all circumstances."""
+    """The text of an extension that is always offered, without parameters."""
     return ""
 
 
@@ -169,12 +170,12 @@ def _when(condition: bool) -> str | None:
 
 def _limits(offer: Offer) -> str | None:
     named = (("MAILMAX", offer.max_messages), ("RCPTMAX", offer.max_recipients))
-    # RFC 9422 §4: a limit that does not fit into six digits cannot be named, and is none that a client reaches.
+    # RFC 9422 §4: at most six digits. A larger limit cannot be stated, and no client reaches it.
     return " ".join(f"{name}={n}" for name, n in named if n is not None and 0 < n <= _MAX_LIMIT) or None
 
 
 def _futurerelease(offer: Offer) -> str | None:
-    # RFC 4865: both are mandatory, so that "no maximum" is the largest that the grammar has.
+    # RFC 4865: both are mandatory, so "no maximum" is the largest value that the grammar allows.
     interval = MAX_INTERVAL if offer.max_hold is None else offer.max_hold
     latest = offer.max_hold_until
     moment = "9999-12-31T23:59:59Z" if latest is None else f"{latest.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -199,8 +200,8 @@ EXTENSIONS: Final = (
     Extension("FUTURERELEASE", _futurerelease, opt_in=True),
     Extension("XCLIENT", lambda offer: " ".join(offer.xclient) or None),
     Extension("XFORWARD", lambda offer: " ".join(offer.xforward) or None),
-    Extension("VRFY", always),  # these two where an application answers: RFC 5321 §3.5.2, VRFY may be listed,
-    Extension("EXPN", always),  # and EXPN must be
+    Extension("VRFY", always),  # RFC 5321 §3.5.2: these two if the application answers them; VRFY may be listed,
+    Extension("EXPN", always),  # EXPN must be
 )
 KNOWN_EXTENSIONS: Final = frozenset(row.keyword for row in EXTENSIONS)
 OPT_IN_EXTENSIONS: Final = frozenset(row.keyword for row in EXTENSIONS if row.opt_in)
@@ -209,9 +210,9 @@ OPT_IN_EXTENSIONS: Final = frozenset(row.keyword for row in EXTENSIONS if row.op
 def resolve_extensions(
     *, enabled: Iterable[str] = (), disabled: Iterable[str] = (), extra: Iterable[Extension] = ()
 ) -> frozenset[str]:
-    """The keywords in force under a configuration: the defaults and ``enabled``, less ``disabled``.
+    """The keywords in force for a configuration: the defaults and ``enabled``, without ``disabled``.
 
-    What requires a keyword that is off is off as well: without 8BITMIME there is no SMTPUTF8.
+    An extension that requires one that is off is off as well: without 8BITMIME there is no SMTPUTF8.
 
     Args:
         enabled: names of opt-in extensions, in any case.
@@ -219,7 +220,7 @@ def resolve_extensions(
         extra: an application's own extensions.
 
     Raises:
-        ValueError: a name that no extension has.
+        ValueError: a name is not that of an extension.
     """
     rows = (*EXTENSIONS, *extra)
     wanted, unwanted = ({name.upper() for name in names} for names in (enabled, disabled))
@@ -235,11 +236,11 @@ def resolve_extensions(
 
 
 def server_keywords(in_force: Iterable[str], offer: Offer, extra: Iterable[Extension] = ()) -> list[str]:
-    """The lines of an EHLO reply after the first: keywords, each with its text.
+    """The lines of an EHLO reply after the first: each keyword with its text.
 
     Args:
-        in_force: of :func:`resolve_extensions`.
-        offer: the circumstances.
+        in_force: the result of :func:`resolve_extensions`.
+        offer: the facts that decide what is offered.
         extra: an application's own extensions.
     """
     names = frozenset(in_force)

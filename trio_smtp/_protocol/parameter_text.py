@@ -1,46 +1,41 @@
-# Parameters as a client writes them: " SIZE=1234 BODY=8BITMIME", from values that an application gives.
+# Parameters as a client writes them: " SIZE=1234 BODY=8BITMIME", from the values of an application.
 #
-# Strict out: what format_params() returns cannot end a line or a parameter early, whatever it was given. The typed
-# helpers make the dicts that mail_params= and rcpt_params= take, with xtext where it is wanted.
+# Strict out: for any input, the result of format_params() cannot end a line or a parameter early.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 from .errors import Delivery, LocalProtocolError
-from .parameters import MAX_ENVID, PARAMETERS
-from .xtext import encode_utf8_addr, encode_xtext
-
-MAX_ORCPT: Final = 500  # octets: what RFC 3461 §4 makes a server ready for
+from .parameters import PARAMETERS
 
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*").fullmatch  # RFC 5321 §4.1.2, esmtp-keyword
 _VALUE = re.compile(r"[!-<>-~]+").fullmatch  # RFC 5321 §4.1.2, esmtp-value
 _VALUE_UTF8 = re.compile(r"[!-<>-~\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]+").fullmatch  # RFC 6531 §3.3
-_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]+").fullmatch  # an atom that is an esmtp-value too
 _NUMBER = re.compile(r"\+?[0-9]{1,9}").fullmatch
 _EXTENSION = {(row.command, row.keyword): row.extension for row in PARAMETERS}
 
 
 def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = False) -> str:
-    """The text of MAIL's or RCPT's parameters, with a space before each; ``""`` for none.
+    """The text of the parameters of MAIL or RCPT, with a space before each; ``""`` for none.
 
     Args:
-        params: keyword to value; ``None`` for a keyword without one. Values go out as they are: xtext is the caller's
-            (or that of the helpers below).
-        smtputf8: the transaction has SMTPUTF8, so that values may be UTF-8.
+        params: keyword to value; ``None`` for a keyword without one. Values are sent unchanged: the caller encodes
+            xtext.
+        smtputf8: the transaction has SMTPUTF8, so values may be UTF-8.
 
     Raises:
-        LocalProtocolError: a keyword or a value that would not arrive as one (spaces, ``=``, control characters,
-            non-ASCII without SMTPUTF8), or one keyword twice in different case.
+        LocalProtocolError: a keyword or a value is malformed (spaces, ``=``, control characters, non-ASCII without
+            SMTPUTF8), or a keyword occurs twice in different case.
     """
     seen: set[str] = set()
     parts: list[str] = []
     for name, value in params.items():
         keyword = name.upper()
         if not _KEYWORD(name):
-            raise _illegal(f"{name!r} is no parameter keyword")
+            raise _illegal(f"{name!r} is not a parameter keyword")
         if keyword in seen:
             raise _illegal(f"the parameter {keyword} is given twice")
         seen.add(keyword)
@@ -55,9 +50,9 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
 
 
 def required_extensions(command: Literal["MAIL", "RCPT"], params: Mapping[str, str | int | None]) -> frozenset[str]:
-    """The EHLO keywords that a server must have offered for these parameters of ``"MAIL"`` or ``"RCPT"``.
+    """The EHLO keywords that a server must offer for these parameters of ``"MAIL"`` or ``"RCPT"``.
 
-    A keyword that this library does not know asks for nothing: its extension is the caller's business.
+    An unknown keyword requires nothing; the caller checks for its extension.
     """
     wanted = {extension for keyword in params if (extension := _EXTENSION.get((command, keyword.upper()))) is not None}
     if any(keyword.upper() == "BODY" and str(value).upper() == "BINARYMIME" for keyword, value in params.items()):
@@ -66,25 +61,25 @@ def required_extensions(command: Literal["MAIL", "RCPT"], params: Mapping[str, s
 
 
 def beyond_offer(params: Mapping[str, str | int | None], offered: Mapping[str, str]) -> str:
-    """What these parameters of MAIL ask for beyond the limits that the server's EHLO names; ``""`` for nothing.
+    """Describe what these parameters of MAIL ask for beyond the limits in the server's EHLO; ``""`` for nothing.
 
-    A limit or a value that makes no sense is left to the server.
+    A malformed limit or value is left to the server.
 
     Args:
         params: keyword in upper case to value.
-        offered: EHLO keyword to the text behind it.
+        offered: EHLO keyword to the text after it.
     """
     given = {keyword: str(value) for keyword, value in params.items()}
     interval, _, moment = offered.get("FUTURERELEASE", "").partition(" ")  # RFC 4865
     if _is_over(given.get("HOLDFOR", ""), interval):
-        return f"HOLDFOR={given['HOLDFOR']}, where the server holds a message for {interval} seconds at most"
+        return f"HOLDFOR={given['HOLDFOR']}, but the server holds a message for at most {interval} seconds"
     latest, wanted = _moment(moment), _moment(given.get("HOLDUNTIL", ""))
     if latest is not None and wanted is not None and wanted > latest:
-        return f"HOLDUNTIL={given['HOLDUNTIL']}, where the server holds a message until {moment} at most"
+        return f"HOLDUNTIL={given['HOLDUNTIL']}, but the server holds a message until {moment} at most"
     seconds, _, mode = given.get("BY", "").partition(";")
     least = offered.get("DELIVERBY", "").partition(",")[0]  # RFC 2852 §2: the first of a list
     if mode.upper().startswith("R") and _is_over(least, seconds):  # §4: with mode N there is no minimum
-        return f"BY={given['BY']}, where the server wants {least} seconds at least"
+        return f"BY={given['BY']}, but the server needs at least {least} seconds"
     return ""
 
 
@@ -98,80 +93,6 @@ def _moment(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo is not None else None
-
-
-def dsn_mail_params(*, ret: str | None = None, envid: str | None = None) -> dict[str, str]:
-    """``mail_params`` for delivery status notifications (RFC 3461).
-
-    Args:
-        ret: ``"FULL"`` or ``"HDRS"``: how much of the message a failure notice returns.
-        envid: an identifier that notices repeat: printable ASCII, at most 100 characters once encoded.
-
-    Raises:
-        LocalProtocolError: for other values.
-    """
-    params: dict[str, str] = {}
-    if ret is not None:
-        params["RET"] = ret.upper()
-        if params["RET"] not in ("FULL", "HDRS"):
-            raise _illegal(f"RET is FULL or HDRS, not {ret!r}")
-    if envid is not None:
-        params["ENVID"] = _xtext("ENVID", envid)
-        if not 1 <= len(params["ENVID"]) <= MAX_ENVID:
-            raise _illegal(f"ENVID has 1 to {MAX_ENVID} characters (RFC 3461 section 4.4)")
-    return params
-
-
-def dsn_rcpt_params(
-    *,
-    notify: str | Iterable[str] | None = None,
-    orcpt: str | tuple[str, str] | None = None,
-    smtputf8: bool = False,
-) -> dict[str, str]:
-    """``rcpt_params`` of one recipient for delivery status notifications (RFC 3461, RFC 6533).
-
-    Args:
-        notify: ``"NEVER"``, or some of ``"SUCCESS"``, ``"FAILURE"``, ``"DELAY"``.
-        orcpt: the original recipient's address, or ``(type, address)``; ``rfc822`` and ``utf-8`` are found out.
-        smtputf8: the transaction has SMTPUTF8.
-
-    Raises:
-        LocalProtocolError: for other values.
-    """
-    params: dict[str, str] = {}
-    if notify is not None:
-        words = [word.upper() for word in ([notify] if isinstance(notify, str) else notify)]
-        allowed = {"NEVER"} if "NEVER" in words else {"SUCCESS", "FAILURE", "DELAY"}
-        if not words or len(set(words)) != len(words) or not allowed.issuperset(words):
-            raise _illegal(f"NOTIFY is NEVER, or some of SUCCESS, FAILURE, DELAY, not {words!r}")
-        params["NOTIFY"] = ",".join(words)
-    if orcpt is not None:
-        kind, address = orcpt if isinstance(orcpt, tuple) else ("rfc822" if orcpt.isascii() else "utf-8", orcpt)
-        if kind.lower() == "utf-8":
-            try:
-                encoded = encode_utf8_addr(address, smtputf8=smtputf8)
-            except ValueError as exc:
-                raise _illegal(f"ORCPT: {exc}") from None
-        else:
-            encoded = _xtext("ORCPT", address)
-        params["ORCPT"] = f"{kind};{encoded}"
-        if not encoded or not _ADDRESS_TYPE(kind) or len(params["ORCPT"].encode()) > MAX_ORCPT:
-            raise _illegal(
-                f"ORCPT is an address type and an address, {MAX_ORCPT} octets at most (RFC 3461 section 4.2)"
-            )
-    return params
-
-
-def auth_mail_params(identity: str) -> dict[str, str]:
-    """``mail_params`` that say who submitted the message (RFC 4954 section 5); ``""`` for nobody known."""
-    return {"AUTH": _xtext("AUTH", identity) if identity else "<>"}
-
-
-def _xtext(keyword: str, text: str) -> str:
-    try:
-        return encode_xtext(text)
-    except ValueError as exc:
-        raise _illegal(f"{keyword}: {exc}") from None
 
 
 def _illegal(message: str) -> LocalProtocolError:

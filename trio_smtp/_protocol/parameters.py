@@ -1,8 +1,8 @@
-# The parameters of MAIL and RCPT, as a table: which command, which extension brings it, how its value is read.
+# The parameters of MAIL and RCPT as a table: the command, the extension, the parser of the value.
 #
-# Adding a parameter is adding a row, here or, for an application's own keyword, in ParameterContext(extra=...).
-# parse_mail() and parse_rcpt() read the whole argument of their command, path included, and return the value object
-# or raise Reject; the session that calls them only writes the reply. What a client sends is in parameter_text.py.
+# To add a parameter, add a row, here or, for an application's own keyword, in ParameterContext(extra=...). parse_mail()
+# and parse_rcpt() read the whole argument of their command, with the path, and return the value object or raise Reject;
+# the session only writes the reply. parameter_text.py is the client's side.
 from __future__ import annotations
 
 import re
@@ -21,17 +21,17 @@ _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*").fullmatch  # RFC 5321 §4.1.2
 
 
 class ParameterContext:
-    """What the parsers of one session's parameters need to know; made once per state (clear, TLS), not per command.
+    """The facts that the parsers of a session's parameters need. Made once per state (clear, TLS), not per command.
 
     Args:
-        extensions: upper-case keywords of the extensions in force. ``REQUIRETLS`` belongs here whenever it is
-            configured, although it is offered inside TLS only; ``AUTH`` when it is offered.
+        extensions: upper-case keywords of the extensions in force. Includes ``REQUIRETLS`` if configured, although it
+            is offered inside TLS only, and ``AUTH`` if offered.
         max_message_size: octets, or ``None``.
         tls: the session is inside TLS.
-        lenient: take addresses that break the grammar (``ServerConfig.lenient_addresses``).
+        lenient: accept addresses that break the grammar (``ServerConfig.lenient_addresses``).
         max_hold: seconds that HOLDFOR may ask for, or ``None``.
         max_hold_until: the latest time (with a time zone) that HOLDUNTIL may ask for, or ``None``.
-        min_deliver_by: the least seconds that BY with mode R may ask for, or ``None``.
+        min_deliver_by: the fewest seconds that BY with mode R may ask for, or ``None``.
         extra: an application's own parameters.
     """
 
@@ -80,9 +80,9 @@ class Parameter(NamedTuple):
     Attributes:
         keyword: as in the command.
         command: ``"MAIL"`` or ``"RCPT"``.
-        extension: the EHLO keyword that must be in force; without it the parameter is unknown (555).
+        extension: the EHLO keyword that must be in force; otherwise the parameter is unknown (555).
         parse: called with the value (``None`` for a bare keyword), the :class:`Sender` or :class:`Recipient`, and the
-            context; stores what it read, or raises :class:`Reject`.
+            context; stores the result there, or raises :class:`Reject`.
         utf8: the value may be UTF-8 in a transaction with SMTPUTF8.
     """
 
@@ -98,7 +98,7 @@ def parse_mail(argument: bytes | bytearray, context: ParameterContext) -> Sender
 
     Args:
         argument: the line without the verb and without CRLF.
-        context: the session's.
+        context: of the session.
 
     Raises:
         Reject: 501 (syntax), 552 (too large), 553 (UTF-8 without SMTPUTF8), 555 (unknown parameter), 530 (no TLS).
@@ -108,7 +108,7 @@ def parse_mail(argument: bytes | bytearray, context: ParameterContext) -> Sender
     if rest:
         _take(rest, sender, context.mail, context)
     if not sender.smtputf8:
-        # Only now: SMTPUTF8 comes after the address that it allows.
+        # Checked here, since SMTPUTF8 follows the address that it allows.
         if not address.isascii():
             raise Reject(553, "a non-ASCII sender address needs SMTPUTF8", "5.6.7")  # RFC 6531 §3.5
         if not rest.isascii():
@@ -121,7 +121,7 @@ def parse_rcpt(argument: bytes | bytearray, context: ParameterContext, *, smtput
 
     Args:
         argument: the line without the verb and without CRLF.
-        context: the session's.
+        context: of the session.
         smtputf8: whether this transaction's MAIL had SMTPUTF8.
 
     Raises:
@@ -142,7 +142,7 @@ def _take(rest: str, target: Sender | Recipient, rows: dict[str, Parameter], con
     params = target.params
     for item in rest.split(" "):
         if not item:
-            continue  # Careful in: more than one space between parameters harms nobody.
+            continue  # careful in: allow several spaces between parameters
         name, equals, value = item.partition("=")
         keyword = name.upper()
         row = rows.get(keyword)
@@ -240,7 +240,7 @@ def _by(value: str | None, sender: Sender, context: ParameterContext) -> None:
     if match is None:
         raise _bad("BY", "BY=seconds;mode")
     seconds, mode, trace = int(match[1]), match[2].upper(), bool(match[3])
-    if mode == "R" and seconds < 1:  # RFC 2852 §4: a message to be returned has time to be delivered
+    if mode == "R" and seconds < 1:  # RFC 2852 §4: with mode R the time must be positive
         raise Reject(501, "BY with mode R needs at least one second", "5.5.4")
     if mode == "R" and context.min_deliver_by is not None and seconds < context.min_deliver_by:
         raise Reject(550, f"BY with mode R needs at least {context.min_deliver_by} seconds", "5.5.4")  # RFC 2852 §4
@@ -261,7 +261,7 @@ def _holdfor(value: str | None, sender: Sender, context: ParameterContext) -> No
     sender.hold_for = seconds
 
 
-# RFC 3339 §5.6, in UTC only (RFC 4865). datetime alone would take far more: week dates, other zones, no time.
+# RFC 3339 §5.6, in UTC only (RFC 4865). datetime alone accepts more: week dates, other zones, no time.
 _DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z").fullmatch
 
 
@@ -286,7 +286,7 @@ _NOTIFY = frozenset(("SUCCESS", "FAILURE", "DELAY"))
 def _notify(value: str | None, recipient: Recipient, context: ParameterContext) -> None:
     words = (value or "").upper().split(",")
     notify = frozenset(words)
-    # RFC 3461 §4.1: NEVER stands alone, the others come at most once each.
+    # RFC 3461 §4.1: NEVER only by itself, the others at most once each.
     if len(notify) != len(words) or not (notify <= _NOTIFY or notify == {"NEVER"}):
         raise _bad("NOTIFY", "NOTIFY=NEVER or NOTIFY=SUCCESS,FAILURE,DELAY")
     recipient.notify = notify
@@ -301,7 +301,7 @@ def _orcpt(value: str | None, recipient: Recipient, context: ParameterContext) -
     try:
         if not semicolon or not _ADDRESS_TYPE(kind):
             raise ValueError
-        # parse_rcpt() lets UTF-8 come this far only in a transaction with SMTPUTF8.
+        # parse_rcpt() has refused UTF-8 without SMTPUTF8.
         address = decode_utf8_addr(encoded, smtputf8=True) if kind == "utf-8" else decode_xtext(encoded)
     except ValueError:
         raise _bad("ORCPT", "ORCPT=type;xtext") from None

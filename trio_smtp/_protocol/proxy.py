@@ -1,9 +1,10 @@
-# The header that a proxy puts in front of a connection to say who the client is (HAProxy's PROXY protocol, 1 and 2).
+# The header in which a proxy states the client's address, before all else (HAProxy's PROXY protocol, versions 1 and 2).
 #
-# Guarantees. One octet at a time is read as the whole is. Nothing is kept beyond MAX_LENGTH octets. What follows the
-# header is not looked at: ProxyReader.wanted says how many octets can be read without reading past it, so that a
-# caller who reads no more than that has nothing to hand on to TLS or SMTP; for others it is in `rest`.
-# This file does not know whom to believe. A header from anybody but a trusted proxy is a lie to be refused unread.
+# Guarantees: the result does not depend on how the octets are cut; at most MAX_LENGTH octets after the fixed part are
+# kept; octets after the header are not read. ProxyReader.wanted is the number of octets that can be read without
+# reading past the header. A caller that reads no more has nothing to pass on to TLS or SMTP; for others the octets
+# after the header are in `rest`. This module does not know which peers are trusted. The caller must not read a header
+# from any other peer.
 from __future__ import annotations
 
 import ipaddress
@@ -18,12 +19,12 @@ Address: TypeAlias = tuple[str, int]
 
 MAX_LINE: Final = 107  # octets of a version 1 line with CR LF; specification §2.1
 MAX_LENGTH: Final = 4096  # octets after the 16 of a version 2 header; the field could say 65535
-SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"  # of version 2; in SMTP three empty lines and nonsense
+SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"  # of version 2; to an SMTP server, empty lines and an unknown command
 AUTHORITY: Final = 0x02  # PP2_TYPE_AUTHORITY: the name the client asked the proxy for (SNI)
 
 _WORD: Final = b"PROXY "
 _FIXED: Final = 16
-# The shortest lines there are, by how they begin: as much may be read without a look.
+# The length of the shortest line for each start: this many octets may be read at once.
 _SHORTEST: Final = (
     (b"PROXY TCP4 ", len(b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1\r\n")),
     (b"PROXY TCP6 ", len(b"PROXY TCP6 :: :: 1 1\r\n")),
@@ -34,7 +35,7 @@ _LINE = re.compile(
     rb"PROXY (?:UNKNOWN(?: [ -~]*)?|(TCP[46]) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) %b %b)\r\n" % (_PORT, _PORT)
 )
 _TCP4, _TCP6 = 0x11, 0x21  # family and transport in one octet
-_OTHERS: Final = (0x00, 0x12, 0x22, 0x31, 0x32)  # unspecified, UDP, UNIX: known, of no use here
+_OTHERS: Final = (0x00, 0x12, 0x22, 0x31, 0x32)  # unspecified, UDP, UNIX: valid, but not used here
 _ADDRESSES: Final = {_TCP4: struct.Struct("!4s4sHH"), _TCP6: struct.Struct("!16s16sHH")}
 _UNIX_LENGTH: Final = 216
 _OTHER_LENGTHS: Final = {0x00: 0, 0x12: 12, 0x22: 36, 0x31: _UNIX_LENGTH, 0x32: _UNIX_LENGTH}
@@ -42,18 +43,18 @@ _OTHER_LENGTHS: Final = {0x00: 0, 0x12: 12, 0x22: 36, 0x31: _UNIX_LENGTH, 0x32: 
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """Who is at the other end of a proxy.
+    """A PROXY header: the addresses of the client behind a proxy.
 
     Attributes:
-        source: the client's address and port; ``None`` where the proxy speaks for itself or does not know (``LOCAL``,
-            ``UNKNOWN``): then the connection's own addresses are the right ones.
-        destination: the address and port that the client connected to, ``None`` together with `source`.
+        source: the client's address and port. ``None`` if the proxy itself is the client or does not know (``LOCAL``,
+            ``UNKNOWN``): use the addresses of the connection.
+        destination: the address and port that the client connected to; ``None`` if `source` is.
         version: 1 (a line) or 2 (binary).
-        tlvs: what else a version 2 header says, as pairs of type and octets.
+        tlvs: the further fields of a version 2 header, as pairs of type and octets.
 
     Raises:
-        ValueError: addresses of different families or none, a port out of range, or `tlvs` in version 1 or that are
-            too long or none.
+        ValueError: an address is invalid, the addresses are of different families, a port is out of range, or `tlvs`
+            are given for version 1, invalid or too long.
     """
 
     source: Address | None = None
@@ -63,34 +64,34 @@ class ProxyHeader:
 
     def __post_init__(self) -> None:
         if self.version not in (1, 2):
-            raise ValueError(f"there is no version {self.version!r} of the PROXY protocol")
+            raise ValueError(f"the version of the PROXY protocol must be 1 or 2, not {self.version!r}")
         if (self.source is None) != (self.destination is None):
-            raise ValueError("source and destination go together")
+            raise ValueError("source and destination must both be given, or neither")
         for end in (self.source, self.destination):
             if end is not None and not _is_address(end):
-                raise ValueError(f"{end!r} is no address and port")
+                raise ValueError(f"{end!r} is not an address and a port")
         if self.source is not None and self.destination is not None:
             families = {ipaddress.ip_address(host).version for host, _ in (self.source, self.destination)}
             if len(families) != 1:
-                raise ValueError("source and destination are of different families")
+                raise ValueError("source and destination must be of one address family")
         if self.tlvs and self.version == 1:
-            raise ValueError("version 1 has no room for tlvs")
+            raise ValueError("version 1 cannot carry tlvs")
         for kind, value in self.tlvs:
             if not 0 <= kind <= 255 or not isinstance(value, bytes):
-                raise ValueError(f"{kind!r} with {value!r:.20} is no octet and octets")
+                raise ValueError(f"a TLV must be a type of 0 to 255 and bytes, not {kind!r} and {value!r:.20}")
         if len(self._addresses()[1]) + sum(3 + len(value) for _, value in self.tlvs) > MAX_LENGTH:
             raise ValueError(f"the header has more than {MAX_LENGTH} octets")
 
     @property
     def authority(self) -> str | None:
-        """The host name that the client asked the proxy for, if it says so."""
+        """The host name that the client asked the proxy for, or ``None``."""
         for kind, value in self.tlvs:
             if kind == AUTHORITY:
                 return value.decode("utf-8", "replace")
         return None
 
     def to_bytes(self) -> bytes:
-        """The header as it goes over the wire, before anything else."""
+        """The header as octets, to send before anything else."""
         if self.version == 1:
             return self._line()
         kind, addresses = self._addresses()
@@ -99,7 +100,7 @@ class ProxyHeader:
         return SIGNATURE + struct.pack("!BBH", command, kind, len(rest)) + rest
 
     def _addresses(self) -> tuple[int, bytes]:
-        """Family and transport, and the addresses that version 2 has for them."""
+        """Version 2's octet for family and transport, and its addresses."""
         if self.source is None or self.destination is None:
             return 0x00, b""
         hosts = [ipaddress.ip_address(host).packed for host, _ in (self.source, self.destination)]
@@ -116,19 +117,22 @@ class ProxyHeader:
 
 def _is_address(end: Address) -> bool:
     host, port = end
-    # A scope would be lost, and ip_address() takes numbers too.
+    # The header cannot carry a scope, and ip_address() accepts numbers too.
     return isinstance(host, str) and "%" not in host and isinstance(port, int) and 0 <= port <= 65535
 
 
 class ProxyReader:
-    """A PROXY header of either version from octets in any pieces.
+    """Read a PROXY header of either version, from octets in pieces of any size.
 
     Attributes:
-        wanted: octets that certainly still belong to the header; 0 once it is complete.
-        rest: what came after it.
+        wanted: octets that still belong to the header, at least; 0 once it is complete.
+        rest: octets received after the header.
     """
 
     __slots__ = ("_buffer", "rest", "wanted")
+
+    rest: bytes
+    wanted: int
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -136,10 +140,10 @@ class ProxyReader:
         self.wanted = _SHORTEST[-1][1]
 
     def receive_data(self, data: bytes | bytearray) -> ProxyHeader | None:
-        """Take octets; returns the header when they complete it.
+        """Take octets; return the header if they complete it.
 
         Raises:
-            RemoteProtocolError: they are no PROXY header.
+            RemoteProtocolError: the octets are not a PROXY header.
         """
         buffer = self._buffer
         buffer += data
@@ -183,7 +187,7 @@ def _read_line(line: bytes) -> ProxyHeader:
     match = _LINE.fullmatch(line)
     if match is None:
         raise RemoteProtocolError("a malformed PROXY line")
-    if match[1] is None:  # UNKNOWN: whatever stands behind it is to be ignored
+    if match[1] is None:  # UNKNOWN: the rest of the line must be ignored
         return ProxyHeader(version=1)
     try:
         family = ipaddress.IPv4Address if match[1] == b"TCP4" else ipaddress.IPv6Address
@@ -194,12 +198,12 @@ def _read_line(line: bytes) -> ProxyHeader:
 
 
 def _read_addresses(command: int, kind: int, data: bytes) -> ProxyHeader:
-    if command == 0x20:  # LOCAL: the addresses, whatever they are, must be discarded
+    if command == 0x20:  # LOCAL: the addresses must be ignored
         return ProxyHeader()
     layout = _ADDRESSES.get(kind)
     size = _OTHER_LENGTHS[kind] if layout is None else layout.size
     if len(data) < size:
-        raise RemoteProtocolError("a PROXY header without its addresses")
+        raise RemoteProtocolError("a PROXY header too short for its addresses")
     tlvs = _read_tlvs(data[size:])
     if layout is None:
         return ProxyHeader(tlvs=tlvs)
@@ -212,10 +216,10 @@ def _read_tlvs(data: bytes) -> tuple[tuple[int, bytes], ...]:
     tlvs: list[tuple[int, bytes]] = []
     while data:
         if len(data) < 3:
-            raise RemoteProtocolError("a PROXY header with a piece of a TLV")
+            raise RemoteProtocolError("a PROXY header with an incomplete TLV")
         kind, length = struct.unpack_from("!BH", data)
         if len(data) < 3 + length:
-            raise RemoteProtocolError("a PROXY header whose TLV ends outside of it")
+            raise RemoteProtocolError("a PROXY header whose TLV is longer than the header")
         tlvs.append((kind, data[3 : 3 + length]))
         data = data[3 + length :]
     return tuple(tlvs)

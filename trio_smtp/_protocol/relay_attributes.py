@@ -1,4 +1,4 @@
-# The attributes of XCLIENT and XFORWARD (Postfix's XCLIENT_README and XFORWARD_README) as two tables, and their reader.
+# The attributes of XCLIENT and XFORWARD (Postfix's XCLIENT_README and XFORWARD_README): two tables and a parser.
 from __future__ import annotations
 
 import ipaddress
@@ -13,7 +13,7 @@ MAX_VALUE: Final = 255  # characters of a value, XFORWARD_README
 _NOTHING: Final = frozenset(("[UNAVAILABLE]", "[TEMPUNAVAIL]"))
 _WORD = re.compile(r"[!-~]+").fullmatch
 
-# What an attribute's value is made of: a function that returns it in its usual form, or raises ValueError.
+# Returns an attribute's value in its normal form, or raises ValueError.
 _Reader = Callable[[str], str]
 
 
@@ -73,14 +73,14 @@ def parse_attributes(argument: bytes, known: Mapping[str, _Reader]) -> dict[str,
     """Read ``NAME=xtext NAME=xtext…``.
 
     Args:
-        argument: what follows the verb.
-        known: the attributes there are.
+        argument: the text after the verb.
+        known: the table of attributes.
 
     Returns:
         Name in upper case to value; ``None`` for one that the relay does not know (``[UNAVAILABLE]``).
 
     Raises:
-        Reject: 501.
+        Reject: 501: the attributes are malformed or unknown.
     """
     attributes: dict[str, str | None] = {}
     for item in argument.decode("latin-1").split(" "):

@@ -1,36 +1,34 @@
-# Replies: code, enhanced code and text, as value, as bytes and back (RFC 5321 section 4.2, RFC 2034).
+# Replies: code, enhanced code and text, as a value and as bytes (RFC 5321 section 4.2, RFC 2034).
 #
-# Two promises. Whatever text an application puts into a Reply, it reaches the wire as exactly one well-formed reply:
-# control characters cannot end a line early, and no line is longer than 512 octets. And whatever bytes a peer sends,
-# ReplyReader either yields replies or raises RemoteProtocolError, within its limits, in time linear in the bytes.
+# Guarantee: whatever text an application puts into a Reply, it reaches the wire as exactly one well-formed reply.
+# Control characters cannot end a line early, and no line is longer than 512 octets. reply_reader.py reads replies.
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from .errors import RemoteProtocolError
-
 MAX_LINE: Final = 512  # octets with CRLF, RFC 5321 §4.5.3.1.5
-MAX_LINES: Final = 1000  # of one reply that is heard; EHLO's are some thirty, HELP's some hundred
-KEPT: Final = 2048  # characters of a reply that is kept with a thousand others, one for each recipient,
-KEPT_LINES: Final = 50  # and lines
-_ENHANCED = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})")  # RFC 3463 §2, no leading zeros
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all control characters but TAB; LF was split on before
+KEPT: Final = 2048  # characters, and
+KEPT_LINES: Final = 50  # lines of an abridged reply: a client may keep a thousand, one for each recipient
+ENHANCED: Final = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})")  # RFC 3463 §2, no leading zeros
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f]"
+)  # control characters other than TAB; text was already split at LF
 
 
 class Reply:
-    """One SMTP reply: immutable, comparable, the same class for what a server says and what a client hears.
+    """One SMTP reply, sent by a server or received by a client. Immutable and comparable.
 
     Args:
         code: three digits, 200 to 599.
         text: one or more lines, as a str (split at line ends) or as a sequence of lines.
-        enhanced: an enhanced status code ("5.7.1") whose class agrees with the code (RFC 3463). Left out, a 2xx,
-            4xx or 5xx reply of a server is sent with ``2.0.0``, ``4.0.0`` or ``5.0.0`` where the RFC wants one.
+        enhanced: an enhanced status code ("5.7.1") whose class agrees with the code (RFC 3463). Without one, a server
+            sends a 2xx, 4xx or 5xx reply with ``2.0.0``, ``4.0.0`` or ``5.0.0`` where RFC 2034 requires a code.
         close: a server closes the connection after this reply.
 
     Raises:
-        ValueError: for a code or an enhanced code that is none, or that disagree.
+        ValueError: the code or the enhanced code is invalid, or they disagree.
     """
 
     __slots__ = ("_plain_wire", "_wire", "close", "code", "enhanced", "lines")
@@ -39,8 +37,8 @@ class Reply:
     lines: tuple[str, ...]
     enhanced: str | None
     close: bool
-    _wire: bytes | None  # with the enhanced code and in ASCII, as nearly every reply goes out
-    _plain_wire: bytes | None  # without the code
+    _wire: bytes | None  # with the enhanced code, in ASCII: the form of nearly every reply
+    _plain_wire: bytes | None  # without the enhanced code
 
     def __init__(
         self,
@@ -51,11 +49,11 @@ class Reply:
         close: bool = False,
     ) -> None:
         if not 200 <= code <= 599 or code // 10 % 10 > 5:
-            raise ValueError(f"{code!r} is no SMTP reply code (RFC 5321 section 4.2.1)")
+            raise ValueError(f"{code!r} is not an SMTP reply code (RFC 5321 section 4.2.1)")
         if enhanced is not None:
-            match = _ENHANCED.fullmatch(enhanced)
+            match = ENHANCED.fullmatch(enhanced)
             if match is None:
-                raise ValueError(f"{enhanced!r} is no enhanced status code (RFC 3463)")
+                raise ValueError(f"{enhanced!r} is not an enhanced status code (RFC 3463)")
             if int(match[1]) != code // 100:
                 raise ValueError(f"the enhanced code {enhanced} does not agree with {code} (RFC 2034 section 4)")
         self._set(code, _split(text), enhanced, close)
@@ -71,7 +69,7 @@ class Reply:
 
     @classmethod
     def received(cls, code: int, lines: tuple[str, ...], enhanced: str | None) -> Reply:
-        """Make a reply of what a peer sent, which may be a code that we would never send."""
+        """Make a reply from what a peer sent, without checks: the code may be one that a server here cannot send."""
         reply = cls.__new__(cls)
         reply._set(code, lines, enhanced, False)
         return reply
@@ -108,21 +106,21 @@ class Reply:
 
     @property
     def is_success(self) -> bool:
-        """2xx: the server has done it."""
+        """2xx: the command succeeded."""
         return 200 <= self.code <= 299
 
     @property
     def is_temporary(self) -> bool:
-        """4xx: not now; the same command may succeed later."""
+        """4xx: a temporary failure; the same command may succeed later."""
         return 400 <= self.code <= 499
 
     @property
     def is_permanent(self) -> bool:
-        """5xx: no; the same command will fail again."""
+        """5xx: a permanent failure; the same command will fail again."""
         return 500 <= self.code <= 599
 
     def abridged(self) -> Reply:
-        """The reply with no more than the first KEPT characters of its text, in KEPT_LINES at most."""
+        """The reply with at most KEPT characters and KEPT_LINES lines of its text."""
         lines = self.lines
         if len(lines) <= KEPT_LINES and sum(map(len, lines)) <= KEPT:
             return self
@@ -140,8 +138,8 @@ class Reply:
 
         Args:
             enhanced: write an enhanced code (RFC 2034 forbids it in a 220 and in answers to EHLO and HELO).
-            utf8: the client used SMTPUTF8, so that text may be UTF-8 (RFC 6531 section 3.7.4.2); else what is not
-                ASCII is written as backslash escapes.
+            utf8: the client used SMTPUTF8, so text may be UTF-8 (RFC 6531 section 3.7.4.2). Otherwise non-ASCII
+                characters are written as backslash escapes.
         """
         if utf8:
             return self._encode(enhanced, utf8)
@@ -171,13 +169,22 @@ class Reply:
 
 
 class Reject(Exception):
-    """Raised by a hook to answer with a 4xx or 5xx :class:`Reply`; the arguments are the reply's."""
+    """Raised by a hook to answer with a 4xx or 5xx :class:`Reply`. The arguments are those of ``Reply``.
+
+    Attributes:
+        reply: the answer.
+
+    Raises:
+        ValueError: the code is not 4xx or 5xx, or as for :class:`Reply`.
+    """
+
+    reply: Reply
 
     def __init__(
         self, code: int, text: str | Sequence[str] = "", enhanced: str | None = None, *, close: bool = False
     ) -> None:
         if not 400 <= code <= 599:
-            raise ValueError(f"Reject wants a 4xx or 5xx code, not {code}")
+            raise ValueError(f"Reject needs a 4xx or 5xx code, not {code}")
         self.reply = Reply(code, text, enhanced, close=close)
         super().__init__(str(self.reply))
 
@@ -191,14 +198,14 @@ def _rejecting(code: int, lines: tuple[str, ...], enhanced: str | None, close: b
 
 
 def _restored(code: int, lines: tuple[str, ...], enhanced: str | None, close: bool) -> Reply:
-    """What copy and pickle make a reply from."""
+    """Make a reply for copy and pickle."""
     reply = Reply.__new__(Reply)
     reply._set(code, lines, enhanced, close)
     return reply
 
 
 def _split(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Lines of a text, none of which can end a line on the wire."""
+    """Split text into lines that contain no line ends."""
     if isinstance(text, str):
         if text.isprintable():
             return (text,)
@@ -218,105 +225,3 @@ def _fold(line: bytes, room: int) -> Iterator[bytes]:
         yield line[:cut]
         line = line[cut:]
     yield line
-
-
-# Servers say the same few things all day, and a Reply is immutable: three replies of four need not be decoded (4 µs).
-# The fourth has a queue id and fills the table, which is then begun anew; what is common is soon in it again.
-_KNOWN_REPLIES: Final = 256
-_KNOWN_SIZE: Final = 100  # octets of a line worth keeping
-_known: dict[bytes, Reply] = {}
-
-
-class ReplyReader:
-    """Bytes from a server, in any pieces, to replies.
-
-    Args:
-        max_size: octets one whole reply may have (RFC 5321 sets none; servers are hostile).
-        max_lines: lines one reply may have.
-    """
-
-    __slots__ = ("_buffer", "_code", "_lines", "_searched", "_size", "max_lines", "max_size")
-
-    def __init__(self, max_size: int = 65536, max_lines: int = MAX_LINES) -> None:
-        self.max_size = max_size
-        self.max_lines = max_lines
-        self._buffer = bytearray()
-        self._searched = 0  # no LF before this position, so that dripping bytes cost O(n)
-        self._code: bytes | None = None  # of the reply whose last line has not come yet
-        self._lines: list[bytes] = []
-        self._size = 0  # octets of the lines above
-
-    def __bool__(self) -> bool:
-        """Whether there are bytes that belong to no reply handed out yet."""
-        return bool(self._buffer) or self._code is not None
-
-    def receive_data(self, data: bytes | bytearray) -> None:
-        """Take bytes in; they are looked at by :meth:`next_reply`."""
-        self._buffer += data
-
-    def next_reply(self) -> Reply | None:
-        """The next whole reply, or ``None`` when more bytes are needed.
-
-        Raises:
-            RemoteProtocolError: the bytes are no reply (RFC 5321 section 4.2), or it is too large.
-        """
-        buffer = self._buffer
-        while True:
-            end = buffer.find(b"\n", self._searched)
-            if self._size + (len(buffer) if end < 0 else end) >= self.max_size:
-                raise RemoteProtocolError(f"a reply of more than {self.max_size} octets")
-            if end < 0:
-                self._searched = len(buffer)
-                return None
-            line = bytes(buffer[: end + 1])
-            del buffer[: end + 1]
-            self._searched = 0
-            reply = _known.get(line) if self._code is None else None
-            if reply is None:
-                reply = self._take_line(line)
-            if reply is not None:
-                return reply
-
-    def _take_line(self, line: bytes) -> Reply | None:
-        # Careful in: a server that ends its reply lines with a bare LF is understood, as by every other client.
-        text = line[:-2] if line.endswith(b"\r\n") else line[:-1]
-        code, mark = text[:3], text[3:4]
-        if not _is_code(code) or mark not in (b"", b" ", b"-"):
-            raise RemoteProtocolError(f"not an SMTP reply: {text[:80]!r}")
-        if self._code is not None and code != self._code:
-            raise RemoteProtocolError(f"the lines of one reply disagree: {self._code!r}, then {text[:80]!r}")
-        self._lines.append(text[4:])
-        if mark == b"-":
-            if len(self._lines) >= self.max_lines:
-                raise RemoteProtocolError(f"a reply of more than {self.max_lines} lines")
-            self._code = code
-            self._size += len(line)
-            return None
-        lines, self._lines, self._code, self._size = self._lines, [], None, 0
-        reply = _decode(int(code), lines)
-        if len(lines) == 1 and len(line) <= _KNOWN_SIZE:
-            if len(_known) >= _KNOWN_REPLIES:
-                _known.clear()
-            _known[line] = reply
-        return reply
-
-
-def _is_code(code: bytes) -> bool:
-    return len(code) == 3 and code.isdigit() and b"2" <= code[:1] <= b"5"
-
-
-def _decode(code: int, raw: list[bytes]) -> Reply:
-    """Decode text; take the enhanced code off every line that has it, if the lines and the class agree."""
-    lines = [line.decode("utf-8", "backslashreplace") for line in raw]
-    enhanced = None
-    match = _ENHANCED.match(lines[0])
-    if match and int(match[1]) == code // 100 and lines[0][match.end() : match.end() + 1] in ("", " "):
-        enhanced = match[0]
-        lines = [_without(line, enhanced) for line in lines]
-    return Reply.received(code, tuple(lines), enhanced)
-
-
-def _without(line: str, enhanced: str) -> str:
-    if line == enhanced:
-        return ""
-    return line.removeprefix(enhanced + " ")

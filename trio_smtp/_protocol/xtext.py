@@ -1,9 +1,9 @@
-# xtext and its Unicode cousins: how DSN and AUTH put any text into a MAIL or RCPT parameter.
+# xtext and its Unicode variants: the encodings of text in the MAIL and RCPT parameters of DSN and AUTH.
 #
-# Three alphabets. xtext writes an octet outside "!".."~" as +XX (RFC 3461 §4); utf-8-addr-xtext writes a character
-# as \x{HEX} and is ASCII; utf-8-addr-unitext writes only the awkward ones so and is UTF-8 (RFC 6533 §3).
-# Decoding is strict and hands out printable text only: what comes out here ends up in header fields and DSNs, where a
-# decoded CR LF would be a line of the peer's choosing. It raises ValueError; which reply that becomes is the caller's.
+# There are three. xtext writes an octet outside "!".."~" as +XX (RFC 3461 §4). utf-8-addr-xtext writes a character as
+# \x{HEX} and is ASCII. utf-8-addr-unitext does so for special characters only and is UTF-8 (RFC 6533 §3).
+# Decoding is strict and returns printable text only: applications put it into header fields and DSNs, where a decoded
+# CR LF would let the peer add lines. Errors are ValueError; the caller chooses the reply.
 from __future__ import annotations
 
 import re
@@ -11,41 +11,24 @@ from typing import Final
 
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")  # RFC 3461 §4: hexchars in upper case only
 _HEXCHAR = re.compile(r"\+(..)")
-_NOT_XCHAR = re.compile(r"[^!-*,-<>-~]")
 
 # RFC 6533 §3: EmbeddedUnicodeChar has 2 to 6 digits, in upper case, no leading zero beyond two digits.
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2}|[1-9A-F][0-9A-F]{2,4}|10[0-9A-F]{4})\}")
 _UNITEXT = re.compile(rf"(?:[!-*,-<>-\[\]-~\x80-\U0010ffff]|{_EMBEDDED.pattern.replace('(', '(?:')})+")
-_NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
-_NOT_QUCHAR = re.compile(r"[^!-*,-<>-\[\]-~\xa0-\u2027\u202a-\U0010ffff]")
 
-# Control characters, and the two that only Unicode takes for line ends: str.splitlines() and with it the email
-# package break lines at U+0085, U+2028 and U+2029 too. Surrogates are no characters.
+# Control characters; Unicode's line ends, since str.splitlines(), and with it the email package, break lines at U+0085,
+# U+2028 and U+2029; and surrogates.
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def encode_xtext(text: str) -> str:
-    """Write ASCII text as xtext.
-
-    Args:
-        text: printable ASCII; spaces are allowed.
-
-    Raises:
-        ValueError: for control characters and for anything outside ASCII (RFC 3461 section 4).
-    """
-    if not text.isascii() or CONTROL.search(text):
-        raise ValueError(f"{text!r} is not printable ASCII (RFC 3461 section 4)")
-    return _NOT_XCHAR.sub(lambda match: f"+{ord(match[0]):02X}", text)
-
-
 def decode_xtext(text: str) -> str:
-    """Read xtext.
+    """Decode xtext.
 
     Args:
         text: a parameter's value as received.
 
     Raises:
-        ValueError: it is no xtext, or does not decode to printable ASCII (``+00`` and line ends included).
+        ValueError: the text is not xtext, or does not decode to printable ASCII.
     """
     if not _XTEXT.fullmatch(text):
         raise ValueError("not xtext (RFC 3461 section 4)")
@@ -57,28 +40,11 @@ def decode_xtext(text: str) -> str:
     return decoded
 
 
-def encode_utf8_addr(address: str, *, smtputf8: bool = False) -> str:
-    """Write an address for ``ORCPT=utf-8;…``.
-
-    Args:
-        address: any text without control characters.
-        smtputf8: write utf-8-addr-unitext, which is UTF-8 and allowed in a transaction with SMTPUTF8 only;
-            otherwise utf-8-addr-xtext, which is ASCII (RFC 6533 section 3).
-
-    Raises:
-        ValueError: for control characters and lone surrogates.
-    """
-    if CONTROL.search(address):
-        raise ValueError(f"{address!r} has control characters")
-    special = _NOT_QUCHAR if smtputf8 else _NOT_QCHAR
-    return special.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", address)
-
-
 def decode_utf8_addr(text: str, *, smtputf8: bool = False) -> str:
-    """Read what follows ``ORCPT=utf-8;``: utf-8-addr-xtext, or with SMTPUTF8 utf-8-addr-unitext too.
+    """Decode the text after ``ORCPT=utf-8;``: utf-8-addr-xtext, or, with SMTPUTF8, utf-8-addr-unitext.
 
     Raises:
-        ValueError: it is neither, or decodes to control characters or surrogates.
+        ValueError: the text is neither, or decodes to control characters or surrogates.
     """
     if not smtputf8 and not text.isascii():
         raise ValueError("UTF-8 needs SMTPUTF8 (RFC 6533 section 3)")

@@ -155,7 +155,7 @@ class Channel:
         """
         protocol = self.protocol
         if protocol.replies:
-            if self.wire.direct is None:
+            if not self.wire.is_immediate:
                 return self._flush_and_receive_command()
             self.held_since = self._command_end = math.inf
             data = protocol.data_to_send()

@@ -16,7 +16,8 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from ..errors import Delivery, LocalProtocolError, RemoteProtocolError, Stage
-from ..replies import Reply, ReplyReader
+from ..replies import Reply
+from ..reply_reader import ReplyReader
 from .commands import CONNECT, STAGES, Command, Verb
 from .transaction import Transaction
 

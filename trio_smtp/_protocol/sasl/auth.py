@@ -1,7 +1,7 @@
-# What a caller says about itself to log in: the values of the client's ``auth`` argument.
+# Credentials: the values of the client's ``auth`` argument.
 #
-# Strict out: whatever could end a line, a field or a message early is refused here, before there is a connection. No
-# repr shows a secret, so that a configuration can be logged.
+# Strict out: a value that could end a line, a field or a message early is refused here, before there is a connection.
+# No repr shows a secret, so a configuration can be logged.
 from __future__ import annotations
 
 import binascii
@@ -22,7 +22,7 @@ _MAX_CACHED_KEYS = 8
 
 
 def _check(what: str, value: object, forbidden: re.Pattern[str] = _FORBIDDEN) -> None:
-    """Refuse what cannot be sent; the message never quotes the value."""
+    """Refuse a value that cannot be sent. The message does not quote it."""
     if not isinstance(value, str):
         raise TypeError(f"the {what} must be a str, not {type(value).__name__}")
     if forbidden.search(value):
@@ -39,19 +39,20 @@ class Password:
 
     Args:
         username: the authentication identity.
-        password: never shown by ``repr``.
-        mechanisms: use only these, and in this order: any of ``SCRAM-SHA-256``, ``SCRAM-SHA-1``, ``CRAM-MD5``,
+        password: not shown by ``repr``.
+        mechanisms: use only these, in this order: any of ``SCRAM-SHA-256``, ``SCRAM-SHA-1``, ``CRAM-MD5``,
             ``PLAIN``, ``LOGIN``. By default the strongest that the server offers.
 
     Raises:
-        LocalProtocolError: one of the two is empty, has CR, LF or NUL, or is not encodable; an unknown mechanism.
+        LocalProtocolError: the user name or the password is empty, has CR, LF or NUL, or is not encodable; or a
+            mechanism is unknown.
     """
 
     username: str
     password: str = field(repr=False)
     mechanisms: tuple[str, ...] | None
-    # SCRAM's salted passwords by (hash, salt, iterations), put here once a server has proved that it knows the
-    # password. A pool logs in often, to the same server, with the same salt.
+    # SCRAM's salted passwords by (hash, salt, iterations), stored once a server has proved that it knows the password.
+    # A pool logs in to one server many times, with the same salt.
     _keys: dict[tuple[str, bytes, int], bytes] = field(repr=False, compare=False)
 
     def __init__(self, username: str, password: str, mechanisms: Iterable[str] | None = None) -> None:
@@ -66,7 +67,7 @@ class Password:
         write(self, "_keys", {})
 
     def cached_key(self, hash_name: str, salt: bytes, iterations: int) -> bytes | None:
-        """The salted password of an earlier exchange with the same parameters, if there was one."""
+        """The salted password of an earlier exchange with the same parameters, or ``None``."""
         return self._keys.get((hash_name, salt, iterations))
 
     def cache_key(self, hash_name: str, salt: bytes, iterations: int, salted_password: bytes) -> None:
@@ -83,8 +84,7 @@ def _mechanisms(names: Iterable[str]) -> tuple[str, ...]:
     unknown = [name for name in chosen if name not in PASSWORD_MECHANISMS]
     if unknown or not chosen:
         raise LocalProtocolError(
-            f"no mechanisms for a password: {', '.join(unknown) or 'none given'}; "
-            f"there are {', '.join(PASSWORD_MECHANISMS)}"
+            f"not mechanisms for a password: {', '.join(unknown) or 'none given'}; use {', '.join(PASSWORD_MECHANISMS)}"
         )
     return chosen
 
@@ -94,9 +94,9 @@ class OAuth:
     """An OAuth 2.0 bearer token, sent with OAUTHBEARER or XOAUTH2.
 
     Args:
-        username: the mailbox the token is for.
-        token: the access token, or an async callable without arguments that is asked for one at each login (and
-            once more if the server refuses it). Never shown by ``repr``.
+        username: the mailbox that the token is for.
+        token: the access token, or an async callable without arguments that returns one. The callable is called at
+            each login, and once more if the server refuses the token. Not shown by ``repr``.
 
     Raises:
         LocalProtocolError: the user name or a token given as str cannot be sent.
@@ -117,11 +117,11 @@ class OAuth:
 
 @dataclass(frozen=True, slots=True)
 class XOAuth:
-    """Google's XOAUTH of the years before OAuth 2.0: a ready-made initial response.
+    """Google's XOAUTH, older than OAuth 2.0: a ready-made initial response.
 
     Args:
         token: the initial response in base64, as an XOAUTH token generator makes it, or an async callable without
-            arguments that returns one. Never shown by ``repr``.
+            arguments that returns one. Not shown by ``repr``.
 
     Raises:
         LocalProtocolError: a token given as str is not base64.
@@ -138,13 +138,13 @@ class XOAuth:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """Log in as whom the client's TLS certificate says (EXTERNAL).
+    """Log in with the identity in the client's TLS certificate (EXTERNAL).
 
     Args:
         authorization_id: act as this user instead, if the server allows it.
 
     Raises:
-        LocalProtocolError: it has CR, LF or NUL, or is not encodable.
+        LocalProtocolError: `authorization_id` has CR, LF or NUL, or is not encodable.
     """
 
     authorization_id: str = ""
@@ -157,10 +157,10 @@ Auth: TypeAlias = Password | OAuth | XOAuth | External
 
 
 def as_auth(auth: Auth | tuple[str, str]) -> Auth:
-    """The ``auth`` argument as one of the classes above; a pair is a user name and a password.
+    """Convert the ``auth`` argument to one of the classes above; a pair is a user name and a password.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: the argument is neither.
         LocalProtocolError: as :class:`Password`.
     """
     if isinstance(auth, Password | OAuth | XOAuth | External):
@@ -171,16 +171,16 @@ def as_auth(auth: Auth | tuple[str, str]) -> Auth:
 
 
 def check_bearer_token(token: object) -> str:
-    """The token, if it has the form of one (RFC 6750 section 2.1). Also for what a callable returned."""
+    """Check that a token, given or returned by a callable, has the form of one (RFC 6750 section 2.1)."""
     if not isinstance(token, str):
         raise TypeError(f"the token must be a str, not {type(token).__name__}")
     if not _TOKEN.fullmatch(token):
-        raise LocalProtocolError("the token is no bearer token (RFC 6750 section 2.1)")
+        raise LocalProtocolError("the token is not a bearer token (RFC 6750 section 2.1)")
     return token
 
 
 def decode_ready_token(token: object) -> bytes:
-    """The octets of an XOAUTH initial response. Also for what a callable returned."""
+    """Decode an XOAUTH initial response, given or returned by a callable."""
     if not isinstance(token, str):
         raise TypeError(f"the token must be a str, not {type(token).__name__}")
     try:

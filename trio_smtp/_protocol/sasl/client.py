@@ -1,9 +1,10 @@
 # The client's side of SASL: one object per exchange, challenges in, responses out.
 #
-# As on the server a mechanism is a generator: it yields the initial response (None where the server begins) and then a
-# response for each challenge it is sent. It says itself when the server has shown all that it must: a 235 before that
-# is no success, however friendly. SCRAM's key derivation takes long; it is handed to the caller as a work item, who
-# may run it in a thread.
+# A mechanism is a generator. It yields the initial response (None if the server sends first), then one response for
+# each challenge that is sent to it. Each response says whether the exchange is complete with it, that is, whether the
+# server has proved all that the mechanism asks for. A 235 before that is an error.
+#
+# SCRAM's key derivation is slow. The mechanism yields it as a work item, and the caller may run it in a thread.
 #
 #   mechanism = client_mechanism(name, auth, token=token)
 #   write mechanism.command()
@@ -19,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from ..errors import AuthenticationError, Stage
 from ..replies import Reply
@@ -32,9 +33,23 @@ MAX_ROUNDS: Final = 10  # challenges after which a caller gives up; no mechanism
 MAX_COMMAND: Final = 512  # octets with CRLF: an AUTH command is a command (RFC 4954 §4, RFC 5321 §4.5.3.1.4)
 
 
+class Response(NamedTuple):
+    """What a mechanism sends next.
+
+    Attributes:
+        data: the octets; ``None`` only in place of an initial response, if the server sends first.
+        complete: the server has proved all that it must, so a 235 may follow.
+        error_detail: what the server said about a failure, if this response acknowledges one.
+    """
+
+    data: bytes | None
+    complete: bool = False
+    error_detail: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class DeriveKey:
-    """Work to do before the next response: call it, in a thread if you like, and give the result to ``derived``."""
+    """Work to do before the next response: call it, in a thread if you like, and pass the result to ``derived``."""
 
     hash_name: str
     password: bytes = field(repr=False)
@@ -42,16 +57,16 @@ class DeriveKey:
     iterations: int
 
     def __call__(self) -> bytes:
-        """The salted password. It touches nothing else."""
+        """Compute the salted password. Pure, so any thread may do it."""
         return salted_password(self.hash_name, self.password, self.salt, self.iterations)
 
 
 # Yields the initial response, then responses and work; is sent challenges, and results of work.
-Dialogue: TypeAlias = Generator[bytes | DeriveKey | None, bytes, None]
+Exchange: TypeAlias = Generator[Response | DeriveKey, bytes, None]
 
 
 def failure(message: str) -> AuthenticationError:
-    """The error for a server that does not keep to the mechanism."""
+    """The error for a server that violates the mechanism."""
     return AuthenticationError(message, stage=Stage.AUTH)
 
 
@@ -60,30 +75,35 @@ class ClientMechanism(ABC):
 
     Attributes:
         name: the mechanism's name.
-        initial_response: what AUTH carries; ``None`` where the server begins, ``b""`` for an empty one.
-        error_detail: what the server said about a refused token, if it did (JSON, for people to read).
+        initial_response: the argument of AUTH; ``None`` if the server sends first, ``b""`` for an empty one.
+        error_detail: what the server said about a refused token (usually JSON), or ``None``.
     """
 
     name: ClassVar[str]
+    error_detail: str | None
+    initial_response: bytes | None
 
     def __init__(self) -> None:
-        self.error_detail: str | None = None
-        self._complete = False  # the server has shown all that it must; 235 may come
         self._held_back = False
-        self._dialogue = self._run()
-        first = next(self._dialogue)
-        assert not isinstance(first, DeriveKey)
-        self.initial_response: bytes | None = first
+        self._exchange = self._run()
+        first = next(self._exchange)
+        assert isinstance(first, Response)
+        self.initial_response = first.data
+        self._complete = first.complete
+        self.error_detail = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'complete' if self._complete else 'in progress'}>"
 
     @abstractmethod
-    def _run(self) -> Dialogue:
+    def _run(self) -> Exchange:
         """Yield the initial response, then take a challenge and yield a response, and so on."""
 
     def command(self) -> bytes:
         """The AUTH command without CRLF.
 
-        An initial response for which the line has no room is held back until the server asks for it with an empty
-        challenge (RFC 4954 section 4).
+        An initial response that does not fit into a command line is held back until the server asks for it with an
+        empty challenge (RFC 4954 section 4).
         """
         command = b"AUTH " + self.name.encode("ascii")
         if self.initial_response is None:
@@ -93,40 +113,42 @@ class ClientMechanism(ABC):
         return command if self._held_back else whole
 
     def respond(self, challenge: bytes) -> bytes | DeriveKey:
-        """Answer a decoded challenge, or ask for work that the answer needs.
+        """Answer a decoded challenge, or ask for the work that the answer needs.
 
         Raises:
-            AuthenticationError: the server does not keep to the mechanism, or is not who it should be.
+            AuthenticationError: the server violates the mechanism, or cannot prove its identity.
         """
         if self._held_back and self.initial_response is not None:
             self._held_back = False
             if challenge:
-                raise failure(f"the server began {self.name}, in which the client begins")
+                raise failure(f"the server sent the first message of {self.name}, which the client must send")
             return self.initial_response
         return self._advance(challenge)
 
     def derived(self, key: bytes) -> bytes | DeriveKey:
-        """Go on with the result of a :class:`DeriveKey`."""
+        """Continue with the result of a :class:`DeriveKey`."""
         return self._advance(key)
 
     def _advance(self, sent: bytes) -> bytes | DeriveKey:
+        self._complete = False
         try:
-            response = self._dialogue.send(sent)
+            step = self._exchange.send(sent)
         except StopIteration:
-            self._complete = False
-            raise failure(f"the server goes on with {self.name} after its end") from None
-        except AuthenticationError:
-            self._complete = False
-            raise
-        assert response is not None
-        return response
+            raise failure(f"the server continues {self.name} after its end") from None
+        if isinstance(step, DeriveKey):
+            return step
+        self._complete = step.complete
+        if step.error_detail is not None:
+            self.error_detail = step.error_detail
+        assert step.data is not None
+        return step.data
 
     def finish(self) -> None:
-        """Say whether a 235 means what it says.
+        """Check that a 235 may be believed.
 
         Raises:
-            AuthenticationError: it came before the exchange was complete; with SCRAM, before the server has proved
-                that it knows the password. Nothing may be believed of such a server: close the connection.
+            AuthenticationError: it came before the exchange was complete (with SCRAM, before the server proved that it
+                knows the password). Nothing such a server says may be believed: close the connection.
         """
         if not self._complete or self._held_back:
             raise failure(f"the server answered 235 before {self.name} was complete")
@@ -138,7 +160,7 @@ class ClientMechanism(ABC):
 
 
 class PlainClient(ClientMechanism):
-    """PLAIN (RFC 4616). The server prepares the strings, so they go out as they are."""
+    """PLAIN (RFC 4616). The server prepares the strings, so they are sent unchanged."""
 
     name = "PLAIN"
 
@@ -146,13 +168,12 @@ class PlainClient(ClientMechanism):
         self._auth = auth
         super().__init__()
 
-    def _run(self) -> Dialogue:
-        self._complete = True
-        yield f"\0{self._auth.username}\0{self._auth.password}".encode()
+    def _run(self) -> Exchange:
+        yield Response(f"\0{self._auth.username}\0{self._auth.password}".encode(), complete=True)
 
 
 class LoginClient(ClientMechanism):
-    """LOGIN: user name, then password, whatever the prompts say (they are seen in many spellings)."""
+    """LOGIN: user name, then password. The prompts are ignored, since servers spell them in many ways."""
 
     name = "LOGIN"
 
@@ -160,11 +181,10 @@ class LoginClient(ClientMechanism):
         self._auth = auth
         super().__init__()
 
-    def _run(self) -> Dialogue:
-        yield None
-        yield self._auth.username.encode()
-        self._complete = True
-        yield self._auth.password.encode()
+    def _run(self) -> Exchange:
+        yield Response(None)
+        yield Response(self._auth.username.encode())
+        yield Response(self._auth.password.encode(), complete=True)
 
 
 class CramMD5Client(ClientMechanism):
@@ -176,10 +196,10 @@ class CramMD5Client(ClientMechanism):
         self._auth = auth
         super().__init__()
 
-    def _run(self) -> Dialogue:
-        challenge = yield None
-        self._complete = True
-        yield self._auth.username.encode() + b" " + cram_md5_digest(self._auth.password, challenge)
+    def _run(self) -> Exchange:
+        challenge = yield Response(None)
+        digest = cram_md5_digest(self._auth.password, challenge)
+        yield Response(self._auth.username.encode() + b" " + digest, complete=True)
 
 
 class ExternalClient(ClientMechanism):
@@ -191,28 +211,17 @@ class ExternalClient(ClientMechanism):
         self._auth = auth
         super().__init__()
 
-    def _run(self) -> Dialogue:
-        self._complete = True
-        yield self._auth.authorization_id.encode()
+    def _run(self) -> Exchange:
+        yield Response(self._auth.authorization_id.encode(), complete=True)
 
 
-class _TokenClient(ClientMechanism):
-    """A token at once; if it is refused, a challenge that says why and wants an acknowledgement."""
-
-    acknowledgement: ClassVar[bytes] = b""
-
-    @abstractmethod
-    def _first(self) -> bytes: ...
-
-    def _run(self) -> Dialogue:
-        self._complete = True
-        challenge = yield self._first()
-        self._complete = False
-        self.error_detail = challenge.decode("utf-8", "backslashreplace")
-        yield self.acknowledgement
+def _token_exchange(message: bytes, acknowledgement: bytes = b"") -> Exchange:
+    """Send the token at once. A server that refuses it says why in a challenge, which must be acknowledged."""
+    challenge = yield Response(message, complete=True)
+    yield Response(acknowledgement, error_detail=challenge.decode("utf-8", "backslashreplace"))
 
 
-class XOAuth2Client(_TokenClient):
+class XOAuth2Client(ClientMechanism):
     """XOAUTH2: the acknowledgement is an empty line."""
 
     name = "XOAUTH2"
@@ -222,15 +231,14 @@ class XOAuth2Client(_TokenClient):
         self._token = check_bearer_token(token)
         super().__init__()
 
-    def _first(self) -> bytes:
-        return f"user={self._auth.username}\x01auth=Bearer {self._token}\x01\x01".encode()
+    def _run(self) -> Exchange:
+        return _token_exchange(f"user={self._auth.username}\x01auth=Bearer {self._token}\x01\x01".encode())
 
 
-class OAuthBearerClient(_TokenClient):
+class OAuthBearerClient(ClientMechanism):
     """OAUTHBEARER (RFC 7628): the acknowledgement is a single 0x01 (section 3.2.3)."""
 
     name = "OAUTHBEARER"
-    acknowledgement = b"\x01"
 
     def __init__(self, auth: OAuth, token: str, *, host: str | None = None, port: int | None = None) -> None:
         self._auth = auth
@@ -239,18 +247,18 @@ class OAuthBearerClient(_TokenClient):
         self._port = port
         super().__init__()
 
-    def _first(self) -> bytes:
+    def _run(self) -> Exchange:
         pairs = [b"n,a=%b," % quote_saslname(self._auth.username)]
         if self._host is not None:
             pairs.append(b"host=" + self._host.encode("ascii"))
         if self._port is not None:
             pairs.append(b"port=%d" % self._port)
         pairs.append(b"auth=Bearer " + self._token.encode("ascii"))
-        return b"\x01".join(pairs) + b"\x01\x01"
+        return _token_exchange(b"\x01".join(pairs) + b"\x01\x01", acknowledgement=b"\x01")
 
 
-class XOAuthClient(_TokenClient):
-    """XOAUTH: the caller brought the whole initial response."""
+class XOAuthClient(ClientMechanism):
+    """XOAUTH: the caller provides the whole initial response."""
 
     name = "XOAUTH"
 
@@ -258,5 +266,5 @@ class XOAuthClient(_TokenClient):
         self._ready = decode_ready_token(token)
         super().__init__()
 
-    def _first(self) -> bytes:
-        return self._ready
+    def _run(self) -> Exchange:
+        return _token_exchange(self._ready)

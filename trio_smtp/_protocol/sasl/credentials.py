@@ -1,7 +1,7 @@
-# What a client claims about itself, in the one form that an application sees whatever the mechanism was.
+# The credentials of a client, in one form for all mechanisms.
 #
-# Guarantee: comparing takes the same work whether the user exists or not, whether the password is right or wrong, and
-# how much of it is right. What reveals something is left to nobody's diligence: no repr shows a secret.
+# Guarantees: a comparison takes the same work whether or not the user exists, and however much of the password is
+# right. No repr shows a secret.
 from __future__ import annotations
 
 import hmac
@@ -13,46 +13,52 @@ from .cram import cram_md5_digest
 from .saslprep import SASLprepError, saslprep
 from .scram import ScramKeys, salted_password
 
-# Compared with when there is nothing to compare with. Nobody knows it, so nobody can send it.
-_NOBODY: Final = secrets.token_urlsafe(18)
+# Stands in for the password of an unknown user. It is random, so a client cannot send it.
+_NO_PASSWORD: Final = secrets.token_urlsafe(18)
 _COMPARE_KEY: Final = secrets.token_bytes(32)
 
 
 class UnverifiedError(RuntimeError):
-    """A hook accepted credentials whose secret it cannot have seen, without a check that matched.
+    """A hook accepted credentials that only ``check_password()`` can verify, without a check that matched.
 
-    A programming error: the session answers with ``reply`` (454 4.7.0) and logs it.
+    This is a programming error: the session answers with ``reply`` (454 4.7.0) and logs it.
     """
 
     def __init__(self, mechanism: str) -> None:
         super().__init__(
             f"on_auth accepted {mechanism} credentials although check_password() never returned True; "
-            f"with {mechanism} it is the only way to verify them"
+            f"{mechanism} credentials cannot be verified in another way"
         )
         self.reply = Reply(454, "temporary authentication failure", "4.7.0")  # RFC 4954 §6
 
 
 class PasswordVerifier(Protocol):
-    """How one mechanism compares what its client sent with the password on file."""
+    """Compares what the client of one mechanism sent with the password on file."""
 
     def matches(self, expected: str | None) -> bool:
-        """Whether `expected` is the client's password; ``None`` costs as much and is not."""
+        """Whether `expected` is the client's password. ``None`` never is, and takes the same work."""
 
 
 class Credentials:
-    """What a client presented with AUTH, given to ``on_auth``.
+    """The credentials that a client sent with AUTH, passed to ``on_auth``.
 
     Attributes:
         mechanism: the mechanism's name, in capitals.
-        username: whom the client says it is (the authentication identity, after SASLprep). With EXTERNAL the name
-            from its TLS certificate. ``""`` where an OAUTHBEARER client left it to the token to say.
-        password: PLAIN and LOGIN, as sent; else ``None``.
-        token: XOAUTH2 and OAUTHBEARER: the bearer token; else ``None``.
-        authorization_id: as whom the client wants to act, where it said so; else ``None``. Whether `username` may
-            is for the application to decide.
+        username: the authentication identity, after SASLprep. With EXTERNAL, the name in the client's TLS certificate.
+            ``""`` if an OAUTHBEARER client left the name to the token.
+        password: with PLAIN and LOGIN, the password as sent; else ``None``.
+        token: with XOAUTH2 and OAUTHBEARER, the bearer token; else ``None``.
+        authorization_id: the identity to act as, if the client asked for one; else ``None``. The application decides
+            whether `username` may act as it.
     """
 
     __slots__ = ("_verified", "_verifier", "authorization_id", "mechanism", "password", "token", "username")
+
+    mechanism: str
+    username: str
+    password: str | None
+    token: str | None
+    authorization_id: str | None
 
     def __init__(
         self,
@@ -81,15 +87,15 @@ class Credentials:
     def check_password(self, expected: str | None) -> bool:
         """Compare with the password on file, in constant time.
 
-        It works for every password mechanism; with CRAM-MD5 and SCRAM, where the client never sends its password, it
-        is the only way to verify it. Call it for unknown users too, with ``None``: the same work is done, so that
-        nobody can tell by the clock which users exist. With SCRAM it is about a millisecond of pure computing.
+        Works for every password mechanism. With CRAM-MD5 and SCRAM the client does not send its password, so this is
+        the only way to verify it. Call it for unknown users too, with ``None``: it does the same work, so timing does
+        not reveal which users exist. With SCRAM it takes about a millisecond of CPU time.
 
         Args:
-            expected: the password on file, in clear; ``None`` (or ``""``) where there is none.
+            expected: the password on file, in clear; ``None`` (or ``""``) if there is none.
 
         Returns:
-            Whether the client knows that password. Always false with a token or a certificate.
+            Whether the client knows that password. Always false for a token or a certificate.
         """
         if self._verifier is None:
             return False
@@ -99,17 +105,17 @@ class Credentials:
 
     @property
     def verified(self) -> bool:
-        """Whether a call of :meth:`check_password` has matched."""
+        """Whether a call of :meth:`check_password` returned true."""
         return self._verified
 
     @property
     def needs_check(self) -> bool:
-        """Whether only :meth:`check_password` can verify them (CRAM-MD5, SCRAM), so that acceptance implies it."""
+        """Whether only :meth:`check_password` can verify these credentials (CRAM-MD5, SCRAM)."""
         return self._verifier is not None and self.password is None
 
 
 class ComparedPassword:
-    """The password itself was sent: PLAIN, LOGIN."""
+    """Verifier of PLAIN and LOGIN, where the client sends the password."""
 
     __slots__ = ("_presented",)
 
@@ -118,22 +124,22 @@ class ComparedPassword:
 
     def matches(self, expected: str | None) -> bool:
         """Compare the prepared forms (RFC 4616 section 2)."""
-        # The digests are of one length, so that the length of the password on file does not show either.
+        # Digests have one length, so timing does not reveal the length of the password on file.
         presented = _digest(self._presented)
-        return hmac.compare_digest(presented, _digest(expected or _NOBODY)) and expected is not None
+        return hmac.compare_digest(presented, _digest(expected or _NO_PASSWORD)) and expected is not None
 
 
 def _digest(password: str) -> bytes:
     try:
         password = saslprep(password, stored=True)
     except SASLprepError:
-        # A password without a prepared form (an emoji is enough) stands for itself: equal octets are equal.
+        # A password without a prepared form (one with an emoji, say) is compared octet by octet.
         pass
     return hmac.digest(_COMPARE_KEY, password.encode("utf-8", "surrogatepass"), "sha256")
 
 
 class CramDigest:
-    """A keyed MD5 of the challenge was sent: CRAM-MD5 (RFC 2195)."""
+    """Verifier of CRAM-MD5 (RFC 2195), where the client sends a keyed digest of the challenge."""
 
     __slots__ = ("_challenge", "_digest")
 
@@ -142,20 +148,23 @@ class CramDigest:
         self._digest = digest
 
     def matches(self, expected: str | None) -> bool:
-        """Make the digest that the client should have made."""
-        digest = cram_md5_digest(expected or _NOBODY, self._challenge)
+        """Compare with the digest that this password gives."""
+        digest = cram_md5_digest(expected or _NO_PASSWORD, self._challenge)
         return hmac.compare_digest(self._digest, digest) and expected is not None
 
 
 class ScramProof:
-    """A proof was sent: SCRAM.
+    """Verifier of SCRAM, where the client sends a proof.
 
     Args:
         hash_name: hashlib's name of the hash.
-        salt: what the server announced, and
-        iterations: how many.
+        salt: the salt that the server announced.
+        iterations: the count that the server announced.
         auth_message: both ends' messages so far (RFC 5802 section 3).
-        proof: what the client sent, or ``None`` where that was nonsense: then the same work is done in vain.
+        proof: the client's proof, or ``None`` if it was malformed. That never matches, after the same work.
+
+    Attributes:
+        server_signature: the server's own proof; ``None`` until a password has matched.
     """
 
     __slots__ = ("_auth_message", "_hash_name", "_iterations", "_proof", "_salt", "server_signature")
@@ -166,17 +175,17 @@ class ScramProof:
         self._iterations = iterations
         self._auth_message = auth_message
         self._proof = proof
-        self.server_signature: bytes | None = None  # known only once a password has matched
+        self.server_signature: bytes | None = None
 
     def matches(self, expected: str | None) -> bool:
-        """Derive the keys from the password on file, and see whether the proof was made with them."""
+        """Derive the keys from the password on file, and check that the proof was made with them."""
         prepared: str | None = None
         if expected is not None:
             try:
                 prepared = saslprep(expected, stored=True)
-            except SASLprepError:  # no client can have made a key of it
+            except SASLprepError:  # a client cannot derive a key from it
                 pass
-        password = (prepared or _NOBODY).encode()
+        password = (prepared or _NO_PASSWORD).encode()
         keys = ScramKeys.derive(
             self._hash_name, salted_password(self._hash_name, password, self._salt, self._iterations)
         )

@@ -1,4 +1,4 @@
-# Which mechanisms there are, and which of them to use.
+# The tables of mechanisms, and the choice of one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -37,13 +37,13 @@ SERVER_MECHANISMS: Final[Mapping[str, type[ServerMechanism]]] = MappingProxyType
         )
     }
 )
-# Those in which whoever listens learns a password or a token.
+# Mechanisms that reveal a password or a token to an eavesdropper.
 REVEALING_MECHANISMS: Final = frozenset(name for name, cls in SERVER_MECHANISMS.items() if cls.reveals_secret)
 
-# SCRAM first, in either case: the server proves itself, and never sees the password. Of the rest CRAM-MD5 is the better
-# one in clear, since listening alone does not give the password away. Under TLS nobody listens, and it is the worse
-# one: it needs passwords kept in clear, so servers that keep hashes offer it and then refuse everybody, it does not
-# authenticate the server either, and what one handed to a false server can be guessed at leisure.
+# SCRAM first in both orders: the server proves that it knows the password, and does not see it. Without TLS, CRAM-MD5
+# comes next, since it does not reveal the password to an eavesdropper. Under TLS it comes last. It needs passwords
+# stored in clear, so a server that stores hashes may offer it and then refuse every login. And it does not authenticate
+# the server: a false one can guess at the digest offline.
 _SECURE: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5")
 _INSECURE: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
 _OAUTH: Final = ("OAUTHBEARER", "XOAUTH2")  # the standard first
@@ -55,28 +55,28 @@ _SCRAM_CLIENTS: Final = MappingProxyType({cls.name: cls for cls in (ScramSHA256C
 
 
 def choose_mechanism(auth: Auth, offered: Sequence[str], *, secure: bool, allow_insecure: bool) -> str:
-    """Pick the mechanism to log in with.
+    """Choose the mechanism to log in with.
 
     Args:
-        auth: what the caller gave.
-        offered: the names after AUTH in the server's answer to EHLO; none if it does not offer AUTH.
+        auth: the caller's credentials.
+        offered: the names after AUTH in the server's answer to EHLO; empty if it does not offer AUTH.
         secure: the connection is under TLS, and the certificate was verified.
-        allow_insecure: the caller wants to log in all the same where it is not.
+        allow_insecure: log in even if the connection is not secure.
 
     Returns:
         The name, in capitals.
 
     Raises:
-        UnsupportedAuthError: nothing in common, or the connection is not secure.
-        LocalProtocolError: only SCRAM is in common, and the password has no form in which SCRAM could use it.
+        UnsupportedAuthError: no mechanism in common, or the connection is not secure.
+        LocalProtocolError: only SCRAM is in common, and SASLprep does not allow the password.
     """
     names = [name.upper() for name in offered]
     offer = f"the server offers {' '.join(names)}" if names else "the server does not offer AUTH"
     if not secure and not allow_insecure:
-        # Not even SCRAM: who listens can guess at its messages offline, and who meddles has the session.
+        # Not even SCRAM: an eavesdropper can guess at its messages offline, and an attacker can take over the session.
         raise UnsupportedAuthError(
-            f"no credentials over a connection that is not protected by verified TLS ({offer} on it); "
-            "allow_insecure_auth=True sends them all the same",
+            f"credentials are not sent over a connection that is not protected by verified TLS ({offer} on it); "
+            "allow_insecure_auth=True permits it",
             stage=Stage.AUTH,
         )
     usable = _usable(auth, secure)
@@ -110,18 +110,18 @@ def _usable(auth: Auth, secure: bool) -> tuple[str, ...]:
 def client_mechanism(
     name: str, auth: Auth, *, token: str | None = None, host: str | None = None, port: int | None = None
 ) -> ClientMechanism:
-    """Begin an exchange.
+    """Make the object for one exchange.
 
     Args:
-        name: what :func:`choose_mechanism` returned.
-        auth: what it was given.
-        token: with OAuth and XOAuth, what the callable returned; not needed where ``auth.token`` is a str.
-        host: with OAUTHBEARER, the server's name as the caller knows it, and
-        port: its port (RFC 7628 section 3.1).
+        name: the result of :func:`choose_mechanism`.
+        auth: the credentials that it was given.
+        token: for OAuth and XOAuth, the result of the callable; not needed if ``auth.token`` is a str.
+        host: for OAUTHBEARER, the server's name as the caller knows it (RFC 7628 section 3.1).
+        port: likewise, the server's port.
 
     Raises:
-        LocalProtocolError: the token has not the form of one; SCRAM cannot use the password.
-        ValueError: this name does not go with this class, or a token is missing.
+        LocalProtocolError: the token is malformed, or SCRAM cannot use the password.
+        ValueError: the mechanism does not fit the credentials, or a token is missing.
     """
     if isinstance(auth, Password):
         if name in _SCRAM_CLIENTS:
@@ -134,7 +134,7 @@ def client_mechanism(
     else:
         if token is None:
             if not isinstance(auth.token, str):
-                raise ValueError("the token's callable was not asked")
+                raise ValueError("a token callable needs token=, the result of its call")
             token = auth.token
         if isinstance(auth, XOAuth):
             if name == "XOAUTH":
@@ -143,4 +143,4 @@ def client_mechanism(
             return OAuthBearerClient(auth, token, host=host, port=port)
         elif name == "XOAUTH2":
             return XOAuth2Client(auth, token)
-    raise ValueError(f"{name} does not go with {type(auth).__name__}")
+    raise ValueError(f"{name} does not fit {type(auth).__name__}")

@@ -1,7 +1,7 @@
 # Bearer tokens, the server's side: OAUTHBEARER (RFC 7628) and XOAUTH2, its predecessor by Google and Microsoft.
 #
 # Both put a token into a list of key=value pairs separated by 0x01. Both answer a refused token with a challenge that
-# says why in JSON; the client acknowledges it with a line of no meaning, and only then comes the 535.
+# gives the reason in JSON. The client acknowledges it with a dummy line, and then gets the 535.
 from __future__ import annotations
 
 import json
@@ -22,7 +22,7 @@ _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9\-._~+/]+=*)")  # RFC 6750 §2.1
 
 class _BearerServer(ServerMechanism):
     reveals_secret = True
-    failure: ClassVar[Mapping[str, str]]  # the JSON that goes with a refusal
+    failure: ClassVar[Mapping[str, str]]  # sent as JSON with a refusal
 
     @abstractmethod
     def _parse(self, message: bytes) -> tuple[str, str | None, dict[str, str]]:
@@ -32,12 +32,13 @@ class _BearerServer(ServerMechanism):
         message = (yield b"") if initial_response is None else initial_response
         username, authorization_id, pairs = self._parse(message)
         if pairs.get("auth") == "":
-            # A client without a token may ask what we would want of one (RFC 7628 §3.2.3, §4.3): the error it is.
+            # A client without a token may ask for the server's requirements (RFC 7628 §3.2.3, §4.3). The answer is an
+            # error.
             yield self._failure()
             raise SASLError(REFUSED)
         match = _BEARER.fullmatch(pairs.get("auth", ""))
         if match is None:
-            raise malformed(f"{self.name} wants a bearer token")
+            raise malformed(f"{self.name} needs a bearer token")
         return Credentials(self.name, username, token=match[1], authorization_id=authorization_id)
 
     def _failure(self) -> bytes:
@@ -60,11 +61,11 @@ class OAuthBearerServer(_BearerServer):
         pairs = _parse_pairs(rest[1:])
         if not pairs.get("port", "0").isdecimal():
             raise malformed("bad port")
-        # The GS2 header has the only name there is (RFC 7628 §3.1); it may be left to the token to say it.
+        # The only user name is the one in the GS2 header, which is optional: the token may say it (RFC 7628 §3.1).
         return authorization_id or "", authorization_id, pairs
 
     def closing_response(self, response: bytes) -> bool:
-        """RFC 7628 section 3.2.3: a single 0x01; clients that send nothing at all exist too."""
+        """A single 0x01 (RFC 7628 section 3.2.3), or nothing, which some clients send."""
         return response in (b"\x01", b"")
 
 
@@ -78,20 +79,20 @@ class XOAuth2Server(_BearerServer):
         pairs = _parse_pairs(message)
         username = pairs.get("user", "")
         if not username:
-            raise malformed("XOAUTH2 wants a user")
+            raise malformed("XOAUTH2 needs a user")
         return username, None, pairs
 
 
 def _parse_pairs(raw: bytes) -> dict[str, str]:
-    """``key=value 0x01`` any number of times, then a closing 0x01 (RFC 7628 section 3.1)."""
+    """Any number of ``key=value 0x01``, then a closing 0x01 (RFC 7628 section 3.1)."""
     if raw[-2:] != b"\x01\x01":
-        raise malformed("the message does not end where it should")
+        raise malformed("the message does not end with 0x01 0x01")
     pairs: dict[str, str] = {}
     for item in raw[:-2].split(b"\x01"):
         key, equals, value = text_field(item, "field", len(raw)).partition("=")
         if not equals or not _KEY.fullmatch(key) or key in pairs:
             raise malformed("bad key and value")
-        # Only a user name may be more than the ASCII that RFC 7628 §3.1 allows.
+        # RFC 7628 §3.1 allows ASCII only; user names may have more.
         if key == "user":
             value = identity_field(value.encode())
         elif not _VALUE.fullmatch(value):

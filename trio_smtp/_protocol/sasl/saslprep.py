@@ -1,7 +1,7 @@
 # SASLprep (RFC 4013): the one form in which user names and passwords are compared and hashed.
 #
-# It is stringprep (RFC 3454) and therefore speaks Unicode 3.2: normalisation is the one of that version as well, since
-# two ends that normalise by different versions would derive different keys from the same password.
+# It is a profile of stringprep (RFC 3454), which is defined for Unicode 3.2. Normalisation uses that version too: two
+# ends that normalise by different versions would derive different keys from one password.
 from __future__ import annotations
 
 import stringprep
@@ -9,7 +9,7 @@ from unicodedata import ucd_3_2_0
 
 
 class SASLprepError(ValueError):
-    """The text has no prepared form. The message never quotes it: it may be a password."""
+    """The text has no prepared form. The message does not quote it, since it may be a password."""
 
 
 _PROHIBITED = (  # RFC 4013 §2.3
@@ -31,17 +31,17 @@ def saslprep(text: str, *, stored: bool) -> str:
     Args:
         text: what was typed or received.
         stored: treat it as a stored string, which prohibits code points unassigned in Unicode 3.2 (RFC 3454
-            section 7). SCRAM wants that of passwords on both sides (RFC 5802 section 2.2), not of user names.
+            section 7). SCRAM does so for passwords at both ends (RFC 5802 section 2.2), not for user names.
 
     Raises:
-        SASLprepError: it is empty (RFC 4616 section 2), or has characters or a mixture of directions that RFC 4013
-            prohibits.
+        SASLprepError: the text is empty (RFC 4616 section 2), or has characters or a mixture of directions that
+            RFC 4013 prohibits.
     """
     if text.isascii():
         if text and text.isprintable():
             return text
         raise SASLprepError("empty, or with control characters")
-    # RFC 4013 §2.1: non-ASCII spaces become SPACE, what is commonly mapped to nothing vanishes.
+    # RFC 4013 §2.1: non-ASCII spaces become SPACE; characters commonly mapped to nothing are removed.
     mapped = "".join(
         " " if stringprep.in_table_c12(char) else char for char in text if not stringprep.in_table_b1(char)
     )
@@ -58,7 +58,7 @@ def saslprep(text: str, *, stored: bool) -> str:
 
 
 def _check_directions(text: str) -> None:
-    """RFC 3454 section 6, which RFC 4013 section 2.4 takes over."""
+    """RFC 3454 section 6, required by RFC 4013 section 2.4."""
     right_to_left = [stringprep.in_table_d1(char) for char in text]
     if not any(right_to_left):
         return

@@ -1,8 +1,8 @@
 # SCRAM-SHA-1 and SCRAM-SHA-256, the server's side (RFC 5802, RFC 7677), without channel binding.
 #
-# There is no user database here: the application is asked for a password only after the client has shown its proof. So
-# the salt must be known before the user is, and it is a keyed hash of the user name: stable, and the same for users who
-# do not exist (RFC 5802 section 9 warns that a salt made up on the spot tells them apart).
+# There is no user database here: the application is asked for a password only after the client has sent its proof. So
+# the salt cannot come from the user's record. It is a keyed hash of the user name: stable, and made in the same way for
+# users that do not exist (RFC 5802 section 9: a random salt for them would tell them apart).
 from __future__ import annotations
 
 import binascii
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from .credentials import Credentials, ScramProof
 from .scram import SCRAM_HASHES, attribute, is_nonce, new_nonce
-from .server import Exchange, ServerContext, ServerMechanism
+from .server import Exchange, MechanismContext, ServerMechanism
 from .wire import (
     MAX_NAME,
     REFUSED,
@@ -26,11 +26,11 @@ from .wire import (
 
 
 class ScramServer(ServerMechanism):
-    """What the two mechanisms have in common, which is everything but the hash."""
+    """Both mechanisms; they differ in the hash only."""
 
     hash_name: ClassVar[str]
 
-    def __init__(self, context: ServerContext, *, nonce: bytes | None = None) -> None:
+    def __init__(self, context: MechanismContext, *, nonce: bytes | None = None) -> None:
         super().__init__(context)
         self._nonce = nonce or new_nonce()
         self._proof: ScramProof | None = None
@@ -49,7 +49,7 @@ class ScramServer(ServerMechanism):
 
         client_final = yield server_first
         without_proof, binding, final_nonce, proof = _parse_client_final(client_final)
-        # Neither depends on the user, so an answer without any work tells nothing about users.
+        # Neither check depends on the user, so refusing without the usual work reveals nothing about users.
         if binding != gs2_header or not hmac.compare_digest(final_nonce, nonce):
             raise SASLError(REFUSED)
         auth_message = b",".join((client_first_bare, server_first, without_proof))
@@ -57,7 +57,7 @@ class ScramServer(ServerMechanism):
         return Credentials(self.name, username, authorization_id=authorization_id, verifier=self._proof)
 
     def _decode_proof(self, raw: bytes) -> bytes | None:
-        """The proof, or ``None`` for nonsense: it is to end as a wrong password does, after the same work."""
+        """The proof, or ``None`` if it is malformed. That is treated as a wrong password, after the same work."""
         try:
             proof = binascii.a2b_base64(raw, strict_mode=True)
         except binascii.Error:
@@ -65,7 +65,7 @@ class ScramServer(ServerMechanism):
         return proof if len(proof) == hashlib.new(self.hash_name).digest_size else None
 
     def _last_challenge(self, accepted: bool) -> bytes | None:
-        # SMTP has no room for data in a 235, so RFC 4954 §4 sends it in a 334 that is answered by an empty line.
+        # A 235 cannot carry data, so it is sent in a 334, which the client answers with an empty line (RFC 4954 §4).
         if not accepted or self._proof is None or self._proof.server_signature is None:
             return None
         return b"v=" + encode_challenge(self._proof.server_signature)
@@ -88,7 +88,7 @@ class ScramSHA256Server(ScramServer):
 def _parse_client_first(bare: bytes) -> tuple[str, bytes]:
     """User name and nonce of client-first-message-bare (RFC 5802 section 7)."""
     parts = bare.split(b",")
-    name = attribute(parts[0], b"n")  # "m=" here is an extension that we must not ignore: not an "n=", so refused
+    name = attribute(parts[0], b"n")  # a leading "m=" must not be ignored; it is not "n=", so it is refused
     nonce = attribute(parts[1], b"r") if len(parts) > 1 else None
     if name is None or nonce is None or len(nonce) > MAX_NAME or not is_nonce(nonce):
         raise malformed("bad SCRAM message")

@@ -1,7 +1,7 @@
-# The forms in which SASL travels inside SMTP: base64 lines, text fields, and the GS2 header of RFC 5801.
+# SASL's encodings inside SMTP: base64 lines, text fields, and the GS2 header of RFC 5801.
 #
-# Whatever octets a client sends, the functions for the server's side either return the value or raise SASLError, which
-# carries the reply that ends the exchange. They refuse to know mechanisms; nothing here keeps state.
+# For any octets from a client, the functions for the server's side either return the value or raise SASLError, which
+# carries the reply that ends the exchange. Nothing here knows mechanisms or keeps state.
 from __future__ import annotations
 
 import binascii
@@ -12,16 +12,16 @@ from ..errors import AuthenticationError, Stage
 from ..replies import Reply
 from .saslprep import SASLprepError, saslprep
 
-MAX_NAME: Final = 255  # octets of an authcid, authzid or nonce; RFC 4616 §2 obliges us to take as many, not more
-MAX_PASSWORD: Final = 4096  # octets; 255 would satisfy RFC 4616 §2, but signed tokens are sent as passwords too
-REFUSED: Final = Reply(535, "authentication failed", "5.7.8")  # RFC 4954 §6; one text for every reason
+MAX_NAME: Final = 255  # octets of an authcid, authzid or nonce; RFC 4616 §2 requires this many, not more
+MAX_PASSWORD: Final = 4096  # octets; RFC 4616 §2 requires 255, but clients send signed tokens as passwords
+REFUSED: Final = Reply(535, "authentication failed", "5.7.8")  # RFC 4954 §6; the same text for every reason
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # what could end a line, in a log for instance
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # could end a line, in a log for instance
 _SASLNAME = re.compile(rb"(?:[^,=\x00]|=2C|=3D)+")  # RFC 5801 §4
 
 
 class SASLError(Exception):
-    """The exchange is over; ``reply`` is what the server answers (internal: no hook and no caller ever sees it)."""
+    """The exchange is over; the server answers ``reply``. Internal: hooks and callers never see it."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -29,7 +29,7 @@ class SASLError(Exception):
 
 
 def malformed(what: str) -> SASLError:
-    """The error for a response that no correct client sends: 501 5.5.2 (RFC 4954 section 4)."""
+    """The error for a malformed response: 501 5.5.2 (RFC 4954 section 4)."""
     return SASLError(Reply(501, what, "5.5.2"))
 
 
@@ -37,18 +37,17 @@ def malformed(what: str) -> SASLError:
 
 
 def decode_response(line: bytes | bytearray, *, initial: bool = False) -> bytes:
-    """Decode what a client sent: a line of the exchange, or the initial response of the AUTH command.
+    """Decode a line of the exchange, or the initial response of the AUTH command.
 
-    The caller has looked for ``*`` (cancelled) before, and gives no initial response (``None``) to the mechanism
-    where the command had no such argument.
+    The caller handles ``*`` (cancel) before, and an AUTH command without an initial response.
 
     Args:
         line: the octets without CRLF.
-        initial: it is the argument of AUTH, where ``=`` stands for an empty response. In a line of the exchange an
-            empty line does (RFC 4954 section 4).
+        initial: the octets are the argument of AUTH, where ``=`` is an empty response. In the exchange, an empty
+            response is an empty line (RFC 4954 section 4).
 
     Raises:
-        SASLError: with 501 5.5.2, for anything that is not strictly base64: spaces, missing padding, text after it.
+        SASLError: 501 5.5.2: not strict base64 (spaces, missing padding, text after the end).
     """
     if initial:
         if line == b"=":
@@ -62,7 +61,7 @@ def decode_response(line: bytes | bytearray, *, initial: bool = False) -> bytes:
 
 
 def encode_challenge(data: bytes) -> bytes:
-    """Base64 of a challenge or a response, without line ends. The text of a 334 reply, or the client's line."""
+    """Base64 without line ends: the text of a 334 reply, or the client's line."""
     return binascii.b2a_base64(data, newline=False)
 
 
@@ -70,15 +69,15 @@ def decode_challenge(reply: Reply) -> bytes:
     """Decode the text of a server's 334 reply.
 
     Raises:
-        AuthenticationError: it has several lines, or is not base64. The client then answers ``*``.
+        AuthenticationError: the reply has several lines, or is not base64. The client then answers ``*``.
     """
-    # ReplyReader hands the text out without the code; a 334 has no enhanced code (RFC 2034 §4).
+    # ReplyReader removes the code; a 334 has no enhanced code (RFC 2034 §4).
     if len(reply.lines) != 1:
-        raise AuthenticationError("a 334 reply of several lines", reply=reply, stage=Stage.AUTH)
+        raise AuthenticationError("the 334 reply has several lines", reply=reply, stage=Stage.AUTH)
     try:
         return binascii.a2b_base64(reply.lines[0].strip().encode(), strict_mode=True)
     except binascii.Error:
-        raise AuthenticationError("a 334 reply whose text is not base64", reply=reply, stage=Stage.AUTH) from None
+        raise AuthenticationError("the text of the 334 reply is not base64", reply=reply, stage=Stage.AUTH) from None
 
 
 # ---- fields
@@ -97,7 +96,7 @@ def text_field(raw: bytes, what: str, limit: int = MAX_NAME) -> str:
 
 
 def identity_field(raw: bytes) -> str:
-    """Decode an identity that may be empty and is not prepared: as whom to act, or for whom a token stands."""
+    """Decode an identity that may be empty and is not prepared: an authorization identity, or the user of a token."""
     text = text_field(raw, "identity")
     if _CONTROL.search(text):
         raise malformed("control characters in the identity")
@@ -105,7 +104,7 @@ def identity_field(raw: bytes) -> str:
 
 
 def username_field(raw: bytes) -> str:
-    """Decode and prepare a user name, so that an application can look it up as it stands."""
+    """Decode and prepare a user name, ready for the application to look up."""
     text = text_field(raw, "user name")
     if not text:
         raise malformed("empty user name")
@@ -116,7 +115,7 @@ def username_field(raw: bytes) -> str:
 
 
 def password_field(raw: bytes) -> str:
-    """Decode a password. It is compared with preparation, but handed to the application as it was sent."""
+    """Decode a password. It is prepared only to compare it; the application gets it as it was sent."""
     text = text_field(raw, "password", MAX_PASSWORD)
     if not text:
         raise malformed("empty password")
@@ -124,10 +123,10 @@ def password_field(raw: bytes) -> str:
 
 
 def prepare_username(text: str) -> str:
-    """SASLprep for a user name, or the name itself where only the age of RFC 4013 stands against it.
+    """SASLprep for a user name; a printable name that SASLprep prohibits is returned unchanged.
 
-    ``דוד@example.com`` breaks the rule about writing directions (RFC 3454 section 6) and is yet a valid address
-    and so somebody's user name. Names with control characters and the like are refused all the same.
+    ``דוד@example.com``, for example, breaks the rule about writing directions (RFC 3454 section 6), but it is a valid
+    address and so may be a user name. Names with control characters are still refused.
     """
     try:
         return saslprep(text, stored=False)  # RFC 5802 §5.1, RFC 4616 §2: a query string
@@ -137,29 +136,29 @@ def prepare_username(text: str) -> str:
         raise
 
 
-# ---- saslname and the GS2 header, which SCRAM and OAUTHBEARER begin with
+# ---- saslname and the GS2 header, with which SCRAM and OAUTHBEARER start
 
 
 def quote_saslname(name: str) -> bytes:
-    """Write a name so that no comma ends it early (RFC 5801 section 4)."""
+    """Escape commas and equal signs in a name (RFC 5801 section 4)."""
     return name.encode().replace(b"=", b"=3D").replace(b",", b"=2C")
 
 
 def unquote_saslname(raw: bytes) -> bytes:
-    """Undo :func:`quote_saslname`; any other use of ``=`` is refused (RFC 5802 section 5.1)."""
+    """Undo :func:`quote_saslname`; another use of ``=`` is refused (RFC 5802 section 5.1)."""
     if not _SASLNAME.fullmatch(raw):
         raise malformed("bad name")
     return raw.replace(b"=2C", b",").replace(b"=3D", b"=")
 
 
 def split_gs2_header(message: bytes) -> tuple[bytes, str | None, bytes]:
-    """Cut ``n,a=authzid,`` off a client's first message.
+    """Split ``n,a=authzid,`` from a client's first message.
 
     Returns:
         The header as sent (SCRAM's ``c=`` repeats it), the authorization identity or ``None``, and the rest.
 
     Raises:
-        SASLError: no such header, or one that wants channel binding, which no mechanism here offers.
+        SASLError: there is no such header, or it asks for channel binding, which no mechanism here offers.
     """
     parts = message.split(b",", 2)
     if len(parts) != 3:
@@ -167,7 +166,8 @@ def split_gs2_header(message: bytes) -> tuple[bytes, str | None, bytes]:
     flag, identity, rest = parts
     if flag.startswith(b"p="):
         raise SASLError(Reply(501, "channel binding is not supported", "5.5.4"))
-    # "y": the client could bind and believes that we cannot. It is right, so this is no downgrade (RFC 5802 §6).
+    # "y": the client supports channel binding and believes the server does not. That is true, so it is no downgrade
+    # (RFC 5802 §6).
     if flag not in (b"n", b"y"):
         raise malformed("bad GS2 header")
     authorization_id = None

@@ -12,8 +12,8 @@ from ..sasl import (
     SERVER_MECHANISMS,
     Challenge,
     Credentials,
+    MechanismContext,
     SASLError,
-    ServerContext,
     ServerMechanism,
     UnverifiedError,
     decode_response,
@@ -125,7 +125,7 @@ class Authentication:
 
     def begin(self, config: ServerConfig, mechanism: str, argument: bytes | None) -> Reply | Authenticate:
         """Start an exchange; the reply to give, or what to ask the application."""
-        context = ServerContext(
+        context = MechanismContext(
             hostname=config.hostname,
             secret=config.scram_secret,
             scram_iterations=config.scram_iterations,

@@ -1,0 +1,244 @@
+# The plan of `trio-smtp serve`: its options, checked, and the files and directories that they name, opened.
+from __future__ import annotations
+
+import json
+import shlex
+import ssl
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+import trio_smtp
+
+from .certificates import load_certificate, make_certificate
+from .errors import CommandError, Status, one_line, reason
+from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard
+from .maildir import Maildir
+from .options import credentials
+from .output import say
+from .workers import AVAILABLE, Tell
+
+_WILDCARDS = frozenset({"", "*"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to serve, and how.
+
+    Attributes:
+        host: the name or address to listen on; ``None`` for all addresses.
+        port: 0 for a free one.
+        handler: stores the messages.
+        config: of the server.
+        ssl_context: for STARTTLS or implicit TLS; ``None`` for neither.
+        implicit_tls: TLS starts at once.
+        grace: seconds to wait at the end for messages that are being received.
+        workers: number of processes.
+        summary: the plan in words.
+        hint: a command that sends to this server; its address is ``HOST:PORT``. Empty if there is no use for one.
+        tell: reports to the user.
+    """
+
+    host: str | None
+    port: int
+    handler: trio_smtp.Handler
+    config: trio_smtp.ServerConfig
+    ssl_context: ssl.SSLContext | None
+    implicit_tls: bool
+    grace: float
+    workers: int
+    summary: str
+    hint: str
+    tell: Tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TLSOptions:
+    tls_cert: str | None
+    tls_key: str | None
+    tls_self_signed: bool
+    tls_cert_out: str | None
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.tls_cert or self.tls_self_signed)
+
+
+def make_plan(
+    *,
+    host: str,
+    port: int,
+    grace: float,
+    workers: int,
+    as_json: bool,
+    hostname: str | None,
+    max_size: int,
+    lmtp: bool,
+    proxy_protocol_from: tuple[str, ...],
+    require_tls: bool,
+    implicit_tls: bool,
+    allow_insecure_auth: bool,
+    auth: str | None,
+    password_file: str | None,
+    maildir: str | None,
+    show: bool,
+    forget: bool,
+    **tls_options: Any,
+) -> Plan:
+    """The plan for the options of `trio-smtp serve`.
+
+    Raises:
+        click.UsageError: the options contradict each other.
+        CommandError: a file or directory cannot be used.
+    """
+    tls = _TLSOptions(**tls_options)
+    _check_stores(maildir=maildir, show=show, forget=forget, as_json=as_json)
+    if workers > 1 and not AVAILABLE:
+        raise click.UsageError("--workers needs a system that can fork processes.")
+    user = credentials(auth, password_file)
+    if (implicit_tls or require_tls) and not tls.wanted:
+        raise click.UsageError("--implicit-tls and --require-tls need --tls-cert or --tls-self-signed.")
+    _check_auth(user, tls=tls, allow_insecure_auth=allow_insecure_auth)
+    settings: dict[str, Any] = {"hostname": hostname} if hostname is not None else {}
+    try:
+        config = trio_smtp.ServerConfig(
+            auth="required" if user is not None else "optional",
+            allow_insecure_auth=allow_insecure_auth,
+            max_message_size=max_size,
+            require_tls=require_tls,
+            lmtp=lmtp,
+            proxy_protocol_from=proxy_protocol_from,
+            **settings,
+        )
+    except (TypeError, ValueError) as exc:
+        raise click.UsageError(f"{exc}.") from exc
+    names = [name for name in (host, config.hostname) if name not in _WILDCARDS]
+    context, tls_words = _open_tls(tls, names=names, implicit=implicit_tls)
+    tell = _say_json if as_json else _say_text
+    store, store_words = _open_store(maildir, forget)
+    summary = ["LMTP" if lmtp else "SMTP", tls_words]
+    summary += ["AUTH required"] * (user is not None)
+    summary += [store_words]
+    summary += [f"{workers} workers"] * (workers > 1)
+    kind = "implicit" if implicit_tls else "starttls" if tls.wanted else "none"
+    return Plan(
+        host=None if host in _WILDCARDS else host,
+        port=port,
+        handler=_handler(store, user, config, tell),
+        config=config,
+        ssl_context=context,
+        implicit_tls=implicit_tls,
+        grace=grace,
+        workers=workers,
+        summary=", ".join(summary),
+        hint="" if as_json else _hint(tls, kind=kind, lmtp=lmtp, user=user[0] if user is not None else ""),
+        tell=tell,
+    )
+
+
+def _check_stores(*, maildir: str | None, show: bool, forget: bool, as_json: bool) -> None:
+    if (maildir is not None) + show + forget > 1:
+        raise click.UsageError("--maildir, --print and --discard exclude each other.")
+    if as_json and maildir is None and not forget:
+        raise click.UsageError("--json needs --maildir or --discard: printed messages are not JSON.")
+
+
+def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecure_auth: bool) -> None:
+    if user is not None and not tls.wanted and not allow_insecure_auth:
+        raise click.UsageError(
+            "--auth without TLS would send passwords in clear:"
+            " add --tls-self-signed or --tls-cert (or --allow-insecure-auth if you mean it)."
+        )
+    if user is None and allow_insecure_auth:
+        raise click.UsageError("--allow-insecure-auth needs --auth.")
+
+
+def _handler(
+    store: Store, user: tuple[str, str] | None, config: trio_smtp.ServerConfig, tell: Tell
+) -> trio_smtp.Handler:
+    report = partial(_report, tell)
+    if user is None:
+        return Mailbox(store, hostname=config.hostname, lmtp=config.lmtp, report=report)
+    return PrivateMailbox(store, users=dict([user]), hostname=config.hostname, lmtp=config.lmtp, report=report)
+
+
+def _open_store(maildir: str | None, forget: bool) -> tuple[Store, str]:
+    if maildir is not None:
+        try:
+            return Maildir(maildir).store, f"messages go to {maildir}"
+        except OSError as exc:
+            raise CommandError(f"cannot use {maildir} as a Maildir: {exc.strerror}", Status.SYSTEM) from exc
+    if forget:
+        return discard, "messages are thrown away"
+    return Printer(sys.stdout).store, "messages are printed"
+
+
+def _open_tls(tls: _TLSOptions, *, names: list[str], implicit: bool) -> tuple[ssl.SSLContext | None, str]:
+    kind = "TLS" if implicit else "STARTTLS"
+    if tls.tls_cert and tls.tls_self_signed:
+        raise click.UsageError("--tls-cert and --tls-self-signed exclude each other.")
+    if tls.tls_key and not tls.tls_cert:
+        raise click.UsageError("--tls-key needs --tls-cert.")
+    if tls.tls_cert_out and not tls.tls_self_signed:
+        raise click.UsageError("--tls-cert-out needs --tls-self-signed.")
+    if tls.tls_cert:
+        return _load_certificate(tls.tls_cert, tls.tls_key), kind
+    if not tls.tls_self_signed:
+        return None, "no TLS"
+    certificate = make_certificate(names)
+    if tls.tls_cert_out:
+        try:
+            Path(tls.tls_cert_out).write_text(certificate.pem, encoding="ascii")
+        except OSError as exc:
+            raise CommandError(f"cannot write {tls.tls_cert_out}: {exc.strerror}", Status.SYSTEM) from exc
+    return certificate.server_context, f"{kind} with a throw-away certificate"
+
+
+def _load_certificate(certificate: str, key: str | None) -> ssl.SSLContext:
+    try:
+        return load_certificate(certificate, key)
+    except (OSError, ValueError) as exc:
+        files = certificate if key is None else f"{certificate} and {key}"
+        raise CommandError(f"cannot use {files} for TLS: {reason(exc)}", Status.NO_INPUT) from exc
+
+
+def _hint(tls: _TLSOptions, *, kind: str, lmtp: bool, user: str) -> str:
+    """A command that sends a message to this server, complete but for its address."""
+    words = ["trio-smtp send --server HOST:PORT"]
+    if kind == "implicit" or (kind == "starttls" and (user or tls.tls_cert_out)):
+        words.append(f"--tls {kind}")
+        if tls.tls_cert_out:
+            words.append(f"--ca {shlex.quote(tls.tls_cert_out)}")
+        elif tls.tls_self_signed:
+            return "to send to it, write its certificate with --tls-cert-out FILE, for trio-smtp send --ca FILE"
+    elif kind == "starttls":
+        words.append("--tls opportunistic")
+    if user:
+        words.append(f"--auth {shlex.quote(user)}" + " --allow-insecure-auth" * (kind == "none"))
+    words += ["--lmtp"] * lmtp
+    return f"to send to it: echo Hello | {' '.join(words)} --from me@example.com --to you@example.com"
+
+
+def _report(tell: Tell, received: Received) -> None:
+    recipients = ", ".join(f"<{address}>" for address in received.recipients)
+    login = f" as {received.identity}" if received.identity else ""
+    peer = f" from {received.peer}" if received.peer else ""
+    tell(
+        f"{time.strftime('%H:%M:%S')} {received.queue_id}: <{received.sender}> to {recipients},"
+        f" {received.size} octets, {received.protocol}{peer}{login}",
+        {"event": "message", **asdict(received)},
+    )
+
+
+def _say_text(text: str, event: Mapping[str, Any]) -> None:
+    say(one_line(text))
+
+
+def _say_json(text: str, event: Mapping[str, Any]) -> None:
+    say(json.dumps(event))
