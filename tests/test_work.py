@@ -38,11 +38,11 @@ SERVER_LOCK_STEP = Work(calls=412, steps=4)
 SERVER_PIPELINED = Work(calls=319, steps=2)
 SERVER_BDAT = Work(calls=258, steps=1)
 SERVER_MEBIBYTE = Work(calls=2059, steps=32)
-SERVER_TLS = Work(calls=504, steps=4)  # lock-step
-SERVER_CONNECTION = Work(calls=1050, steps=10)  # with its greeting, EHLO, a message and QUIT
-CLIENT_DATA = Work(calls=430, steps=2)
-CLIENT_BDAT = Work(calls=269, steps=1)
-CLIENT_MEBIBYTE = Work(calls=989, steps=7)
+SERVER_TLS = Work(calls=464, steps=4)  # lock-step
+SERVER_CONNECTION = Work(calls=1045, steps=10)  # with its greeting, EHLO, a message and QUIT
+CLIENT_DATA = Work(calls=404, steps=2)
+CLIENT_BDAT = Work(calls=256, steps=1)
+CLIENT_MEBIBYTE = Work(calls=921, steps=7)
 POOL_DATA = Work(calls=411, steps=4.8)
 POOL_BDAT = Work(calls=314, steps=3.8)
 ROOM = 1.1  # times as much is still well
