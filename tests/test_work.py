@@ -34,17 +34,17 @@ class Work:
 
 
 # Per message, today.
-SERVER_LOCK_STEP = Work(calls=412, steps=4)
-SERVER_PIPELINED = Work(calls=319, steps=2)
-SERVER_BDAT = Work(calls=258, steps=1)
-SERVER_MEBIBYTE = Work(calls=2059, steps=32)
-SERVER_TLS = Work(calls=504, steps=4)  # lock-step
-SERVER_CONNECTION = Work(calls=1050, steps=10)  # with its greeting, EHLO, a message and QUIT
-CLIENT_DATA = Work(calls=385, steps=2)
-CLIENT_BDAT = Work(calls=240, steps=1)
-CLIENT_MEBIBYTE = Work(calls=943, steps=7)
-POOL_DATA = Work(calls=369, steps=4.8)
-POOL_BDAT = Work(calls=289, steps=3.8)
+SERVER_LOCK_STEP = Work(calls=367, steps=4)
+SERVER_PIPELINED = Work(calls=280, steps=2)
+SERVER_BDAT = Work(calls=219, steps=1)
+SERVER_MEBIBYTE = Work(calls=1780, steps=32)
+SERVER_TLS = Work(calls=423, steps=4)  # lock-step
+SERVER_CONNECTION = Work(calls=1011, steps=10)  # with its greeting, EHLO, a message and QUIT
+CLIENT_DATA = Work(calls=357, steps=2)
+CLIENT_BDAT = Work(calls=226, steps=1)
+CLIENT_MEBIBYTE = Work(calls=873, steps=7)
+POOL_DATA = Work(calls=328, steps=4.2)
+POOL_BDAT = Work(calls=248, steps=3.2)
 ROOM = 1.1  # times as much is still well
 
 MESSAGES = 60

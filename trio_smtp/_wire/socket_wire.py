@@ -50,20 +50,20 @@ class SocketWire(Wire):
             waits.raise_interruption()
         waits.waiting = RECEIVE
         try:
-            size = RECEIVE_SIZE
+            size = BULK_SIZE if self._was_full else RECEIVE_SIZE
             timer = waits.timer
-            if self._was_full:
-                size = BULK_SIZE
-                await trio.lowlevel.checkpoint()
-            elif timer is not None:
-                # No turn of the scheduler but in the wait itself, where a wake-up cannot get lost.
-                timer.set(deadline)
-                await trio.lowlevel.wait_readable(self._fd)
-            else:
+            if timer is None:
                 with waits.scope_until(deadline) as scope:
                     await trio.lowlevel.wait_readable(self._fd)
                 if scope.cancelled_caught:
                     raise waits.woken()
+            else:
+                # No turn of the scheduler but in the wait for the socket, so that only its own wake-up can win.
+                timer.set(deadline)
+                if self._was_full:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._fd)
             data = os.read(self._fd, size)
             self._was_full = len(data) == size
             return data

@@ -56,35 +56,44 @@ class TLSSocketWire(Wire):
         waits, engine, below = self._waits, self._engine, self._below
         if waits.reason is not None:
             waits.raise_interruption()
-        text = self._decrypt(b"") if engine.has_input else b""
-        while not text and not engine.peer_has_closed:
-            data = await below.receive(deadline)
-            if not data:  # AWS SES and others close TLS without close_notify
-                break
-            text = self._decrypt(data)
-            if not text and waits.reason is not None:  # woken together with the socket, by less than a record
+        data: bytes | bytearray = b""
+        while not engine.peer_has_closed:
+            if not engine.has_input:
+                data = await below.receive(deadline)
+                if not data:  # AWS SES and others close TLS without close_notify
+                    break
+            try:
+                text = engine.decrypt(data)
+            except ssl.SSLError as exc:
+                raise self._refused() from exc
+            if text:
+                return text
+            if waits.reason is not None:  # woken together with the socket, by less than a record
                 raise waits.take_reason() or self._lost()
-        return text
+        return b""
 
     def receive_nowait(self) -> bytes | None:
         """The text that is there already; ``None`` also where less than a record is."""
         engine = self._engine
-        if engine.peer_has_closed:
-            return b""
-        data = b"" if engine.has_input else self._below.receive_nowait()
-        if data is None:
-            return None
-        if not (data or engine.has_input):
-            return b""
-        return self._decrypt(data) or (b"" if engine.peer_has_closed else None)
+        data: bytes | bytearray | None = b""
+        while not engine.peer_has_closed:
+            if not engine.has_input:
+                data = self._below.receive_nowait()
+                if not data:
+                    return None if data is None else b""
+            try:
+                text = engine.decrypt(data or b"")
+            except ssl.SSLError as exc:
+                raise self._refused() from exc
+            if text:
+                return text
+        return b""
 
-    def _decrypt(self, data: bytes | bytearray) -> bytes:
-        try:
-            return self._engine.decrypt(data)
-        except ssl.SSLError as exc:
-            with contextlib.suppress(ConnectionLostError):
-                self._below.send_nowait(self._engine.data_to_send())  # the alert
-            raise self._lost() from exc
+    def _refused(self) -> ConnectionLostError:
+        """OpenSSL does not take what was read: tell the peer, in an alert."""
+        with contextlib.suppress(ConnectionLostError):
+            self._below.send_nowait(self._engine.data_to_send())
+        return self._lost()
 
     def send_nowait(self, data: Octets) -> int:
         """Encrypt, and give the socket the records: all octets of `data`, or none. Then :meth:`send` must follow."""

@@ -56,7 +56,8 @@
 #
 #   wait_readable   octets, the end or a reset; a reason (ClosedResourceError, or the scope); cancellation. Nothing was
 #                   read before.
-#   checkpoint()    after a full read, instead of the wait: cancellation; a reason is stored.
+#   checkpoint()    after a full read, instead of wait_readable, where there is a timer: cancellation. A reason is
+#                   only stored.
 #   wait_writable   room; a reason or the deadline, through the scope; cancellation. All but the first break it.
 #   in SSLStream    all of these, on either way, and turns of the scheduler.
 #   No checkpoint   in send() as long as the socket takes everything: a task that is cancelled, or was told to end its
