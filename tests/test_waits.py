@@ -71,7 +71,7 @@ async def test_a_scope_has_the_deadline_where_no_timer_has_it(timed: bool, mock_
     scope = waits.scope_until(5)
     assert scope.deadline == (math.inf if timed else 5)
     if timed:
-        assert waits.timer.deadline == 5
+        assert waits.timer.deadline == 5  # type: ignore[union-attr]
     waits.interrupt()
     assert scope.cancel_called
     waits.end()
@@ -83,7 +83,7 @@ async def test_a_scope_has_the_deadline_where_no_timer_has_it(timed: bool, mock_
 async def test_a_wait_for_the_socket_needs_no_scope():
     waits = waits_for(RECEIVE)
     ours, theirs = trio.socket.socketpair()
-    waits.socket.close()
+    waits.socket.close()  # type: ignore[union-attr]
     waits.socket = ours
 
     async def wait() -> None:
