@@ -43,8 +43,8 @@ SERVER_CONNECTION = Work(calls=1050, steps=10)  # with its greeting, EHLO, a mes
 CLIENT_DATA = Work(calls=385, steps=2)
 CLIENT_BDAT = Work(calls=240, steps=1)
 CLIENT_MEBIBYTE = Work(calls=943, steps=7)
-POOL_DATA = Work(calls=369, steps=4.8)
-POOL_BDAT = Work(calls=289, steps=3.8)
+POOL_DATA = Work(calls=329, steps=4.2)
+POOL_BDAT = Work(calls=249, steps=3.2)
 ROOM = 1.1  # times as much is still well
 
 MESSAGES = 60

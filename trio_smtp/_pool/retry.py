@@ -1,4 +1,4 @@
-# Whether a message is tried again, and when: only if nothing can have been accepted, or `on_unknown` allows a duplicate.
+# Whether a message is tried again, and when: only if nothing can have been accepted, unless `on_unknown` allows it.
 from __future__ import annotations
 
 import random
