@@ -309,8 +309,8 @@ class Pool(metaclass=NoPublicConstructor):
                     await self._dispatcher.queue(attempt, patient=patient)
                 try:
                     await attempt.wait()
-                except trio.Cancelled:
-                    if not await self._withdraw(attempt):
+                except trio.Cancelled:  # noqa: ASYNC103 - met again at the caller's next checkpoint
+                    if not await self._withdraw(attempt):  # noqa: ASYNC102 - shielded and bounded
                         raise
                 if attempt.error is None and not report.refused:
                     break
