@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import trio_smtp
+from trio_smtp._pool.bulk import Outcomes
 from trio_smtp._protocol.construction import NoPublicConstructor
 
 
@@ -21,7 +22,7 @@ def test_only_create_makes_one() -> None:
     assert made.number == 2
 
 
-@pytest.mark.parametrize("cls", [trio_smtp.Client, trio_smtp.OutgoingMessage])
+@pytest.mark.parametrize("cls", [trio_smtp.Client, trio_smtp.OutgoingMessage, trio_smtp.Pool, Outcomes])
 def test_these_have_no_public_constructor(cls: type) -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         cls()

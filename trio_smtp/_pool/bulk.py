@@ -23,6 +23,7 @@ from .._client.content import ContentLike
 from .._client.message import Message
 from .._client.report import SendResult
 from .._nursery import open_bare_nursery
+from .._protocol.construction import NoPublicConstructor
 
 Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]"
 J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]")
@@ -53,35 +54,20 @@ class Outcome(Generic[J]):
         return f"<Outcome job={reprlib.repr(self.job)} {what}>"
 
 
-class Outcomes(Generic[J]):
+class Outcomes(Generic[J], metaclass=NoPublicConstructor):
     """The outcomes of ``send_many``, as they come: ``async for outcome in outcomes``."""
 
     __slots__ = ("_consumers", "_most", "_open", "_ready", "_source", "_stalled", "_tasks", "_was_left")
 
-    _consumers: trio.lowlevel.ParkingLot  # wait for an outcome
-    _most: int  # jobs in `_open`
-    _open: int  # jobs whose outcome was not taken
-    _ready: deque[Outcome[J]]
-    _source: _Jobs[J]
-    _stalled: trio.lowlevel.ParkingLot  # tasks that wait until there are fewer open jobs
-    _tasks: int  # that have not ended
-    _was_left: bool
-
-    def __init__(self) -> None:
-        raise TypeError("outcomes are made by Pool.send_many()")
-
-    @classmethod
-    def _create(cls, source: _Jobs[J], most: int, tasks: int) -> Outcomes[J]:
-        self = object.__new__(cls)
-        self._source = source
-        self._most = most
-        self._tasks = tasks
-        self._open = 0
-        self._ready = deque()
-        self._consumers = trio.lowlevel.ParkingLot()
-        self._stalled = trio.lowlevel.ParkingLot()
-        self._was_left = False
-        return self
+    def __init__(self, source: _Jobs[J], most: int, tasks: int) -> None:
+        self._source: _Jobs[J] = source
+        self._most: int = most  # jobs in `_open`
+        self._tasks: int = tasks  # that have not ended
+        self._open: int = 0  # jobs whose outcome was not taken
+        self._ready: deque[Outcome[J]] = deque()
+        self._consumers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # wait for an outcome
+        self._stalled: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # tasks that wait for fewer open jobs
+        self._was_left: bool = False
 
     def __repr__(self) -> str:
         ready = len(self._ready)
@@ -212,7 +198,7 @@ class _Jobs(Generic[J]):
 async def send_many(deliver: Deliver, jobs: Iterable[J] | AsyncIterable[J], tasks: int) -> AsyncIterator[Outcomes[J]]:
     """:meth:`Pool.send_many`, with this many messages at a time."""
     source = _Jobs(jobs)
-    outcomes = Outcomes._create(source, 2 * tasks, tasks)
+    outcomes: Outcomes[J] = Outcomes[J]._create(source, 2 * tasks, tasks)
     try:
         async with open_bare_nursery(_stop) as nursery:
             for _ in range(tasks):

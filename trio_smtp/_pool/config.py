@@ -1,4 +1,4 @@
-# Everything about a pool that is a number, a word or a switch. Pure data, checked when made.
+# How a pool behaves, as one frozen object. Pure data, checked when made.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,22 +15,22 @@ class PoolConfig:
 
     Attributes:
         max_connections: connections at one time.
-        min_idle: connections that are kept open even if nobody needs them.
+        min_idle: connections that are kept open even if there is nothing to send.
         max_messages: messages on one connection, after which it is closed; ``None``: no limit.
         idle_timeout: how long a connection is kept open without work; ``None``: for ever.
         max_age: how long a connection is used, less up to a tenth at random, so that they do not all end at once;
             ``None``: for ever.
         max_waiting: callers that may wait for a connection; the next gets ``PoolFullError``. ``None``: no limit.
-        rate_limit: ``(n, seconds)``: in no window of that length are more than n messages begun, over all connections.
-        connect_retries: how often a message is tried again where nothing can have been accepted: the server could not
-            be reached, or the connection was lost before the end of the message.
+        rate_limit: ``(n, seconds)``: at most n messages start in any window of that length, over all connections.
+        connect_retries: how often a message is tried again if nothing can have been accepted: the server could not be
+            reached, or the connection was lost before the end of the message.
         retry_delay: before the first such try; doubled for each further one, and shortened by up to a half at random.
         retry_temporary: how often recipients that the server refuses with a 4xx are tried again.
         on_unknown: what to do when the connection is lost after the end of the message and before the reply:
             ``"raise"``, or ``"retry"`` and so perhaps deliver it twice (``SendResult.maybe_duplicate``).
         pipeline_depth: messages in flight on one connection, where the server offers PIPELINING.
-        host_retry: how long a host that could not be reached is left alone while there are others.
-        trace: called with a :class:`TraceEvent` for everything that happens; synchronous, quick, and not to raise.
+        host_retry: how long a host that could not be reached is avoided while there are others.
+        trace: called with a :class:`TraceEvent` for each event; must be synchronous and quick, and must not raise.
 
     Raises:
         ValueError, TypeError: naming the field.

@@ -1,8 +1,8 @@
-# How many connections a server bears, learnt from what it says: Postfix's concurrency feedback.
+# How many connections a server accepts, learnt from its answers: Postfix's concurrency feedback.
 #
-# Only what concerns connections counts: a refused or failed connection, a 421. Each such failure takes off at once
-# what it weighs, each delivered message gives back 1/N, so that a pool that has learnt its limit probes it about
-# once per N messages and not at every one (https://www.postfix.org/SCHEDULER_README.html, 1/N positive feedback).
+# Only what concerns connections counts: a refused or failed connection, a 421. Each such failure lowers the limit at
+# once, each message that reaches its end raises it by 1/N, so that a pool that has learnt its limit tests it about once
+# per N messages (https://www.postfix.org/SCHEDULER_README.html, 1/N positive feedback).
 from __future__ import annotations
 
 

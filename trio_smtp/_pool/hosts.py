@@ -1,4 +1,4 @@
-# Whom to connect to: hosts in order of preference, those that could not be reached last for a while.
+# Which hosts to connect to, in order of preference; those that failed lately come last for a while.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,8 +15,8 @@ class Hosts:
     """The servers of a pool.
 
     Args:
-        hosts: a name, a sequence of names or ``(name, port)`` pairs, or an async callable that returns one of these,
-            which is asked for each new connection.
+        hosts: a name, a sequence of names or ``(name, port)`` pairs, or an async callable that returns one of these
+            and is called for each new connection.
         port: for names without a port of their own.
         rest: seconds for which a host that failed is tried last.
 
@@ -24,9 +24,11 @@ class Hosts:
         TypeError, ValueError: it is none of these, or empty.
     """
 
+    __slots__ = ("_ask", "_failed_until", "_port", "_rest", "_routes")
+
     def __init__(self, hosts: HostsLike, port: int | None, rest: float) -> None:
-        self._port = port
-        self._rest = rest
+        self._port: int | None = port
+        self._rest: float = rest
         self._failed_until: dict[Route, float] = {}
         self._ask: Callable[[], Awaitable[str | Sequence[Host]]] | None = None
         self._routes: list[Route] = []
@@ -43,17 +45,17 @@ class Hosts:
         if self._ask is not None:
             self._routes = self._checked(await self._ask())
         now = trio.current_time()
-        # Stable: among those that rest, and among those that do not, the order is that of preference.
+        # Stable: within those that failed lately, and within the others, the order is that of preference.
         return sorted(self._routes, key=lambda route: self._failed_until.get(route, 0) > now)
 
     def failed(self, route: Route) -> None:
-        """Leave a host alone for a while."""
+        """A host could not be reached: try it last for a while."""
         now = trio.current_time()
         self._failed_until = {key: until for key, until in self._failed_until.items() if until > now}
         self._failed_until[route] = now + self._rest
 
     def succeeded(self, route: Route) -> None:
-        """A host is there again."""
+        """A host was reached."""
         self._failed_until.pop(route, None)
 
     def _checked(self, hosts: str | Sequence[Host]) -> list[Route]:

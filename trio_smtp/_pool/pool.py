@@ -21,6 +21,7 @@ from .._client.message import Message, Params
 from .._client.opening import Opening, TLSMode
 from .._client.report import DeliveryReport, SendResult
 from .._nursery import open_bare_nursery
+from .._protocol.construction import NoPublicConstructor
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
@@ -142,11 +143,11 @@ class PoolStatistics:
 
     Attributes:
         connections: connections open or being opened.
-        idle: those of them that have nothing to do.
-        limit: how many there may be; less than ``max_connections`` while a server refuses more.
+        idle: connections with nothing to do.
+        limit: how many connections are allowed; less than ``max_connections`` while a server refuses more.
         waiting: callers waiting for a connection.
         in_flight: messages being sent, or waiting for another try.
-        sent: messages accepted for somebody.
+        sent: messages accepted for at least one recipient.
         failed: messages that ended in an error, refusals included.
         retried: tries beyond the first of each message.
         opened: connections opened or tried so far.
@@ -163,7 +164,7 @@ class PoolStatistics:
     opened: int
 
 
-class Pool:
+class Pool(metaclass=NoPublicConstructor):
     """Connections to a server, shared by any number of tasks; made by :func:`open_pool`."""
 
     __slots__ = (
@@ -180,41 +181,26 @@ class Pool:
         "_tracer",
     )
 
-    _all_done: trio.Event | None
-    _calls: int
-    _config: PoolConfig
-    _connector: Connector
-    _dispatcher: Dispatcher
-    _end_grace: float
-    _failed: int
-    _health: ServerHealth
-    _retried: int
-    _sent: int
-    _tracer: Tracer
-
-    def __init__(self) -> None:
-        raise TypeError("a Pool is made by open_pool()")
-
-    @classmethod
-    def _create(
-        cls,
+    def __init__(
+        self,
         dispatcher: Dispatcher,
         health: ServerHealth,
         connector: Connector,
         config: PoolConfig,
         tracer: Tracer,
         end_grace: float,
-    ) -> Pool:
-        self = object.__new__(cls)
-        self._dispatcher = dispatcher
-        self._health = health
-        self._connector = connector
-        self._config = config
-        self._tracer = tracer
-        self._end_grace = end_grace
-        self._all_done = None
-        self._calls = self._sent = self._failed = self._retried = 0
-        return self
+    ) -> None:
+        self._dispatcher: Dispatcher = dispatcher
+        self._health: ServerHealth = health
+        self._connector: Connector = connector
+        self._config: PoolConfig = config
+        self._tracer: Tracer = tracer
+        self._end_grace: float = end_grace
+        self._all_done: trio.Event | None = None
+        self._calls: int = 0
+        self._sent: int = 0
+        self._failed: int = 0
+        self._retried: int = 0
 
     def __repr__(self) -> str:
         now = self._dispatcher
@@ -232,10 +218,10 @@ class Pool:
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
     ) -> SendResult:
-        """Send one message, on a connection that is idle or new, or wait for one.
+        """Send one message on an idle or a new connection, or wait for one.
 
-        The message is tried again by itself where nothing can have been accepted and the content can be produced again:
-        on a new connection, at most ``connect_retries`` times, after growing delays.
+        If nothing can have been accepted and the content can be produced again, the message is tried again on a new
+        connection, at most ``connect_retries`` times, after growing delays.
 
         Args: as :meth:`Client.send`.
 
@@ -244,9 +230,9 @@ class Pool:
             PoolClosedError: the pool's block was left.
             SMTPError: as :meth:`Client.send`; also what :func:`open_client` raises, with ``delivery == "not_sent"``.
 
-        Cancellation: while waiting it leaves no trace. In the middle of a message the connection is given up. After
-        the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
-        comes, else raises ``trio.Cancelled`` with the fate of the message unknown.
+        Cancellation: while it waits, its message is withdrawn. In the middle of a message the connection is closed.
+        After the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
+        comes, else raises ``trio.Cancelled``, and the fate of the message is unknown.
         """
         return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params))
 
@@ -259,7 +245,7 @@ class Pool:
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
     ) -> SendResult:
-        """Send an ``EmailMessage`` to whom its header says, as :meth:`Client.send_message`; see :meth:`send`."""
+        """Send an ``EmailMessage`` to the recipients it names, as :meth:`Client.send_message`; see :meth:`send`."""
         sender, recipients = message_envelope(message, sender, recipients)
         return await self.send(sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params)
 
@@ -268,7 +254,10 @@ class Pool:
 
         Args:
             jobs: an iterable or async iterable of ``(sender, recipients, content)`` or ``EmailMessage``, taken as
-                connections get free.
+                connections become free.
+
+        Raises:
+            TypeError: `jobs` is not iterable, when the block is entered.
 
         The block's value is an async iterable of :class:`Outcome`, as they come, not in the order of the jobs. What
         a message raises is in its outcome; what `jobs` raises comes out of the iteration, after the outcomes
@@ -320,8 +309,8 @@ class Pool:
                     await self._dispatcher.queue(attempt, patient=patient)
                 try:
                     await attempt.wait()
-                except trio.Cancelled:
-                    if not await self._withdraw(attempt):
+                except trio.Cancelled:  # noqa: ASYNC103 - met again at the caller's next checkpoint
+                    if not await self._withdraw(attempt):  # noqa: ASYNC102 - shielded and bounded
                         raise
                 if attempt.error is None and not report.refused:
                     break

@@ -1,8 +1,8 @@
 # Never more than n starts in any window of s seconds.
 #
 # A token bucket of n would let 2n through around a full bucket, and a counter that is reset every s seconds does the
-# same around the reset. So the last n starts are remembered, and a start waits until the oldest of them is s old. Those
-# who wait stand in a trio.Lock's queue: first come, first served, and whoever is cancelled leaves no trace.
+# same around the reset. So the last n starts are remembered, and a start waits until the oldest of them is s old.
+# Waiting tasks queue at a trio.Lock: first come, first served, and a cancelled one is withdrawn.
 from __future__ import annotations
 
 from collections import deque
@@ -21,10 +21,15 @@ class RateLimit:
         seconds: in any window of this length.
     """
 
+    __slots__ = ("_latest", "_seconds", "_turn")
+
     def __init__(self, starts: int, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds: float = seconds
         self._latest: deque[float] = deque(maxlen=starts)
-        self._turn = trio.Lock()
+        self._turn: trio.Lock = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<RateLimit {self._latest.maxlen} in {self._seconds:g} s>"
 
     async def start(self) -> None:
         """Wait until one more may start, and count it."""

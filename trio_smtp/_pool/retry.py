@@ -1,9 +1,10 @@
-# Whether a message may be tried again, and when: only where nothing can have been accepted, unless the caller asks.
+# Whether a message is tried again, and when: only if nothing can have been accepted, unless `on_unknown` allows it.
 from __future__ import annotations
 
 import random
 import socket
 import ssl
+from typing import Final
 
 from .._client.report import DeliveryReport
 from .._protocol.errors import (
@@ -18,7 +19,7 @@ from .._protocol.errors import (
 )
 from .config import PoolConfig
 
-_OF_THE_WIRE = (ConnectError, ConnectionLostError, SMTPTimeoutError)
+_OF_THE_WIRE: Final = (ConnectError, ConnectionLostError, SMTPTimeoutError)
 
 
 class Retry:
@@ -27,12 +28,15 @@ class Retry:
     __slots__ = ("_config", "_refusals", "_tries")
 
     def __init__(self, config: PoolConfig) -> None:
-        self._config = config
-        self._tries = 0
-        self._refusals = 0
+        self._config: PoolConfig = config
+        self._tries: int = 0  # after an error
+        self._refusals: int = 0  # tries after a refusal
+
+    def __repr__(self) -> str:
+        return f"<Retry: {self._tries} after errors, {self._refusals} after refusals>"
 
     def after_error(self, error: Exception, report: DeliveryReport) -> float | None:
-        """Seconds to wait before the next try; ``None``: there is none."""
+        """Seconds to wait before the next try after this error; ``None``: there is none."""
         if not isinstance(error, SMTPError) or report.is_spent or self._tries >= self._config.connect_retries:
             return None
         if error.delivery is Delivery.UNKNOWN:
@@ -44,7 +48,7 @@ class Retry:
         return self._delay(self._tries)
 
     def after_refusal(self, report: DeliveryReport) -> float | None:
-        """The same where the server has refused recipients with a 4xx, or the whole message."""
+        """The same after a 4xx to recipients or to the whole message."""
         if self._refusals >= self._config.retry_temporary or report.is_spent or not report.has_temporary:
             return None
         self._refusals += 1
@@ -56,7 +60,7 @@ class Retry:
 
 
 def is_of_the_wire(error: SMTPError) -> bool:
-    """Whether the server could not be reached, would not have us or went away: nothing is wrong with the message."""
+    """Whether the server could not be reached, refused the connection or went away: no fault of the message."""
     if not isinstance(error, TLSError):
         return isinstance(error, _OF_THE_WIRE)
     if error.reply is not None:
@@ -66,7 +70,7 @@ def is_of_the_wire(error: SMTPError) -> bool:
 
 
 def is_passing(error: SMTPError) -> bool:
-    """Whether the error says that nothing was sent, and may be gone the next time."""
+    """Whether nothing was sent, and another try may succeed."""
     if error.delivery is not Delivery.NOT_SENT:
         return False
     if isinstance(error, AuthenticationError) and not isinstance(error, UnsupportedAuthError):

@@ -73,7 +73,6 @@ from .ratelimit import RateLimit
 from .trace import Tracer
 
 _CLOSING: Final = 5.0  # seconds; closing a broken connection takes none
-_DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
 
 
 class WorkerState(Enum):
@@ -236,10 +235,13 @@ class Worker:
         failure: BaseException | None = None
         try:
             await deliver(connection.client, report, stop_at_limit=True)
+        except (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError) as exc:
+            failure = exc
+            if not may_be_stale or not _may_go_elsewhere(attempt):
+                raise
         except BaseException as exc:
             failure = exc
-            if not (may_be_stale and isinstance(exc, _DEAD) and _may_go_elsewhere(attempt)):
-                raise
+            raise
         finally:
             if is_traced:
                 self._tracer.tell("send", started, connection.number, error=failure)
