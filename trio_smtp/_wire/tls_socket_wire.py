@@ -146,7 +146,7 @@ class TLSSocketWire(Wire):
         await self._below.aclose_lingering(within, drop)
 
     def _send_close_notify(self) -> None:
-        if not self.broken:
+        if not (self.broken or self._unsent):  # within a record nothing else can be said
             with contextlib.suppress(ConnectionLostError):
                 self._below.send_nowait(self._engine.close_notify())
 

@@ -158,6 +158,8 @@ class Wire(abc.ABC):
     def send_nowait(self, data: Octets) -> int:
         """Give the socket what it takes without waiting; how many octets of `data` that was, 0 if the wire cannot.
 
+        The rest, if there is one, goes to :meth:`send` before anything else is sent.
+
         Raises:
             ConnectionLostError: the connection was lost.
         """
