@@ -290,7 +290,7 @@ def test_the_limit_counts_what_bare_newlines_have_become(line_end: bytes, grown:
         lines = core.say_split(wire, size)
         assert codes(lines) == ["250", "250" if grown == 100 else "552"]
         assert [len(message) for message in core.messages] == ([100] if grown == 100 else [])
-        assert core.protocol.take_octets() == grown
+        assert core.protocol.transfer.take_octets() == grown
 
 
 def test_chunks_beyond_the_limit_are_counted_alike_however_they_are_cut():

@@ -16,7 +16,7 @@ from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._protocol.server.reading import READ
 from trio_smtp._protocol.server.rows import CommandRow, Taken
-from trio_smtp._protocol.server.states import COMMAND_STATES, MOVES, Occurrence, State
+from trio_smtp._protocol.server.states import COMMAND_STATES, MESSAGE_STATES, MOVES, Occurrence, State
 
 
 def edges() -> Iterator[tuple[State, str, State]]:
@@ -93,7 +93,7 @@ def test_octets_that_are_dropped_lead_back():
         before = core.protocol.state
         assert core.say(b"BDAT 6\r\nRSE") == []
         assert core.protocol.state is State.DROPPING
-        assert core.protocol.in_message
+        assert core.protocol.state in MESSAGE_STATES
         assert codes(core.say(b"T\r\n")) == ["503"]
         assert core.protocol.state is before
     assert core.protocol.refused_chunks == 3

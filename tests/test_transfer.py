@@ -90,6 +90,6 @@ def test_a_concluded_message_is_dropped_to_its_end(source: LineReader):
 def test_what_was_received_is_asked_for_through_the_session():
     core = Core()
     core.say(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\nhi\r\n.\r\n" + ENVELOPE + b"BDAT 3\r\nabcRSET\r\n")
-    assert core.protocol.take_octets() == 7
+    assert core.protocol.transfer.take_octets() == 7
     assert codes(core.say(b"NOOP\r\n")) == ["250"]
-    assert core.protocol.take_octets() == 0
+    assert core.protocol.transfer.take_octets() == 0

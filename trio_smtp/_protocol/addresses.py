@@ -47,7 +47,7 @@ _FastMatch: TypeAlias = Callable[[str], re.Match[str] | None]
 
 
 class _Side(NamedTuple):
-    """The differences between the path of MAIL and the path of RCPT."""
+    """The path of MAIL or the path of RCPT: how they differ."""
 
     fast: _FastMatch
     prefix: re.Pattern[str]
@@ -55,6 +55,33 @@ class _Side(NamedTuple):
     noun: str
     enhanced: str  # RFC 3463 §3.2: bad address syntax, of the sender or of the destination
     null: bool
+
+    def parse(self, argument: bytes | bytearray, *, lenient: bool = False) -> Path:
+        """Read the argument of MAIL (``FROM:<address>``) or RCPT (``TO:<address>``), then parameters if any.
+
+        The address may be non-ASCII. The caller checks that the parameters allow it.
+
+        Args:
+            argument: the line without the verb and without CRLF.
+            lenient: also accept bare words, missing angle brackets, stray dots and long local parts.
+
+        Returns:
+            The address (``""`` for the null path, which RCPT cannot have), its local part without quotes, its domain in
+            lower case (``""`` for postmaster alone; an address literal as received), and the parameters' text.
+
+        Raises:
+            Reject: 501 with 5.5.4 (no ``FROM:`` or ``TO:``), 5.1.7 or 5.1.3 (bad address), or 5.5.2 (control
+                characters, not UTF-8).
+        """
+        try:
+            match = self.fast(argument.decode("ascii"))
+        except UnicodeDecodeError:
+            match = None
+        if match is not None:
+            address, local_part, domain, rest = match.groups("")
+            if len(address) <= _SHORT:
+                return address, local_part, domain.lower(), rest
+        return _parse_any_path(argument, self, lenient)
 
 
 _REVERSE = _Side(
@@ -73,42 +100,8 @@ _FORWARD = _Side(
     "5.1.3",
     null=False,
 )
-
-
-def parse_reverse_path(argument: bytes | bytearray, *, lenient: bool = False) -> Path:
-    """Read the argument of MAIL: ``FROM:<address>``, then parameters if any.
-
-    The address may be non-ASCII. The caller checks that the parameters allow it.
-
-    Args:
-        argument: the line without the verb and without CRLF.
-        lenient: also accept bare words, missing angle brackets, stray dots and long local parts.
-
-    Returns:
-        The address (``""`` for the null path), its local part without quotes, its domain in lower case (``""`` for
-        postmaster alone; an address literal as received), and the parameters' text.
-
-    Raises:
-        Reject: 501 with 5.5.4 (no ``FROM:``), 5.1.7 (bad address) or 5.5.2 (control characters, not UTF-8).
-    """
-    return _parse_path(argument, _REVERSE, lenient)
-
-
-def parse_forward_path(argument: bytes | bytearray, *, lenient: bool = False) -> Path:
-    """Read the argument of RCPT: ``TO:<address>``. As :func:`parse_reverse_path`, with 5.1.3 for 5.1.7."""
-    return _parse_path(argument, _FORWARD, lenient)
-
-
-def _parse_path(argument: bytes | bytearray, side: _Side, lenient: bool) -> Path:
-    try:
-        match = side.fast(argument.decode("ascii"))
-    except UnicodeDecodeError:
-        match = None
-    if match is not None:
-        address, local_part, domain, rest = match.groups("")
-        if len(address) <= _SHORT:
-            return address, local_part, domain.lower(), rest
-    return _parse_any_path(argument, side, lenient)
+parse_reverse_path: Final = _REVERSE.parse
+parse_forward_path: Final = _FORWARD.parse
 
 
 def _parse_any_path(argument: bytes | bytearray, side: _Side, lenient: bool) -> Path:

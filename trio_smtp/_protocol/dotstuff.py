@@ -82,6 +82,7 @@ class DotDecoder:
                 if not body:
                     return self._feed_lines(data)
                 self._held = b"\r"
+            self._line_start = body.endswith(b"\r\n")
         else:
             at = found.start()
             if not data.startswith(END_OF_DATA, at - 1):
@@ -90,7 +91,6 @@ class DotDecoder:
             self.done = True
             self.rest = data[at + 4 :]
         # The common case, a chunk without dots to remove: one search, one check of the line ends, no copy.
-        self._line_start = body.endswith(b"\r\n")
         if (self.bare and self._reject) or bare_in(body):
             return self._bare(body)
         self.received += len(body)

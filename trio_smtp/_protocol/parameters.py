@@ -111,7 +111,7 @@ def parse_mail(argument: bytes | bytearray, context: ParameterContext) -> Sender
         # Checked here, since SMTPUTF8 follows the address that it allows.
         if not address.isascii():
             raise Reject(553, "a non-ASCII sender address needs SMTPUTF8", "5.6.7")  # RFC 6531 §3.5
-        if not rest.isascii():
+        if rest and not rest.isascii():
             raise Reject(501, "a non-ASCII parameter needs SMTPUTF8", "5.5.4")
     return sender
 

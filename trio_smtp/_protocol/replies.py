@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 MAX_LINE: Final = 512  # octets with CRLF, RFC 5321 §4.5.3.1.5
+_ROOM: Final = MAX_LINE - len("250-\r\n")  # for the enhanced code and the text
 KEPT: Final = 2048  # characters, and
 KEPT_LINES: Final = 50  # lines of an abridged reply: a client may keep a thousand, one for each recipient
 ENHANCED: Final = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})")  # RFC 3463 §2, no leading zeros
@@ -150,22 +151,20 @@ class Reply:
         return wire
 
     def _encode(self, with_enhanced: bool, utf8: bool) -> bytes:
-        enhanced = b""
+        enhanced = ""
         if with_enhanced and self.code // 100 != 3:  # RFC 2034 §4: 2xx, 4xx and 5xx only
-            enhanced = (self.enhanced or f"{self.code // 100}.0.0").encode("ascii") + b" "
-        room = MAX_LINE - len("250-\r\n") - len(enhanced)
+            enhanced = f"{self.enhanced or f'{self.code // 100}.0.0'} "
+        room = _ROOM - len(enhanced)
         if len(self.lines) == 1 and len(line := self.lines[0]) <= room and line.isascii() and line.isprintable():
-            return b"%d %b%b\r\n" % (self.code, enhanced, line.encode("ascii"))
+            return f"{self.code} {enhanced}{line}\r\n".encode("ascii")
         pieces: list[bytes] = []
         for line in self.lines:
             clean = _UNPRINTABLE.sub("?", line)
             encoded = clean.encode("utf-8", "replace") if utf8 else clean.encode("ascii", "backslashreplace")
             pieces.extend(_fold(encoded, room))
-        code = b"%d" % self.code
-        last = len(pieces) - 1
-        return b"".join(
-            code + (b" " if i == last else b"-") + enhanced + piece + b"\r\n" for i, piece in enumerate(pieces)
-        )
+        start, last_start = f"{self.code}-{enhanced}".encode("ascii"), f"{self.code} {enhanced}".encode("ascii")
+        *before, last = pieces
+        return b"".join(start + piece + b"\r\n" for piece in before) + last_start + last + b"\r\n"
 
 
 class Reject(Exception):

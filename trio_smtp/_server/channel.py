@@ -108,7 +108,7 @@ class Channel:
             return False
         if not wire.is_immediate:  # cancelled as soon as it begins, a send would take these replies with it
             await trio.lowlevel.checkpoint_if_cancelled()
-        data = protocol.data_to_send()
+        data = protocol.queue.take()
         size = len(data)
         sent = wire.send_nowait(data)
         self._sent += size
@@ -158,7 +158,7 @@ class Channel:
             if not self.wire.is_immediate:
                 return self._flush_and_receive_command()
             self.held_since = self._command_end = math.inf
-            data = protocol.data_to_send()
+            data = protocol.queue.take()
             sent = self.wire.send_nowait(data)
             if sent < len(data):
                 return self._flush_and_receive_command(data[sent:])

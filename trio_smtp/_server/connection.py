@@ -69,6 +69,7 @@ from .._protocol.server.events import (
     XClient,
 )
 from .._protocol.server.protocol import ServerProtocol
+from .._protocol.server.states import MESSAGE_STATES
 from .._wire.timekeeper import Timekeeper
 from .._wire.waits import Interrupted
 from .budget import DataBudget
@@ -279,7 +280,7 @@ class ServerConnection:
             if session.envelope is not protocol.envelope:
                 await caller.end_transaction()
             if event is NEED_DATA:
-                if channel.shutdown is not _NO or protocol.in_message:
+                if channel.shutdown is not _NO or protocol.state in MESSAGE_STATES:
                     await self._receive_rarely()
                 else:
                     protocol.receive_data(await channel.receive_command())
@@ -318,7 +319,7 @@ class ServerConnection:
         if channel.shutdown is not _NO and protocol.envelope is None:
             raise Interrupted
         now = channel.now()
-        if not protocol.in_message:
+        if protocol.state not in MESSAGE_STATES:
             protocol.receive_data(await channel.receive(now + self._command_limit, now))
             return
         budget = self._budget_for_dropping()

@@ -331,7 +331,7 @@ class HookCaller:
         Shielded and bounded, so that a session that is cancelled meanwhile has not begun that in vain, nor twice.
         """
         statistics, protocol = self.context.statistics, self.channel.protocol
-        statistics.octets += protocol.take_octets()
+        statistics.octets += protocol.transfer.take_octets()
         self.body = None
         try:
             if protocol.accepted:

@@ -115,7 +115,8 @@ class LineReader:
         if direct:
             self._direct = b""
             # In lock-step one line comes at a time, and needs no buffer.
-            if direct.find(b"\n") + 1 == len(direct) <= self._max_line and not self._skipped:
+            end = direct.find(b"\n", 0, self._max_line) + 1
+            if end and not direct[end : end + 1] and not self._skipped:
                 self._last = line = bytes(direct)
                 return line
             buffer += direct
