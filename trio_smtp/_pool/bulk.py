@@ -23,6 +23,7 @@ from .._client.content import ContentLike
 from .._client.message import Message
 from .._client.report import SendResult
 from .._nursery import open_bare_nursery
+from .._public import NoPublicConstructor
 
 Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]"
 J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]")
@@ -53,7 +54,7 @@ class Outcome(Generic[J]):
         return f"<Outcome job={reprlib.repr(self.job)} {what}>"
 
 
-class Outcomes(Generic[J]):
+class Outcomes(Generic[J], metaclass=NoPublicConstructor):
     """The outcomes of ``send_many``, as they come: ``async for outcome in outcomes``."""
 
     __slots__ = ("_consumers", "_most", "_open", "_ready", "_source", "_stalled", "_tasks", "_was_left")
@@ -67,12 +68,9 @@ class Outcomes(Generic[J]):
     _tasks: int  # that have not ended
     _was_left: bool
 
-    def __init__(self) -> None:
-        raise TypeError("outcomes are made by Pool.send_many()")
-
     @classmethod
     def _create(cls, source: _Jobs[J], most: int, tasks: int) -> Outcomes[J]:
-        self = object.__new__(cls)
+        self = cls.__new__(cls)
         self._source = source
         self._most = most
         self._tasks = tasks

@@ -24,6 +24,7 @@ from .._nursery import open_bare_nursery
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
+from .._public import NoPublicConstructor
 from .._wire.timekeeper import Timekeeper
 from .attempt import Attempt, Cancellation
 from .bulk import J, Outcomes, send_many
@@ -163,7 +164,7 @@ class PoolStatistics:
     opened: int
 
 
-class Pool:
+class Pool(metaclass=NoPublicConstructor):
     """Connections to a server, shared by any number of tasks; made by :func:`open_pool`."""
 
     __slots__ = (
@@ -192,9 +193,6 @@ class Pool:
     _sent: int
     _tracer: Tracer
 
-    def __init__(self) -> None:
-        raise TypeError("a Pool is made by open_pool()")
-
     @classmethod
     def _create(
         cls,
@@ -205,7 +203,7 @@ class Pool:
         tracer: Tracer,
         end_grace: float,
     ) -> Pool:
-        self = object.__new__(cls)
+        self = cls.__new__(cls)
         self._dispatcher = dispatcher
         self._health = health
         self._connector = connector
