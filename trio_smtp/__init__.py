@@ -6,15 +6,22 @@ The whole public API is importable from here, except for the test kit in ``trio_
 from ._client.client import Client as Client
 from ._client.client import open_client as open_client
 from ._client.config import ClientConfig as ClientConfig
+from ._client.content import ContentLike as ContentLike
+from ._client.message import Params as Params
+from ._client.opening import TLSMode as TLSMode
 from ._client.push import OutgoingMessage as OutgoingMessage
 from ._client.report import SendResult as SendResult
 from ._pool.bulk import Job as Job
 from ._pool.bulk import Outcome as Outcome
+from ._pool.bulk import Outcomes as Outcomes
 from ._pool.config import PoolConfig as PoolConfig
+from ._pool.hosts import Host as Host
+from ._pool.hosts import HostsLike as HostsLike
 from ._pool.pool import Pool as Pool
 from ._pool.pool import PoolStatistics as PoolStatistics
 from ._pool.pool import open_pool as open_pool
 from ._pool.trace import TraceEvent as TraceEvent
+from ._pool.trace import TraceName as TraceName
 from ._protocol.envelope import DeliverBy as DeliverBy
 from ._protocol.envelope import Envelope as Envelope
 from ._protocol.envelope import Recipient as Recipient
@@ -39,16 +46,20 @@ from ._protocol.errors import Stage as Stage
 from ._protocol.errors import TLSError as TLSError
 from ._protocol.errors import UnsupportedAuthError as UnsupportedAuthError
 from ._protocol.extensions import Extensions as Extensions
+from ._protocol.extensions import Limits as Limits
 from ._protocol.proxy import ProxyHeader as ProxyHeader
 from ._protocol.replies import Reject as Reject
 from ._protocol.replies import Reply as Reply
+from ._protocol.sasl import Auth as Auth
 from ._protocol.sasl import Credentials as Credentials
 from ._protocol.sasl import External as External
 from ._protocol.sasl import OAuth as OAuth
 from ._protocol.sasl import Password as Password
+from ._protocol.sasl import TokenSource as TokenSource
 from ._protocol.sasl import XOAuth as XOAuth
 from ._protocol.server.config import ServerConfig as ServerConfig
 from ._protocol.server.extension import ServerExtension as ServerExtension
+from ._public import show_as_public as _show_as_public
 from ._server.body import Body as Body
 from ._server.context import ServerStatistics as ServerStatistics
 from ._server.handler import Handler as Handler
@@ -59,12 +70,14 @@ from ._version import __version__ as __version__
 from ._wire.tls import TLSInfo as TLSInfo
 
 __all__ = [
+    "Auth",
     "AuthenticationError",
     "Body",
     "Client",
     "ClientConfig",
     "ConnectError",
     "ConnectionLostError",
+    "ContentLike",
     "Credentials",
     "DeliverBy",
     "Delivery",
@@ -73,14 +86,19 @@ __all__ = [
     "Extensions",
     "External",
     "Handler",
+    "Host",
+    "HostsLike",
     "Job",
+    "Limits",
     "LocalProtocolError",
     "MessageAbortedError",
     "MessageRefusedError",
     "MessageTooLargeError",
     "OAuth",
     "Outcome",
+    "Outcomes",
     "OutgoingMessage",
+    "Params",
     "Password",
     "Pool",
     "PoolClosedError",
@@ -106,7 +124,10 @@ __all__ = [
     "Stage",
     "TLSError",
     "TLSInfo",
+    "TLSMode",
+    "TokenSource",
     "TraceEvent",
+    "TraceName",
     "UnsupportedAuthError",
     "XOAuth",
     "__version__",
@@ -115,14 +136,4 @@ __all__ = [
     "serve",
 ]
 
-
-def _show_as_public() -> None:
-    """Let tracebacks, ``help()`` and pickles name the public objects by where they are imported from."""
-    for name in __all__:
-        thing = globals()[name]
-        if isinstance(thing, type) or callable(thing):
-            thing.__module__ = __name__
-
-
-_show_as_public()
-del _show_as_public
+_show_as_public(__name__, __all__, globals())

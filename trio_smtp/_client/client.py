@@ -14,12 +14,12 @@ from typing import Any
 import trio
 
 from .._protocol.client.commands import NOOP, RSET, Command, other
-from .._protocol.construction import NoPublicConstructor
 from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError
 from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
+from .._public import NoPublicConstructor
 from .._wire.tls import TLSInfo
 from .config import ClientConfig
 from .connection import ClientConnection
@@ -105,9 +105,15 @@ class Client(metaclass=NoPublicConstructor):
 
     __slots__ = ("_connection", "_guard")
 
-    def __init__(self, connection: ClientConnection) -> None:
+    _connection: ClientConnection
+    _guard: _Guard
+
+    @classmethod
+    def _create(cls, connection: ClientConnection) -> Client:
+        self = cls.__new__(cls)
         self._connection = connection
         self._guard = _Guard(connection)
+        return self
 
     def __repr__(self) -> str:
         connection = self._connection

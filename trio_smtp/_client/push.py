@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from .._protocol.construction import NoPublicConstructor
 from .._protocol.errors import LocalProtocolError, SMTPError
 from .._protocol.replies import Reply
+from .._public import NoPublicConstructor
 from .body import BodyWriter
 from .connection import ClientConnection
 from .content import Source
@@ -32,16 +32,21 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
 
     __slots__ = ("_transfer", "_writer", "accepted", "refused", "result")
 
+    _transfer: Transfer
+    _writer: BodyWriter
     accepted: list[str]
     refused: dict[str, Reply]
     result: SendResult | None
 
-    def __init__(self, transfer: Transfer, writer: BodyWriter) -> None:
+    @classmethod
+    def _create(cls, transfer: Transfer, writer: BodyWriter) -> OutgoingMessage:
+        self = cls.__new__(cls)
         self._transfer = transfer
         self._writer = writer
         self.accepted = list(transfer.transaction.accepted)
         self.refused = dict(transfer.transaction.refused)
         self.result = None
+        return self
 
     def __repr__(self) -> str:
         state = "done" if self.result is not None else "in progress"

@@ -23,7 +23,7 @@ from .._client.content import ContentLike
 from .._client.message import Message
 from .._client.report import SendResult
 from .._nursery import open_bare_nursery
-from .._protocol.construction import NoPublicConstructor
+from .._public import NoPublicConstructor
 
 Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]"
 J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]")
@@ -59,15 +59,27 @@ class Outcomes(Generic[J], metaclass=NoPublicConstructor):
 
     __slots__ = ("_consumers", "_most", "_open", "_ready", "_source", "_stalled", "_tasks", "_was_left")
 
-    def __init__(self, source: _Jobs[J], most: int, tasks: int) -> None:
-        self._source: _Jobs[J] = source
-        self._most: int = most  # jobs in `_open`
-        self._tasks: int = tasks  # that have not ended
-        self._open: int = 0  # jobs whose outcome was not taken
-        self._ready: deque[Outcome[J]] = deque()
-        self._consumers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # wait for an outcome
-        self._stalled: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()  # tasks that wait for fewer open jobs
-        self._was_left: bool = False
+    _consumers: trio.lowlevel.ParkingLot  # wait for an outcome
+    _most: int  # jobs in `_open`
+    _open: int  # jobs whose outcome was not taken
+    _ready: deque[Outcome[J]]
+    _source: _Jobs[J]
+    _stalled: trio.lowlevel.ParkingLot  # tasks that wait until there are fewer open jobs
+    _tasks: int  # that have not ended
+    _was_left: bool
+
+    @classmethod
+    def _create(cls, source: _Jobs[J], most: int, tasks: int) -> Outcomes[J]:
+        self = cls.__new__(cls)
+        self._source = source
+        self._most = most
+        self._tasks = tasks
+        self._open = 0
+        self._ready = deque()
+        self._consumers = trio.lowlevel.ParkingLot()
+        self._stalled = trio.lowlevel.ParkingLot()
+        self._was_left = False
+        return self
 
     def __repr__(self) -> str:
         ready = len(self._ready)

@@ -25,6 +25,7 @@ from .._protocol.construction import NoPublicConstructor
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
+from .._public import NoPublicConstructor
 from .._wire.timekeeper import Timekeeper
 from .attempt import Attempt, Cancellation
 from .bulk import J, Outcomes, send_many
@@ -181,26 +182,38 @@ class Pool(metaclass=NoPublicConstructor):
         "_tracer",
     )
 
-    def __init__(
-        self,
+    _all_done: trio.Event | None
+    _calls: int
+    _config: PoolConfig
+    _connector: Connector
+    _dispatcher: Dispatcher
+    _end_grace: float
+    _failed: int
+    _health: ServerHealth
+    _retried: int
+    _sent: int
+    _tracer: Tracer
+
+    @classmethod
+    def _create(
+        cls,
         dispatcher: Dispatcher,
         health: ServerHealth,
         connector: Connector,
         config: PoolConfig,
         tracer: Tracer,
         end_grace: float,
-    ) -> None:
-        self._dispatcher: Dispatcher = dispatcher
-        self._health: ServerHealth = health
-        self._connector: Connector = connector
-        self._config: PoolConfig = config
-        self._tracer: Tracer = tracer
-        self._end_grace: float = end_grace
-        self._all_done: trio.Event | None = None
-        self._calls: int = 0
-        self._sent: int = 0
-        self._failed: int = 0
-        self._retried: int = 0
+    ) -> Pool:
+        self = cls.__new__(cls)
+        self._dispatcher = dispatcher
+        self._health = health
+        self._connector = connector
+        self._config = config
+        self._tracer = tracer
+        self._end_grace = end_grace
+        self._all_done = None
+        self._calls = self._sent = self._failed = self._retried = 0
+        return self
 
     def __repr__(self) -> str:
         now = self._dispatcher

@@ -11,11 +11,9 @@ import ipaddress
 import re
 import struct
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from .errors import RemoteProtocolError
-
-Address: TypeAlias = tuple[str, int]
 
 MAX_LINE: Final = 107  # octets of a version 1 line with CR LF; specification §2.1
 MAX_LENGTH: Final = 4096  # octets after the 16 of a version 2 header; the field could say 65535
@@ -57,8 +55,8 @@ class ProxyHeader:
             are given for version 1, invalid or too long.
     """
 
-    source: Address | None = None
-    destination: Address | None = None
+    source: tuple[str, int] | None = None
+    destination: tuple[str, int] | None = None
     version: int = 2
     tlvs: tuple[tuple[int, bytes], ...] = ()
 
@@ -115,7 +113,7 @@ class ProxyHeader:
         return f"PROXY TCP{family} {source} {destination} {sport} {dport}\r\n".encode("ascii")
 
 
-def _is_address(end: Address) -> bool:
+def _is_address(end: tuple[str, int]) -> bool:
     host, port = end
     # The header cannot carry a scope, and ip_address() accepts numbers too.
     return isinstance(host, str) and "%" not in host and isinstance(port, int) and 0 <= port <= 65535

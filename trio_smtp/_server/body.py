@@ -17,6 +17,7 @@ from .._protocol.errors import (
     SMTPTimeoutError,
 )
 from .._protocol.server.events import BODY_END, FLUSH, NEED_DATA, Event, Signal
+from .._public import NoPublicConstructor
 from .._wire.waits import Interrupted
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Clock(Protocol):
         """The wait is over."""
 
 
-class Body:
+class Body(metaclass=NoPublicConstructor):
     """The octets of a message: ``async for chunk in body``, or ``await body.read()``.
 
     Lines end with CR LF and dots are removed. Each chunk is taken from the connection only when it is asked for.
@@ -64,9 +65,6 @@ class Body:
     _error: SMTPError | None
     _limit: int | None
     received: int
-
-    def __init__(self) -> None:
-        raise TypeError("a Body is made by the server")
 
     @classmethod
     def _create(cls, channel: Channel, clock: Clock, budget: DataBudget, limit: int | None) -> Body:

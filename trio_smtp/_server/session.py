@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from .._protocol.envelope import Envelope
 from .._protocol.proxy import ProxyHeader
 from .._protocol.server.protocol import ServerProtocol
+from .._public import NoPublicConstructor
 from .._wire.tls import TLSInfo
 
 
-class Session:
+class Session(metaclass=NoPublicConstructor):
     """One client's connection, as hooks see it. It survives STARTTLS and RSET.
 
     Attributes:
@@ -37,9 +38,6 @@ class Session:
     peer: tuple[str, int] | None
     proxy: ProxyHeader | None
     tls: TLSInfo | None
-
-    def __init__(self) -> None:
-        raise TypeError("a Session is made by the server")
 
     @classmethod
     def _create(cls, protocol: ServerProtocol, peer: tuple[str, int] | None, local: tuple[str, int] | None) -> Session:

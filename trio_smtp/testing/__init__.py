@@ -19,9 +19,11 @@ Nothing but Trio is needed, except for certificates: ``pip install 'trio-smtp[te
 pytest plugin's fixtures need: ``smtp_sink``, ``smtp_tls_sink``, ``smtp_implicit_tls_sink``, ``smtp_certificates``.
 """
 
+from .._public import show_as_public as _show_as_public
 from ._certificates import Certificates as Certificates
 from ._certificates import make_certificates as make_certificates
 from ._faults import Cut as Cut
+from ._faults import Fault as Fault
 from ._faults import FaultyStream as FaultyStream
 from ._faults import Split as Split
 from ._faults import Stall as Stall
@@ -29,9 +31,13 @@ from ._network import Network as Network
 from ._network import virtual_network as virtual_network
 from ._peer import ScriptedPeer as ScriptedPeer
 from ._points import FaultPoint as FaultPoint
+from ._points import PointStage as PointStage
+from ._script import Script as Script
 from ._script import ScriptedServer as ScriptedServer
 from ._script import open_script as open_script
 from ._server import RunningServer as RunningServer
+from ._server import ServerTLS as ServerTLS
+from ._server import Wrap as Wrap
 from ._server import open_server as open_server
 from ._sink import ReceivedMessage as ReceivedMessage
 from ._sink import Sink as Sink
@@ -40,19 +46,26 @@ from ._sink import open_sink as open_sink
 __all__ = [
     "Certificates",
     "Cut",
+    "Fault",
     "FaultPoint",
     "FaultyStream",
     "Network",
+    "PointStage",
     "ReceivedMessage",
     "RunningServer",
+    "Script",
     "ScriptedPeer",
     "ScriptedServer",
+    "ServerTLS",
     "Sink",
     "Split",
     "Stall",
+    "Wrap",
     "make_certificates",
     "open_script",
     "open_server",
     "open_sink",
     "virtual_network",
 ]
+
+_show_as_public(__name__, __all__, globals())

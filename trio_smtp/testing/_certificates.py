@@ -7,13 +7,15 @@ import ssl
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from .._public import NoPublicConstructor
+
 if TYPE_CHECKING:
     import trustme
 
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
 
-class Certificates:
+class Certificates(metaclass=NoPublicConstructor):
     """An authority and a server's certificate from it, made by :func:`make_certificates`.
 
     Attributes:
@@ -21,10 +23,17 @@ class Certificates:
         authority: the :class:`trustme.CA`, for further certificates: of clients, expired ones, ones for other names.
     """
 
-    def __init__(self, authority: trustme.CA, names: tuple[str, ...]) -> None:
-        self.names: tuple[str, ...] = names
-        self.authority: trustme.CA = authority
+    names: tuple[str, ...]
+    authority: trustme.CA
+    _certificate: trustme.LeafCert
+
+    @classmethod
+    def _create(cls, authority: trustme.CA, names: tuple[str, ...]) -> Certificates:
+        self = cls.__new__(cls)
+        self.names = names
+        self.authority = authority
         self._certificate = authority.issue_cert(*names)
+        return self
 
     @property
     def authority_pem(self) -> str:
@@ -82,4 +91,4 @@ def make_certificates(*names: str) -> Certificates:
         raise ModuleNotFoundError(
             "certificates for tests need trustme: pip install 'trio-smtp[testing]'", name="trustme"
         ) from exc
-    return Certificates(trustme.CA(), tuple(dict.fromkeys((*_ALWAYS, *names))))
+    return Certificates._create(trustme.CA(), tuple(dict.fromkeys((*_ALWAYS, *names))))

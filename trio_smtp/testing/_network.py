@@ -15,11 +15,13 @@ from typing import Any, Final, Self
 
 import trio
 
+from .._public import NoPublicConstructor
+
 _ANY: Final = ("0.0.0.0", "::")
 _FIRST_PORT: Final = 49152  # of those that nobody chooses
 
 
-class Network:
+class Network(metaclass=NoPublicConstructor):
     """What hosts there are, and what they do; made by :func:`virtual_network`.
 
     A name exists from when somebody listens on it: ``trio_smtp.serve(handler, 25, host="mail.example.com")``, or
@@ -30,44 +32,73 @@ class Network:
         connections: pairs of host (as an address) and port that were connected to, or tried, in order.
     """
 
-    def __init__(self) -> None:
-        self.connections: list[tuple[str, int]] = []
-        self._names: dict[str, str] = {"localhost": "127.0.0.1"}
-        self._listening: dict[tuple[str, int], _Socket] = {}
-        self._open: list[_Socket] = []
-        self._refusing: set[str] = set()
-        self._silent: set[str] = set()
-        self._next_port = _FIRST_PORT
+    connections: list[tuple[str, int]]
+    _wires: _Wires
+
+    @classmethod
+    def _create(cls, wires: _Wires) -> Network:
+        self = cls.__new__(cls)
+        self.connections = wires.tried
+        self._wires = wires
+        return self
+
+    def __repr__(self) -> str:
+        hosts = ", ".join(self._wires.names)
+        return f"<trio_smtp.testing.Network: hosts {hosts}; {len(self.connections)} connections so far>"
 
     def address_of(self, host: str) -> str:
         """The address of a name, which exists from now on; an address is its own."""
-        host = host.lower().removesuffix(".")
-        if host not in self._names and not _is_address(host):
-            self._names[host] = f"198.18.{len(self._names) // 250}.{len(self._names) % 250}"  # RFC 2544: for tests
-        return self._names.get(host, host)
+        return self._wires.address_of(host)
 
     def refuse(self, host: str) -> None:
         """Refuse further connections to a host, on all ports."""
-        self._refusing.add(self.address_of(host))
+        self._wires.refusing.add(self.address_of(host))
 
     def silence(self, host: str) -> None:
         """Let further connections to a host hang, as behind a firewall that drops packets."""
-        self._silent.add(self.address_of(host))
+        self._wires.silent.add(self.address_of(host))
 
     def restore(self, host: str) -> None:
         """Undo :meth:`refuse` and :meth:`silence`."""
-        self._refusing.discard(self.address_of(host))
-        self._silent.discard(self.address_of(host))
+        self._wires.refusing.discard(self.address_of(host))
+        self._wires.silent.discard(self.address_of(host))
 
     def cut(self, host: str) -> int:
         """Cut off all connections to a host, and return how many there were. Both ends find the end of the stream."""
         address = self.address_of(host)
-        victims = [each for each in self._open if each.remote[0] == address]
+        victims = [each for each in self._wires.open if each.remote[0] == address]
         for victim in victims:
             victim.cut()
         return len(victims)
 
-    # -- for the sockets
+
+class _Wires:
+    """The network as its sockets and its resolver know it.
+
+    Attributes:
+        tried: pairs of host and port that were connected to, or tried, in order.
+        names: name to address.
+        listening: address and port to the socket that listens there.
+        open: the clients' ends of connections.
+        refusing: addresses that refuse connections.
+        silent: addresses that do not answer.
+    """
+
+    def __init__(self) -> None:
+        self.tried: list[tuple[str, int]] = []
+        self.names: dict[str, str] = {"localhost": "127.0.0.1"}
+        self.listening: dict[tuple[str, int], _Socket] = {}
+        self.open: list[_Socket] = []
+        self.refusing: set[str] = set()
+        self.silent: set[str] = set()
+        self._next_port = _FIRST_PORT
+
+    def address_of(self, host: str) -> str:
+        """As :meth:`Network.address_of`."""
+        host = host.lower().removesuffix(".")
+        if host not in self.names and not _is_address(host):
+            self.names[host] = f"198.18.{len(self.names) // 250}.{len(self.names) % 250}"  # RFC 2544: for tests
+        return self.names.get(host, host)
 
     def free_port(self) -> int:
         self._next_port += 1
@@ -76,40 +107,40 @@ class Network:
     def bind(self, name: tuple[str, int]) -> tuple[str, int]:
         host, port = name
         port = port or self.free_port()
-        if (host, port) in self._listening:
+        if (host, port) in self.listening:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         return host, port
 
     def listen(self, listener: _Socket) -> None:
-        self._listening[listener.local] = listener
+        self.listening[listener.local] = listener
 
     def forget(self, closed: _Socket) -> None:
-        if self._listening.get(closed.local) is closed:
-            del self._listening[closed.local]
-        if closed in self._open:
-            self._open.remove(closed)
+        if self.listening.get(closed.local) is closed:
+            del self.listening[closed.local]
+        if closed in self.open:
+            self.open.remove(closed)
 
     async def reach(self, client: _Socket) -> None:
         host, port = client.remote
-        self.connections.append((host, port))
-        if host in self._silent:
+        self.tried.append((host, port))
+        if host in self.silent:
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
-        candidates = [self._listening.get((address, port)) for address in (host, *_ANY)]
+        candidates = [self.listening.get((address, port)) for address in (host, *_ANY)]
         listener = next((each for each in candidates if each is not None), None)
-        if listener is None or host in self._refusing:
+        if listener is None or host in self.refusing:
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         near, far = stdlib.socketpair()
         client.become(near)
         server = _Socket(self, client.family, client.proto)
         server.local, server.remote = client.remote, client.local
         server.become(far)
-        self._open.append(client)
+        self.open.append(client)
         listener.arrive(server)
 
     def look_up(self, host: str, family: int, passive: bool) -> str:
         name = host.lower().removesuffix(".")
-        if (name not in self._names and not passive) or family == stdlib.AF_INET6:
+        if (name not in self.names and not passive) or family == stdlib.AF_INET6:
             raise stdlib.gaierror(stdlib.EAI_NONAME, "Name or service not known")
         return self.address_of(name)
 
@@ -125,29 +156,29 @@ def virtual_network() -> Iterator[Network]:
 
     Connections that are open at the end of the block stay as they are.
     """
-    network = Network()
-    sockets = trio.socket.set_custom_socket_factory(_Factory(network))
-    names = trio.socket.set_custom_hostname_resolver(_Resolver(network))
+    wires = _Wires()
+    sockets = trio.socket.set_custom_socket_factory(_Factory(wires))
+    names = trio.socket.set_custom_hostname_resolver(_Resolver(wires))
     try:
-        yield network
+        yield Network._create(wires)
     finally:
         trio.socket.set_custom_socket_factory(sockets)
         trio.socket.set_custom_hostname_resolver(names)
 
 
 class _Factory(trio.abc.SocketFactory):
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, wires: _Wires) -> None:
+        self._wires = wires
 
     def socket(self, family: int = stdlib.AF_INET, type: int = stdlib.SOCK_STREAM, proto: int = 0) -> _Socket:  # noqa: A002
         if family not in (stdlib.AF_INET, stdlib.AF_INET6) or type != stdlib.SOCK_STREAM:
             raise OSError(errno.EAFNOSUPPORT, "a virtual network has nothing but TCP")
-        return _Socket(self._network, family, proto)
+        return _Socket(self._wires, family, proto)
 
 
 class _Resolver(trio.abc.HostnameResolver):
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, wires: _Wires) -> None:
+        self._wires = wires
 
     async def getaddrinfo(
         self,
@@ -161,7 +192,7 @@ class _Resolver(trio.abc.HostnameResolver):
         await trio.lowlevel.checkpoint()
         assert host is not None  # Trio asks only about names
         name = host.decode("ascii") if isinstance(host, bytes) else host
-        address = self._network.look_up(name, family, bool(flags & stdlib.AI_PASSIVE))
+        address = self._wires.look_up(name, family, bool(flags & stdlib.AI_PASSIVE))
         return [(stdlib.AF_INET, type or stdlib.SOCK_STREAM, proto, "", (address, int(port or 0)))]
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
@@ -172,9 +203,9 @@ class _Resolver(trio.abc.HostnameResolver):
 class _Socket(trio.socket.SocketType):
     """What stands for a TCP socket: nothing at first, then a queue of connections, or one end of a pair."""
 
-    def __init__(self, network: Network, family: int, proto: int) -> None:
+    def __init__(self, wires: _Wires, family: int, proto: int) -> None:
         super().__init__()
-        self._network = network
+        self._wires = wires
         self._family = stdlib.AddressFamily(family)
         self._proto = proto
         self._pair: trio.socket.SocketType | None = None
@@ -249,12 +280,12 @@ class _Socket(trio.socket.SocketType):
 
     async def bind(self, address: Any) -> None:
         await trio.lowlevel.checkpoint()
-        self.local = self._network.bind(address[:2])
+        self.local = self._wires.bind(address[:2])
 
     def listen(self, backlog: int = 0) -> None:
-        self._network.bind(self.local)
+        self._wires.bind(self.local)
         self._arrivals = trio.open_memory_channel[_Socket](1_000_000)
-        self._network.listen(self)
+        self._wires.listen(self)
 
     async def accept(self) -> tuple[trio.socket.SocketType, Any]:
         if self._arrivals is None:
@@ -267,9 +298,9 @@ class _Socket(trio.socket.SocketType):
 
     async def connect(self, address: Any) -> None:
         if not self.local[1]:
-            self.local = ("127.0.0.1" if self._family == stdlib.AF_INET else "::1", self._network.free_port())
+            self.local = ("127.0.0.1" if self._family == stdlib.AF_INET else "::1", self._wires.free_port())
         self.remote = address[:2]
-        await self._network.reach(self)
+        await self._wires.reach(self)
 
     async def recv(self, buflen: int, flags: int = 0, /) -> bytes:
         return await self._connected.recv(buflen, flags)
@@ -290,7 +321,7 @@ class _Socket(trio.socket.SocketType):
         self._connected.shutdown(flag)
 
     def close(self) -> None:
-        self._network.forget(self)
+        self._wires.forget(self)
         if self._arrivals is not None:
             sending, receiving = self._arrivals
             while True:

@@ -9,6 +9,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from .._nursery import open_bare_nursery
+from .._public import NoPublicConstructor
 from ._certificates import Certificates
 from ._peer import ScriptedPeer
 from ._server import Wrap
@@ -16,7 +17,7 @@ from ._server import Wrap
 Script: TypeAlias = str | Callable[[ScriptedPeer], Awaitable[None]]
 
 
-class ScriptedServer:
+class ScriptedServer(metaclass=NoPublicConstructor):
     """A server whose connections follow scripts, one after the other; made by :func:`open_script`.
 
     Attributes:
@@ -25,18 +26,42 @@ class ScriptedServer:
         peers: the server's ends of the connections so far.
     """
 
-    def __init__(
-        self, scripts: tuple[Script, ...], nursery: trio.Nursery, certificates: Certificates | None, wrap: Wrap
-    ) -> None:
-        self.host: str = ""
-        self.port: int = 0
-        self.peers: list[ScriptedPeer] = []
+    host: str
+    port: int
+    peers: list[ScriptedPeer]
+    _certificates: Certificates | None
+    _failure: AssertionError | None
+    _nursery: trio.Nursery
+    _playing: dict[int, ScriptedPeer]
+    _scripts: tuple[Script, ...]
+    _wrap: Wrap
+
+    @classmethod
+    def _create(
+        cls,
+        scripts: tuple[Script, ...],
+        nursery: trio.Nursery,
+        *,
+        address: tuple[str, int],
+        certificates: Certificates | None,
+        wrap: Wrap,
+    ) -> ScriptedServer:
+        self = cls.__new__(cls)
+        self.host, self.port = address
+        self.peers = []
         self._scripts = scripts
         self._nursery = nursery
         self._certificates = certificates
         self._wrap = wrap
-        self._playing: dict[int, ScriptedPeer] = {}
-        self._failure: AssertionError | None = None
+        self._playing = {}
+        self._failure = None
+        return self
+
+    def __repr__(self) -> str:
+        return (
+            f"<trio_smtp.testing.ScriptedServer {self.host}:{self.port}: {len(self.peers)} of {len(self._scripts)} "
+            "scripts begun>"
+        )
 
     def connect(self) -> trio.abc.Stream:
         """A new connection through memory: for ``open_client(..., stream=...)``."""
@@ -126,8 +151,8 @@ async def open_script(
 
     try:
         async with open_bare_nursery(leave) as nursery:
-            server = ScriptedServer(scripts, nursery, certificates, wrap)
-            server.host, server.port = listeners[0].socket.getsockname()[:2]
+            address = listeners[0].socket.getsockname()[:2]
+            server = ScriptedServer._create(scripts, nursery, address=address, certificates=certificates, wrap=wrap)
             nursery.start_soon(_accept, accepting, server, listeners, nursery)
             yield server
     finally:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import trio
 from trio.testing import memory_stream_pair
@@ -14,9 +14,10 @@ from trio.testing import memory_stream_pair
 import trio_smtp
 
 from .._nursery import open_bare_nursery
+from .._public import NoPublicConstructor
 from ._certificates import Certificates, make_certificates
 
-TLS: TypeAlias = Literal["none", "starttls", "implicit"]
+ServerTLS: TypeAlias = Literal["none", "starttls", "implicit"]
 Wrap: TypeAlias = Callable[[trio.abc.Stream], trio.abc.Stream]
 
 current_stream: ContextVar[trio.abc.Stream] = ContextVar("trio_smtp.testing: the connection whose hook runs")
@@ -24,7 +25,7 @@ current_stream: ContextVar[trio.abc.Stream] = ContextVar("trio_smtp.testing: the
 _Running = TypeVar("_Running", bound="RunningServer")
 
 
-class RunningServer:
+class RunningServer(metaclass=NoPublicConstructor):
     """A server that runs as long as the block of :func:`open_server`.
 
     Attributes:
@@ -35,23 +36,37 @@ class RunningServer:
         certificates: what its certificate comes from; ``None`` without TLS.
     """
 
-    def __init__(
-        self,
+    server: trio_smtp.Server
+    host: str
+    port: int
+    tls: ServerTLS
+    certificates: Certificates | None
+    _nursery: trio.Nursery
+    _wrap: Wrap
+
+    @classmethod
+    def _create(
+        cls,
         server: trio_smtp.Server,
         nursery: trio.Nursery,
         *,
         address: tuple[str, int],
-        tls: TLS,
+        tls: ServerTLS,
         certificates: Certificates | None,
         wrap: Wrap,
-    ) -> None:
-        self.server: trio_smtp.Server = server
-        self.host: str = address[0]
-        self.port: int = address[1]
-        self.tls: TLS = tls
-        self.certificates: Certificates | None = certificates
+    ) -> Self:
+        self = cls.__new__(cls)
+        self.server = server
+        self.host, self.port = address
+        self.tls = tls
+        self.certificates = certificates
         self._nursery = nursery
         self._wrap = wrap
+        return self
+
+    def __repr__(self) -> str:
+        connections = len(self.server.sessions)
+        return f"<trio_smtp.testing.{type(self).__name__} {self.host}:{self.port}: {connections} connections now>"
 
     @property
     def client_options(self) -> dict[str, Any]:
@@ -88,7 +103,7 @@ async def open_server(
     host: str = "127.0.0.1",
     port: int = 0,
     config: trio_smtp.ServerConfig | None = None,
-    tls: TLS = "none",
+    tls: ServerTLS = "none",
     certificates: Certificates | None = None,
     wrap: Wrap = lambda stream: stream,
 ) -> AsyncIterator[RunningServer]:
@@ -112,7 +127,14 @@ async def open_server(
         TypeError, ValueError: as from :class:`trio_smtp.Server`.
     """
     async with run_server(
-        RunningServer, handler, host=host, port=port, config=config, tls=tls, certificates=certificates, wrap=wrap
+        RunningServer._create,
+        handler,
+        host=host,
+        port=port,
+        config=config,
+        tls=tls,
+        certificates=certificates,
+        wrap=wrap,
     ) as running:
         yield running
 
@@ -125,11 +147,11 @@ async def run_server(
     host: str,
     port: int,
     config: trio_smtp.ServerConfig | None,
-    tls: TLS,
+    tls: ServerTLS,
     certificates: Certificates | None,
     wrap: Wrap,
 ) -> AsyncIterator[_Running]:
-    """What :func:`open_server` does, with a :class:`RunningServer` that `make` has made."""
+    """What :func:`open_server` does, for the :class:`RunningServer` that `make` makes."""
     listeners = await trio.open_tcp_listeners(port, host=host)
     address = listeners[0].socket.getsockname()[:2]
     try:
@@ -146,7 +168,7 @@ async def run_server(
 
 
 def _prepare_tls(
-    tls: TLS, certificates: Certificates | None, *names: str
+    tls: ServerTLS, certificates: Certificates | None, *names: str
 ) -> tuple[ssl.SSLContext | None, Certificates | None]:
     if tls not in ("none", "starttls", "implicit"):
         raise ValueError(f"tls is 'none', 'starttls' or 'implicit', not {tls!r}")

@@ -18,7 +18,7 @@ from trio_smtp import Reply, Stage
 
 from ._certificates import Certificates
 from ._points import FaultPoint, PointStage, make_point
-from ._server import TLS, RunningServer, Wrap, current_stream, run_server
+from ._server import RunningServer, ServerTLS, Wrap, current_stream, run_server
 
 # Nothing that would slow a test down or get in its way: no penalties, no limits on time or on connections.
 _CONFIG: Final = trio_smtp.ServerConfig(
@@ -74,11 +74,21 @@ class Sink(RunningServer):
         messages: what it has accepted, in order; yours to clear.
     """
 
-    def __init__(self, *args: Any, handler: _Handler, auth: tuple[str, str] | None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.messages: list[ReceivedMessage] = handler.messages
+    messages: list[ReceivedMessage]
+    _auth: tuple[str, str] | None
+    _handler: _Handler
+
+    @classmethod
+    def _create_for(cls, handler: _Handler, auth: tuple[str, str] | None, *args: Any, **kwargs: Any) -> Sink:
+        """Make one around its handler; the further arguments are those of any :class:`RunningServer`."""
+        self = cls._create(*args, **kwargs)
+        self.messages = handler.messages
         self._handler = handler
         self._auth = auth
+        return self
+
+    def __repr__(self) -> str:
+        return f"<trio_smtp.testing.Sink {self.host}:{self.port}: {len(self.messages)} messages>"
 
     @property
     def client_options(self) -> dict[str, Any]:
@@ -292,7 +302,7 @@ async def open_sink(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    tls: TLS = "none",
+    tls: ServerTLS = "none",
     certificates: Certificates | None = None,
     auth: tuple[str, str] | None = None,
     config: trio_smtp.ServerConfig | None = None,
@@ -325,7 +335,7 @@ async def open_sink(
         config = replace(config, auth="required", allow_insecure_auth=tls == "none")
         handler = _PrivateHandler(auth, lmtp=config.lmtp)
     async with run_server(
-        partial(Sink, handler=handler, auth=auth),
+        partial(Sink._create_for, handler, auth),
         handler,
         host=host,
         port=port,

@@ -120,8 +120,8 @@ class ServerConfig:
     lenient_addresses: bool = False
     reject_early_talkers: bool = False
     lmtp: bool = False
-    proxy_protocol_from: Sequence[str | Network] = ()
-    xclient_from: Sequence[str | Network] = ()
+    proxy_protocol_from: Sequence[str | ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
+    xclient_from: Sequence[str | ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
     scram_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     scram_iterations: int = 4096
 

@@ -1,0 +1,66 @@
+"""What public names share: the module they name, and classes of which only the library makes objects."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+
+import pytest
+
+import trio_smtp
+from trio_smtp import testing
+from trio_smtp._public import NoPublicConstructor, show_as_public
+
+MADE_BY_THE_LIBRARY = [
+    trio_smtp.Body,
+    trio_smtp.Client,
+    trio_smtp.Outcomes,
+    trio_smtp.OutgoingMessage,
+    trio_smtp.Pool,
+    trio_smtp.Session,
+    testing.Certificates,
+    testing.Network,
+    testing.RunningServer,
+    testing.ScriptedServer,
+    testing.Sink,
+]
+
+
+class Made(metaclass=NoPublicConstructor):
+    number: int
+
+    @classmethod
+    def _create(cls, number: int) -> Made:
+        self = cls.__new__(cls)
+        self.number = number
+        return self
+
+
+def test_only_create_makes_one() -> None:
+    with pytest.raises(TypeError, match=r"Made has no public constructor"):
+        Made(1)  # type: ignore[call-arg]
+    made = Made._create(2)
+    assert isinstance(made, Made)
+    assert made.number == 2
+
+
+@pytest.mark.parametrize("cls", MADE_BY_THE_LIBRARY, ids=lambda cls: cls.__name__)
+def test_these_have_no_public_constructor(cls: type) -> None:
+    with pytest.raises(TypeError, match=rf"^{cls.__module__}\.{cls.__name__} has no public constructor$"):
+        cls()
+    assert "__init__" not in vars(cls)  # one mechanism: none of them refuses by itself
+    assert inspect.ismethod(cls._create)  # type: ignore[attr-defined]
+
+
+def test_no_other_class_refuses_to_be_called() -> None:
+    exported = {getattr(module, name) for module in (trio_smtp, testing) for name in module.__all__}
+    assert {thing for thing in exported if isinstance(thing, NoPublicConstructor)} == set(MADE_BY_THE_LIBRARY)
+
+
+def test_aliases_of_foreign_types_keep_their_module() -> None:
+    """Setting an attribute of ``Mapping[str, str]`` would set it on ``Mapping``, and a foreign class stays foreign."""
+    namespace = {"Params": trio_smtp.Params, "Mapping": collections.abc.Mapping, "Made": Made}
+    before = Made.__module__
+    show_as_public("trio_smtp", namespace, namespace)
+    assert collections.abc.Mapping.__module__ == "collections.abc"
+    assert Made.__module__ == before
