@@ -51,11 +51,13 @@ from ._protocol.server.config import ServerConfig as ServerConfig
 from ._protocol.server.extension import ServerExtension as ServerExtension
 from ._server.body import Body as Body
 from ._server.context import ServerStatistics as ServerStatistics
+from ._server.handler import Discard as Discard
 from ._server.handler import Handler as Handler
 from ._server.server import Server as Server
 from ._server.server import serve as serve
 from ._server.session import Session as Session
 from ._version import __version__ as __version__
+from ._wire.listening import open_tcp_listeners as open_tcp_listeners
 from ._wire.tls import TLSInfo as TLSInfo
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "Credentials",
     "DeliverBy",
     "Delivery",
+    "Discard",
     "Envelope",
     "ExtensionNotSupportedError",
     "Extensions",
@@ -112,6 +115,7 @@ __all__ = [
     "__version__",
     "open_client",
     "open_pool",
+    "open_tcp_listeners",
     "serve",
 ]
 
