@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support import MAIL, Recorder, make_server, session
 
-from trio_smtp import Handler, Reject, Reply, Server, ServerConfig, ServerExtension
+from trio_smtp import Discard, Reject, Reply, Server, ServerConfig, ServerExtension
 
 XFOO = ServerExtension("xfoo", "bar baz", mail_parameters=["XTAG", "xflag"], rcpt_parameters=["XTAG"], commands=["xdo"])
 
@@ -156,7 +156,7 @@ def test_commands_without_a_hook_are_a_mistake() -> None:
     with pytest.raises(TypeError, match="on_command"):
         make_server(Recorder(), extensions=[XFOO])
     with pytest.raises(TypeError, match="on_command"):
-        Server(Handler(), config=ServerConfig(extensions=[XFOO]))
+        Server(Discard(), config=ServerConfig(extensions=[XFOO]))
     make_server(Recorder(), extensions=[ServerExtension("XBAR")])
 
 

@@ -9,13 +9,13 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_smtp import MessageTooLargeError, Reject, RemoteProtocolError, Reply, ServerConfig
+from trio_smtp import Discard, MessageTooLargeError, Reject, RemoteProtocolError, Reply, ServerConfig
 from trio_smtp._protocol.server.events import Data, Hello
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._server.channel import Channel
 from trio_smtp._server.context import ServerContext
 from trio_smtp._server.events import EVENTS, rows_of
-from trio_smtp._server.handler import HOOKS, Hooks
+from trio_smtp._server.handler_check import HOOKS, Hooks
 from trio_smtp._server.hooks import HOLD_LIMIT, EventRow, HookCaller, HookState
 from trio_smtp._server.session import Session
 from trio_smtp._wire.timekeeper import Timekeeper
@@ -26,7 +26,7 @@ EVENT = Hello("EHLO", "x.test")
 @asynccontextmanager
 async def calling(handler=None, **options):
     """A caller, and what is told to the protocol, in a list."""
-    hooks = Hooks(handler or object())
+    hooks = Hooks(handler or Discard())
     context = ServerContext(
         hooks, rows_of(hooks), ServerConfig(hostname="mx.test", **options), None, implicit_tls=False
     )
@@ -60,7 +60,7 @@ def test_each_hook_about_a_command_has_one_row():
 
 
 def test_an_event_without_a_hook_is_accepted_at_once():
-    rows = rows_of(Hooks(object()))
+    rows = rows_of(Hooks(Discard()))
     assert {row.name for row in rows.values() if row is not None} == {"on_data"}  # the message is read all the same
 
 
@@ -238,7 +238,7 @@ async def test_cancellation_keeps_the_event_for_a_message_that_was_taken():
     [(None, None), (Reply(220, "hello"), 220), (Reject(554, "no"), 554), (ValueError(), 421), (7, 421)],
 )
 async def test_on_connect(answer, code):
-    class Inbox:
+    class Inbox(Discard):
         async def on_connect(self, session):
             assert caller.state is HookState.TOLD
             if isinstance(answer, Exception):
@@ -252,7 +252,7 @@ async def test_on_connect(answer, code):
 
 
 async def test_on_connect_that_takes_too_long_refuses(autojump_clock):
-    class Inbox:
+    class Inbox(Discard):
         async def on_connect(self, session):
             await trio.sleep_forever()
 
@@ -265,7 +265,7 @@ async def test_on_connect_that_takes_too_long_refuses(autojump_clock):
 async def test_on_close_is_due_once_on_connect_was_reached(connected):
     calls = []
 
-    class Inbox:
+    class Inbox(Discard):
         async def on_close(self, session):
             calls.append(session)
 
@@ -277,7 +277,7 @@ async def test_on_close_is_due_once_on_connect_was_reached(connected):
 
 
 async def test_on_reset_is_shielded_and_bounded(autojump_clock):
-    class Inbox:
+    class Inbox(Discard):
         async def on_reset(self, session):
             await trio.sleep_forever()
 

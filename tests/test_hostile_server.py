@@ -587,7 +587,7 @@ async def test_an_unknown_user_has_a_salt_that_stays(mechanism: str) -> None:
 
 
 async def test_vrfy_and_expn_tell_nothing_unless_the_application_does() -> None:
-    async with session(trio_smtp.Handler()) as peer:
+    async with session(trio_smtp.Discard()) as peer:
         assert (await peer.ask("VRFY b@b.test")).startswith("252")
         assert (await peer.ask("VRFY nobody@b.test")).startswith("252")
         assert (await peer.ask("EXPN list@b.test")).startswith("502")

@@ -33,7 +33,7 @@ def table(heading: str) -> list[list[str]]:
 
 async def test_the_example_runs(capsys, monkeypatch, nursery):
     [code] = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
-    [listener] = await nursery.start(partial(trio_smtp.serve, trio_smtp.Handler(), 0, host="127.0.0.1"))
+    [listener] = await nursery.start(partial(trio_smtp.serve, trio_smtp.Discard(), 0, host="127.0.0.1"))
     port = listener.socket.getsockname()[1]
     assert code.count('"localhost", 2525') == 1
     mains: list[Any] = []

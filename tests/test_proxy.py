@@ -228,7 +228,7 @@ def test_the_longest_header_and_one_that_is_too_long(ends: dict[str, object]) ->
 # ---- the server behind a proxy
 
 
-class Witness:
+class Witness(trio_smtp.Discard):
     """Keeps the sessions that reached it."""
 
     def __init__(self) -> None:
@@ -368,7 +368,7 @@ async def test_the_header_has_a_time_limit_of_its_own(autojump_clock: trio.testi
 async def test_a_cancellation_that_comes_with_the_time_limit_closes_the_stream(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    server = Server(trio_smtp.Handler(), config=BEHIND)
+    server = Server(trio_smtp.Discard(), config=BEHIND)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     near = await connect(listener)
     far = await listener.accept()
@@ -401,7 +401,7 @@ async def test_shutdown_that_comes_with_the_end_of_a_header_is_not_missed(monkey
         server._context.close()  # shutdown(), whose cancellation meets a task that has its header already
         return ProxyHeader(("192.0.2.7", 4711), ("192.0.2.1", 25))
 
-    server = Server(trio_smtp.Handler(), config=ServerConfig(proxy_protocol_from=["127.0.0.1"]))
+    server = Server(trio_smtp.Discard(), config=ServerConfig(proxy_protocol_from=["127.0.0.1"]))
     monkeypatch.setattr("trio_smtp._server.server.read_proxy_header", read)
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")

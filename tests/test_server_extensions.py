@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import pytest
 from core_session import ENVELOPE, Core, codes
 from support import Recorder, session
 
-from trio_smtp import Reply, ServerConfig
+from trio_smtp import Discard, Reply, ServerConfig
 from trio_smtp._protocol.extensions import EXTENSIONS, KNOWN_EXTENSIONS, OPT_IN_EXTENSIONS
 from trio_smtp._protocol.parameters import PARAMETERS
 
@@ -58,7 +57,9 @@ async def test_lookups_are_offered_where_the_application_answers_them(hook: str 
     async def lookup(session, argument):
         return Reply(250, f"<{argument}>", "2.1.5")
 
-    handler = SimpleNamespace(**{hook: lookup} if hook else {})
+    handler = Discard()
+    if hook:
+        setattr(handler, hook, lookup)
     async with session(handler, disabled_extensions=disabled) as peer:
         lines = (await peer.ask("EHLO x")).splitlines()
         offered = {line[4:] for line in lines} & {"VRFY", "EXPN"}

@@ -9,7 +9,7 @@ from support import DATA, MAIL, Peer, Recorder, make_server, serving, session
 from tls_support import client_context, server_context
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_smtp import ConnectionLostError, Reject
+from trio_smtp import ConnectionLostError, Discard, Reject
 
 BYE = "421 4.3.2 the server is shutting down"
 
@@ -461,7 +461,7 @@ async def test_implicit_tls_needs_a_context():
     from trio_smtp import Server
 
     with pytest.raises(ValueError, match="ssl_context"):
-        Server(object(), implicit_tls=True)
+        Server(Discard(), implicit_tls=True)
 
 
 async def test_shutdown_over_tls():

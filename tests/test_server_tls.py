@@ -297,7 +297,7 @@ async def serving_ssl_listeners(server: Server, context: ssl.SSLContext):
 async def test_a_tls_listener_is_implicit_tls(own: str):
     handler = Recorder(on_auth=True)
     context = None if own == "no context" else server_context()
-    server = make_server(handler, ssl_context=context, implicit_tls=own == "implicit", require_tls=True)
+    server = make_server(handler, ssl_context=context, implicit_tls=own == "implicit", require_tls=context is not None)
     async with serving_ssl_listeners(server, server_context()) as connect:
         peer = await connect()
         await start_tls(peer)

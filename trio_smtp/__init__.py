@@ -62,11 +62,13 @@ from ._protocol.server.extension import ServerExtension as ServerExtension
 from ._public import show_as_public as _show_as_public
 from ._server.body import Body as Body
 from ._server.context import ServerStatistics as ServerStatistics
+from ._server.handler import Discard as Discard
 from ._server.handler import Handler as Handler
 from ._server.server import Server as Server
 from ._server.server import serve as serve
 from ._server.session import Session as Session
 from ._version import __version__ as __version__
+from ._wire.listening import open_tcp_listeners as open_tcp_listeners
 from ._wire.tls import TLSInfo as TLSInfo
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "Credentials",
     "DeliverBy",
     "Delivery",
+    "Discard",
     "Envelope",
     "ExtensionNotSupportedError",
     "Extensions",
@@ -133,6 +136,7 @@ __all__ = [
     "__version__",
     "open_client",
     "open_pool",
+    "open_tcp_listeners",
     "serve",
 ]
 

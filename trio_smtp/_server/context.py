@@ -12,7 +12,7 @@ from .._protocol.server.config import ServerConfig
 from .._protocol.server.profile import ServerProfile
 from .._wire.tls import watch_server_name
 from .budget import DataBudget
-from .handler import Hooks
+from .handler_check import Hooks
 from .limits import FailureLimit
 from .log import logger
 
@@ -70,7 +70,7 @@ class ServerContext:
 
     Raises:
         TypeError: an extension brings commands, and there is no ``on_command``.
-        ValueError: `ssl_context` is one for clients.
+        ValueError: `ssl_context` is one for clients, or the server could never take mail.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class ServerContext:
             if ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:  # every handshake would fail, and clients only see that
                 raise ValueError("ssl_context is one for clients; a server's is for ssl.Purpose.CLIENT_AUTH")
             self.prepare(ssl_context)
+        _check_that_mail_can_come(hooks, config, has_tls=ssl_context is not None, implicit_tls=implicit_tls)
         for extension in config.extensions:
             if extension.commands and hooks.on_command is None:
                 raise TypeError(f"{extension.keyword} brings commands, and the handler has no on_command")
@@ -126,6 +127,23 @@ class ServerContext:
 
     def __repr__(self) -> str:
         return f"<ServerContext of {self.config.hostname}>"
+
+
+def _check_that_mail_can_come(hooks: Hooks, config: ServerConfig, *, has_tls: bool, implicit_tls: bool) -> None:
+    """Refuse what asks every client for something that none of them can do."""
+    has_tls = has_tls and (implicit_tls or "STARTTLS" not in config.disabled_extensions)
+    if config.require_tls and not has_tls:
+        raise ValueError(
+            "require_tls=True needs an ssl_context, and STARTTLS or implicit_tls: no client could start TLS"
+        )
+    if config.auth != "required" or config.xclient_from:  # a trusted relay's XCLIENT LOGIN is a login too
+        return
+    if hooks.on_auth is None:
+        raise ValueError('auth="required" needs an on_auth: no client could log in')
+    if "AUTH" in config.disabled_extensions or not config.auth_mechanisms:
+        raise ValueError('auth="required" needs AUTH and its mechanisms: no client could log in')
+    if not has_tls and not config.allow_insecure_auth:
+        raise ValueError('auth="required" needs an ssl_context or allow_insecure_auth: no client could log in')
 
 
 # A TLS session ticket is valid wherever its context serves, and Python cannot set a session-id context that would tell

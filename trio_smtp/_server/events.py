@@ -22,17 +22,17 @@ from .._protocol.server.events import (
     Verify,
 )
 from .._protocol.server.fixed_replies import TOO_MANY_FAILURES_OF_HOST
-from .handler import Hooks
+from .handler_check import Hooks
 from .hooks import EventRow, HookCaller
 from .log import log_error
-from .outcomes import lmtp_outcome, message_outcome, reply_or_none
+from .outcomes import lmtp_outcome, login_outcome, message_outcome, reply_or_none
 
 
 def rows_of(hooks: Hooks) -> Mapping[type, EventRow | None]:
     """EVENTS for one handler: each row with its hook, ``None`` where an event without a hook is accepted at once."""
     rows: dict[type, EventRow | None] = {}
     for event, row in EVENTS.items():
-        hook = getattr(hooks, row.name) or row.hook
+        hook = getattr(hooks, row.name)
         rows[event] = replace(row, hook=hook) if hook is not None else None
     return MappingProxyType(rows)
 
@@ -97,7 +97,7 @@ def conclude_auth(caller: HookCaller, event: Authenticate, outcome: object) -> N
 def _login(caller: HookCaller, event: Authenticate, outcome: object) -> tuple[Reply | None, object]:
     """The application's reply, if it gave one, and the client's identity, ``None`` if it is refused."""
     if not isinstance(outcome, Reply):
-        verdict = caller.convert(bool, outcome)  # an application's own object may fail here
+        verdict = caller.convert(login_outcome, outcome)  # an application's own object may fail here
         if verdict is False:
             return None, None
         if verdict is True:
@@ -122,10 +122,6 @@ def _refuse_auth(caller: HookCaller) -> Reply | None:
     return TOO_MANY_FAILURES_OF_HOST if reached else None
 
 
-async def _accept_unread(*_: object) -> None:
-    """on_data of a handler without one: the message is accepted and dropped."""
-
-
 EVENTS: Final[Mapping[type, EventRow]] = MappingProxyType(
     {
         Hello: EventRow("on_hello", lambda caller, event: (event.name,), conclude_command),
@@ -141,7 +137,6 @@ EVENTS: Final[Mapping[type, EventRow]] = MappingProxyType(
             "on_data",
             HookCaller.announce_message,
             conclude_message,
-            hook=_accept_unread,
             sends_first=True,
         ),
     }

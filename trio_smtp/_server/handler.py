@@ -1,10 +1,9 @@
-# What an application brings: a handler with some of these hooks; and the check that it has no others.
+# What an application brings: a handler with some of these hooks. That it has them, and no others, is checked in
+# handler_check.py.
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from .._protocol.replies import Reply
 
@@ -14,16 +13,16 @@ if TYPE_CHECKING:
     from .body import Body
     from .session import Session
 
-Hook: TypeAlias = Callable[..., Awaitable[Any]]
-
 
 class Handler:
     """Base class for what an application does with a session; subclassing it is optional.
 
-    Every hook is async, takes the session first and has a default. It may ``raise Reject(...)`` or return a
-    :class:`Reply`. Any other exception answers ``451 4.3.0`` and is logged; so does a hook that takes longer than
-    ``ServerConfig.handler_timeout``, which is cancelled. The hooks of one session never run concurrently, those of
-    different sessions do. A hook that is cancelled from outside (the server's scope) sees ``trio.Cancelled``.
+    ``on_data`` must be there, so that no server accepts mail that nothing keeps; to throw mail away is
+    :class:`Discard`. Every other hook has a default. Every hook is async and takes the session first. It may
+    ``raise Reject(...)`` or return a :class:`Reply`. Any other exception answers ``451 4.3.0`` and is logged; so does a
+    hook that takes longer than ``ServerConfig.handler_timeout``, which is cancelled. The hooks of one session never run
+    concurrently, those of different sessions do. A hook that is cancelled from outside (the server's scope) sees
+    ``trio.Cancelled``.
     """
 
     async def on_connect(self, session: Session) -> Reply | None:
@@ -63,12 +62,14 @@ class Handler:
     async def on_data(
         self, session: Session, envelope: Envelope, body: Body
     ) -> Reply | str | Mapping[str, Reply | str | None] | None:
-        """DATA or BDAT: take the message from `body`, keep it, and then return.
+        """DATA or BDAT: take the message from `body`, keep it, and then return. It has no default.
 
-        ``None`` and a queue id (str) accept. With LMTP, a mapping from address to one of these, or to a reply, is the
-        outcome for each recipient. A refusal before `body` was read refuses the DATA command itself.
+        ``None`` and a queue id (str) accept. A str that looks like a reply (three digits, then a space, a hyphen or
+        the end) is a programming error: 451, and logged. Return a :class:`Reply` or raise :class:`Reject` instead.
+        With LMTP, a mapping from address to one of these, or to a reply, is the outcome for each recipient. A refusal
+        before `body` was read refuses the DATA command itself.
         """
-        return None
+        raise NotImplementedError("a handler needs an on_data of its own; Discard() throws messages away")
 
     async def on_reset(self, session: Session) -> None:
         """A transaction has ended without its message being accepted; ``session.envelope`` is still there.
@@ -95,41 +96,12 @@ class Handler:
         """The connection has ended, for whatever reason. Called once if ``on_connect`` was; it has 10 seconds."""
 
 
-HOOKS: Final = tuple(name for name in vars(Handler) if name.startswith("on_"))
+class Discard(Handler):
+    """A handler that accepts every message and throws it away. To lose mail is a decision: this class says it.
 
-
-class Hooks:
-    """A handler's own hooks as attributes, ``None`` where it has only the default.
-
-    Raises:
-        TypeError: the handler has an ``on_…`` attribute that is no hook, or a hook that is not async. A misspelt hook
-            would otherwise go unnoticed: it is never called.
+    ``serve(Discard(), 2525)`` is a sink. A subclass may define any other hook.
     """
 
-    __slots__ = HOOKS
-
-    def __init__(self, handler: object) -> None:
-        for name in dir(handler):
-            if name.startswith("on_") and name not in HOOKS:
-                raise TypeError(f"{type(handler).__name__}.{name} is no hook; the hooks are {', '.join(HOOKS)}")
-        for name in HOOKS:
-            setattr(self, name, _own_hook(handler, name))
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Hook | None: ...
-
-
-def _own_hook(handler: object, name: str) -> Hook | None:
-    hook = getattr(handler, name, None)
-    if hook is None or getattr(hook, "__func__", None) is getattr(Handler, name):
+    async def on_data(self, session: Session, envelope: Envelope, body: Body) -> Reply | str | None:
+        """Accept the message. It is read to its end all the same, within the server's limits."""
         return None
-    if not _is_async(hook):
-        raise TypeError(f"{type(handler).__name__}.{name} must be an async function")
-    return hook  # type: ignore[no-any-return]
-
-
-def _is_async(hook: object) -> bool:
-    while isinstance(hook, functools.partial):
-        hook = hook.func
-    return inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(getattr(hook, "__call__", None))  # noqa: B004

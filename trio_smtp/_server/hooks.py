@@ -27,7 +27,7 @@ from .body import Body
 from .budget import DataBudget
 from .channel import Channel
 from .context import ServerContext
-from .handler import Hook
+from .handler_check import Hook
 from .log import log_error
 from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, rejection_in, reply_or_none
 from .session import Session
@@ -44,7 +44,7 @@ class EventRow:
         name: of the hook.
         arguments: for the hook, after the session.
         conclude: tells the protocol what the hook has returned.
-        hook: the handler's own, or what stands in for it.
+        hook: the handler's own.
         refusal: the reply that makes asking needless, or ``None``.
         sends_first: no reply may be waiting while the hook runs.
     """

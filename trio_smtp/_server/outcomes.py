@@ -1,6 +1,7 @@
 # What a hook returned or raised, as the reply that the client gets. A TypeError from here is the application's mistake.
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -10,6 +11,8 @@ LOCAL_ERROR: Final = Reply(451, "local error in processing", "4.3.0")
 SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
 UNAVAILABLE: Final = Reply(421, "service not available", "4.3.0", close=True)
 _QUEUED: Final = Reply(250, "OK: queued", "2.0.0")
+# Other servers take "550 no thanks" from a hook for the reply that it is. 4711 and 550e8400-... are queue ids.
+_looks_like_reply = re.compile(r"[0-9]{3}(?:[ -]|\Z)").match
 
 
 def reply_or_none(result: object) -> Reply | None:
@@ -30,11 +33,26 @@ def queued_as(queue_id: str) -> Reply:
     return Reply(250, f"OK: queued as {queue_id}", "2.0.0")
 
 
+def check_word(result: str) -> str:
+    """A str that a hook has returned where it accepts; one that looks like a reply is meant as one, maybe a refusal."""
+    if _looks_like_reply(result):
+        raise TypeError(f"the hook must return a Reply or raise a Reject, not {result!r}: a str accepts")
+    return result
+
+
 def message_outcome(result: object) -> Reply:
     """A message's outcome: ``None`` and a queue id (str) accept."""
     if isinstance(result, str):
+        check_word(result)
         return queued_as(result) if result else _QUEUED
     return reply_or_none(result) or _QUEUED
+
+
+def login_outcome(result: object) -> bool:
+    """Whether what ``on_auth`` has returned accepts the client."""
+    if isinstance(result, str):
+        check_word(result)
+    return bool(result)
 
 
 def lmtp_outcome(result: object) -> Reply | Mapping[str, Reply]:

@@ -21,13 +21,14 @@ from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
 from .._protocol.server.protocol import ServerProtocol
+from .._wire.listening import open_tcp_listeners
 from .._wire.opening import open_wire
 from .._wire.timekeeper import Timekeeper
 from .accepting import accept_all
 from .connection import ServerConnection, current_connection
 from .context import ServerContext, ServerStatistics
 from .events import rows_of
-from .handler import Hooks
+from .handler_check import Hooks
 from .limits import ConnectionLimits, is_within
 from .outcomes import SHUTTING_DOWN, leaves_of
 from .proxy import read_proxy_header
@@ -47,9 +48,12 @@ class Server:
         implicit_tls: start TLS at once on every connection, instead (RFC 8314 section 3.3).
 
     Raises:
-        TypeError: the handler has an ``on_…`` attribute that is no hook, or a hook that is not async; or an extension
-            brings commands and there is no ``on_command``.
-        ValueError: `implicit_tls` without `ssl_context`, or a context that is for clients.
+        TypeError: the handler is ``None``, a class or a function; it has no ``on_data``, a hook of another server's
+            name, an ``on_…`` attribute that is no hook, or a hook that is not async or takes other arguments; or an
+            extension brings commands and there is no ``on_command``.
+        ValueError: `implicit_tls` without `ssl_context`; a context that is for clients; or no client could send
+            mail: ``require_tls`` without a context, or ``auth="required"`` without ``on_auth``, AUTH or, where
+            ``allow_insecure_auth`` is off, a context.
     """
 
     def __init__(
@@ -108,14 +112,14 @@ class Server:
 
         Args:
             port: 0 for any free one.
-            host: the interface; ``None`` for all.
+            host: a name or an address, as :func:`open_tcp_listeners` takes it; ``None`` for all addresses.
             task_status: gets the listeners once clients can connect.
 
         Raises:
             OSError: the port is in use, or not allowed.
             Exception: as :meth:`serve_listeners`.
         """
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await open_tcp_listeners(port, host=host)
         await self.serve_listeners(listeners, task_status=task_status)
 
     async def serve_listeners(
@@ -370,7 +374,7 @@ async def serve(
     Args:
         handler: see :class:`Handler`.
         port: 0 for any free one.
-        host: the interface; ``None`` for all.
+        host: a name or an address, as :func:`open_tcp_listeners` takes it; ``None`` for all addresses.
         config: what to offer, and the limits.
         ssl_context: a server-side context; offers STARTTLS (RFC 3207).
         implicit_tls: start TLS at once on every connection, instead (RFC 8314 section 3.3).
