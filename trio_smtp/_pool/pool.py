@@ -21,7 +21,6 @@ from .._client.message import Message, Params
 from .._client.opening import Opening, TLSMode
 from .._client.report import DeliveryReport, SendResult
 from .._nursery import open_bare_nursery
-from .._protocol.construction import NoPublicConstructor
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
