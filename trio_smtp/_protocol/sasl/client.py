@@ -46,6 +46,9 @@ class Response(NamedTuple):
     complete: bool = False
     error_detail: str | None = None
 
+    def __repr__(self) -> str:  # the octets may be a password
+        return f"<Response{' complete' if self.complete else ''}>"
+
 
 @dataclass(frozen=True, slots=True)
 class DeriveKey:

@@ -37,7 +37,7 @@ class ScramClient(ClientMechanism):
 
         server_first = yield Response(gs2_header + client_first_bare)
         nonce, salt, iterations = self._parse_server_first(server_first)
-        cached = self._auth.cached_key(self.hash_name, salt, iterations)
+        cached = self._auth._cached_key(self.hash_name, salt, iterations)
         key = cached or (yield DeriveKey(self.hash_name, self._password, salt, iterations))
         keys = ScramKeys.derive(self.hash_name, key)
         without_proof = b"c=%b,r=%b" % (encode_challenge(gs2_header), nonce)
@@ -52,7 +52,7 @@ class ScramClient(ClientMechanism):
         expected = encode_challenge(keys.server_signature(auth_message))
         if signature is None or not hmac.compare_digest(signature, expected):
             raise failure("the server does not know the password: its signature is wrong")
-        self._auth.cache_key(self.hash_name, salt, iterations, key)
+        self._auth._cache_key(self.hash_name, salt, iterations, key)
         yield Response(b"", complete=True)  # RFC 4954 §4: data with a success arrives in a 334, which needs an answer
 
     def _parse_server_first(self, message: bytes) -> tuple[bytes, bytes, int]:

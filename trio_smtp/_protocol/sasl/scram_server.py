@@ -54,7 +54,7 @@ class ScramServer(ServerMechanism):
             raise SASLError(REFUSED)
         auth_message = b",".join((client_first_bare, server_first, without_proof))
         self._proof = ScramProof(self.hash_name, salt, iterations, auth_message, self._decode_proof(proof))
-        return Credentials(self.name, username, authorization_id=authorization_id, verifier=self._proof)
+        return Credentials._create(self.name, username, self._proof, authorization_id=authorization_id)
 
     def _decode_proof(self, raw: bytes) -> bytes | None:
         """The proof, or ``None`` if it is malformed. That is treated as a wrong password, after the same work."""

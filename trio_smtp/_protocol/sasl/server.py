@@ -200,7 +200,7 @@ class CramMD5Server(ServerMechanism):
         if not self._digest.fullmatch(digest):
             raise malformed("CRAM-MD5 needs a user name and a digest")
         verifier = CramDigest(challenge, digest.lower())
-        return Credentials(self.name, username_field(username), verifier=verifier)
+        return Credentials._create(self.name, username_field(username), verifier)
 
 
 class ExternalServer(ServerMechanism):
