@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import AuthenticationError, Stage
 from ..replies import Reply
@@ -82,7 +82,7 @@ class ClientMechanism(ABC):
         error_detail: what the server said about a refused token (usually JSON), or ``None``.
     """
 
-    name: ClassVar[str]
+    name: str
     error_detail: str | None
     initial_response: bytes | None
 
