@@ -26,7 +26,7 @@ def test_repr_hides_secrets(auth):
 
 def test_repr_of_a_password_hides_what_was_derived_from_it():
     auth = Password("me", "s3cret")
-    auth.cache_key("sha256", b"salt", 4096, b"derived")
+    auth._cache_key("sha256", b"salt", 4096, b"derived")
     assert repr(auth) == "Password(username='me', mechanisms=None)"
 
 
@@ -93,7 +93,7 @@ def test_as_auth():
 
 def test_values_compare_copy_and_stay_as_they_are():
     auth = Password("me", "secret", ["PLAIN"])
-    auth.cache_key("sha1", b"s", 4096, b"k")
+    auth._cache_key("sha1", b"s", 4096, b"k")
     assert auth == Password("me", "secret", ["plain"]) != Password("me", "other", ["PLAIN"])
     assert hash(auth) == hash(Password("me", "secret", ["plain"]))
     assert copy.copy(auth) == auth == pickle.loads(pickle.dumps(auth))
@@ -104,7 +104,7 @@ def test_values_compare_copy_and_stay_as_they_are():
 def test_the_cache_of_derived_keys_is_bounded():
     auth = Password("me", "secret")
     for number in range(1000):
-        auth.cache_key("sha256", b"%d" % number, 4096, b"key")
+        auth._cache_key("sha256", b"%d" % number, 4096, b"key")
     assert len(auth._keys) <= 8
-    assert auth.cached_key("sha256", b"999", 4096) == b"key"
-    assert auth.cached_key("sha256", b"999", 4097) is None
+    assert auth._cached_key("sha256", b"999", 4096) == b"key"
+    assert auth._cached_key("sha256", b"999", 4097) is None

@@ -16,7 +16,7 @@ def plain(password="s3cret"):
 
 
 def cram(password="s3cret"):
-    return Credentials("CRAM-MD5", "me", verifier=CramDigest(CHALLENGE, cram_md5_digest(password, CHALLENGE)))
+    return Credentials._create("CRAM-MD5", "me", CramDigest(CHALLENGE, cram_md5_digest(password, CHALLENGE)))
 
 
 def test_the_digest_of_rfc_2195():

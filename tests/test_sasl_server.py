@@ -46,8 +46,8 @@ def refused(name, *messages):
 def test_which_mechanisms_there_are():
     assert set(SERVER_MECHANISMS) == {*CLIENT_FIRST, "LOGIN", "CRAM-MD5"}
     assert {"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"} == REVEALING_MECHANISMS
-    for name, cls in SERVER_MECHANISMS.items():
-        assert cls.name == name
+    for name, make in SERVER_MECHANISMS.items():
+        assert make(CONTEXT).name == name
     with pytest.raises(TypeError):
         SERVER_MECHANISMS["PLAIN"] = None  # type: ignore[index]
 

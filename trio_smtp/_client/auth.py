@@ -39,6 +39,9 @@ class Login:
         self._token: str | None = None
         self._asking = trio.Lock()
 
+    def __repr__(self) -> str:
+        return f"<Login {self.auth!r}>"
+
     async def token(self, *, but_not: str | None = None) -> str | None:
         """The token, from the provider if need be; ``None`` where the credentials hold all that is needed.
 

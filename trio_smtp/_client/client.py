@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from .._protocol.client.commands import NOOP, RSET, Command, other
-from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError
+from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError
 from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
@@ -278,6 +278,10 @@ class Client(metaclass=NoPublicConstructor):
 
         Cancellation closes the connection.
         """
+        if not isinstance(address, str):
+            raise TypeError(f"an address is a str, not {type(address).__name__}")
+        if not address.strip():
+            raise LocalProtocolError("there is nothing to verify", delivery=Delivery.NOT_SENT)
         return await self._command(f"VRFY {address}", utf8=not address.isascii())
 
     async def command(self, line: str) -> Reply:

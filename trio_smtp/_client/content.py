@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
+from .._protocol.errors import LocalProtocolError
 from .._protocol.newlines import NewlineNormalizer
 from .serialize import has_utf8_header, header_needs_utf8, serialize
 
@@ -192,12 +193,16 @@ def as_content(content: ContentLike) -> Content:
     """The content of a message, in its shape.
 
     Raises:
-        TypeError: it cannot be sent.
+        TypeError: it is of another type.
+        LocalProtocolError: a str that cannot be encoded as UTF-8.
     """
     if isinstance(content, bytes):
         return Octets(content)
     if isinstance(content, str):
-        return Octets(content.encode())
+        try:
+            return Octets(content.encode())
+        except UnicodeEncodeError:  # a lone surrogate
+            raise LocalProtocolError("the content cannot be encoded as UTF-8") from None
     if isinstance(content, Message):
         return MessageObject(content)
     if isinstance(content, bytearray | memoryview):

@@ -59,6 +59,8 @@ class Message:
         self.recipients: Final = {written: check_address(written, postmaster=True) for written in recipients}
         if not self.recipients:
             raise LocalProtocolError("there are no recipients", delivery=Delivery.NOT_SENT)
+        if mail_params:
+            format_params(mail_params, smtputf8=True)  # what all of it needs is known below
         self.mail_params: Final = {name.upper(): value for name, value in mail_params.items()} if mail_params else None
         self.rcpt_params: Final = _checked_params(self.recipients, rcpt_params) if rcpt_params else None
         self.content: Final[Content] = Octets(content) if isinstance(content, bytes) else as_content(content)

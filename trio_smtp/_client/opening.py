@@ -22,7 +22,6 @@ from .._protocol.errors import (
     ConnectError,
     ConnectionLostError,
     Delivery,
-    LocalProtocolError,
     RemoteProtocolError,
     SMTPError,
     SMTPTimeoutError,
@@ -54,7 +53,7 @@ class Opening:
 
     tls: TLSMode = "auto"
     ssl_context: ssl.SSLContext | None = None
-    auth: Auth | tuple[str, str] | None = None
+    auth: Auth | tuple[str, str] | None = field(default=None, repr=False)  # the pair has a password
     local_hostname: str | None = None
     allow_insecure_auth: bool = False
     lmtp: bool = False
@@ -67,7 +66,7 @@ class Opening:
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {self.ssl_context!r}")
         if self.local_hostname is not None:
-            _check_hello_name(self.local_hostname)
+            check_text("local_hostname", self.local_hostname, word=True)
         check_flag("allow_insecure_auth", self.allow_insecure_auth)
         check_flag("lmtp", self.lmtp)
         if self.proxy_header is not None and not isinstance(self.proxy_header, ProxyHeader):
@@ -104,21 +103,6 @@ class Opening:
             object.__setattr__(self, "ssl_context", context)
         assert self.ssl_context is not None
         return self.ssl_context
-
-
-def _check_hello_name(name: object) -> None:
-    """Raise unless this can be the name in EHLO.
-
-    Raises:
-        TypeError: it is not a str.
-        LocalProtocolError: it cannot be sent.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"local_hostname is a str, not {name!r}")
-    try:
-        check_text("local_hostname", name, word=True)
-    except ValueError as exc:
-        raise LocalProtocolError(str(exc), delivery=Delivery.NOT_SENT) from None
 
 
 Wrap: TypeAlias = Callable[[trio.abc.Stream], Wire]

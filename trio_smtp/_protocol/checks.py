@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from .errors import LocalProtocolError
+
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _ATOM = re.compile(r"[\x21-\x7e]+")
 
@@ -43,11 +45,16 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 
 
 def check_text(name: str, value: object, *, word: bool = False) -> None:
-    """Check text for a line of the protocol: printable ASCII; with `word`, also no spaces and not empty."""
+    """Check text for a line of the protocol: printable ASCII; with `word`, also no spaces and not empty.
+
+    Raises:
+        TypeError: it is not a str.
+        LocalProtocolError: it cannot be sent.
+    """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {value!r}")
     if (_ATOM if word else _PRINTABLE).fullmatch(value) is None:
-        raise ValueError(f"{name} must be printable ASCII{' without spaces' if word else ''}, not {value!r}")
+        raise LocalProtocolError(f"{name} must be printable ASCII{' without spaces' if word else ''}, not {value!r}")
 
 
 def check_names(name: str, values: object, known: Iterable[str]) -> tuple[str, ...]:

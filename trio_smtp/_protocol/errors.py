@@ -93,6 +93,11 @@ class SMTPError(Exception):
         self.refused = dict(refused or {})
         self.unknown = list(unknown)
 
+    def __repr__(self) -> str:
+        facts = {"stage": self.stage, "delivery": self.delivery}
+        said = "".join(f", {name}={value.value!r}" for name, value in facts.items() if value is not None)
+        return f"{type(self).__name__}({str(self)!r}{said})"
+
 
 class LocalProtocolError(SMTPError, ValueError):
     """An argument breaks the rules of SMTP, for example CR or LF in an address. Nothing was sent."""

@@ -27,12 +27,15 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
         smtputf8: the transaction has SMTPUTF8, so values may be UTF-8.
 
     Raises:
+        TypeError: a keyword is not a str, or a value is neither a str nor a number.
         LocalProtocolError: a keyword or a value is malformed (spaces, ``=``, control characters, non-ASCII without
             SMTPUTF8), or a keyword occurs twice in different case.
     """
     seen: set[str] = set()
     parts: list[str] = []
     for name, value in params.items():
+        if not isinstance(name, str) or not isinstance(value, str | int | None) or isinstance(value, bool):
+            raise TypeError(f"a parameter is a str with a str, an int or None, not {name!r} with {value!r:.80}")
         keyword = name.upper()
         if not _KEYWORD(name):
             raise _illegal(f"{name!r} is not a parameter keyword")

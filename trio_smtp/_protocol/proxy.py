@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from .errors import RemoteProtocolError
+from .errors import LocalProtocolError, RemoteProtocolError
 
 MAX_LINE: Final = 107  # octets of a version 1 line with CR LF; specification §2.1
 MAX_LENGTH: Final = 4096  # octets after the 16 of a version 2 header; the field could say 65535
@@ -51,8 +51,8 @@ class ProxyHeader:
         tlvs: the further fields of a version 2 header, as pairs of type and octets.
 
     Raises:
-        ValueError: an address is invalid, the addresses are of different families, a port is out of range, or `tlvs`
-            are given for version 1, invalid or too long.
+        LocalProtocolError: an address is invalid, the addresses are of different families, a port is out of range, or
+            `tlvs` are given for version 1, invalid or too long.
     """
 
     source: tuple[str, int] | None = None
@@ -62,23 +62,21 @@ class ProxyHeader:
 
     def __post_init__(self) -> None:
         if self.version not in (1, 2):
-            raise ValueError(f"the version of the PROXY protocol must be 1 or 2, not {self.version!r}")
+            raise LocalProtocolError(f"the version of the PROXY protocol must be 1 or 2, not {self.version!r}")
         if (self.source is None) != (self.destination is None):
-            raise ValueError("source and destination must both be given, or neither")
+            raise LocalProtocolError("source and destination must both be given, or neither")
         for end in (self.source, self.destination):
             if end is not None and not _is_address(end):
-                raise ValueError(f"{end!r} is not an address and a port")
-        if self.source is not None and self.destination is not None:
-            families = {ipaddress.ip_address(host).version for host, _ in (self.source, self.destination)}
-            if len(families) != 1:
-                raise ValueError("source and destination must be of one address family")
+                raise LocalProtocolError(f"{end!r} is not an address and a port")
+        if len({ipaddress.ip_address(end[0]).version for end in (self.source, self.destination) if end}) > 1:
+            raise LocalProtocolError("source and destination must be of one address family")
         if self.tlvs and self.version == 1:
-            raise ValueError("version 1 cannot carry tlvs")
+            raise LocalProtocolError("version 1 cannot carry tlvs")
         for kind, value in self.tlvs:
             if not 0 <= kind <= 255 or not isinstance(value, bytes):
-                raise ValueError(f"a TLV must be a type of 0 to 255 and bytes, not {kind!r} and {value!r:.20}")
+                raise LocalProtocolError(f"a TLV must be a type of 0 to 255 and bytes, not {kind!r} and {value!r:.20}")
         if len(self._addresses()[1]) + sum(3 + len(value) for _, value in self.tlvs) > MAX_LENGTH:
-            raise ValueError(f"the header has more than {MAX_LENGTH} octets")
+            raise LocalProtocolError(f"the header has more than {MAX_LENGTH} octets")
 
     @property
     def authority(self) -> str | None:
@@ -113,10 +111,18 @@ class ProxyHeader:
         return f"PROXY TCP{family} {source} {destination} {sport} {dport}\r\n".encode("ascii")
 
 
-def _is_address(end: tuple[str, int]) -> bool:
+def _is_address(end: object) -> bool:
+    if not isinstance(end, tuple) or len(end) != 2:
+        return False
     host, port = end
     # The header cannot carry a scope, and ip_address() accepts numbers too.
-    return isinstance(host, str) and "%" not in host and isinstance(port, int) and 0 <= port <= 65535
+    if not isinstance(host, str) or "%" in host or not isinstance(port, int) or not 0 <= port <= 65535:
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class ProxyReader:

@@ -25,6 +25,10 @@ class Handler:
     ``trio.Cancelled``.
     """
 
+    def __repr__(self) -> str:
+        own = [name for name in HOOKS if getattr(type(self), name) is not getattr(Handler, name)]
+        return f"<{type(self).__module__}.{type(self).__qualname__}: {', '.join(own) or 'no hook'}>"
+
     async def on_connect(self, session: Session) -> Reply | None:
         """A client has connected; nothing was said yet, and ``session.tls`` is ``None``.
 

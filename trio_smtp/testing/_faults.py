@@ -82,6 +82,10 @@ class FaultyStream(trio.abc.Stream):
         self._cut: Cut | None = None
         self._closed = trio.Event()
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed.is_set() else "open" if self._cut is None else "cut off"
+        return f"<trio_smtp.testing.FaultyStream around {self._stream!r}: {state}>"
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send what may pass, then let happen what is to happen.
 

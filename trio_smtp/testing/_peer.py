@@ -65,6 +65,10 @@ class ScriptedPeer:
         self._name = name
         self._buffer = bytearray()
 
+    def __repr__(self) -> str:
+        side = "server" if self.side == "S" else "client"
+        return f"<trio_smtp.testing.ScriptedPeer, {side}: waits for {self.waits_for}, {len(self.heard)} octets heard>"
+
     # -- one thing at a time
 
     async def say(self, *lines: str) -> None:

@@ -182,6 +182,8 @@ def other(line: str, *, utf8: bool = False) -> Command:
         LocalProtocolError: it is empty, has control characters, or changes the session. Of the line it says no more
             than the first word: the rest may be a secret.
     """
+    if not isinstance(line, str):
+        raise TypeError(f"a command is a str, not {type(line).__name__}")
     word = _WORD(line)
     if word is None:
         raise LocalProtocolError("there is no command in the line", delivery=Delivery.NOT_SENT)

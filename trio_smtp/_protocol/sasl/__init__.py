@@ -7,12 +7,13 @@
 from .auth import Auth, External, OAuth, Password, TokenSource, XOAuth, as_auth
 from .client import MAX_ROUNDS, ClientMechanism, DeriveKey
 from .credentials import Credentials, UnverifiedError
-from .mechanisms import REVEALING_MECHANISMS, SERVER_MECHANISMS, choose_mechanism, client_mechanism
+from .mechanisms import CLIENT_MECHANISMS, REVEALING_MECHANISMS, SERVER_MECHANISMS, choose_mechanism, client_mechanism
 from .scram import MAX_ITERATIONS, MIN_ITERATIONS
 from .server import MIN_SECRET, Challenge, CredentialsReady, MechanismContext, ServerMechanism, Step
 from .wire import REFUSED, SASLError, decode_challenge, decode_response, encode_challenge
 
 __all__ = [
+    "CLIENT_MECHANISMS",
     "MAX_ITERATIONS",
     "MAX_ROUNDS",
     "MIN_ITERATIONS",

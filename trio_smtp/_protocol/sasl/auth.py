@@ -66,11 +66,11 @@ class Password:
         write(self, "mechanisms", None if mechanisms is None else _mechanisms(mechanisms))
         write(self, "_keys", {})
 
-    def cached_key(self, hash_name: str, salt: bytes, iterations: int) -> bytes | None:
+    def _cached_key(self, hash_name: str, salt: bytes, iterations: int) -> bytes | None:
         """The salted password of an earlier exchange with the same parameters, or ``None``."""
         return self._keys.get((hash_name, salt, iterations))
 
-    def cache_key(self, hash_name: str, salt: bytes, iterations: int, salted_password: bytes) -> None:
+    def _cache_key(self, hash_name: str, salt: bytes, iterations: int, salted_password: bytes) -> None:
         """Keep a salted password for the next exchange; only a few are kept."""
         if len(self._keys) >= _MAX_CACHED_KEYS:
             self._keys.clear()

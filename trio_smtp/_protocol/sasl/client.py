@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import AuthenticationError, Stage
 from ..replies import Reply
@@ -45,6 +45,9 @@ class Response(NamedTuple):
     data: bytes | None
     complete: bool = False
     error_detail: str | None = None
+
+    def __repr__(self) -> str:  # the octets may be a password
+        return f"<Response{' complete' if self.complete else ''}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class ClientMechanism(ABC):
         error_detail: what the server said about a refused token (usually JSON), or ``None``.
     """
 
-    name: ClassVar[str]
+    name: str
     error_detail: str | None
     initial_response: bytes | None
 

@@ -68,17 +68,23 @@ class Credentials:
         password: str | None = None,
         token: str | None = None,
         authorization_id: str | None = None,
-        verifier: PasswordVerifier | None = None,
     ) -> None:
         self.mechanism = mechanism
         self.username = username
         self.password = password
         self.token = token
         self.authorization_id = authorization_id
-        if verifier is None and password is not None:
-            verifier = ComparedPassword(password)
-        self._verifier = verifier
+        self._verifier: PasswordVerifier | None = None if password is None else ComparedPassword(password)
         self._verified = False
+
+    @classmethod
+    def _create(
+        cls, mechanism: str, username: str, verifier: PasswordVerifier, *, authorization_id: str | None = None
+    ) -> Credentials:
+        """Make those of a mechanism in which the client does not send its password."""
+        self = cls(mechanism, username, authorization_id=authorization_id)
+        self._verifier = verifier
+        return self
 
     def __repr__(self) -> str:
         acting = f", authorization_id={self.authorization_id!r}" if self.authorization_id is not None else ""

@@ -1,7 +1,8 @@
 # The tables of mechanisms, and the choice of one.
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -17,28 +18,26 @@ from .client import (
     XOAuth2Client,
     XOAuthClient,
 )
-from .oauth_server import OAuthBearerServer, XOAuth2Server
-from .scram_client import ScramSHA1Client, ScramSHA256Client, prepare
-from .scram_server import ScramSHA1Server, ScramSHA256Server
-from .server import CramMD5Server, ExternalServer, LoginServer, PlainServer, ServerMechanism
+from .oauth_server import OAUTHBEARER, XOAUTH2, BearerServer
+from .scram import SCRAM_HASHES
+from .scram_client import ScramClient, prepare
+from .scram_server import ScramServer
+from .server import CramMD5Server, ExternalServer, LoginServer, MechanismContext, PlainServer, ServerMechanism
 
-SERVER_MECHANISMS: Final[Mapping[str, type[ServerMechanism]]] = MappingProxyType(
+SERVER_MECHANISMS: Final[Mapping[str, Callable[[MechanismContext], ServerMechanism]]] = MappingProxyType(
     {
-        cls.name: cls
-        for cls in (
-            ScramSHA256Server,
-            ScramSHA1Server,
-            OAuthBearerServer,
-            XOAuth2Server,
-            ExternalServer,
-            CramMD5Server,
-            PlainServer,
-            LoginServer,
-        )
+        "SCRAM-SHA-256": partial(ScramServer, "SCRAM-SHA-256"),
+        "SCRAM-SHA-1": partial(ScramServer, "SCRAM-SHA-1"),
+        "OAUTHBEARER": partial(BearerServer, OAUTHBEARER),
+        "XOAUTH2": partial(BearerServer, XOAUTH2),
+        "EXTERNAL": ExternalServer,
+        "CRAM-MD5": CramMD5Server,
+        "PLAIN": PlainServer,
+        "LOGIN": LoginServer,
     }
 )
 # Mechanisms that reveal a password or a token to an eavesdropper.
-REVEALING_MECHANISMS: Final = frozenset(name for name, cls in SERVER_MECHANISMS.items() if cls.reveals_secret)
+REVEALING_MECHANISMS: Final = frozenset({"OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"})
 
 # SCRAM first in both orders: the server proves that it knows the password, and does not see it. Without TLS, CRAM-MD5
 # comes next, since it does not reveal the password to an eavesdropper. Under TLS it comes last. It needs passwords
@@ -48,10 +47,16 @@ _SECURE: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5")
 _INSECURE: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
 _OAUTH: Final = ("OAUTHBEARER", "XOAUTH2")  # the standard first
 
-_PASSWORD_CLIENTS: Final[Mapping[str, type[PlainClient | LoginClient | CramMD5Client]]] = MappingProxyType(
-    {cls.name: cls for cls in (PlainClient, LoginClient, CramMD5Client)}
+_PASSWORD_CLIENTS: Final[Mapping[str, Callable[[Password], ClientMechanism]]] = MappingProxyType(
+    {
+        "SCRAM-SHA-256": partial(ScramClient, "SCRAM-SHA-256"),
+        "SCRAM-SHA-1": partial(ScramClient, "SCRAM-SHA-1"),
+        "CRAM-MD5": CramMD5Client,
+        "PLAIN": PlainClient,
+        "LOGIN": LoginClient,
+    }
 )
-_SCRAM_CLIENTS: Final = MappingProxyType({cls.name: cls for cls in (ScramSHA256Client, ScramSHA1Client)})
+CLIENT_MECHANISMS: Final = frozenset({*_PASSWORD_CLIENTS, *_OAUTH, "XOAUTH", "EXTERNAL"})
 
 
 def choose_mechanism(auth: Auth, offered: Sequence[str], *, secure: bool, allow_insecure: bool) -> str:
@@ -87,7 +92,7 @@ def choose_mechanism(auth: Auth, offered: Sequence[str], *, secure: bool, allow_
         )
     unprepared: LocalProtocolError | None = None
     for name in common:
-        if name not in _SCRAM_CLIENTS or not isinstance(auth, Password):
+        if name not in SCRAM_HASHES or not isinstance(auth, Password):
             return name
         try:
             prepare(auth)
@@ -124,8 +129,6 @@ def client_mechanism(
         ValueError: the mechanism does not fit the credentials, or a token is missing.
     """
     if isinstance(auth, Password):
-        if name in _SCRAM_CLIENTS:
-            return _SCRAM_CLIENTS[name](auth)
         if name in _PASSWORD_CLIENTS:
             return _PASSWORD_CLIENTS[name](auth)
     elif isinstance(auth, External):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import binascii
 import hmac
-from typing import ClassVar
 
 from ..errors import LocalProtocolError
 from .auth import Password
@@ -17,15 +16,20 @@ from .wire import encode_challenge, prepare_username, quote_saslname
 
 
 class ScramClient(ClientMechanism):
-    """Both mechanisms; they differ in the hash only.
+    """One of the mechanisms in SCRAM_HASHES, which differ in the hash only.
+
+    Args:
+        name: which.
+        auth: the credentials.
+        nonce: instead of a fresh one.
 
     Raises:
         LocalProtocolError: SASLprep does not allow the user name or the password.
     """
 
-    hash_name: ClassVar[str]
-
-    def __init__(self, auth: Password, *, nonce: bytes | None = None) -> None:
+    def __init__(self, name: str, auth: Password, *, nonce: bytes | None = None) -> None:
+        self.name = name
+        self._hash_name = SCRAM_HASHES[name]
         self._auth = auth
         self._username, self._password = prepare(auth)
         self._nonce = nonce or new_nonce()
@@ -37,9 +41,9 @@ class ScramClient(ClientMechanism):
 
         server_first = yield Response(gs2_header + client_first_bare)
         nonce, salt, iterations = self._parse_server_first(server_first)
-        cached = self._auth.cached_key(self.hash_name, salt, iterations)
-        key = cached or (yield DeriveKey(self.hash_name, self._password, salt, iterations))
-        keys = ScramKeys.derive(self.hash_name, key)
+        cached = self._auth._cached_key(self._hash_name, salt, iterations)
+        key = cached or (yield DeriveKey(self._hash_name, self._password, salt, iterations))
+        keys = ScramKeys.derive(self._hash_name, key)
         without_proof = b"c=%b,r=%b" % (encode_challenge(gs2_header), nonce)
         auth_message = b",".join((client_first_bare, server_first, without_proof))
 
@@ -52,7 +56,7 @@ class ScramClient(ClientMechanism):
         expected = encode_challenge(keys.server_signature(auth_message))
         if signature is None or not hmac.compare_digest(signature, expected):
             raise failure("the server does not know the password: its signature is wrong")
-        self._auth.cache_key(self.hash_name, salt, iterations, key)
+        self._auth._cache_key(self._hash_name, salt, iterations, key)
         yield Response(b"", complete=True)  # RFC 4954 §4: data with a success arrives in a 334, which needs an answer
 
     def _parse_server_first(self, message: bytes) -> tuple[bytes, bytes, int]:
@@ -75,20 +79,6 @@ class ScramClient(ClientMechanism):
         if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
             raise failure(f"the server asks for {iterations} iterations, not {MIN_ITERATIONS} to {MAX_ITERATIONS}")
         return nonce, salt, iterations
-
-
-class ScramSHA1Client(ScramClient):
-    """SCRAM-SHA-1 (RFC 5802)."""
-
-    name = "SCRAM-SHA-1"
-    hash_name = SCRAM_HASHES[name]
-
-
-class ScramSHA256Client(ScramClient):
-    """SCRAM-SHA-256 (RFC 7677)."""
-
-    name = "SCRAM-SHA-256"
-    hash_name = SCRAM_HASHES[name]
 
 
 def prepare(auth: Password) -> tuple[str, bytes]:

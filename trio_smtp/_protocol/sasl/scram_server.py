@@ -8,7 +8,6 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
-from typing import ClassVar
 
 from .credentials import Credentials, ScramProof
 from .scram import SCRAM_HASHES, attribute, is_nonce, new_nonce
@@ -26,12 +25,18 @@ from .wire import (
 
 
 class ScramServer(ServerMechanism):
-    """Both mechanisms; they differ in the hash only."""
+    """One of the mechanisms in SCRAM_HASHES, which differ in the hash only.
 
-    hash_name: ClassVar[str]
+    Args:
+        name: which.
+        context: of the server.
+        nonce: instead of a fresh one.
+    """
 
-    def __init__(self, context: MechanismContext, *, nonce: bytes | None = None) -> None:
+    def __init__(self, name: str, context: MechanismContext, *, nonce: bytes | None = None) -> None:
         super().__init__(context)
+        self.name = name
+        self._hash_name = SCRAM_HASHES[name]
         self._nonce = nonce or new_nonce()
         self._proof: ScramProof | None = None
 
@@ -53,8 +58,8 @@ class ScramServer(ServerMechanism):
         if binding != gs2_header or not hmac.compare_digest(final_nonce, nonce):
             raise SASLError(REFUSED)
         auth_message = b",".join((client_first_bare, server_first, without_proof))
-        self._proof = ScramProof(self.hash_name, salt, iterations, auth_message, self._decode_proof(proof))
-        return Credentials(self.name, username, authorization_id=authorization_id, verifier=self._proof)
+        self._proof = ScramProof(self._hash_name, salt, iterations, auth_message, self._decode_proof(proof))
+        return Credentials._create(self.name, username, self._proof, authorization_id=authorization_id)
 
     def _decode_proof(self, raw: bytes) -> bytes | None:
         """The proof, or ``None`` if it is malformed. That is treated as a wrong password, after the same work."""
@@ -62,27 +67,13 @@ class ScramServer(ServerMechanism):
             proof = binascii.a2b_base64(raw, strict_mode=True)
         except binascii.Error:
             return None
-        return proof if len(proof) == hashlib.new(self.hash_name).digest_size else None
+        return proof if len(proof) == hashlib.new(self._hash_name).digest_size else None
 
     def _last_challenge(self, accepted: bool) -> bytes | None:
         # A 235 cannot carry data, so it is sent in a 334, which the client answers with an empty line (RFC 4954 §4).
         if not accepted or self._proof is None or self._proof.server_signature is None:
             return None
         return b"v=" + encode_challenge(self._proof.server_signature)
-
-
-class ScramSHA1Server(ScramServer):
-    """SCRAM-SHA-1 (RFC 5802)."""
-
-    name = "SCRAM-SHA-1"
-    hash_name = SCRAM_HASHES[name]
-
-
-class ScramSHA256Server(ScramServer):
-    """SCRAM-SHA-256 (RFC 7677)."""
-
-    name = "SCRAM-SHA-256"
-    hash_name = SCRAM_HASHES[name]
 
 
 def _parse_client_first(bare: bytes) -> tuple[str, bytes]:

@@ -71,10 +71,14 @@ class MechanismContext:
 
 
 class ServerMechanism(ABC):
-    """One exchange of one mechanism, used once."""
+    """One exchange of one mechanism, used once.
 
-    name: ClassVar[str]
-    reveals_secret: ClassVar[bool] = False  # an eavesdropper learns enough to log in as the client
+    Attributes:
+        name: the mechanism's name.
+        context: as given.
+    """
+
+    name: str
     context: MechanismContext
 
     def __init__(self, context: MechanismContext) -> None:
@@ -156,7 +160,6 @@ class PlainServer(ServerMechanism):
     """PLAIN (RFC 4616): authorization identity, user name and password in one message."""
 
     name = "PLAIN"
-    reveals_secret = True
 
     def _exchange(self, initial_response: bytes | None) -> Exchange:
         message = (yield b"") if initial_response is None else initial_response
@@ -175,7 +178,6 @@ class LoginServer(ServerMechanism):
     """LOGIN (draft-murchison-sasl-login, never standardised): two prompts, two answers."""
 
     name = "LOGIN"
-    reveals_secret = True
 
     def _exchange(self, initial_response: bytes | None) -> Exchange:
         # Clients recognise exactly these prompts (VXNlcm5hbWU6, UGFzc3dvcmQ6). Outlook and others send the user name
@@ -200,7 +202,7 @@ class CramMD5Server(ServerMechanism):
         if not self._digest.fullmatch(digest):
             raise malformed("CRAM-MD5 needs a user name and a digest")
         verifier = CramDigest(challenge, digest.lower())
-        return Credentials(self.name, username_field(username), verifier=verifier)
+        return Credentials._create(self.name, username_field(username), verifier)
 
 
 class ExternalServer(ServerMechanism):

@@ -80,6 +80,7 @@ class ServerConfig:
 
     Raises:
         ValueError, TypeError: naming the field.
+        LocalProtocolError: `hostname` or `banner` cannot be sent.
     """
 
     hostname: str = field(default_factory=lambda: platform.node() or "localhost")

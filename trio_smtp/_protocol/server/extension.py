@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..checks import check_text
+from ..errors import LocalProtocolError
 from ..extensions import KNOWN_EXTENSIONS, Extension
 from ..parameters import PARAMETERS, Parameter, ParameterContext
 from .commands import FOREIGN, VERBS
@@ -34,7 +35,8 @@ class ServerExtension:
         commands: verbs that come with it.
 
     Raises:
-        ValueError: an invalid name, or one that trio_smtp knows itself.
+        LocalProtocolError: a name or the text cannot be sent.
+        ValueError: a name that trio_smtp knows itself, or one that is there twice.
         TypeError: a str where a sequence of names is wanted.
     """
 
@@ -54,16 +56,18 @@ class ServerExtension:
             object.__setattr__(self, field, _names(field, getattr(self, field), _KEYWORD, known))
         object.__setattr__(self, "commands", _names("commands", self.commands, _VERB, _KNOWN_VERBS))
 
-    def row(self) -> Extension:
-        """Its row in the table of extensions."""
-        return Extension(self.keyword, lambda offer: self.text)
 
-    def parameter_rows(self) -> list[Parameter]:
-        """Its rows in the table of parameters."""
-        return [
-            *(Parameter(name, "MAIL", self.keyword, _keep) for name in self.mail_parameters),
-            *(Parameter(name, "RCPT", self.keyword, _keep) for name in self.rcpt_parameters),
-        ]
+def extension_row(extension: ServerExtension) -> Extension:
+    """Its row in the table of extensions."""
+    return Extension(extension.keyword, lambda offer: extension.text)
+
+
+def parameter_rows(extension: ServerExtension) -> list[Parameter]:
+    """Its rows in the table of parameters."""
+    return [
+        *(Parameter(name, "MAIL", extension.keyword, _keep) for name in extension.mail_parameters),
+        *(Parameter(name, "RCPT", extension.keyword, _keep) for name in extension.rcpt_parameters),
+    ]
 
 
 def _keep(value: str | None, party: Any, context: ParameterContext) -> None:
@@ -76,7 +80,7 @@ def _names(field: str, values: object, is_name: Any, known: Iterable[str]) -> tu
     names = tuple(value.upper() if isinstance(value, str) and value.isascii() else value for value in values)
     for name in names:
         if not isinstance(name, str) or is_name(name) is None:
-            raise ValueError(f"{field}: {name!r} is not a name (letters, digits and hyphens)")
+            raise LocalProtocolError(f"{field}: {name!r} is not a name (letters, digits and hyphens)")
         if name in known:
             raise ValueError(f"{field}: {name} is known to trio_smtp itself")
     if len(set(names)) != len(names):

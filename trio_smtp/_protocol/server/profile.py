@@ -10,6 +10,7 @@ from ..relay_attributes import XCLIENT, XFORWARD
 from ..replies import Reply
 from .commands import commands_of, refuse_unknown
 from .config import ServerConfig
+from .extension import extension_row, parameter_rows
 from .rows import CommandRow, Rules, steps_of
 
 
@@ -61,7 +62,7 @@ class ServerProfile:
             disabled.add("EXPN")
         if not config.xclient_from:
             disabled.update(("XCLIENT", "XFORWARD"))
-        self._rows = [extension.row() for extension in config.extensions]
+        self._rows = [extension_row(extension) for extension in config.extensions]
         self.extensions: frozenset[str] = resolve_extensions(
             enabled=config.enabled_extensions, disabled=disabled, extra=self._rows
         )
@@ -96,7 +97,7 @@ class ServerProfile:
             max_hold=self.config.max_hold,
             max_hold_until=self.config.max_hold_until,
             min_deliver_by=self.config.min_deliver_by,
-            extra=[row for extension in self.config.extensions for row in extension.parameter_rows()],
+            extra=[row for extension in self.config.extensions for row in parameter_rows(extension)],
         )
 
     def _hello_reply(
