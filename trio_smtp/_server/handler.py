@@ -26,7 +26,8 @@ class Handler:
     """
 
     def __repr__(self) -> str:
-        own = [name for name in HOOKS if getattr(type(self), name) is not getattr(Handler, name)]
+        hooks = [name for name in vars(Handler) if name.startswith("on_")]
+        own = [name for name in hooks if getattr(type(self), name) is not getattr(Handler, name)]
         return f"<{type(self).__module__}.{type(self).__qualname__}: {', '.join(own) or 'no hook'}>"
 
     async def on_connect(self, session: Session) -> Reply | None:
