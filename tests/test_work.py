@@ -1,24 +1,27 @@
 # How much the server, the client and the pool do for a message, counted without a clock.
 #
-# A slower machine or a busy one changes no count, so a bound can be tight: about a tenth above what is needed today.
-# Counted are calls of functions, in Python or in C, and steps of tasks, which Trio's scheduler takes one after the
-# other; not those of the peer, a task with canned answers at the other end of a socket. The clock stands still, so
-# nothing happens because of the time. A socket pair hands octets over at once, and all is in one thread: what is there
-# to read, and when, depends on nothing else.
+# A slower machine or a busy one changes no count, so a bound needs no room: see EXACT. Counted are calls of functions,
+# in Python or in C, and steps of tasks, which Trio's scheduler takes one after the other; not those of the peer, a task
+# with canned answers at the other end of a socket. The clock stands still, so nothing happens because of the time. A
+# socket pair hands octets over at once, and all is in one thread: what is there to read, and when, depends on nothing
+# else. Trio draws by lot which of several tasks comes first; here it draws the same every time.
 #
-# Whoever makes a message cheaper writes the new count into the table: `pytest -rP tests/test_work.py` says them all.
-# They are those of Python 3.11; later ones call less.
+# A change that makes a message cheaper writes the new count into the table: `pytest -rP tests/test_work.py` says them
+# all. They are those of Python 3.11; later ones call less.
 from __future__ import annotations
 
 import gc
+import random
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 import trio
 from tls_support import NAME, client_context, server_context
+from trio._core import _run as scheduler  # nothing public makes the order of tasks the same every time
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_smtp
@@ -33,19 +36,22 @@ class Work:
     steps: float
 
 
-# Per message, today.
-SERVER_LOCK_STEP = Work(calls=367, steps=4)
-SERVER_PIPELINED = Work(calls=280, steps=2)
-SERVER_BDAT = Work(calls=219, steps=1)
-SERVER_MEBIBYTE = Work(calls=1780, steps=32)
-SERVER_TLS = Work(calls=423, steps=4)  # lock-step
-SERVER_CONNECTION = Work(calls=1011, steps=10)  # with its greeting, EHLO, a message and QUIT
+# Per message, rounded up.
+SERVER_LOCK_STEP = Work(calls=350, steps=4)
+SERVER_PIPELINED = Work(calls=268, steps=2)
+SERVER_BDAT = Work(calls=209, steps=1)
+SERVER_MEBIBYTE = Work(calls=1768, steps=32)
+SERVER_TLS = Work(calls=406, steps=4)  # lock-step
+SERVER_CONNECTION = Work(calls=992, steps=10)  # with its greeting, EHLO, a message and QUIT; 4 only under coverage
 CLIENT_DATA = Work(calls=357, steps=2)
 CLIENT_BDAT = Work(calls=226, steps=1)
 CLIENT_MEBIBYTE = Work(calls=873, steps=7)
-POOL_DATA = Work(calls=328, steps=4.2)
-POOL_BDAT = Work(calls=248, steps=3.2)
-ROOM = 1.1  # times as much is still well
+POOL_DATA = Work(calls=324, steps=4.1)
+POOL_BDAT = Work(calls=247, steps=3.1)
+# Two runs count the same, with Trio 0.31 and 0.35 too. Another Python makes other calls of its own, and another system
+# waits for sockets by other functions: there the table is a coarse bound.
+EXACT = sys.version_info[:2] == (3, 11) and sys.platform == "linux"
+ROOM = 1.02 if EXACT else 1.1  # the pool's tasks run in an order that is Trio's to choose
 
 MESSAGES = 60
 WARM_UP = 10  # messages that are not counted: the first fills caches
@@ -81,21 +87,32 @@ class Meter(trio.abc.Instrument):
 
 
 def measure(run: Callable[[Meter], Awaitable[None]], messages: int = MESSAGES) -> Work:
-    """Run it, with time at a standstill and nothing collected meanwhile."""
+    """Run it, with time at a standstill, tasks in the same order as ever and nothing collected meanwhile."""
     meter = Meter()
     previous = sys.getprofile()
     gc.collect()
     gc.disable()
     try:
-        trio.run(run, meter, clock=MockClock(), instruments=[meter])
+        with same_order():
+            trio.run(run, meter, clock=MockClock(), instruments=[meter])
     finally:
         gc.enable()
         sys.setprofile(previous)
     return meter.result(messages)
 
 
+@contextmanager
+def same_order() -> Iterator[None]:
+    """Let Trio order tasks by their age, and begin at the same end of them as in the last run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+        patch.setattr(scheduler, "_r", random.Random(0))
+        yield
+
+
 def check(measured: Work, today: Work) -> None:
-    print(f"Work(calls={measured.calls:.0f}, steps={measured.steps:.2f})")  # noqa: T201 - for -rP
+    """Hold what was measured against the table."""
+    print(f"Work(calls={measured.calls:.1f}, steps={measured.steps:.2f})")  # noqa: T201 - for -rP
     assert measured.calls <= today.calls * ROOM, f"{measured} for a message; it took {today}"
     assert measured.steps <= today.steps * ROOM, f"{measured} for a message; it took {today}"
 
