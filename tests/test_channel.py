@@ -126,15 +126,20 @@ async def test_time_that_is_over_is_not_won_back_by_octets_that_are_there():
 
 
 @pytest.mark.parametrize(("level", "waits"), [(Shutdown.DRAIN, True), (Shutdown.END, False), (Shutdown.CUT_OFF, False)])
-async def test_no_wait_begins_once_a_shutdown_ends_it(level, waits):
+@pytest.mark.parametrize("waits_for", ["octets", "a command"])
+async def test_no_wait_begins_once_a_shutdown_ends_it(level, waits, waits_for):
     async with channel_pair() as (channel, near):
+
+        async def receive():
+            return await (channel.receive_command() if waits_for == "a command" else channel.receive(math.inf, 0))
+
         await near.send_all(b"NOOP\r\n")
         channel.begin_shutdown(level)
         if waits:
-            assert await channel.receive(math.inf, 0) == b"NOOP\r\n"
+            assert await receive() == b"NOOP\r\n"
         else:
             with pytest.raises(Interrupted):
-                await channel.receive(math.inf, 0)
+                await receive()
 
 
 async def test_a_shutdown_only_goes_up():

@@ -1,6 +1,7 @@
 # The end: shutdown with and without grace, from anywhere, and cancellation; 421 once, and never where it must not be.
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,6 +56,20 @@ async def test_a_transaction_in_progress_may_finish(autojump_clock):
     assert trio.current_time() == 10
     assert handler.messages
     assert handler.count("on_reset") == 0
+
+
+async def test_a_command_in_a_transaction_has_no_more_time_because_of_a_shutdown(autojump_clock):
+    server = make_server(command_timeout=10)
+    async with serving(server) as connect, trio.open_nursery() as nursery:
+        peer = connect()
+        await peer.hello()
+        await peer.speak(MAIL)
+        nursery.start_soon(partial(server.shutdown, grace=5000))
+        for letter in "RC":
+            await trio.sleep(4)
+            await peer.send(letter)
+        assert await peer.rest() == "421 4.4.2 timeout exceeded\r\n"
+        assert trio.current_time() == 10
 
 
 @pytest.mark.parametrize("stage", ["MAIL", "DATA", "hook", "BDAT", "dropping"])

@@ -150,8 +150,8 @@ class Channel:
     def receive_command(self) -> Awaitable[bytes | bytearray]:
         """Send the replies, then wait for the next command, or for the rest of it; otherwise as :meth:`receive`.
 
-        The time is that of the whole command, however it is cut. In lock-step this is all that there is between two
-        commands: replies that leave at once take no coroutine of their own.
+        The time is that of the whole command, however it is cut, in a shutdown too. In lock-step this is all that there
+        is between two commands: replies that leave at once take no coroutine of their own.
         """
         protocol = self.protocol
         if protocol.replies:
@@ -162,6 +162,8 @@ class Channel:
             sent = self.wire.send_nowait(data)
             if sent < len(data):
                 return self._flush_and_receive_command(data[sent:])
+        if self.shutdown >= _END:
+            raise Interrupted
         now = self.now()
         if self._command_end == math.inf or not protocol.has_input:
             self._command_end = now + self._command_limit

@@ -50,7 +50,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import math
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -117,7 +116,6 @@ class ServerConnection:
         "_caller",
         "_channel",
         "_chunk_budget",
-        "_command_limit",
         "_context",
         "_refused_chunks",
         "_stage",
@@ -145,7 +143,6 @@ class ServerConnection:
         self._stage: Phase = Phase.OPENING
         self._tls_context: ssl.SSLContext | None = tls_context
         self._tls_is_done: bool = isinstance(stream, trio.SSLStream)  # when the stream was made
-        self._command_limit: float = math.inf if config.command_timeout is None else config.command_timeout
         self._refused_chunks: int = 0  # BDAT chunks to be dropped, so far
         self._chunk_budget: DataBudget | None = None  # for the latest of them
         if context.is_closing:
@@ -318,10 +315,10 @@ class ServerConnection:
             await channel.flush()
         if channel.shutdown is not _NO and protocol.envelope is None:
             raise Interrupted
-        now = channel.now()
         if protocol.state not in MESSAGE_STATES:
-            protocol.receive_data(await channel.receive(now + self._command_limit, now))
+            protocol.receive_data(await channel.receive_command())
             return
+        now = channel.now()
         budget = self._budget_for_dropping()
         data: bytes | bytearray = b""
         try:
