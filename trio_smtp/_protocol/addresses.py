@@ -19,9 +19,11 @@ from .errors import Delivery, ExtensionNotSupportedError, LocalProtocolError
 from .replies import Reject
 from .xtext import CONTROL
 
-MAX_LOCAL_PART: Final = 64  # octets, RFC 5321 §4.5.3.1.1
-MAX_DOMAIN: Final = 255  # octets, RFC 5321 §4.5.3.1.2
-MAX_PATH: Final = 256  # octets with the angle brackets, RFC 5321 §4.5.3.1.3
+# Octets. RFC 5321 §4.5.3.1.1 demands 64 for a local part, and asks for no limit where possible: the bounce addresses of
+# SRS and of mailing lists have more.
+MAX_LOCAL_PART: Final = 256
+MAX_DOMAIN: Final = 255  # RFC 5321 §4.5.3.1.2; the DNS has no longer names
+MAX_PATH: Final = len("<") + MAX_LOCAL_PART + len("@") + MAX_DOMAIN + len(">")
 
 Path: TypeAlias = tuple[str, str, str, str]
 """Address, local part (unquoted), domain (lower case), and the text after the path."""
@@ -82,7 +84,8 @@ def parse_reverse_path(argument: bytes | bytearray, *, lenient: bool = False) ->
 
     Args:
         argument: the line without the verb and without CRLF.
-        lenient: also accept bare words, missing angle brackets, stray dots and long local parts.
+        lenient: also accept bare words, missing angle brackets, several spaces before the address, stray dots (a final
+            one of the domain is dropped) and local parts of any length; see docs/supported.md.
 
     Returns:
         The address (``""`` for the null path), its local part without quotes, its domain in lower case (``""`` for
@@ -156,6 +159,8 @@ def _parse_mailbox(path: str, side: _Side, lenient: bool) -> tuple[str, str, str
     if path.lower() == "postmaster":  # RFC 5321 §4.1.1.3: without a domain, in any case
         return path, path, ""
     if lenient:
+        if "@" in path:
+            path = path.removesuffix(".")  # of the domain, as in the DNS
         return path, *split_address(path)
     return path, *_parse_address(path)
 
@@ -292,6 +297,10 @@ def to_ascii(address: str) -> str:
     if address.isascii():
         return address
     local_part, _, domain = address.rpartition("@")
+    return f"{local_part}@{_domain_to_ascii(domain)}"
+
+
+def _domain_to_ascii(domain: str) -> str:
     try:
         # One label at a time: idna refuses an underscore, but ASCII labels may have one.
         labels = idna.uts46_remap(domain, std3_rules=False).split(".")
@@ -300,7 +309,16 @@ def to_ascii(address: str) -> str:
         raise ValueError(f"bad domain: {exc}") from None
     if len(domain) > MAX_DOMAIN or _DOMAIN.fullmatch(domain) is None:
         raise ValueError("bad domain")
-    return f"{local_part}@{domain}"
+    return domain
+
+
+def own_name(node: str) -> str:
+    """What a machine may call itself in the protocol: its name if that is one, in ASCII; else ``localhost``."""
+    try:
+        name = _domain_to_ascii(node)
+    except ValueError:
+        return "localhost"
+    return node if node.isascii() else name  # in upper case, maybe, as the machine has it
 
 
 def wire_address(address: str, *, smtputf8: bool) -> str:

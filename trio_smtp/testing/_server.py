@@ -130,7 +130,7 @@ async def run_server(
     wrap: Wrap,
 ) -> AsyncIterator[_Running]:
     """What :func:`open_server` does, with a :class:`RunningServer` that `make` has made."""
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    listeners = await trio_smtp.open_tcp_listeners(port, host=host)
     address = listeners[0].socket.getsockname()[:2]
     try:
         context, certificates = _prepare_tls(tls, certificates, host, address[0])
