@@ -33,6 +33,7 @@ _ATOM_UTF8 = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"  # RFC 6531 §3.3
 _DOT_STRING = rf"{_ATOM}++(?:\.{_ATOM}++)*+"
 # Labels may have underscores. RFC 5321 §2.3.5 does not allow them, but hosts with such names send mail.
 _LABELS = r"[A-Za-z0-9_]++(?:(?:\.|-++)[A-Za-z0-9_]++)*+"
+_SHOWN: Final = 256  # characters of an address in an error
 _SHORT: Final = 64  # octets: an address of this length cannot exceed any limit, not even that of a label (63)
 
 _LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]{0,61}[A-Za-z0-9_\x80-\U0010ffff])?"
@@ -260,7 +261,7 @@ def check_address(address: str, *, null: bool = False, postmaster: bool = False)
     try:
         return _check(address, postmaster)
     except ValueError as exc:
-        shown = address if len(address) <= MAX_PATH else address[:MAX_PATH] + "…"
+        shown = address if len(address) <= _SHOWN else address[:_SHOWN] + "…"
         raise LocalProtocolError(f"{shown!r} is not an address: {exc}", delivery=Delivery.NOT_SENT) from None
 
 
@@ -276,10 +277,8 @@ def _check(address: str, postmaster: bool) -> str:
     if postmaster and address.lower() == "postmaster":
         return address
     _, domain = _parse_address(address)
-    if len(address.encode()) > MAX_PATH - len("<>"):
-        raise ValueError(f"with angle brackets it is longer than {MAX_PATH} octets")
-    if not domain.isascii() and len(to_ascii(address).encode()) > MAX_PATH - len("<>"):
-        raise ValueError(f"with its domain as A-labels it is longer than {MAX_PATH} octets")
+    if not domain.isascii():
+        to_ascii(address)  # ValueError if it has no such form
     return address
 
 
