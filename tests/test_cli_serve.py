@@ -354,3 +354,15 @@ def test_maildir_that_cannot_be_made(tmp_path):
     done = run("serve", "--port", "0", "--maildir", tmp_path / "file" / "Maildir")
     assert done.returncode == 71
     assert done.stderr == f"trio-smtp: cannot use {tmp_path}/file/Maildir as a Maildir: Not a directory\n"
+
+
+def test_lenient_takes_what_devices_send(tmp_path):
+    with serving(tmp_path, "--lenient") as served:
+        with socket.create_connection(("127.0.0.1", served.port), LIMIT) as device:
+            device.sendall(b"HELO scanner\nMAIL FROM:  scanner\nRCPT TO:<b@example.net.>\nDATA\n")
+            device.sendall(b"Subject: scan\r\n\r\n.\r\nQUIT\n")
+            with device.makefile("rb") as replies:
+                codes = [line[:3] for line in replies]
+        assert codes == [b"220", b"250", b"250", b"250", b"354", b"250", b"221"]
+        [(head, _)] = served.traced()
+        assert head.startswith("Return-Path: <scanner>\r\nDelivered-To: b@example.net\r\n")

@@ -12,7 +12,7 @@ from support import DATA, MAIL, Peer, Recorder, make_server, serving
 from tls_support import NAME, authority, client_context, server_context
 from trio.testing import wait_all_tasks_blocked
 
-from trio_smtp import Reject, Server
+from trio_smtp import Reject, Server, ServerExtension
 
 
 async def start_tls(peer: Peer, name: str | None = NAME, context: ssl.SSLContext | None = None) -> None:
@@ -216,6 +216,31 @@ async def test_require_tls():
         await upgrade(peer)
         await peer.ask("EHLO x")
         await peer.speak(MAIL)
+
+
+async def test_with_require_tls_lookups_and_an_applications_commands_are_refused_in_clear_too():
+    """RFC 3207 section 4: 530 to every command but NOOP, EHLO, STARTTLS and QUIT."""
+
+    class Directory(Recorder):
+        async def on_expn(self, session, argument):
+            return await self._take("on_expn", session, argument)
+
+        async def on_command(self, session, verb, argument):
+            return await self._take("on_command", session, verb, argument)
+
+    handler = Directory()
+    extension = ServerExtension("XFOO", commands=["XDO"])
+    server = make_server(handler, ssl_context=server_context(), require_tls=True, extensions=[extension])
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        for command in ("VRFY bob", "EXPN list", "XDO it"):
+            assert await peer.ask(command) == "530 5.7.0 must issue a STARTTLS command first"
+        assert not {"on_vrfy", "on_expn", "on_command"} & set(handler.calls)
+        await upgrade(peer)
+        for command in ("VRFY bob", "EXPN list", "XDO it"):
+            assert (await peer.ask(command))[0] == "2"
+        assert {"on_vrfy", "on_expn", "on_command"} <= set(handler.calls)
 
 
 # ---- never a word in clear where TLS belongs

@@ -12,6 +12,7 @@ import trio
 
 import trio_smtp
 
+from .descriptors import make_room_for
 from .errors import CommandError, Status, reason, run
 from .options import auth_options, host_words, network, size, verbose_option
 from .output import say, share_output
@@ -48,6 +49,9 @@ from .workers import Orders, Parent, open_sockets
 )
 @click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033).")
 @click.option(
+    "--lenient", is_flag=True, help="Take what some devices send: addresses without < > or a domain, bare line feeds."
+)
+@click.option(
     "--proxy-protocol-from",
     type=network,
     metavar="NET",
@@ -82,6 +86,7 @@ def serve(**options: Any) -> None:
     are being received. The second ends it at once.
     """
     plan = make_plan(**options)
+    make_room_for(plan.config.max_connections)
     if plan.workers == 1:
         run(_serve, plan)
     else:
@@ -90,7 +95,7 @@ def serve(**options: Any) -> None:
 
 async def _serve(plan: Plan) -> Status:
     try:
-        listeners = await trio.open_tcp_listeners(plan.port, host=plan.host)
+        listeners = await trio_smtp.open_tcp_listeners(plan.port, host=plan.host)
     except OSError as exc:
         raise _cannot_listen(plan, exc) from exc
 

@@ -80,6 +80,7 @@ def make_plan(
     hostname: str | None,
     max_size: int,
     lmtp: bool,
+    lenient: bool,
     proxy_protocol_from: tuple[str, ...],
     require_tls: bool,
     implicit_tls: bool,
@@ -113,6 +114,7 @@ def make_plan(
             max_message_size=max_size,
             require_tls=require_tls,
             lmtp=lmtp,
+            lenient_addresses=lenient,
             proxy_protocol_from=proxy_protocol_from,
             **settings,
         )

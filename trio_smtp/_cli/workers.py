@@ -9,7 +9,6 @@
 # receiving. The end of the pipe is an order too: if the parent dies, for any reason, its workers end gracefully.
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -22,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import trio
+
+import trio_smtp
 
 from .errors import CommandError, Status
 from .output import say
@@ -65,35 +66,39 @@ class _Worker:
     since: float
 
 
+class _BlockingResolver(trio.abc.HostnameResolver):
+    """Asks the system in this thread: a process with other threads must not fork."""
+
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        return socket.getaddrinfo(host, port, family, type, proto, flags)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        return socket.getnameinfo(sockaddr, flags)
+
+
 def open_sockets(host: str | None, port: int) -> list[socket.socket]:
-    """Listening sockets on every address of a host, as Trio opens them.
+    """Listening sockets on every address of a host, as :func:`trio_smtp.open_tcp_listeners` opens them.
 
     Raises:
         OSError: there is no such host, or an address cannot be used.
     """
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            try:
-                listener = socket.socket(family, kind, protocol)
-            except OSError as exc:  # a machine without IPv6 may still resolve IPv6 addresses
-                if exc.errno != errno.EAFNOSUPPORT:
-                    raise
-                continue
-            sockets.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(address)
-            listener.listen(0xFFFF)  # the system reduces it to its maximum
-    except OSError:
-        for listener in sockets:
-            listener.close()
-        raise
-    if not sockets:
-        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+    return trio.run(_open_sockets, host, port)
+
+
+async def _open_sockets(host: str | None, port: int) -> list[socket.socket]:
+    trio.socket.set_custom_hostname_resolver(_BlockingResolver())
+    listeners = await trio_smtp.open_tcp_listeners(port, host=host)
+    sockets = [socket.socket(fileno=os.dup(listener.socket.fileno())) for listener in listeners]
+    for listener in listeners:
+        listener.socket.close()
     return sockets
 
 

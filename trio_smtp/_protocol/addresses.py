@@ -19,9 +19,11 @@ from .errors import Delivery, ExtensionNotSupportedError, LocalProtocolError
 from .replies import Reject
 from .xtext import CONTROL
 
-MAX_LOCAL_PART: Final = 64  # octets, RFC 5321 §4.5.3.1.1
-MAX_DOMAIN: Final = 255  # octets, RFC 5321 §4.5.3.1.2
-MAX_PATH: Final = 256  # octets with the angle brackets, RFC 5321 §4.5.3.1.3
+# Octets. RFC 5321 §4.5.3.1.1 demands 64 for a local part, and asks for no limit where possible: the bounce addresses of
+# SRS and of mailing lists have more.
+MAX_LOCAL_PART: Final = 256
+MAX_DOMAIN: Final = 255  # RFC 5321 §4.5.3.1.2; the DNS has no longer names
+MAX_PATH: Final = len("<") + MAX_LOCAL_PART + len("@") + MAX_DOMAIN + len(">")
 
 Path: TypeAlias = tuple[str, str, str, str]
 """Address, local part (unquoted), domain (lower case), and the text after the path."""
@@ -31,6 +33,7 @@ _ATOM_UTF8 = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"  # RFC 6531 §3.3
 _DOT_STRING = rf"{_ATOM}++(?:\.{_ATOM}++)*+"
 # Labels may have underscores. RFC 5321 §2.3.5 does not allow them, but hosts with such names send mail.
 _LABELS = r"[A-Za-z0-9_]++(?:(?:\.|-++)[A-Za-z0-9_]++)*+"
+_SHOWN: Final = 256  # characters of an address in an error
 _SHORT: Final = 64  # octets: an address of this length cannot exceed any limit, not even that of a label (63)
 
 _LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]{0,61}[A-Za-z0-9_\x80-\U0010ffff])?"
@@ -63,7 +66,8 @@ class _Side(NamedTuple):
 
         Args:
             argument: the line without the verb and without CRLF.
-            lenient: also accept bare words, missing angle brackets, stray dots and long local parts.
+            lenient: also accept bare words, missing angle brackets, several spaces before the address, stray dots (a
+                final one of the domain is dropped) and local parts of any length; see docs/supported.md.
 
         Returns:
             The address (``""`` for the null path, which RCPT cannot have), its local part without quotes, its domain in
@@ -149,6 +153,8 @@ def _parse_mailbox(path: str, side: _Side, lenient: bool) -> tuple[str, str, str
     if path.lower() == "postmaster":  # RFC 5321 §4.1.1.3: without a domain, in any case
         return path, path, ""
     if lenient:
+        if "@" in path:
+            path = path.removesuffix(".")  # of the domain, as in the DNS
         return path, *split_address(path)
     return path, *_parse_address(path)
 
@@ -248,7 +254,7 @@ def check_address(address: str, *, null: bool = False, postmaster: bool = False)
     try:
         return _check(address, postmaster)
     except ValueError as exc:
-        shown = address if len(address) <= MAX_PATH else address[:MAX_PATH] + "…"
+        shown = address if len(address) <= _SHOWN else address[:_SHOWN] + "…"
         raise LocalProtocolError(f"{shown!r} is not an address: {exc}", delivery=Delivery.NOT_SENT) from None
 
 
@@ -264,10 +270,8 @@ def _check(address: str, postmaster: bool) -> str:
     if postmaster and address.lower() == "postmaster":
         return address
     _, domain = _parse_address(address)
-    if len(address.encode()) > MAX_PATH - len("<>"):
-        raise ValueError(f"with angle brackets it is longer than {MAX_PATH} octets")
-    if not domain.isascii() and len(to_ascii(address).encode()) > MAX_PATH - len("<>"):
-        raise ValueError(f"with its domain as A-labels it is longer than {MAX_PATH} octets")
+    if not domain.isascii():
+        to_ascii(address)  # ValueError if it has no such form
     return address
 
 
@@ -285,6 +289,10 @@ def to_ascii(address: str) -> str:
     if address.isascii():
         return address
     local_part, _, domain = address.rpartition("@")
+    return f"{local_part}@{_domain_to_ascii(domain)}"
+
+
+def _domain_to_ascii(domain: str) -> str:
     try:
         # One label at a time: idna refuses an underscore, but ASCII labels may have one.
         labels = idna.uts46_remap(domain, std3_rules=False).split(".")
@@ -293,7 +301,16 @@ def to_ascii(address: str) -> str:
         raise ValueError(f"bad domain: {exc}") from None
     if len(domain) > MAX_DOMAIN or _DOMAIN.fullmatch(domain) is None:
         raise ValueError("bad domain")
-    return f"{local_part}@{domain}"
+    return domain
+
+
+def own_name(node: str) -> str:
+    """What a machine may call itself in the protocol: its name if that is one, in ASCII; else ``localhost``."""
+    try:
+        name = _domain_to_ascii(node)
+    except ValueError:
+        return "localhost"
+    return node if node.isascii() else name  # in upper case, maybe, as the machine has it
 
 
 def wire_address(address: str, *, smtputf8: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn
 
@@ -14,6 +15,7 @@ logger = logging.getLogger("trio_smtp")
 # The host is short of something for a while; every other error of accept() is a bug or a closed listener.
 _SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 _PAUSE: Final = 0.1  # seconds before the next try
+_PERIOD: Final = 60.0  # seconds from one record of it to the next
 
 
 async def accept_all(
@@ -43,6 +45,7 @@ async def accept_all(
 async def _accept(
     listener: trio.abc.Listener[Any], serve: Callable[[trio.abc.Stream], Awaitable[None]], connections: trio.Nursery
 ) -> NoReturn:
+    told_at = -math.inf
     async with listener:
         while True:
             try:
@@ -50,7 +53,9 @@ async def _accept(
             except OSError as exc:
                 if exc.errno not in _SHORTAGES:
                     raise
-                logger.error("accept failed, trying again in %s s: %s", _PAUSE, exc)
+                if trio.current_time() - told_at >= _PERIOD:
+                    told_at = trio.current_time()
+                    logger.error("accept failed, trying again every %s s: %s", _PAUSE, exc)
                 await trio.sleep(_PAUSE)
             else:
                 connections.start_soon(serve, stream)

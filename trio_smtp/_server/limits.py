@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final
 
+from .._protocol.hosts import ip_address, plain_host
 from .._protocol.replies import Reply
 from .._protocol.server.config import Network
 
@@ -16,27 +17,17 @@ FULL_FOR_HOST: Final = Reply(421, "too many connections from your host", "4.7.0"
 
 def network_of(host: str) -> str:
     """What counts as one host: an IPv4 address, or an IPv6 /64, which is what one customer gets."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
+    address = ip_address(plain_host(host))
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    return host if address is None else str(address)
 
 
 def is_within(host: str | None, networks: Iterable[str | Network]) -> bool:
     """Whether a host's address is in one of these networks."""
-    if host is None:
+    address = ip_address(plain_host(host)) if host is not None else None
+    if address is None:
         return False
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped  # a socket that listens on both families shows IPv4 clients so
     return any(address in network for network in networks if not isinstance(network, str))  # ServerConfig made them
 
 

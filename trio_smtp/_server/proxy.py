@@ -7,23 +7,30 @@ from __future__ import annotations
 
 import trio
 
-from .._protocol.errors import RemoteProtocolError
+from .._protocol.errors import ConnectionLostError, RemoteProtocolError
 from .._protocol.proxy import ProxyHeader, ProxyReader
 
 
-async def read_proxy_header(stream: trio.abc.ReceiveStream) -> ProxyHeader | None:
-    """Read a PROXY header of either version; ``None`` if there is none: the connection must be closed then.
+async def read_proxy_header(stream: trio.abc.ReceiveStream) -> ProxyHeader:
+    """Read a PROXY header of either version; where there is none, the connection must be closed.
 
     Cancelling it leaves the stream in the middle of the header.
+
+    Raises:
+        RemoteProtocolError: it is no header, or not all of one.
+        ConnectionLostError: not one octet came, as from a proxy that only looks whether the server is there.
     """
     reader = ProxyReader()
     header: ProxyHeader | None = None
-    try:
-        while header is None:
+    has_begun = False
+    while header is None:
+        try:
             data = await stream.receive_some(reader.wanted)
-            if not data:
-                return None
-            header = reader.receive_data(data)
-    except (RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
-        return None
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        if not data:
+            ended = "the connection ended before its PROXY header"
+            raise RemoteProtocolError(ended) if has_begun else ConnectionLostError(ended)
+        has_begun = True
+        header = reader.receive_data(data)
     return header

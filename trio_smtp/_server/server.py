@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import trio
 
-from .._protocol.errors import ConnectionLostError
+from .._protocol.errors import ConnectionLostError, RemoteProtocolError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
@@ -27,11 +27,13 @@ from .._wire.timekeeper import Timekeeper
 from .accepting import accept_all
 from .connection import ServerConnection, current_connection
 from .context import ServerContext, ServerStatistics
+from .descriptors import are_short
 from .events import rows_of
 from .handler_check import Hooks
-from .limits import ConnectionLimits, is_within
+from .limits import FULL, FULL_FOR_HOST, ConnectionLimits, is_within
 from .outcomes import SHUTTING_DOWN, leaves_of
 from .proxy import read_proxy_header
+from .refusals import Cause, RefusalLog
 from .session import Session
 
 REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
@@ -73,6 +75,7 @@ class Server:
         self._limits: ConnectionLimits = ConnectionLimits(
             self.config.max_connections, self.config.max_connections_per_host
         )
+        self._refusals: RefusalLog = RefusalLog()
         self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has
         self._accepting: set[trio.CancelScope] = set()
         self._lingering: int = 0  # refused connections whose clients may still be sending
@@ -211,12 +214,25 @@ class Server:
         behind_proxy = bool(proxies) and is_within(host, proxies)
         if behind_proxy:
             host = None  # the slot that is taken is that of the client that the proxy names
-        refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal(host)
+        refusal = SHUTTING_DOWN if self._context.is_closing else self._admit(connection.session, stream, host)
         if refusal is not None:
             return self._refuse(stream, None if context is not None else refusal)
         if behind_proxy:
             return self._serve_behind_proxy(connection, stream, says_why=context is None)
         return self._run(connection, host)
+
+    def _admit(self, session: Session, stream: trio.abc.Stream, host: str | None) -> Reply | None:
+        """Take a slot for a connection of `host`, or return why there is none."""
+        if are_short(stream, self._limits.in_use):
+            self._refusals.note(Cause.DESCRIPTORS, session)
+            return FULL
+        refusal = self._limits.refusal(host)
+        self._note_refusal(refusal, session)
+        return refusal
+
+    def _note_refusal(self, refusal: Reply | None, session: Session) -> None:
+        if refusal is FULL or refusal is FULL_FOR_HOST:
+            self._refusals.note(Cause.FULL if refusal is FULL else Cause.FULL_FOR_HOST, session)
 
     async def _serve_behind_proxy(
         self, connection: ServerConnection, stream: trio.abc.Stream, *, says_why: bool
@@ -225,13 +241,14 @@ class Server:
         session = connection.session
         with ExitStack() as slot:
             slot.callback(self._limits.release, None)
-            header = await self._read_proxy_header(stream)
+            header = await self._read_proxy_header(stream, session)
             if header is None:
                 await self._refuse(stream, None)
                 return
             session._apply_proxy(header)
             # shutdown() knows only the sessions that it finds, and this one was not there yet.
             refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal_of_host(session.host)
+            self._note_refusal(refusal, session)
             if refusal is not None:
                 await self._refuse(stream, refusal if says_why else None)
                 return
@@ -252,7 +269,8 @@ class Server:
         self._context.statistics.connections -= 1
         self._wake()
 
-    async def _read_proxy_header(self, stream: trio.abc.Stream) -> ProxyHeader | None:
+    async def _read_proxy_header(self, stream: trio.abc.Stream, session: Session) -> ProxyHeader | None:
+        """The header, or ``None`` if there is none; the log says why."""
         limit = self.config.proxy_timeout
         try:
             with trio.CancelScope() as scope:
@@ -262,9 +280,16 @@ class Server:
                     return await read_proxy_header(stream)
                 finally:
                     self._accepting.discard(scope)
+        except RemoteProtocolError as exc:
+            self._refusals.note(Cause.PROXY_HEADER, session, str(exc))
+        except ConnectionLostError:
+            pass
         except BaseException:  # cancelled from outside, maybe together with the time limit
             await trio.aclose_forcefully(stream)
             raise
+        else:
+            if not self._context.is_closing:
+                self._refusals.note(Cause.PROXY_HEADER, session, "not within proxy_timeout")
         return None
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 
 from .._protocol.envelope import Envelope
+from .._protocol.hosts import plain_host
 from .._protocol.proxy import ProxyHeader
 from .._protocol.server.protocol import ServerProtocol
 from .._public import NoPublicConstructor
@@ -19,7 +20,8 @@ class Session(metaclass=NoPublicConstructor):
 
     Attributes:
         id: a short random word for logs.
-        peer: the client's host and port, ``None`` where the stream has none. Behind a trusted proxy they are what its
+        peer: the client's host and port, ``None`` where the stream has none. An IPv4 address is one, also where the
+            socket or the proxy writes it as ``::ffff:192.0.2.1``. Behind a trusted proxy they are what its
             PROXY header says, behind a trusted relay what its XCLIENT says.
         local: the host and port it connected to; likewise.
         proxy: the :class:`ProxyHeader` with which the connection began, or ``None``.
@@ -46,8 +48,8 @@ class Session(metaclass=NoPublicConstructor):
         self._identity = None
         self._state = None
         self.id = secrets.token_hex(6)
-        self.peer = peer
-        self.local = local
+        self.peer = _plain(peer)
+        self.local = _plain(local)
         self.proxy = None
         self.tls = None
         self.envelope = None
@@ -59,8 +61,8 @@ class Session(metaclass=NoPublicConstructor):
         """Take who the client is from a trusted proxy, before any hook."""
         self.proxy = header
         if header.source is not None:
-            self.peer = header.source
-            self.local = header.destination
+            self.peer = _plain(header.source)
+            self.local = _plain(header.destination)
 
     def _apply_xclient(self, attributes: Mapping[str, str | None]) -> None:
         """Take who the client is from a trusted relay's XCLIENT, which the protocol has accepted."""
@@ -138,6 +140,11 @@ class Session(metaclass=NoPublicConstructor):
         return f"<Session {self.id} from {peer}>"
 
 
+def _plain(end: tuple[str, int] | None) -> tuple[str, int] | None:
+    """An end of the connection with its host in one form."""
+    return None if end is None else (plain_host(end[0]), end[1])
+
+
 def _named(
     known: tuple[str, int] | None, attributes: Mapping[str, str | None], address: str, port: str
 ) -> tuple[str, int] | None:
@@ -145,4 +152,4 @@ def _named(
     if address not in attributes:
         return known if known is None or port not in attributes else (known[0], int(attributes[port] or 0))
     host = attributes[address]
-    return None if host is None else (host, int(attributes.get(port) or 0))
+    return None if host is None else (plain_host(host), int(attributes.get(port) or 0))

@@ -59,13 +59,14 @@ async def _listen_on_all(addresses: Collection[_Address], port: int) -> list[tri
     with ExitStack() as opened:
         for address in addresses:
             try:
-                socket = await _listen(address, port, opened)
+                socket = await _listen(address, port)
             except OSError as exc:
                 if exc.errno not in _NOT_HERE:
                     raise
                 missing = exc
                 logger.info("not listening on %s, which this machine does not have: %s", address[3][0], exc)
             else:
+                opened.callback(socket.close)
                 port = socket.getsockname()[1]
                 listeners.append(trio.SocketListener(socket))
         if not listeners:
@@ -74,15 +75,22 @@ async def _listen_on_all(addresses: Collection[_Address], port: int) -> list[tri
     return listeners
 
 
-async def _listen(address: _Address, port: int, opened: ExitStack) -> trio.socket.SocketType:
+async def _listen(address: _Address, port: int) -> trio.socket.SocketType:
     family, kind, protocol, (host, _, *rest) = address
-    socket = opened.enter_context(trio.socket.socket(family, kind, protocol))
+    socket = trio.socket.socket(family, kind, protocol)
+    with ExitStack() as opened:
+        opened.callback(socket.close)
+        _prepare(socket)
+        await socket.bind((host, port, *rest))
+        socket.listen(_BACKLOG)
+        opened.pop_all()
+    return socket
+
+
+def _prepare(socket: trio.socket.SocketType) -> None:
     if sys.platform == "win32":
         socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_EXCLUSIVEADDRUSE, 1)
     else:
         socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
-    if family == stdlib.AF_INET6:
+    if socket.family == stdlib.AF_INET6:
         socket.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 1)
-    await socket.bind((host, port, *rest))
-    socket.listen(_BACKLOG)
-    return socket

@@ -152,7 +152,7 @@ async def run_server(
     wrap: Wrap,
 ) -> AsyncIterator[_Running]:
     """What :func:`open_server` does, for the :class:`RunningServer` that `make` makes."""
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    listeners = await trio_smtp.open_tcp_listeners(port, host=host)
     address = listeners[0].socket.getsockname()[:2]
     try:
         context, certificates = _prepare_tls(tls, certificates, host, address[0])

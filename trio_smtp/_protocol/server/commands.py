@@ -202,7 +202,9 @@ def _hello(verb: str, offered_if: Callable[[ServerConfig], bool]) -> CommandRow:
 
 def extra_row(verb: str) -> CommandRow:
     """The row of a command that an application brings."""
-    return CommandRow(verb=verb, allowed_in=_ANYWHERE, take=take_extra, event=Extra, default_reply=replies.OK)
+    return CommandRow(
+        verb=verb, needs_tls=True, allowed_in=_ANYWHERE, take=take_extra, event=Extra, default_reply=replies.OK
+    )
 
 
 COMMANDS: Final = (
@@ -294,6 +296,7 @@ COMMANDS: Final = (
     CommandRow(verb="HELP", allowed_in=_ANYWHERE, take=take_help),
     CommandRow(
         verb="VRFY",  # always there (RFC 5321 §4.5.1)
+        needs_tls=True,
         allowed_in=_ANYWHERE,
         take=take_lookup,
         event=Verify,
@@ -304,6 +307,7 @@ COMMANDS: Final = (
     CommandRow(
         verb="EXPN",
         keyword="EXPN",
+        needs_tls=True,
         allowed_in=_ANYWHERE,
         take=take_lookup,
         event=Expand,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from ..addresses import own_name
 from ..checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
 from ..extensions import KNOWN_EXTENSIONS, MAX_INTERVAL, OPT_IN_EXTENSIONS
 from ..sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
@@ -24,7 +25,8 @@ class ServerConfig:
     ``None`` lifts a limit. Times are in seconds, lengths in octets, those of lines with their CR LF.
 
     Attributes:
-        hostname: the name in the greeting and in replies; the host's own by default.
+        hostname: the name in the greeting and in replies; by default the host's own, in its ASCII form if it has
+            another, or ``localhost`` if it is no name at all.
         banner: text after ``220 hostname ESMTP``.
         command_timeout: wait for the next command, and for the peer to read our replies (RFC 5321 section 4.5.3.2.7).
         data_timeout: wait for message data. Each read that brings n octets adds ``n / min_data_rate`` seconds to
@@ -39,7 +41,7 @@ class ServerConfig:
         allow_insecure_auth: offer AUTH in clear too.
         max_message_size: octets of a message, dots and the end of data not counted (RFC 1870).
         enable_ehlo: ``False`` speaks plain SMTP: HELO only.
-        require_tls: refuse MAIL, RCPT, DATA and BDAT before TLS.
+        require_tls: refuse MAIL, RCPT, DATA, BDAT, VRFY, EXPN and the commands of `extensions` before TLS.
         disabled_extensions: EHLO keywords not to offer; their commands and parameters are then unknown.
         enabled_extensions: EHLO keywords to offer that oblige the application: DSN, REQUIRETLS, DELIVERBY,
             FUTURERELEASE, MT-PRIORITY.
@@ -69,7 +71,8 @@ class ServerConfig:
             the reply that reaches it.
         bare_newlines: a message with a bare CR or LF is refused (``"reject"``), or they are made CR LF
             (``"normalize"``).
-        lenient_addresses: take addresses without angle brackets and without a domain.
+        lenient_addresses: take addresses without angle brackets, without a domain, with a final dot after it, or after
+            several spaces; and commands that end with LF alone. docs/supported.md has the list.
         reject_early_talkers: a client that speaks before the greeting gets 554, and so does one that does not wait for
             the answer to each command without having been offered PIPELINING; costs every connection 0.1 s.
         lmtp: speak LMTP (RFC 2033) instead of SMTP.
@@ -83,7 +86,7 @@ class ServerConfig:
         LocalProtocolError: `hostname` or `banner` cannot be sent.
     """
 
-    hostname: str = field(default_factory=lambda: platform.node() or "localhost")
+    hostname: str = field(default_factory=lambda: own_name(platform.node()))
     banner: str = "trio_smtp"
     command_timeout: float | None = 300
     data_timeout: float | None = 300

@@ -35,10 +35,13 @@ def read_command(protocol: ServerProtocol) -> Event | None:
         return None
     if line is None:
         return EOF if source.eof else NEED_DATA
-    if line[-2:] != b"\r\n":
+    if line[-2:] == b"\r\n":
+        line = line[:-2]
+    elif _may_end_with_lf(protocol, line):
+        line = line[:-1]
+    else:
         protocol.reply(_bare_line(protocol, line))
         return None
-    line = line[:-2]
     if protocol.queue.transcript is not None:
         protocol.queue.transcript.note_command(line, authenticated=protocol.authenticated)
     if _control_in(line):
@@ -70,13 +73,13 @@ def read_response(protocol: ServerProtocol) -> Event | None:
         return None
     if line is None:
         return EOF if source.eof else NEED_DATA
-    if line[-2:] != b"\r\n":
+    if line[-2:] != b"\r\n" and not _may_end_with_lf(protocol, line):
         auth.give_up()
         say(protocol, _bare_line(protocol, line))
         return None
     if protocol.queue.transcript is not None:
         protocol.queue.transcript.note_response()
-    taken = auth.receive_line(line[:-2])
+    taken = auth.receive_line(line[: -2 if line[-2:] == b"\r\n" else -1])
     if isinstance(taken, Reply):
         say(protocol, taken)
         return None
@@ -96,6 +99,11 @@ READ: Final[Mapping[State, Reader]] = {  # before the greeting nothing is read
     State.DROPPING: read_dropped,
     State.CLOSED: read_nothing,
 }
+
+
+def _may_end_with_lf(protocol: ServerProtocol, line: bytes) -> bool:
+    """Whether a line without CR is taken, as some devices send it. A message's end needs CR LF in any case."""
+    return protocol.profile.config.lenient_addresses and line[-1:] == b"\n" and line[0] != TLS_HANDSHAKE
 
 
 def _too_long(exc: LineTooLong, is_auth: bool) -> Reply:
