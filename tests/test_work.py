@@ -22,7 +22,7 @@ from tls_support import NAME, client_context, server_context
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_smtp
-from trio_smtp import Handler, PoolConfig, Server, ServerConfig, open_client, open_pool
+from trio_smtp import ClientConfig, Handler, PoolConfig, Server, ServerConfig, open_client, open_pool
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,12 @@ SERVER_MEBIBYTE = Work(calls=1780, steps=32)
 SERVER_TLS = Work(calls=423, steps=4)  # lock-step
 SERVER_CONNECTION = Work(calls=1011, steps=10)  # with its greeting, EHLO, a message and QUIT
 CLIENT_DATA = Work(calls=357, steps=2)
-CLIENT_BDAT = Work(calls=226, steps=1)
+CLIENT_BDAT = Work(calls=226, steps=1)  # early_text
+CLIENT_BDAT_TWO_TRIPS = Work(calls=340, steps=2)
 CLIENT_MEBIBYTE = Work(calls=873, steps=7)
 POOL_DATA = Work(calls=328, steps=4.2)
-POOL_BDAT = Work(calls=248, steps=3.2)
+POOL_BDAT = Work(calls=248, steps=3.2)  # early_text
+POOL_BDAT_TWO_TRIPS = Work(calls=311, steps=4.2)
 ROOM = 1.1  # times as much is still well
 
 MESSAGES = 60
@@ -228,7 +230,9 @@ async def answer(stream: trio.SocketStream, offers: bytes) -> None:
                 replies = b"250 ok\r\n250 ok\r\n354 go on\r\n"
             elif kept.startswith(b"MAIL") and kept.endswith(LINE):
                 replies = b"250 ok\r\n250 ok\r\n250 queued\r\n"
-            elif kept.endswith(b"\r\n.\r\n"):
+            elif kept.startswith(b"MAIL") and b"RCPT" in kept and kept.endswith(b">\r\n"):
+                replies = b"250 ok\r\n250 ok\r\n"
+            elif kept.endswith(b"\r\n.\r\n") or (kept.startswith(b"BDAT") and kept.endswith(LINE)):
                 replies = b"250 queued\r\n"
             else:
                 await wait_all_tasks_blocked()
@@ -240,14 +244,17 @@ async def answer(stream: trio.SocketStream, offers: bytes) -> None:
 WITH_DATA, WITH_BDAT = b"250-8BITMIME\r\n250 PIPELINING\r\n", b"250-CHUNKING\r\n250-8BITMIME\r\n250 PIPELINING\r\n"
 
 
-def send_with_client(offers: bytes, content: bytes, messages: int = MESSAGES) -> Work:
+def send_with_client(offers: bytes, content: bytes, messages: int = MESSAGES, *, early_text: bool = False) -> Work:
     """The client's work for messages on one connection."""
 
     async def run(meter: Meter) -> None:
         ours, theirs = stream_pair()
+        config = ClientConfig(early_text=early_text)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer, theirs, offers, name=PEER)
-            async with open_client("mx.test", stream=ours, tls="none", local_hostname="client.test") as client:
+            async with open_client(
+                "mx.test", stream=ours, tls="none", local_hostname="client.test", config=config
+            ) as client:
                 for number in range(WARM_UP + messages):
                     meter.on = number >= WARM_UP
                     await client.send("a@example.com", ["b@example.net"], content)
@@ -261,7 +268,11 @@ def test_client_message_by_data() -> None:
 
 
 def test_client_message_by_bdat() -> None:
-    check(send_with_client(WITH_BDAT, TEXT), CLIENT_BDAT)
+    check(send_with_client(WITH_BDAT, TEXT, early_text=True), CLIENT_BDAT)
+
+
+def test_client_message_by_bdat_in_two_round_trips() -> None:
+    check(send_with_client(WITH_BDAT, TEXT), CLIENT_BDAT_TWO_TRIPS)
 
 
 def test_client_mebibyte() -> None:
@@ -271,7 +282,7 @@ def test_client_mebibyte() -> None:
 # -- the pool
 
 
-def send_with_pool(offers: bytes) -> Work:
+def send_with_pool(offers: bytes, *, early_text: bool = False) -> Work:
     """The pool's work for messages of four tasks on four connections."""
     connections = 4
     config = PoolConfig(max_connections=connections, max_messages=None)
@@ -294,7 +305,14 @@ def send_with_pool(offers: bytes) -> Work:
         port = listener.socket.getsockname()[1]
         async with listener, trio.open_nursery() as nursery:
             nursery.start_soon(serve, listener, nursery, name=PEER)
-            async with open_pool("127.0.0.1", port, config=config, tls="none", local_hostname="client.test") as pool:
+            async with open_pool(
+                "127.0.0.1",
+                port,
+                config=config,
+                client_config=ClientConfig(early_text=early_text),
+                tls="none",
+                local_hostname="client.test",
+            ) as pool:
                 await send(pool, connections * WARM_UP)
                 meter.on = True
                 await send(pool, MESSAGES)
@@ -304,6 +322,10 @@ def send_with_pool(offers: bytes) -> Work:
     return measure(run)
 
 
-@pytest.mark.parametrize(("offers", "today"), [(WITH_DATA, POOL_DATA), (WITH_BDAT, POOL_BDAT)], ids=["data", "bdat"])
-def test_pool_message(offers: bytes, today: Work) -> None:
-    check(send_with_pool(offers), today)
+@pytest.mark.parametrize(
+    ("offers", "early_text", "today"),
+    [(WITH_DATA, False, POOL_DATA), (WITH_BDAT, True, POOL_BDAT), (WITH_BDAT, False, POOL_BDAT_TWO_TRIPS)],
+    ids=["data", "bdat", "bdat-two-trips"],
+)
+def test_pool_message(offers: bytes, early_text: bool, today: Work) -> None:
+    check(send_with_pool(offers, early_text=early_text), today)
