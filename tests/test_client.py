@@ -15,6 +15,7 @@ from trio_smtp import ClientConfig, Delivery, Reply
 
 MAIL = "MAIL FROM:<a@x.test> SIZE=6"
 RCPT = "RCPT TO:<b@y.test>"
+EARLY = ClientConfig(early_text=True)
 
 
 async def send(client: trio_smtp.Client, content: object = b"hello\r\n"[:6], **options: object) -> trio_smtp.SendResult:
@@ -63,7 +64,7 @@ async def test_chunking_small_message_goes_in_one_write_on_a_connection_that_has
             await peer.say("250 ok", "250 ok", "250 taken")
         await peer.goodbye()
 
-    async with client_and(script) as client:
+    async with client_and(script, config=EARLY) as client:
         for _ in range(2):
             assert (await send(client, b".hi\n..\n")).reply.text == "taken"
 
@@ -80,7 +81,7 @@ async def test_chunking_after_an_idle_spell_mail_goes_first(autojump_clock: trio
         await peer.say("250 taken")
         await peer.goodbye()
 
-    async with client_and(script) as client:
+    async with client_and(script, config=EARLY) as client:
         await trio.sleep(10)
         await send(client, b"hi\n")
 
@@ -125,7 +126,7 @@ async def test_chunking_refused_chunk_ends_the_message_and_rset_goes_with_the_ne
         while True:
             yield b"0123456789abcd\r\n" * 10000
 
-    async with client_and(script) as client:
+    async with client_and(script, config=EARLY) as client:
         with pytest.raises(trio_smtp.MessageRefusedError) as caught:
             await send(client, chunks())
         assert caught.value.reply == Reply(552, "too much", "5.3.4")

@@ -294,7 +294,7 @@ async def test_text_accepted_after_its_envelope_was_refused_may_have_been_delive
         await peer.say(*answers, "250 2.0.0 queued")
         await peer.closed()
 
-    async with client_and(script) as client:
+    async with client_and(script, config=trio_smtp.ClientConfig(early_text=True)) as client:
         with pytest.raises(trio_smtp.RemoteProtocolError) as caught:
             await client.send("a@x.test", ["b@y.test"], b"hi\r\n")
     assert caught.value.delivery is Delivery.UNKNOWN

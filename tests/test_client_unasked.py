@@ -97,6 +97,7 @@ async def connected(kind: str, script: Callable[[Server], Awaitable[None]]) -> A
             tls="implicit" if "TLS" in kind else "none",
             ssl_context=client_context(),
             local_hostname="me.test",
+            config=trio_smtp.ClientConfig(early_text=True),
         ) as client:
             yield client
 
@@ -314,7 +315,7 @@ async def test_two_answers_to_one_message(
             await peer.say(*answers)
         await peer.closed()
 
-    async with client_and(script) as client:
+    async with client_and(script, config=trio_smtp.ClientConfig(early_text=True)) as client:
         if error is None:
             assert (await client.send("a@x.test", ["b@y.test"], b"hi\r\n")).reply.code == 250
         else:
@@ -360,6 +361,7 @@ async def test_a_busy_pool_uses_another_connection(kind: str, depth: int) -> Non
                 ssl_context=client_context() if kind == "TLS" else None,
                 local_hostname="me.test",
                 config=PoolConfig(max_connections=1, pipeline_depth=depth),
+                client_config=trio_smtp.ClientConfig(early_text=True),
             ) as pool:
                 results = []
 

@@ -381,7 +381,7 @@ async def test_after_an_idle_spell_the_end_of_a_message_does_not_ride_with_mail(
         return await peer.aclose()
 
     net.script = script
-    async with pool_of() as pool:
+    async with pool_of(client_config=trio_smtp.ClientConfig(early_text=True)) as pool:
         await send(pool)
         await trio.sleep(5)
         assert (await send(pool)).attempts == 2

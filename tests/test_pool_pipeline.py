@@ -17,6 +17,7 @@ from trio_smtp._protocol.client.transaction import Transaction
 
 Clock = trio.testing.MockClock
 DEEP = PoolConfig(pipeline_depth=4, max_connections=1, max_messages=None, connect_retries=0)
+EARLY = trio_smtp.ClientConfig(early_text=True)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ async def test_bdat_messages_follow_each_other_without_waiting(net: Network, aut
     net.script = script
     net.delay = 0.5
     texts = [b"%d\r\n" % i for i in range(10)]
-    async with pool_of(DEEP) as pool:
+    async with pool_of(DEEP, client_config=EARLY) as pool:
         outcomes = await send_all(pool, texts)
     assert seen == 1 + 4
     assert net.accepted == texts
@@ -172,7 +173,7 @@ async def test_connection_lost_with_messages_in_flight_each_knows_its_fate(net: 
     net.script = script
     net.delay = 0.5
     texts = [b"%d\r\n" % i for i in range(4)]
-    async with pool_of(DEEP) as pool:
+    async with pool_of(DEEP, client_config=EARLY) as pool:
         outcomes = await send_all(pool, texts)
     assert set(outcomes.results) == set(texts[:2])
     assert isinstance(outcomes.errors[texts[2]], trio_smtp.MessageRefusedError)
@@ -216,7 +217,7 @@ async def test_message_never_goes_to_the_recipients_of_the_one_before(net: Netwo
             outcomes[i] = exc
 
     net.script = script
-    async with pool_of(DEEP) as pool, trio.open_nursery() as nursery:
+    async with pool_of(DEEP, client_config=EARLY) as pool, trio.open_nursery() as nursery:
         for i in range(4):
             nursery.start_soon(send, i)
             await trio.testing.wait_all_tasks_blocked(0.001)
@@ -394,7 +395,7 @@ async def test_cancelled_after_its_end_has_left_waits_for_the_grace_and_no_longe
 
     net.script = script
     outcomes = Outcomes()
-    async with pool_of(DEEP) as pool:
+    async with pool_of(DEEP, client_config=EARLY) as pool:
         await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
         await trio.testing.wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
@@ -424,7 +425,7 @@ async def test_pool_cancelled_while_the_connection_is_looked_at(
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(2):
-                async with pool_of(DEEP) as pool:
+                async with pool_of(DEEP, client_config=EARLY) as pool:
                     await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
                     send = partial(outcomes.send, pool)
                     nursery.start_soon(send, b"2\r\n")
@@ -442,7 +443,7 @@ async def test_pool_cancelled_with_messages_in_flight(net: Network, autojump_clo
     outcomes = Outcomes()
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(10):
-            async with pool_of(DEEP) as pool:
+            async with pool_of(DEEP, client_config=EARLY) as pool:
                 send = partial(outcomes.send, pool)
                 for i in range(6):
                     nursery.start_soon(send, b"%d\r\n" % i)

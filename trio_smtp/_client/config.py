@@ -28,6 +28,10 @@ class ClientConfig:
         local_address: the address to connect from (``None``: the system's choice).
         chunking: use BDAT where the server offers CHUNKING (RFC 3030).
         pipelining: send commands in groups where the server offers PIPELINING (RFC 2920).
+        early_text: a small message may leave in one write with its envelope where the server offers PIPELINING and
+            CHUNKING: one round trip, not two. Only for servers that are known to swallow the chunk of a BDAT they
+            refuse (RFC 3030 section 2). One that does not takes the text of a message whose recipients it has refused
+            for commands, and whoever writes that text speaks in our session.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -46,6 +50,7 @@ class ClientConfig:
     local_address: str | None = None
     chunking: bool = True
     pipelining: bool = True
+    early_text: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -66,5 +71,6 @@ class ClientConfig:
         check_count("max_reply_size", self.max_reply_size, least=512, optional=False)
         check_flag("chunking", self.chunking)
         check_flag("pipelining", self.pipelining)
+        check_flag("early_text", self.early_text)
         if self.local_address is not None and not isinstance(self.local_address, str):
             raise TypeError(f"local_address is a str or None, not {self.local_address!r}")

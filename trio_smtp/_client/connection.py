@@ -61,6 +61,7 @@ class ClientConnection:
         extensions: what its latest answer to EHLO or LHLO offered.
         offers_size, offers_8bit, offers_utf8: whether SIZE, 8BITMIME, SMTPUTF8 are among the extensions.
         uses_chunking: messages go by BDAT.
+        sends_early_text: a small message's text goes with its envelope, before a recipient was accepted.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class ClientConnection:
         "offers_size",
         "offers_utf8",
         "protocol",
+        "sends_early_text",
         "uses_chunking",
         "wire",
     )
@@ -139,6 +141,7 @@ class ClientConnection:
         self.offers_utf8 = "SMTPUTF8" in extensions
         self.uses_chunking = self.config.chunking and "CHUNKING" in extensions
         self.protocol.pipelining = self.config.pipelining and "PIPELINING" in extensions
+        self.sends_early_text = self.config.early_text and self.uses_chunking and self.protocol.pipelining
 
     def abort(self) -> None:
         """Send nothing more: an unknown number of octets is on the wire, or a command will never be answered."""

@@ -2,13 +2,16 @@
 #
 # In how many round trips, by what the server offers:
 #
-#     PIPELINING and CHUNKING, a small text, and the server has just answered:  MAIL RCPT… BDAT LAST text     1
-#     PIPELINING:                                                               MAIL RCPT… DATA, then text    2
-#     PIPELINING and CHUNKING otherwise:                                        MAIL RCPT…, then BDAT… text   2
-#     neither:                                                                  each command by itself
+#     PIPELINING:                 MAIL RCPT… DATA, then text     2
+#     PIPELINING and CHUNKING:    MAIL RCPT…, then BDAT… text    2
+#     neither:                    each command by itself
+#     early_text, PIPELINING and CHUNKING, a small text, and the server has just answered:
+#                                 MAIL RCPT… BDAT LAST text      1
 #
-# In the first form the end of the message leaves before anything is answered. On a connection that turns out to be
-# dead that would leave its fate unknown, so after an idle spell MAIL goes first.
+# No text leaves before a recipient was accepted: a server may refuse BDAT without recipients and not swallow the chunk
+# (RFC 3030 §2 forbids it), and then it takes the text for commands. The last form is for servers that are known to be
+# right. There the end of the message leaves before anything is answered. On a connection that turns out to be dead that
+# would leave its fate unknown, so after an idle spell MAIL goes first.
 #
 # What may happen at each checkpoint:
 #     content being opened    nothing was sent: any error leaves the connection as it was
@@ -126,9 +129,8 @@ class Transfer:
         text, tail, size = self.encode_whole(octets)
         commands = self.envelope(source, size)
         if (
-            chunked
+            connection.sends_early_text
             and size <= ONE_WRITE
-            and connection.protocol.pipelining
             and len(commands) < _GROUP
             and connection.has_just_answered
         ):

@@ -1,9 +1,10 @@
 # Several messages in flight on one connection (pipeline_depth), each with its own certainty.
 #
-# With CHUNKING whole messages follow each other, MAIL RCPT… BDAT LAST text, so a round trip carries up to `depth` of
-# them. With DATA the go-ahead must be waited for, but the next message's envelope rides behind the end of the last one
-# (RFC 2920 §3.1): one round trip for each. Replies come in order, and each belongs to one transaction, so when the
-# connection fails each message knows for itself whether the server may have it.
+# A message's text waits for the replies to its envelope, but the next message's envelope rides behind the end of the
+# last one (RFC 2920 §3.1): one round trip for each. With CHUNKING and early_text whole messages follow each other,
+# MAIL RCPT… BDAT LAST text, so a round trip carries up to `depth` of them; see transfer.py on why only then. Replies
+# come in order, and each belongs to one transaction, so when the connection fails each message knows for itself whether
+# the server may have it.
 #
 # What a refused BDAT leaves behind is for the server to choose (RFC 3030 §2). A server that keeps the transaction
 # refuses the MAIL behind it and takes the RCPT and the text: one sender's message goes to another's recipients. So RSET
@@ -68,7 +69,7 @@ class Pipeline:
     async def run(self, attempt: Attempt) -> None:
         """Send this message and those that can be had meanwhile; the outcome of each is set, or it is in `again`."""
         try:
-            await (self._run_bdat if self._client.uses_chunking else self._run_data)(attempt)
+            await (self._run_whole if self._client.sends_early_text else self._run_riding)(attempt)
         except (SMTPError, Interrupted) as exc:
             self._fail(exc)
         except trio.Cancelled as exc:  # the whole pool is: what has left may still be answered
@@ -103,7 +104,7 @@ class Pipeline:
 
     # -- whole messages, one behind the other
 
-    async def _run_bdat(self, attempt: Attempt | None) -> None:
+    async def _run_whole(self, attempt: Attempt | None) -> None:
         flight = self._flight
         while True:
             wire: list[bytes] = []
@@ -120,7 +121,7 @@ class Pipeline:
 
     # -- the next envelope behind the end of the last message
 
-    async def _run_data(self, attempt: Attempt | None) -> None:
+    async def _run_riding(self, attempt: Attempt | None) -> None:
         end_of_last: list[bytes] = []
         while (begun := await self._begin_next(attempt)) is not None:
             commands, text, tail = begun
@@ -134,22 +135,28 @@ class Pipeline:
             await self._hear()
 
     async def _text_of_last(self, text: bytes, tail: bytes) -> list[bytes]:
-        """Wait for the go-ahead to the message begun last: its text and end, or nothing if there is none."""
-        flight = self._flight
+        """Wait for the replies to the envelope sent last: the message's text and end, or nothing if it is refused."""
+        flight, client = self._flight, self._client
         current = flight[-1]
         transaction = current.report.transaction
         assert transaction is not None
-        while not transaction.go_ahead and flight and flight[-1] is current:
+        while client.protocol.outstanding and flight and flight[-1] is current:
             await self._hear()
-        if not transaction.go_ahead:
+        if not (flight and flight[-1] is current):
+            return []  # DATA was refused
+        is_refused = transaction.reply is not None or transaction.all_refused
+        if is_refused and client.uses_chunking:
+            self._conclude(transaction)
             return []
-        if not await self._client.look(transaction):
+        if not await client.look(transaction):
             raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
         if current.cancellation is not _WANTED:
             raise Interrupted  # after 354 there is no other way to end it
-        if transaction.all_refused:
+        if client.uses_chunking:
+            return [client.encode((bdat(transaction, len(text) + len(tail), last=True),)), text, tail]
+        if is_refused:
             text, tail = b"", b".\r\n"
-        return [text, self._client.encode((end(transaction, tail),))]
+        return [text, client.encode((end(transaction, tail),))]
 
     # -- what both do
 
@@ -209,7 +216,10 @@ class Pipeline:
         transaction = transfer.transaction
         text, tail, size = transfer.encode_whole(source.whole)
         commands = transfer.envelope(source, size)
-        commands.append(bdat(transaction, size, last=True) if client.uses_chunking else data(transaction))
+        if client.sends_early_text:
+            commands.append(bdat(transaction, size, last=True))
+        elif not client.uses_chunking:
+            commands.append(data(transaction))
         return commands, text, tail
 
     def _enter(self, attempt: Attempt, commands: list[Command], text: bytes, tail: bytes) -> list[bytes]:
@@ -236,11 +246,15 @@ class Pipeline:
         waiting = protocol.outstanding
         over = command.verb in (Verb.END, Verb.LAST) and not (waiting and waiting[0] is command)
         if over or (command.verb is Verb.DATA and not transaction.go_ahead):
-            self._settle(self._flight[0], transaction)
-            self._flight.popleft()
-            self._written -= 1
-            if len(self._flight) == 1:
-                self._flight[0].begin(self._connection)
+            self._conclude(transaction)
+
+    def _conclude(self, transaction: Transaction) -> None:
+        """The first message in flight is decided."""
+        self._settle(self._flight[0], transaction)
+        self._flight.popleft()
+        self._written -= 1
+        if len(self._flight) == 1:
+            self._flight[0].begin(self._connection)
 
     async def _event(self, timeout: float | None) -> Event:
         try:
