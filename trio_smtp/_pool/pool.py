@@ -257,7 +257,12 @@ class Pool(metaclass=NoPublicConstructor):
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
     ) -> SendResult:
-        """Send an ``EmailMessage`` to whom its header says, as :meth:`Client.send_message`; see :meth:`send`."""
+        """Send an ``EmailMessage`` to the recipients in its header, as :meth:`Client.send_message`.
+
+        Args: as :meth:`Client.send_message`.
+
+        Raises and cancellation: as :meth:`send`.
+        """
         sender, recipients = message_envelope(message, sender, recipients)
         return await self.send(sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params)
 
@@ -271,6 +276,10 @@ class Pool(metaclass=NoPublicConstructor):
         The block's value is an async iterable of :class:`Outcome`, as they come, not in the order of the jobs. What
         a message raises is in its outcome; what `jobs` raises comes out of the iteration, after the outcomes
         of the messages before it. Leaving the block early gives up what is being sent, as cancellation does.
+
+        Raises:
+            TypeError: `jobs` is not iterable; on entering the block.
+            trio.ClosedResourceError: from the iteration, once the block was left.
         """
         return send_many(self._deliver, jobs, self._config.max_connections * self._config.pipeline_depth)
 
