@@ -57,6 +57,24 @@ def test_no_other_class_refuses_to_be_called() -> None:
     assert {thing for thing in exported if isinstance(thing, NoPublicConstructor)} == set(MADE_BY_THE_LIBRARY)
 
 
+MEMBERS = {
+    trio_smtp.Body: "read received",
+    trio_smtp.Client: "command extensions greeting noop quit reset send send_message tls transaction verify",
+    trio_smtp.Outcomes: "",
+    trio_smtp.OutgoingMessage: "accepted refused result send_all",
+    trio_smtp.Pool: "drain send send_many send_message statistics",
+    trio_smtp.Session: "envelope esmtp forwarded hello host id identity local peer proxy state tls transaction_count "
+    "xclient",
+    testing.Network: "address_of connections cut refuse restore silence",
+}
+
+
+@pytest.mark.parametrize("cls", MEMBERS, ids=lambda cls: cls.__name__)
+def test_internals_are_not_public(cls: type[object]) -> None:
+    members = {*vars(cls), *vars(cls).get("__annotations__", {})}
+    assert {name for name in members if not name.startswith("_")} == set(MEMBERS[cls].split())
+
+
 def test_aliases_of_foreign_types_keep_their_module() -> None:
     """Setting an attribute of ``Mapping[str, str]`` would set it on ``Mapping``, and a foreign class stays foreign."""
     namespace = {"Params": trio_smtp.Params, "Mapping": collections.abc.Mapping, "Made": Made}

@@ -54,5 +54,6 @@ def test_verify_types(tmp_path: Path) -> None:
 
 async def test_the_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
     await user_program.main()
+    await user_program.in_memory()
     await user_program.kit()
     assert "taken 1" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from email.message import EmailMessage
 from functools import partial
 
 import trio
+import trio.testing
 
 import trio_smtp
 from trio_smtp import Reply, testing
@@ -42,9 +43,17 @@ async def pieces() -> AsyncIterator[bytes]:
     yield b"hello\r\n"
 
 
-async def send_one(port: int, message: EmailMessage) -> dict[str, Reply]:
-    async with trio_smtp.open_client("127.0.0.1", port, auth=("me", "secret"), allow_insecure_auth=True) as client:
-        result: trio_smtp.SendResult = await client.send("me@example.com", ["you@example.com"], pieces())
+def login(token: trio_smtp.TokenSource | None = None) -> trio_smtp.Auth:
+    return trio_smtp.Password("me", USERS["me"]) if token is None else trio_smtp.OAuth("me", token)
+
+
+async def send_one(port: int, message: EmailMessage, *, tls: trio_smtp.TLSMode = "auto") -> dict[str, Reply]:
+    params: trio_smtp.Params = {"BODY": "8BITMIME"}
+    content: trio_smtp.ContentLike = pieces()
+    async with trio_smtp.open_client("127.0.0.1", port, tls=tls, auth=login(), allow_insecure_auth=True) as client:
+        result: trio_smtp.SendResult = await client.send(
+            "me@example.com", ["you@example.com"], content, mail_params=params
+        )
         await client.send_message(message)
         async with client.transaction("me@example.com", ["a@example.com", "b@example.com"]) as sending:
             await sending.send_all(b"Subject: pushed\r\n\r\n")
@@ -53,18 +62,33 @@ async def send_one(port: int, message: EmailMessage) -> dict[str, Reply]:
         return dict(result.refused)
 
 
-async def send_all(port: int, messages: list[EmailMessage]) -> int:
-    config = trio_smtp.PoolConfig(max_connections=2, retry_temporary=1)
-    failed = 0
-    async with trio_smtp.open_pool("127.0.0.1", port, config=config, tls="none") as pool:
-        async with pool.send_many(messages) as outcomes:
-            async for outcome in outcomes:
-                if outcome.error is not None:
-                    failed += isinstance(outcome.error, trio_smtp.SMTPError)
-                elif outcome.result is not None:
-                    print(outcome.result.reply, outcome.job)
-        print(pool.statistics())
+def trace(event: trio_smtp.TraceEvent) -> None:
+    name: trio_smtp.TraceName = event.name
+    print(f"{name} {event.detail} {event.seconds:.3f}")
+
+
+async def failures(outcomes: trio_smtp.Outcomes[EmailMessage]) -> list[EmailMessage]:
+    failed: list[EmailMessage] = []
+    async for outcome in outcomes:
+        if outcome.error is not None:
+            failed.append(outcome.job)
+        elif outcome.result is not None:
+            print(outcome.result.reply, outcome.job["Subject"])
     return failed
+
+
+async def send_all(hosts: trio_smtp.HostsLike, messages: list[EmailMessage]) -> int:
+    config = trio_smtp.PoolConfig(max_connections=2, retry_temporary=1, trace=trace)
+    async with trio_smtp.open_pool(hosts, config=config, tls="none", auth=login(), allow_insecure_auth=True) as pool:
+        try:
+            await pool.send_message(messages[0], sender="", rcpt_params={"you@example.com": {"NOTIFY": "NEVER"}})
+        except (trio_smtp.PoolFullError, trio_smtp.PoolClosedError, trio_smtp.ExtensionNotSupportedError) as error:
+            print(describe(error))
+        async with pool.send_many(messages) as outcomes:
+            failed = await failures(outcomes)
+        await pool.drain()
+        print(pool.statistics().sent)
+    return len(failed)
 
 
 async def main() -> None:
@@ -80,8 +104,20 @@ async def main() -> None:
             await send_one(port, message)
         except trio_smtp.RecipientsRefusedError as error:
             print({address: reply.code for address, reply in error.refused.items()}, describe(error))
-        print(await send_all(port, [message, message]))
+        print(await send_all([("127.0.0.1", port)], [message, message]))
         nursery.cancel_scope.cancel()
+
+
+async def in_memory() -> None:
+    server = trio_smtp.Server(Inbox(), config=trio_smtp.ServerConfig(hostname="mx.example.com"))
+    near, far = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, far)
+        async with trio_smtp.open_client("mx.example.com", stream=near, local_hostname="me.example.com") as client:
+            reply: Reply = await client.verify("postmaster")
+            peers = [session.peer for session in server.sessions]
+            print(reply.code, reply.enhanced, peers, server.statistics().connections, client.extensions.limits.rcptmax)
+        await server.shutdown(grace=1)
 
 
 async def kit() -> None:
@@ -97,7 +133,8 @@ async def kit() -> None:
                 await client.send("me@example.com", ["you@example.com"], b"Subject: taken\r\n\r\n")
             received: testing.ReceivedMessage = (await sink.wait_for())[0]
             print(received.message["Subject"], point.count, network.connections)
-    async with testing.open_script("S: 220 mail.test\nC: QUIT") as script:
+    transcript: testing.Script = "S: 220 mail.test\nC: QUIT"
+    async with testing.open_script(transcript) as script:
         peer = testing.ScriptedPeer(script.connect(), side="C")
         await peer.play("S: 220…\nC: QUIT")
 

@@ -55,7 +55,14 @@ class Outcome(Generic[J]):
 
 
 class Outcomes(Generic[J], metaclass=NoPublicConstructor):
-    """The outcomes of ``send_many``, as they come: ``async for outcome in outcomes``."""
+    """The outcomes of ``send_many``, as they come: ``async for outcome in outcomes``; see :meth:`Pool.send_many`.
+
+    Raises:
+        Exception: what ``jobs`` has raised, in place of its next job.
+        trio.ClosedResourceError: the block was left.
+
+    Any number of tasks may iterate; each outcome goes to one of them. Cancelling one loses no outcome.
+    """
 
     __slots__ = ("_consumers", "_most", "_open", "_ready", "_source", "_stalled", "_tasks", "_was_left")
 

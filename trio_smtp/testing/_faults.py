@@ -162,12 +162,17 @@ class FaultyStream(trio.abc.Stream):
         lane.over(fault)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait for the stream below."""
+        """Wait for the stream below.
+
+        Raises:
+            trio.BrokenResourceError: it was cut off.
+            trio.ClosedResourceError: this side has closed it.
+        """
         self._check_sending()
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Close the stream below; whoever waits on this one gets ``trio.ClosedResourceError``."""
+        """Close the stream below, also when cancelled. A task that waits on it gets ``trio.ClosedResourceError``."""
         self._closed.set()
         await self._stream.aclose()
 

@@ -52,7 +52,7 @@ class FaultPoint:
         if self.reply is not None and self.reply.code < 400:
             raise ValueError(f"a refusal is a 4xx or 5xx reply, not {self.reply}")
 
-    def take(self, stage: Stage, address: str | None) -> bool:
+    def _take(self, stage: Stage, address: str | None) -> bool:
         """Whether it happens now; if so, it is counted."""
         if self.stage is not stage or self.times == 0 or (self.address is not None and self.address != address):
             return False
@@ -61,7 +61,7 @@ class FaultPoint:
             self.times -= 1
         return True
 
-    async def happen(self, stream: trio.abc.Stream) -> Reply | None:
+    async def _happen(self, stream: trio.abc.Stream) -> Reply | None:
         """Let it happen to a connection; the reply to give, ``None`` if things go on."""
         if self.seconds:
             await trio.sleep(self.seconds)

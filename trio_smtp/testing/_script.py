@@ -70,7 +70,7 @@ class ScriptedServer(metaclass=NoPublicConstructor):
         return near
 
     async def serve(self, stream: trio.abc.Stream) -> None:
-        """Play the next script on a stream, and close it."""
+        """Play the next script on a stream, and close it, also when cancelled."""
         peer = ScriptedPeer(self._wrap(stream), certificates=self._certificates)
         self.peers.append(peer)
         number = len(self.peers)

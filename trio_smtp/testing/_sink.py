@@ -235,10 +235,10 @@ class _Handler(trio_smtp.Handler):
 
     async def _reach(self, stage: Stage, address: str | None = None) -> Reply | None:
         point = self._point(stage, address)
-        return None if point is None else await point.happen(current_stream.get())
+        return None if point is None else await point._happen(current_stream.get())
 
     def _point(self, stage: Stage, address: str | None = None) -> FaultPoint | None:
-        return next((point for point in self.points if point.take(stage, address)), None)
+        return next((point for point in self.points if point._take(stage, address)), None)
 
     async def _end(
         self, session: trio_smtp.Session, envelope: trio_smtp.Envelope, content: bytes
@@ -273,7 +273,7 @@ class _Handler(trio_smtp.Handler):
             if point.keep and not kept:
                 keep()
                 kept = True
-            reply = await point.happen(current_stream.get())
+            reply = await point._happen(current_stream.get())
             if reply is not None and (address is None or point.cut):
                 return reply
             if reply is not None and address is not None:
