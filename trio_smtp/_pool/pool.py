@@ -143,11 +143,11 @@ class PoolStatistics:
 
     Attributes:
         connections: connections open or being opened.
-        idle: those of them that have nothing to do.
-        limit: how many there may be; less than ``max_connections`` while a server refuses more.
+        idle: connections with nothing to do.
+        limit: how many connections are allowed; less than ``max_connections`` while a server refuses more.
         waiting: callers waiting for a connection.
         in_flight: messages being sent, or waiting for another try.
-        sent: messages accepted for somebody.
+        sent: messages accepted for at least one recipient.
         failed: messages that ended in an error, refusals included.
         retried: tries beyond the first of each message.
         opened: connections opened or tried so far.
@@ -230,10 +230,10 @@ class Pool(metaclass=NoPublicConstructor):
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
     ) -> SendResult:
-        """Send one message, on a connection that is idle or new, or wait for one.
+        """Send one message on an idle or a new connection, or wait for one.
 
-        The message is tried again by itself where nothing can have been accepted and the content can be produced again:
-        on a new connection, at most ``connect_retries`` times, after growing delays.
+        If nothing can have been accepted and the content can be produced again, the message is tried again on a new
+        connection, at most ``connect_retries`` times, after growing delays.
 
         Args: as :meth:`Client.send`.
 
@@ -242,9 +242,9 @@ class Pool(metaclass=NoPublicConstructor):
             PoolClosedError: the pool's block was left.
             SMTPError: as :meth:`Client.send`; also what :func:`open_client` raises, with ``delivery == "not_sent"``.
 
-        Cancellation: while waiting it leaves no trace. In the middle of a message the connection is given up. After
-        the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
-        comes, else raises ``trio.Cancelled`` with the fate of the message unknown.
+        Cancellation: while it waits, its message is withdrawn. In the middle of a message the connection is closed.
+        After the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
+        comes, else raises ``trio.Cancelled``, and the fate of the message is unknown.
         """
         return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params))
 
@@ -257,7 +257,7 @@ class Pool(metaclass=NoPublicConstructor):
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
     ) -> SendResult:
-        """Send an ``EmailMessage`` to the recipients in its header, as :meth:`Client.send_message`.
+        """Send an ``EmailMessage`` to the recipients that it names, as :meth:`Client.send_message`.
 
         Args: as :meth:`Client.send_message`.
 
@@ -271,7 +271,10 @@ class Pool(metaclass=NoPublicConstructor):
 
         Args:
             jobs: an iterable or async iterable of ``(sender, recipients, content)`` or ``EmailMessage``, taken as
-                connections get free.
+                connections become free.
+
+        Raises:
+            TypeError: `jobs` is not iterable, when the block is entered.
 
         The block's value is an async iterable of :class:`Outcome`, as they come, not in the order of the jobs. What
         a message raises is in its outcome; what `jobs` raises comes out of the iteration, after the outcomes
@@ -327,8 +330,8 @@ class Pool(metaclass=NoPublicConstructor):
                     await self._dispatcher.queue(attempt, patient=patient)
                 try:
                     await attempt.wait()
-                except trio.Cancelled:
-                    if not await self._withdraw(attempt):
+                except trio.Cancelled:  # noqa: ASYNC103 - met again at the caller's next checkpoint
+                    if not await self._withdraw(attempt):  # noqa: ASYNC102 - shielded and bounded
                         raise
                 if attempt.error is None and not report.refused:
                     break
