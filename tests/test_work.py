@@ -6,7 +6,7 @@
 # nothing happens because of the time. A socket pair hands octets over at once, and all is in one thread: what is there
 # to read, and when, depends on nothing else.
 #
-# Whoever makes a message cheaper writes the new count into the table: `pytest -rP tests/test_work.py` says them all.
+# After making a message cheaper, write the new count into the table: `pytest -rP tests/test_work.py` says them all.
 # They are those of Python 3.11; later ones call less.
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class PoolConfig:
 
     Attributes:
         max_connections: connections at one time.
-        min_idle: connections that are kept open even if nobody needs them.
+        min_idle: connections that are kept open even if no message needs them.
         max_messages: messages on one connection, after which it is closed; ``None``: no limit.
         idle_timeout: how long a connection is kept open without work; ``None``: for ever.
         max_age: how long a connection is used, less up to a tenth at random, so that they do not all end at once;

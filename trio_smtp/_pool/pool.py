@@ -259,7 +259,7 @@ class Pool:
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
     ) -> SendResult:
-        """Send an ``EmailMessage`` to whom its header says, as :meth:`Client.send_message`; see :meth:`send`."""
+        """Send an ``EmailMessage`` to the recipients in its header, as :meth:`Client.send_message`; see :meth:`send`."""
         sender, recipients = message_envelope(message, sender, recipients)
         return await self.send(sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params)
 

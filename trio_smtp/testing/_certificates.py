@@ -17,7 +17,7 @@ class Certificates:
     """An authority and a server's certificate from it, made by :func:`make_certificates`.
 
     Attributes:
-        names: whom the certificate is for.
+        names: host names that the certificate is for.
         authority: the :class:`trustme.CA`, for further certificates: of clients, expired ones, ones for other names.
     """
 
