@@ -14,7 +14,8 @@ async def test_the_order_is_that_of_preference_and_each_host_comes_once() -> Non
     hosts = Hosts(["a.test", ("b.test", 2525), ("c.test", None), "a.test"], 25, 60)
     assert await hosts.routes() == [("a.test", 25), ("b.test", 2525), ("c.test", 25)]
     assert str(hosts) == "a.test, b.test, c.test"
-    assert await Hosts(("a.test", 2525), None, 60).routes() == [("a.test", 2525)]
+    pair: Any = ("a.test", 2525)
+    assert await Hosts(pair, None, 60).routes() == [("a.test", 2525)]
 
 
 async def test_a_host_that_failed_is_last_until_its_rest_is_over(autojump_clock: MockClock) -> None:

@@ -146,7 +146,7 @@ class PoolStatistics:
         limit: how many there may be; less than ``max_connections`` while a server refuses more.
         waiting: callers waiting for a connection.
         in_flight: messages being sent, or waiting for another try.
-        sent: messages accepted for somebody.
+        sent: messages accepted for at least one recipient.
         failed: messages that ended in an error, refusals included.
         retried: tries beyond the first of each message.
         opened: connections opened or tried so far.
@@ -259,7 +259,7 @@ class Pool:
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
     ) -> SendResult:
-        """Send an ``EmailMessage`` to the recipients in its header, as :meth:`Client.send_message`; see :meth:`send`."""
+        """Send an ``EmailMessage`` to the recipients in its header: :meth:`Client.send_message`, :meth:`send`."""
         sender, recipients = message_envelope(message, sender, recipients)
         return await self.send(sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params)
 

@@ -1,8 +1,8 @@
 # Never more than n starts in any window of s seconds.
 #
 # A token bucket of n would let 2n through around a full bucket, and a counter that is reset every s seconds does the
-# same around the reset. So the last n starts are remembered, and a start waits until the oldest of them is s old. Callers
-# that wait stand in a trio.Lock's queue: first come, first served, and a cancelled one leaves no trace.
+# same around the reset. So the last n starts are remembered, and a start waits until the oldest of them is s old.
+# Callers that wait stand in a trio.Lock's queue: first come, first served, and a cancelled one leaves no trace.
 from __future__ import annotations
 
 from collections import deque

@@ -1,6 +1,6 @@
 # Throw-away certificates for tests: an authority that lives as long as the object, and nowhere but in memory.
 #
-# trustme makes them, and is imported only when somebody wants one: without TLS the kit needs nothing but Trio.
+# trustme makes them, and is imported only when one is wanted: without TLS the kit needs nothing but Trio.
 from __future__ import annotations
 
 import ssl
