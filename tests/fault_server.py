@@ -1,4 +1,4 @@
-"""A small SMTP server at the other end of memory streams, which counts for itself what it has accepted, and for whom.
+"""A small SMTP server at the other end of memory streams, which counts what it has accepted for each recipient.
 
 It speaks through the testing kit's scripted peer, and uses nothing else of the library: SCRAM is written out here.
 Recipients tell it what to do with them: ``no…`` is refused, ``full…`` is refused at the end of the message by LMTP.

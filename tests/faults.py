@@ -6,7 +6,7 @@ them, and each turn of the scheduler for a cancellation. The connection fails at
 below TLS. After every run:
 
 * the call has returned or raised once, and no task, connection or token is left;
-* what it says of each recipient agrees with the server's own book, and nobody has anything twice;
+* what it says of each recipient agrees with the server's own book, and no recipient has anything twice;
 * ``unknown`` is only said where the end of the message was on its way;
 * where tries are left and nothing can have been accepted, the message has got through;
 * the next message through the same pool is sent and right.
@@ -64,7 +64,7 @@ class Meter:
             self.edges.append(self.octets)
             return min(int(room), len(data)) if room < len(data) else len(data)
         at = 0
-        while at < len(data):  # whole records: whoever writes them writes them whole, and memory streams cut nothing
+        while at < len(data):  # whole records: they are written whole, and memory streams cut nothing
             size = 5 + int.from_bytes(data[at + 3 : at + 5], "big")
             if self.stop is not None and self.stop.record == self.records:
                 return (

@@ -28,7 +28,7 @@ class Network:
         connections: so many were made or tried.
         now: so many are open.
         most: so many were open at one time.
-        hosts: whom it connected to.
+        hosts: where it connected to.
         refused: hosts that refuse connections; ``"*"`` for all.
         accepted: the messages that servers have accepted, in order.
         started: when each MAIL came.

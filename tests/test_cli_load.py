@@ -1,4 +1,4 @@
-# `trio-smtp load`: to our own server, and to nobody.
+# `trio-smtp load`: to our own server, and where none is.
 from __future__ import annotations
 
 import json

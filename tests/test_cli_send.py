@@ -237,7 +237,7 @@ def test_postfix_smtp_sink(tmp_path, letter):
     sink = tool("smtp-sink")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    user = ["-u", "root"] if os.getuid() == 0 else []  # it wants to be told; nobody else may write to tmp_path
+    user = ["-u", "root"] if os.getuid() == 0 else []  # it wants to be told; no other user may write to tmp_path
     process = subprocess.Popen(
         [sink, *user, "-d", f"{tmp_path}/dump.", f"127.0.0.1:{port}", "10"],
         stdin=subprocess.DEVNULL,

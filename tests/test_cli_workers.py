@@ -30,7 +30,7 @@ def workers_of(served):
 
 
 def is_alive(pid):
-    """Whether there is such a process; one that nobody has waited for yet counts as gone."""
+    """Whether there is such a process; one that was not waited for yet counts as gone."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"

@@ -300,7 +300,7 @@ async def test_a_refusal_is_noticed_between_blocks() -> None:
 async def test_two_answers_to_one_message(
     answers: tuple[str, ...], error: type[trio_smtp.SMTPError] | None, delivery: Delivery | None, chunking: bool
 ) -> None:
-    """Where they disagree, nobody can tell which is the right one, and so what has become of the message."""
+    """Where they disagree, it is not known which is the right one, nor what has become of the message."""
 
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING", *(["CHUNKING"] if chunking else []))
@@ -332,7 +332,7 @@ async def test_two_answers_to_one_message(
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("kind", SOCKETS)
 async def test_a_busy_pool_uses_another_connection(kind: str, depth: int) -> None:
-    """The next message is waiting, so the connection never idles, and nobody but it looks."""
+    """The next message is waiting, so the connection never idles, and only it looks."""
     connections = 0
     messages = 3
 

@@ -196,7 +196,7 @@ def test_smuggling_matrix(row: str, policy: NewlinePolicy) -> None:
         pytest.param(b"..x\r\n.\r\n", b".x\r\n", id="stuffed first dot"),
         pytest.param(b"\r\n.\r\n", b"\r\n", id="one empty line"),
         pytest.param(b"..\r\n.\r\n", b".\r\n", id="a lone dot, stuffed"),
-        pytest.param(b".a\r\n.\r\n", b"a\r\n", id="a first dot nobody stuffed"),
+        pytest.param(b".a\r\n.\r\n", b"a\r\n", id="a first dot that was not stuffed"),
         pytest.param(b"a\r\n...\r\n.b.\r\n.\r\n", b"a\r\n..\r\nb.\r\n", id="one dot of many"),
         pytest.param(b"\0\xff\x80\r\n.\r\n", b"\0\xff\x80\r\n", id="NUL and 8-bit"),
     ],

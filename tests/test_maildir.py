@@ -1,4 +1,4 @@
-# The Maildir writer by itself: whole files or none, and trace lines nobody can break out of.
+# The Maildir writer by itself: whole files or none, and trace lines that no peer can break out of.
 from __future__ import annotations
 
 import errno

@@ -157,7 +157,7 @@ async def test_caller_cancelled_in_the_turn_of_the_last_reply_leaves_the_connect
 
         async def script(peer: Peer, number: int) -> None:
             await peer.greet("PIPELINING")
-            while await net.message(peer):  # say() ends with the octets handed over, and gives nobody a turn
+            while await net.message(peer):  # say() ends with the octets handed over, and gives other tasks no turn
                 if len(net.accepted) == 2:
                     attempts[1].end_wait()
 

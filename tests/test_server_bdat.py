@@ -116,7 +116,7 @@ async def test_other_commands_between_chunks_are_answered_in_order():
 @pytest.mark.parametrize("command", ["RSET", "QUIT", "EHLO x", "HELO x"])
 async def test_given_up_between_chunks(command: str):
     handler = Reader()
-    handler.on_hello = None  # type: ignore[assignment, method-assign]  # nobody who might refuse it
+    handler.on_hello = None  # type: ignore[assignment, method-assign]  # no hook that might refuse it
     async with session(handler) as peer:
         await peer.speak(MAIL)
         await peer.send(f"BDAT 3\r\nabc{command}\r\n")

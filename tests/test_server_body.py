@@ -154,7 +154,7 @@ async def test_back_pressure_down_to_the_socket():
 
         nursery.start_soon(send_more)
         await wait_all_tasks_blocked()
-        assert sent == []  # nobody has taken it
+        assert sent == []  # no hook has taken it
         go_on.release()
         await wait_all_tasks_blocked()
         assert sent == [2]
@@ -362,7 +362,7 @@ async def test_a_message_given_up_between_chunks(command):
         return "accepted"
 
     handler = Recorder(on_data=on_data)
-    handler.on_hello = None  # type: ignore[assignment, method-assign]  # nobody who might refuse it
+    handler.on_hello = None  # type: ignore[assignment, method-assign]  # no hook that might refuse it
     async with session(handler) as peer:
         await peer.speak(MAIL)
         await peer.send("BDAT 3\r\nabc")

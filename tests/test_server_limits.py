@@ -593,11 +593,11 @@ async def test_no_time_limits(autojump_clock):
         assert await peer.ask("NOOP") == "250 2.0.0 OK"
 
 
-@pytest.mark.parametrize("what", ["commands", "content", "chunks nobody wants"])
+@pytest.mark.parametrize("what", ["commands", "content", "unwanted chunks"])
 async def test_the_sessions_time_ends_for_a_client_that_always_has_data(what: str, autojump_clock):
     """Its next octets are there whenever the server looks, so that no wait is ever long enough to be ended."""
     near, far = trio.socket.socketpair()
-    data = {"commands": b"VRFY x\r\n", "content": b"line\r\n", "chunks nobody wants": b"BDAT 2\r\nabVRFY x\r\n"}[what]
+    data = {"commands": b"VRFY x\r\n", "content": b"line\r\n", "unwanted chunks": b"BDAT 2\r\nabVRFY x\r\n"}[what]
     errors: list[Exception] = []
 
     async def another_second() -> None:

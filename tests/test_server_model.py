@@ -61,7 +61,7 @@ class Model:
         return answer.code // 100
 
     def refused(self, code: int = 5) -> list[int]:
-        """The replies to a message that nobody gets."""
+        """The replies to a message that the application does not get."""
         return [code] * (len(self.recipients) if self.lmtp else 1)
 
     def taken(self) -> list[int]:

@@ -343,7 +343,7 @@ async def test_a_tls_listener_is_implicit_tls(own: str):
 
 @pytest.mark.parametrize("shaken", [False, True])
 async def test_a_tls_stream_is_implicit_tls(shaken: bool):
-    """Whether its handshake was done by whoever made it, or is still to come."""
+    """Whether its handshake was done when it was made, or is still to come."""
     handler = Recorder()
     near, far = trio.testing.memory_stream_pair()
     server = make_server(handler)

@@ -125,7 +125,7 @@ def test_limits() -> None:
     assert {row[0] for row in rows} == numbers
 
 
-def test_limits_that_nobody_chooses() -> None:
+def test_limits_that_are_fixed() -> None:
     assert f"when {MAX_REPLIES} of them have gathered" in PAGE
 
 

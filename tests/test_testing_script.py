@@ -214,7 +214,7 @@ async def test_an_error_of_the_block_comes_first_if_the_script_was_followed():
 
     with pytest.raises(ZeroDivisionError):
         await follow(HELLO + BYE, fail)
-    with pytest.raises(ZeroDivisionError):  # there is nobody to blame for the second script
+    with pytest.raises(ZeroDivisionError):  # the second script is not to blame
         async with open_script(HELLO + BYE, HELLO) as server:
             await fail(server)
 

@@ -56,7 +56,7 @@ async def test_two_at_a_time():
 async def test_through_memory(autojump_clock: MockClock):
     async with open_sink() as sink, client_of(sink) as client:
         await send(client)
-        await trio.sleep(250)  # nobody waits in earnest
+        await trio.sleep(250)  # the clock jumps
         await send(client)
     assert [message.peer for message in sink.messages] == [None, None]
 

@@ -1,4 +1,4 @@
-"""XCLIENT and XFORWARD: what a trusted relay says of its client, and that nobody else can say it."""
+"""XCLIENT and XFORWARD: what a trusted relay says of its client, and that no other client can say it."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def test_what_the_relay_does_not_know_is_nobodys() -> None:
 
 
 async def test_the_client_that_is_named_is_not_trusted_himself() -> None:
-    """A relay may hand the connection on to him, and he could make himself anybody."""
+    """A relay may hand the connection on to its client, which could then take any identity."""
     handler = Recorder()
     async with serving_tcp(make_server(handler, **TRUSTED, auth="required")) as connect:
         peer = await connect()

@@ -65,9 +65,10 @@ class Hosts:
             hosts = [cast("tuple[str, int]", hosts)]
         routes: list[Route] = []
         for host in hosts:
-            name, port = (host, self._port) if isinstance(host, str) else host
-            if not isinstance(name, str) or not name:
+            pair = (host, self._port) if isinstance(host, str) else host
+            if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str) or not pair[0]:
                 raise TypeError(f"a host is a name, or a pair of name and port, not {host!r}")
+            name, port = pair
             if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
                 raise TypeError(f"a port is a whole number, not {port!r}")
             if port is not None and not 0 < port < 65536:

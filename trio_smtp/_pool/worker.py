@@ -13,7 +13,7 @@
 #   start ─→ BUSY: take, connect, send ─→ nothing to take ─→ RESTING ─→ PARKED ──────┤
 #     └────→ WARMING ──↑      │                                           │          │
 #                             ▼                                           ▼          │
-#             no connection and nothing to take: the end     FIN, 421, octets, too long, too old: close, then BUSY
+#             no connection and nothing to take: the end     FIN, 421, octets, too long, too old: BUSY, and closes it
 #
 # RESTING: a caller that just got its result often sends again. Waiting a turn for it costs 3 µs, waking the reader 15.
 # PARKED: only a reader sees a FIN or a 421 at once, under TLS too.
@@ -42,7 +42,8 @@
 # * Anywhere: the pool may be cancelled. A reply to an end of message that has left is still awaited, shielded, by what
 #   sends it; then what is owed becomes PoolClosedError, with what is known of the message, and the connection is closed
 #   without a word. The caller may have been cancelled in the same turn: it has the same grace.
-# * Closing: takes at most quit_timeout, shielded, and never raises. With an attempt given meanwhile, no QUIT is said.
+# * Closing: takes at most quit_timeout, and 2 s more under TLS, shielded, and never raises. With an attempt given
+#   meanwhile, no QUIT is said.
 from __future__ import annotations
 
 from enum import Enum

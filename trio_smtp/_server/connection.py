@@ -33,11 +33,12 @@
 #
 # At each checkpoint, what may happen besides what is waited for:
 #
-#     waiting for a command     the timer: 421, timeout exceeded. Shutdown: 421, unless a transaction is in progress.
+#     waiting for a command     the timer: 421, timeout exceeded. Shutdown: 421; in a transaction, at the grace's end.
 #     a body waits for octets   the timer, or the end of a shutdown's grace: the body raises, now and later; the hook's
 #                               outcome is not accepted, and the session ends with a 421 when the hook has ended.
 #     a hook runs               the timer: the scope is cancelled, as above. The end of the grace: so too, but the loop
 #                               is not entered again; a message that on_data has taken all the same is answered.
+#                               on_connect and on_tls are bounded by a scope of their own instead of the timer.
 #     sending                   the timer, or the end of the grace: the connection is broken, without another word.
 #     held back                 any step of a shutdown ends the delay.
 #     the handshake             any step of a shutdown, or the timer, ends it, without a word.

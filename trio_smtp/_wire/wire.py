@@ -40,8 +40,9 @@
 #   A cancel scope per wait costs 5 µs of a message's 80. A session spends its life in SocketWire.receive(), which does
 #   nothing but wait for its socket. So there a Timekeeper's timer is the deadline, and trio.lowlevel.notify_closing()
 #   ends the wait: it wakes the task with ClosedResourceError and does nothing to the socket. All other waits have a
-#   scope: a send that the socket does not take at once, a receive without a timer, a handshake, any stream. In most of
-#   them the task may be waiting for its turn instead of for the socket.
+#   scope: a send that the socket does not take at once, a receive without a timer, trio.SSLStream's handshake, any
+#   stream. In most of them the task may be waiting for its turn instead of for the socket. (A server's handshake on a
+#   socket is such receives and sends of the SocketWire.)
 #
 #   notify_closing() can be lost. If the socket has woken the task, but the task has not run yet, nothing waits for the
 #   socket any more. The same is true at a checkpoint that is not a wait for the socket. So:

@@ -1,6 +1,6 @@
 # Throw-away certificates for tests: an authority that lives as long as the object, and nowhere but in memory.
 #
-# trustme makes them, and is imported only when somebody wants one: without TLS the kit needs nothing but Trio.
+# trustme makes them, and is imported only when one is wanted: without TLS the kit needs nothing but Trio.
 from __future__ import annotations
 
 import ssl
@@ -19,7 +19,7 @@ class Certificates(metaclass=NoPublicConstructor):
     """An authority and a server's certificate from it, made by :func:`make_certificates`.
 
     Attributes:
-        names: whom the certificate is for.
+        names: host names that the certificate is for.
         authority: the :class:`trustme.CA`, for further certificates: of clients, expired ones, ones for other names.
     """
 

@@ -61,7 +61,7 @@ Fault: TypeAlias = Cut | Stall | Split
 class FaultyStream(trio.abc.Stream):
     """A stream around another one, whose octets are cut off, held up or split.
 
-    Seen from whoever holds it, a :class:`Cut` is a peer that went away: sending raises ``trio.BrokenResourceError``,
+    To its holder, a :class:`Cut` is a peer that went away: sending raises ``trio.BrokenResourceError``,
     receiving ends (or raises, too, with ``reset``). The stream below is closed, so that its other end notices.
     A :class:`Stall` waits until it is over, and can be cancelled like any wait for a peer; what of `data` had not
     passed then never will. Faults of a kind may be given more than once.

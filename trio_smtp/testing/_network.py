@@ -18,15 +18,15 @@ import trio
 from .._public import NoPublicConstructor
 
 _ANY: Final = ("0.0.0.0", "::")
-_FIRST_PORT: Final = 49152  # of those that nobody chooses
+_FIRST_PORT: Final = 49152  # the first of the dynamic ports (RFC 6335 §6)
 
 
 class Network(metaclass=NoPublicConstructor):
     """What hosts there are, and what they do; made by :func:`virtual_network`.
 
-    A name exists from when somebody listens on it: ``trio_smtp.serve(handler, 25, host="mail.example.com")``, or
+    A name exists once a listener was opened on it: ``trio_smtp.serve(handler, 25, host="mail.example.com")``, or
     ``open_sink(host="mail.example.com", port=25)``. ``localhost`` always does. Looking up another one fails as in the
-    DNS; connecting to a port on which nobody listens is refused.
+    DNS; connecting to a port without a listener is refused.
 
     Attributes:
         connections: pairs of host (as an address) and port that were connected to, or tried, in order.
@@ -149,8 +149,8 @@ class _Wires:
 def virtual_network() -> Iterator[Network]:
     """Take the place of TCP and of the DNS for everything in this Trio run, until the end of the block.
 
-    Servers and clients in the block find each other under whatever names and ports they use, 25 included, and nobody
-    else: ``trio_smtp.serve``, ``open_client``, ``open_pool``, :func:`open_sink`, anything that goes through
+    Servers and clients in the block find each other under the names and ports that they use, 25 included, and no
+    others: ``trio_smtp.serve``, ``open_client``, ``open_pool``, :func:`open_sink`, anything that goes through
     ``trio.open_tcp_stream`` and ``trio.open_tcp_listeners``. ``trio.testing.MockClock`` works with it. Not so with
     threads, which look idle to that clock: give clients a ``local_hostname``, which would be looked up in one.
 
@@ -326,7 +326,7 @@ class _Socket(trio.socket.SocketType):
             sending, receiving = self._arrivals
             while True:
                 try:
-                    receiving.receive_nowait().close()  # whom nobody has accepted
+                    receiving.receive_nowait().close()  # was not accepted
                 except (trio.WouldBlock, trio.ClosedResourceError):
                     break
             sending.close()

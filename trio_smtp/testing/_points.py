@@ -67,7 +67,7 @@ class FaultPoint:
             await trio.sleep(self.seconds)
         if self.cut:
             await _cut(stream)
-            return Reply(421, "cut off", close=True)  # nobody will hear it
+            return Reply(421, "cut off", close=True)  # not sent: the stream is closed
         return self.reply
 
 

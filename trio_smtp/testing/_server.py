@@ -1,4 +1,4 @@
-# A server for a test: on a free loopback port, and through memory for whoever asks for a stream.
+# A server for a test: on a free loopback port, and through memory for a caller that asks for a stream.
 from __future__ import annotations
 
 import ssl
@@ -72,8 +72,8 @@ class RunningServer(metaclass=NoPublicConstructor):
     def client_options(self) -> dict[str, Any]:
         """What ``open_client`` and ``open_pool`` need beside host and port to get through to it.
 
-        ``tls``, ``ssl_context`` (where there is TLS), ``lmtp``, and a ``local_hostname``, so that nobody looks for
-        the real one.
+        ``tls``, ``ssl_context`` (where there is TLS), ``lmtp``, and a ``local_hostname``, so that the
+        real one is not looked up.
         """
         options: dict[str, Any] = {"tls": self.tls, "lmtp": self.server.config.lmtp, "local_hostname": "client.test"}
         if self.certificates is not None:

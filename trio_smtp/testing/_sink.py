@@ -42,7 +42,7 @@ class ReceivedMessage:
         content: header and text, as they came, with CR LF and without the dots of the transfer.
         envelope: sender and recipients with the parameters of MAIL and RCPT.
         queue_id: what the client was told.
-        identity: whom the client had logged in as, or ``None``.
+        identity: what the client had logged in as, or ``None``.
         tls: a :class:`trio_smtp.TLSInfo`, or ``None``.
         hello: the name that the client gave.
         peer: its host and port; ``None`` through memory.
@@ -191,7 +191,7 @@ class Sink(RunningServer):
 
     def _add(self, point: FaultPoint) -> FaultPoint:
         if point.stage is Stage.AUTH and self._auth is None:
-            raise ValueError("nobody logs in to a sink that was opened without auth")
+            raise ValueError("a client cannot log in to a sink that was opened without auth")
         if point.stage is Stage.END and point.address is not None and not self.server.config.lmtp:
             raise ValueError("only LMTP answers for each recipient at the end")
         self._handler.points.append(point)

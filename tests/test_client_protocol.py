@@ -183,7 +183,7 @@ def test_of_refusals_by_recipient_only_so_much_is_kept(lmtp: bool) -> None:
     protocol.send(data(transaction))
     long = b"".join(b"550-%b\r\n" % (b"x" * 500) for _ in range(110)) + b"550 x\r\n"
     got = events(protocol, b"250 ok\r\n" + long + b"250 ok\r\n354 go\r\n")
-    assert len(got[1][1].text) > 50_000  # whoever asks for the reply itself has it whole
+    assert len(got[1][1].text) > 50_000  # the reply itself is whole
     assert len("".join(transaction.refused["b@y.test"].lines)) == KEPT
     protocol.send(end(transaction, b".\r\n"))
     events(protocol, long)
