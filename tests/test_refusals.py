@@ -157,6 +157,15 @@ async def test_connections_are_refused_before_an_upload_cannot_open_its_file(tmp
     assert "short of file descriptors" in record
 
 
+async def test_a_stream_without_a_descriptor_is_never_refused_for_want_of_one(caplog):
+    with few_descriptors(1):
+        near, far = memory_stream_pair()
+        async with trio.open_nursery() as nursery, near:
+            nursery.start_soon(make_server().serve_stream, far)
+            assert (await near.receive_some()).startswith(b"220 ")
+    assert not records(caplog)
+
+
 def test_the_command_line_raises_its_own_limit():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

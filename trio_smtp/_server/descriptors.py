@@ -19,13 +19,14 @@ SPARE: Final = 32  # for what else the process opens
 
 def are_short(stream: trio.abc.Stream, sessions: int) -> bool:
     """Whether a connection that was just accepted leaves too few descriptors for what `sessions` may have to store."""
-    return _number_of(stream) + 1 + sessions + SPARE > _limit()
+    number = _number_of(stream)
+    return number is not None and number + 1 + sessions + SPARE > _limit()
 
 
-def _number_of(stream: trio.abc.Stream) -> int:
+def _number_of(stream: trio.abc.Stream) -> int | None:
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
-    return stream.socket.fileno() if isinstance(stream, trio.SocketStream) else -1
+    return stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
 
 
 def _limit() -> float:
