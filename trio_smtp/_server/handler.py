@@ -104,7 +104,8 @@ class Handler:
 class Discard(Handler):
     """A handler that accepts every message and throws it away. To lose mail is a decision: this class says it.
 
-    ``serve(Discard(), 2525)`` is a sink. A subclass may define any other hook.
+    ``serve(Discard(), 2525)`` is a sink. A subclass may define any other hook. Its hooks wait for nothing, and can be
+    cancelled as those of :class:`Handler`.
     """
 
     async def on_data(self, session: Session, envelope: Envelope, body: Body) -> Reply | str | None:
