@@ -54,7 +54,7 @@ async def accept(listener: Listener) -> list[tuple[object, float]]:
     return accepted
 
 
-async def test_each_connection_has_a_task() -> None:
+async def test_each_connection_has_a_task(autojump_clock: MockClock) -> None:
     accepted = await accept(Listener("one", "two"))
     assert [stream for stream, _ in accepted] == ["one", "two"]
 
