@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import resource
+import socket
 
 import pytest
 import trio
@@ -15,7 +16,7 @@ from trio.testing import memory_stream_pair
 from trio_smtp import Discard, Server, ServerConfig
 from trio_smtp._cli.descriptors import make_room_for
 from trio_smtp._protocol.hosts import plain_host
-from trio_smtp._server.descriptors import SPARE
+from trio_smtp._server.descriptors import MAX_KEPT, SPARE, are_short
 from trio_smtp._server.refusals import MAX_RECORDS, PERIOD
 
 
@@ -166,6 +167,23 @@ async def test_a_stream_without_a_descriptor_is_never_refused_for_want_of_one(ca
     assert not records(caplog)
 
 
+async def test_no_more_descriptors_are_kept_than_messages_are_likely_to_come_at_once():
+    near, far = socket.socketpair()
+    with far:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(near))
+        needed = near.fileno() + 1 + MAX_KEPT + SPARE
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            for limit, is_short in ((needed, False), (needed - 1, True)):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                assert are_short(stream, MAX_KEPT) is is_short
+                assert are_short(stream, 10 * MAX_KEPT) is is_short
+            assert not are_short(stream, MAX_KEPT - 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await stream.aclose()
+
+
 def test_the_command_line_raises_its_own_limit():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -224,17 +242,17 @@ async def test_the_sessions_host_is_the_ipv4_address_that_a_relay_means():
 
 async def test_the_sessions_host_on_a_socket_for_both_families_is_an_ipv4_address():
     recorder = Recorder()
-    socket = trio.socket.socket(trio.socket.AF_INET6)
+    both = trio.socket.socket(trio.socket.AF_INET6)
     try:
-        socket.setsockopt(trio.socket.IPPROTO_IPV6, trio.socket.IPV6_V6ONLY, 0)
-        await socket.bind(("::", 0))
+        both.setsockopt(trio.socket.IPPROTO_IPV6, trio.socket.IPV6_V6ONLY, 0)
+        await both.bind(("::", 0))
     except OSError:
-        socket.close()
+        both.close()
         pytest.skip("there is no IPv6 here")
-    socket.listen()
+    both.listen()
     async with trio.open_nursery() as nursery:
-        await nursery.start(make_server(recorder).serve_listeners, [trio.SocketListener(socket)])
-        async with await trio.open_tcp_stream("127.0.0.1", socket.getsockname()[1]) as stream:
+        await nursery.start(make_server(recorder).serve_listeners, [trio.SocketListener(both)])
+        async with await trio.open_tcp_stream("127.0.0.1", both.getsockname()[1]) as stream:
             await stream.receive_some()
             assert recorder.sessions[0].host == "127.0.0.1"
             assert recorder.sessions[0].local[0] == "127.0.0.1"

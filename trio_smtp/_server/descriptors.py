@@ -15,12 +15,13 @@ except ImportError:  # Windows, where sockets and files have no common limit
     resource = None  # type: ignore[assignment]
 
 SPARE: Final = 32  # for what else the process opens
+MAX_KEPT: Final = 1000  # for messages: of more sessions than that, not all store one at the same time
 
 
 def are_short(stream: trio.abc.Stream, sessions: int) -> bool:
     """Whether a connection that was just accepted leaves too few descriptors for what `sessions` may have to store."""
     number = _number_of(stream)
-    return number is not None and number + 1 + sessions + SPARE > _limit()
+    return number is not None and number + 1 + min(sessions, MAX_KEPT) + SPARE > _limit()
 
 
 def _number_of(stream: trio.abc.Stream) -> int | None:
