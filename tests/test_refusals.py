@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -156,6 +157,22 @@ async def test_connections_are_refused_before_an_upload_cannot_open_its_file(tmp
     assert len(opened) == len(taken)
     [record] = records(caplog)
     assert "short of file descriptors" in record
+
+
+class Short(trio.abc.Listener[trio.abc.Stream]):
+    """A listener in a process that has no descriptor left."""
+
+    async def accept(self) -> trio.abc.Stream:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_shortage_while_accepting_is_told_once_a_minute_and_not_at_each_try(autojump_clock, caplog):
+    with trio.move_on_after(61):
+        await make_server().serve_listeners([Short()])
+    assert [record[:13] for record in records(caplog)] == ["accept failed"] * 2
 
 
 async def test_a_stream_without_a_descriptor_is_never_refused_for_want_of_one(caplog):
