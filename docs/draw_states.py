@@ -110,11 +110,8 @@ def draw_server() -> str:
     """The states of a server's session. What leads back to the same state is in the table of commands."""
     edges = []
     for state in State:
-        for row in COMMANDS:
-            if state in row.allowed_in and row.after(state) is not state:
-                edges.append((state.name, row.after(state).name, row.verb))
-            if state in row.misplaced and row.refused_state is not None:
-                edges.append((state.name, row.refused_state.name, f"{row.verb} refused"))
+        rows = [row for row in COMMANDS if state in row.allowed_in and row.after(state) is not state]
+        edges += [(state.name, row.after(state).name, row.verb) for row in rows]
         for occurrence, target in MOVES[state].items():
             if target is None:
                 before = [each for each in COMMAND_STATES if (each.name, state.name) in {edge[:2] for edge in edges}]

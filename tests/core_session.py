@@ -13,10 +13,10 @@ class Core:
     """A session without tasks: an application that accepts everything and keeps whole messages."""
 
     def __init__(self, **options: object) -> None:
-        starttls = bool(options.pop("starttls", False))
+        offers = {name: bool(options.pop(name, False)) for name in ("starttls", "verify", "expand")}
         self.tls = bool(options.pop("tls", False))
         config = ServerConfig(hostname="mx.test", **options)  # type: ignore[arg-type]
-        self.protocol = ServerProtocol(ServerProfile(config, starttls=starttls, auth=True), tls=self.tls)
+        self.protocol = ServerProtocol(ServerProfile(config, auth=True, **offers), tls=self.tls)
         self.messages: list[bytes] = []
         self.text: bytes | None = None
         self.out = b""

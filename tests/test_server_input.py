@@ -63,11 +63,3 @@ def test_a_line_without_an_end_is_given_up():
     with pytest.raises(LineTooLong, match="without an end") as caught:
         reader.next_line()
     assert caught.value.endless
-
-
-def test_a_line_can_be_put_back():
-    reader = LineReader(20, 20)
-    reader.feed(b"RSET\r\nNOOP\r\n")
-    assert reader.next_line() == b"RSET\r\n"
-    reader.unread()
-    assert read_all(reader) == [b"RSET\r\n", b"NOOP\r\n"]

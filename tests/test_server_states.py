@@ -15,10 +15,11 @@ from trio_smtp._protocol.extensions import KNOWN_EXTENSIONS
 from trio_smtp._protocol.replies import Reply
 from trio_smtp._protocol.server import commands
 from trio_smtp._protocol.server.commands import COMMANDS
+from trio_smtp._protocol.server.events import Signal
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._protocol.server.reading import READ
-from trio_smtp._protocol.server.rows import CommandRow, Taken
+from trio_smtp._protocol.server.rows import CommandRow, Junk, Taken
 from trio_smtp._protocol.server.states import COMMAND_STATES, MESSAGE_STATES, MOVES, Occurrence, State
 
 
@@ -28,13 +29,12 @@ def edges() -> Iterator[tuple[State, str, State]]:
         for state in COMMAND_STATES:
             if state in row.allowed_in:
                 yield state, row.verb, row.after(state)
-            elif row.refused_state is not None:
-                yield state, row.verb, row.refused_state
-                yield row.refused_state, Occurrence.CHUNK_DROPPED.name, state
     for state, moves in MOVES.items():
         for occurrence, to in moves.items():
             if to is not None:
                 yield state, occurrence.name, to
+            if occurrence is Occurrence.CHUNK_REFUSED:
+                yield State.DROPPING, Occurrence.CHUNK_DROPPED.name, state
 
 
 def test_every_state_can_be_reached_and_left():
@@ -60,6 +60,7 @@ def test_a_row_says_what_happens_in_each_state(row: CommandRow):
     assert row.allowed_in | row.misplaced.keys() == set(COMMAND_STATES)
     assert all(reply.code == 503 for reply in row.misplaced.values())
     assert row.keyword is None or row.keyword in KNOWN_EXTENSIONS
+    assert row.default_reply is None or row.event is not None
     assert isinstance(row.next_state, State | None) or row.next_state.keys() == row.allowed_in
 
 
@@ -89,6 +90,78 @@ def test_a_misplaced_command_gets_the_reply_of_its_row(row: CommandRow, lmtp: bo
         assert core.protocol.state is state
 
 
+# What each command needs, to be taken, in READY or else after an envelope.
+ARGUMENTS = {
+    **dict.fromkeys(("EHLO", "HELO", "LHLO", "VRFY", "EXPN"), b"x"),
+    "AUTH": b"PLAIN",
+    "BDAT": b"16",
+    "MAIL": b"FROM:<>",
+    "XCLIENT": b"NAME=x",
+    "XFORWARD": b"NAME=x",
+}
+OFFERED: Any = {"starttls": True, "xclient_from": ["::/0"]}
+ROWS_TAKEN_ALONE = [row for row in COMMANDS if State.READY in row.allowed_in]
+
+
+def core_for(row: CommandRow, **options: Any) -> Core:
+    core = Core(lmtp=row.verb == "LHLO", verify=True, expand=True, tls=row.verb == "AUTH", **OFFERED, **options)
+    core.protocol.trust(True)
+    return core
+
+
+@pytest.mark.parametrize("row", ROWS_TAKEN_ALONE, ids=lambda row: row.verb)
+def test_what_is_junk_is_counted_as_the_row_says(row: CommandRow):
+    for is_greeted in (False, True):
+        if not is_greeted and State.GREETED not in row.allowed_in:
+            continue
+        core = core_for(row, max_junk_commands=0)
+        if is_greeted:
+            core.say(b"LHLO x\r\n" if row.verb == "LHLO" else b"EHLO x\r\n")
+        core.protocol.receive_data(row.verb.encode() + b" " + ARGUMENTS.get(row.verb, b"") + b"\r\n")
+        core.protocol.next_event()
+        is_junk = row.junk is Junk.ALWAYS or (row.junk is Junk.AGAIN and is_greeted)
+        assert repr(core.protocol.offences).startswith(f"<Offences: {int(is_junk)} errors, {int(is_junk)} junk")
+
+
+@pytest.mark.parametrize("row", ROWS_TAKEN_ALONE, ids=lambda row: row.verb)
+def test_what_ends_a_group_has_the_replies_sent(row: CommandRow):
+    core = core_for(row)
+    core.say(b"LHLO x\r\n" if row.verb == "LHLO" else b"EHLO x\r\n")
+    core.protocol.receive_data(row.verb.encode() + b" " + ARGUMENTS.get(row.verb, b"") + b"\r\n")
+    event = core.protocol.next_event()
+    assert (event is Signal.FLUSH or core.protocol.queue.flush_due) == row.ends_group
+
+
+@pytest.mark.parametrize("row", [row for row in COMMANDS if State.CHUNKING in row.allowed_in], ids=lambda row: row.verb)
+def test_what_aborts_a_message_is_told_and_then_taken_once(row: CommandRow):
+    traced: list[tuple[str, bytes]] = []
+    core = core_for(row, max_junk_commands=1)
+    protocol = core.protocol
+    core.say((b"LHLO x\r\n" if row.verb == "LHLO" else b"EHLO x\r\n") + ENVELOPE + b"BDAT 16\r\n" + b"x" * 16)
+    protocol.trace(lambda direction, line: traced.append((direction, line)))
+    line = row.verb.encode() + b" " + ARGUMENTS.get(row.verb, b"")
+    protocol.receive_data(line + b"\r\n")
+    event = protocol.next_event()
+    assert (event is Signal.BODY_ABORTED) == row.aborts_message
+    assert (protocol.envelope is None) == row.aborts_message
+    if row.aborts_message:
+        protocol.conclude(Reply(250))
+        core.say(b"")
+        assert protocol.state is row.after(State.READY)
+        assert protocol.step == protocol.rules.steps[State.READY][row.verb.encode()]
+        assert [text for direction, text in traced if direction == "<"] == [line]
+        assert "0 errors" in repr(protocol.offences)
+
+
+def test_a_command_that_was_put_off_is_forgotten_with_the_peer():
+    core = Core()
+    core.say(b"EHLO x\r\n" + ENVELOPE + b"BDAT 16\r\n" + b"x" * 16)
+    core.protocol.receive_data(b"RSET\r\n")
+    assert core.protocol.next_event() is Signal.BODY_ABORTED
+    core.protocol.lose_peer()
+    assert core.protocol.next_event() is Signal.CLOSE
+
+
 def test_octets_that_are_dropped_lead_back():
     core = Core()
     for hello in (b"", b"EHLO x\r\n", b"MAIL FROM:<>\r\n"):
@@ -99,7 +172,7 @@ def test_octets_that_are_dropped_lead_back():
         assert core.protocol.state in MESSAGE_STATES
         assert codes(core.say(b"T\r\n")) == ["503"]
         assert core.protocol.state is before
-    assert core.protocol.refused_chunks == 3
+    assert core.protocol.transfer.refused_chunks == 3
 
 
 def test_the_states_of_a_message():

@@ -8,6 +8,7 @@ from trio_smtp import Reply, ServerConfig
 from trio_smtp._protocol.server.events import BODY_END, NEED_DATA, Signal
 from trio_smtp._protocol.server.input import LineReader
 from trio_smtp._protocol.server.message import CHUNK_TAKEN, FINISHED
+from trio_smtp._protocol.server.states import State
 from trio_smtp._protocol.server.transfer import Transfer
 
 CONFIG = ServerConfig(hostname="mx.test", max_message_size=10)
@@ -38,7 +39,7 @@ def test_octets_are_counted_when_a_message_is_over(source: LineReader):
 
 def test_refused_octets_are_dropped(source: LineReader):
     transfer = Transfer()
-    transfer.refuse(5, NO)
+    transfer.refuse(5, NO, State.MAIL)
     assert transfer.drop(source) is None
     source.feed(b"abc")
     assert transfer.drop(source) is None
@@ -46,11 +47,12 @@ def test_refused_octets_are_dropped(source: LineReader):
     assert transfer.drop(source) is NO
     assert source.next_line() == b"NOOP\r\n"
     assert transfer.refused_chunks == 1
+    assert transfer.state_before is State.MAIL
 
 
 def test_an_empty_chunk_is_dropped_at_once(source: LineReader):
     transfer = Transfer()
-    transfer.refuse(0, NO)
+    transfer.refuse(0, NO, State.MAIL)
     assert transfer.drop(source) is NO
 
 

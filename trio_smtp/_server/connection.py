@@ -330,7 +330,7 @@ class ServerConnection:
 
     def _budget_for_dropping(self) -> DataBudget:
         """A message that is dropped has the time that is left for it; each refused chunk has time of its own."""
-        refused_chunks = self._channel.protocol.refused_chunks
+        refused_chunks = self._channel.protocol.transfer.refused_chunks
         if (budget := self._caller.budget) is not None:
             return budget
         if self._chunk_budget is None or refused_chunks != self._refused_chunks:

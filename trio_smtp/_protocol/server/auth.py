@@ -193,10 +193,7 @@ def take_auth(protocol: ServerProtocol, argument: bytes) -> Taken:
     name = words[0].upper().decode("ascii", "replace")
     if name not in auth.mechanisms(profile, tls=protocol.tls):
         return Reply(504, "unrecognized authentication type", "5.5.4")
-    taken = auth.begin(profile.config, name, words[1] if len(words) == 2 else None)
-    if isinstance(taken, Reply) and taken.code == 334:
-        protocol.queue.demand_flush()
-    return taken
+    return auth.begin(profile.config, name, words[1] if len(words) == 2 else None)
 
 
 def answer_auth(protocol: ServerProtocol, event: Authenticate, reply: Reply) -> None:

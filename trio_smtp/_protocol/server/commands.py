@@ -2,7 +2,7 @@
 # where it leads, and the functions of the simple ones. Those of messages, AUTH and relays are in files of their own.
 #
 # Adding a command is adding a row and its function. All else is made from the table: what each state allows, HELP, the
-# verbs that a ServerExtension may not take, docs/supported.md (by its test) and the picture of the states.
+# verbs that a ServerExtension may not take, docs/supported.md (by its test) and the diagrams of docs/architecture.md.
 from __future__ import annotations
 
 import re
@@ -16,9 +16,9 @@ from .auth import SUCCESS, answer_auth, take_auth
 from .events import Authenticate, Data, Expand, Extra, Hello, Mail, Rcpt, StartTLS, Verify, XClient
 from .protocol import ServerProtocol
 from .relay import start_over, take_xclient, take_xforward
-from .rows import CommandRow, Taken
+from .rows import CommandRow, Junk, Taken
 from .states import COMMAND_STATES, State
-from .transfer import abort_message, refuse_bdat, refuse_message, take_bdat, take_data
+from .transfer import refuse_bdat, refuse_message, take_bdat, take_data
 
 if TYPE_CHECKING:
     from .config import ServerConfig
@@ -36,21 +36,16 @@ def take_hello(protocol: ServerProtocol, argument: bytes) -> Taken:
     name = argument.strip(b" ")
     if _HELLO_NAME.fullmatch(name) is None:
         return Reply(501, f"syntax: {verb} hostname", "5.5.4")
-    if protocol.profile.judges_hello and protocol.is_read:
+    if protocol.profile.judges_hello and protocol.is_being_read:
         # A refused EHLO changes nothing (RFC 5321 §4.1.4), but whether it is one cannot be asked while the
         # application is busy with the message, and once that is given up, it is too late.
         return replies.NESTED
-    if aborted := abort_message(protocol):
-        return aborted
-    if protocol.hello is not None:
-        protocol.offences.count_junk()
     return Hello(verb, name.decode("ascii"))
 
 
 def greet_client(protocol: ServerProtocol, event: Hello, reply: Reply) -> Reply:
     """EHLO was accepted: say what is on offer."""
     protocol.introduce(event.name, esmtp=event.verb != "HELO")
-    protocol.queue.demand_flush()
     lines = None if reply is HELLO_ACCEPTED else reply.lines
     mechanisms = protocol.auth.mechanisms(protocol.profile, tls=protocol.tls)
     return protocol.profile.hello_reply(lines, protocol.esmtp, protocol.tls, mechanisms, protocol.relay.trusted)
@@ -64,18 +59,18 @@ def take_starttls(protocol: ServerProtocol, argument: bytes) -> Taken:
         return Reply(503, "TLS is active already", "5.5.1")
     if protocol.input:  # CVE-2011-0411: what came before the handshake must not be read as if it came inside
         return Reply(554, "nothing may follow STARTTLS", "5.5.1", close=True)
-    return abort_message(protocol) or StartTLS()
+    return StartTLS()
 
 
-def prepare_tls(protocol: ServerProtocol, event: StartTLS, reply: Reply) -> Reply:
-    """STARTTLS was accepted: the handshake is next."""
+def forget_transaction(protocol: ServerProtocol, event: StartTLS | None, reply: Reply) -> Reply:
+    """STARTTLS was accepted, or RSET was taken."""
     protocol.end_transaction(accepted=False)
     return reply
 
 
 def take_quit(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``QUIT``"""
-    return abort_message(protocol) or protocol.say_goodbye()
+    return protocol.profile.farewell
 
 
 # ---- the envelope
@@ -105,10 +100,6 @@ def take_rset(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``RSET``"""
     if argument.strip():
         return Reply(501, "RSET takes no argument", "5.5.4")
-    if aborted := abort_message(protocol):
-        return aborted
-    protocol.end_transaction(accepted=False)
-    protocol.offences.count_junk()
     return replies.OK
 
 
@@ -117,22 +108,17 @@ def take_rset(protocol: ServerProtocol, argument: bytes) -> Taken:
 
 def take_noop(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``NOOP [anything]``"""
-    protocol.queue.demand_flush()
-    protocol.offences.count_junk()
     return replies.OK
 
 
 def take_help(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``HELP [anything]``"""
-    protocol.offences.count_junk()
     verbs = sorted(verb.decode() for verb in protocol.profile.commands)
     return Reply(214, "commands: " + " ".join(verbs), "2.0.0")
 
 
 def take_lookup(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``VRFY address [SMTPUTF8]`` or ``EXPN address [SMTPUTF8]``"""
-    protocol.queue.demand_flush()
-    protocol.offences.count_junk()
     row = protocol.step.row
     address, _, parameter = argument.strip().rpartition(b" ")
     smtputf8 = bool(address) and parameter.upper() == b"SMTPUTF8" and "SMTPUTF8" in protocol.profile.extensions
@@ -156,7 +142,6 @@ def answer_lookup(protocol: ServerProtocol, event: Verify | Expand, reply: Reply
 
 def take_extra(protocol: ServerProtocol, argument: bytes) -> Taken:
     """A command of a ServerExtension"""
-    protocol.queue.demand_flush()
     if protocol.transfer.message is not None:  # between chunks the application is busy with the message
         return replies.NOT_NOW
     try:
@@ -196,14 +181,23 @@ def _hello(verb: str, offered_if: Callable[[ServerConfig], bool]) -> CommandRow:
         on_success=greet_client,
         next_state=READY,
         default_reply=HELLO_ACCEPTED,
-        enhanced=False,  # RFC 2034 §4
+        success_enhanced=False,  # RFC 2034 §4
+        junk=Junk.AGAIN,
+        ends_group=True,
+        aborts_message=True,
     )
 
 
 def extra_row(verb: str) -> CommandRow:
     """The row of a command that an application brings."""
     return CommandRow(
-        verb=verb, needs_tls=True, allowed_in=_ANYWHERE, take=take_extra, event=Extra, default_reply=replies.OK
+        verb=verb,
+        needs_tls=True,
+        allowed_in=_ANYWHERE,
+        take=take_extra,
+        event=Extra,
+        default_reply=replies.OK,
+        ends_group=True,
     )
 
 
@@ -217,10 +211,11 @@ COMMANDS: Final = (
         allowed_in=_ANYWHERE,
         take=take_starttls,
         event=StartTLS,
-        on_success=prepare_tls,
+        on_success=forget_transaction,
         next_state=GREETED,
         default_reply=Reply(220, "ready to start TLS"),
-        enhanced=False,  # RFC 2034 §4
+        success_enhanced=False,  # RFC 2034 §4
+        aborts_message=True,
     ),
     CommandRow(
         verb="AUTH",
@@ -233,6 +228,7 @@ COMMANDS: Final = (
         on_refusal=answer_auth,
         next_state=State.AUTH,
         default_reply=SUCCESS,
+        ends_group=True,  # the client's next line may answer a 334
     ),
     CommandRow(
         verb="MAIL",
@@ -280,7 +276,6 @@ COMMANDS: Final = (
         misplaced={GREETED: replies.HELLO_FIRST, READY: replies.MAIL_FIRST, MAIL: replies.RCPT_FIRST},
         take=take_bdat,
         refuse=refuse_bdat,
-        refused_state=State.DROPPING,
         event=Data,
         next_state=State.BODY,  # without a reply: each chunk gets one at its end
     ),
@@ -288,12 +283,21 @@ COMMANDS: Final = (
         verb="RSET",
         allowed_in=_ANYWHERE,
         take=take_rset,
+        on_success=forget_transaction,
         next_state={**dict.fromkeys(COMMAND_STATES, READY), GREETED: GREETED},
-        default_reply=replies.OK,
+        junk=Junk.ALWAYS,
+        aborts_message=True,
     ),
-    CommandRow(verb="NOOP", allowed_in=_ANYWHERE, take=take_noop, default_reply=replies.OK),
-    CommandRow(verb="QUIT", allowed_in=_ANYWHERE, take=take_quit, next_state=State.CLOSED),
-    CommandRow(verb="HELP", allowed_in=_ANYWHERE, take=take_help),
+    CommandRow(verb="NOOP", allowed_in=_ANYWHERE, take=take_noop, junk=Junk.ALWAYS, ends_group=True),
+    CommandRow(
+        verb="QUIT",
+        allowed_in=_ANYWHERE,
+        take=take_quit,
+        on_success=ServerProtocol.say_goodbye,
+        next_state=State.CLOSED,
+        aborts_message=True,
+    ),
+    CommandRow(verb="HELP", allowed_in=_ANYWHERE, take=take_help, junk=Junk.ALWAYS),
     CommandRow(
         verb="VRFY",  # always there (RFC 5321 §4.5.1)
         needs_tls=True,
@@ -303,6 +307,8 @@ COMMANDS: Final = (
         on_success=answer_lookup,
         on_refusal=answer_lookup,
         default_reply=replies.CANNOT_VERIFY,
+        junk=Junk.ALWAYS,
+        ends_group=True,
     ),
     CommandRow(
         verb="EXPN",
@@ -314,6 +320,8 @@ COMMANDS: Final = (
         on_success=answer_lookup,
         on_refusal=answer_lookup,
         default_reply=replies.CANNOT_EXPAND,
+        junk=Junk.ALWAYS,
+        ends_group=True,
     ),
     CommandRow(
         verb="XCLIENT",
@@ -325,6 +333,7 @@ COMMANDS: Final = (
         on_success=start_over,
         next_state=State.CONNECTED,
         default_reply=replies.OK,
+        ends_group=True,
     ),
     CommandRow(
         verb="XFORWARD",
@@ -332,7 +341,6 @@ COMMANDS: Final = (
         allowed_in=_BETWEEN_TRANSACTIONS,
         misplaced=_NOT_IN_TRANSACTION,
         take=take_xforward,
-        default_reply=replies.OK,
     ),
 )
 VERBS: Final = frozenset(row.verb for row in COMMANDS)

@@ -1,5 +1,5 @@
 # What a client may do to a server, as values. The caller answers each Command with accept() or answer() of
-# ServerProtocol.
+# ServerProtocol, and Data with conclude() as well.
 from __future__ import annotations
 
 from dataclasses import dataclass

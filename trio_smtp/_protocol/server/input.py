@@ -42,7 +42,6 @@ class LineReader:
         "_auth",
         "_buffer",
         "_direct",
-        "_last",
         "_max_auth_line",
         "_max_line",
         "_searched",
@@ -58,7 +57,6 @@ class LineReader:
         self._searched: int = 0  # no LF in the buffer before this position
         self._skipped: int = 0  # octets dropped of a line that was too long; 0: no such line
         self._auth: bool = False  # that line was an AUTH command
-        self._last = b""
         self.eof: bool = False
 
     def __bool__(self) -> bool:
@@ -117,8 +115,7 @@ class LineReader:
             # In lock-step one line comes at a time, and needs no buffer.
             end = direct.find(b"\n", 0, self._max_line) + 1
             if end and not direct[end : end + 1] and not self._skipped:
-                self._last = line = bytes(direct)
-                return line
+                return bytes(direct)
             buffer += direct
         if not buffer:
             return None
@@ -138,14 +135,7 @@ class LineReader:
             raise LineTooLong(auth=self._auth)
         if end >= self._max_line and (end >= self._max_auth_line or not (auth or _is_auth(line))):
             raise LineTooLong(auth=_is_auth(line))
-        self._last = line
         return line
-
-    def unread(self) -> None:
-        """Put the last line back, to be read again."""
-        self._buffer[:0] = self._last + self._direct
-        self._direct = b""
-        self._searched = 0
 
     def _limit(self, auth: bool) -> int:
         return self._max_auth_line if auth or _is_auth(self._buffer) else self._max_line

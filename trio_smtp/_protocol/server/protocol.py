@@ -6,8 +6,8 @@
 # a Signal asks for them to be sent.
 #
 # What is read next depends on the state alone (reading.py). Which command is allowed where, and where it leads, is in
-# the one table of commands.py; what else moves a session is in states.py. Each part of a session has one owner, and
-# only this class brings them together:
+# the one table of commands.py; what else moves a session is in states.py. Each part of a session has one owner. This
+# class holds them together, and the commands' functions find them here:
 #
 #     LineReader      the input                     Transfer        the message in progress
 #     ReplyQueue      the replies                   Authentication  AUTH
@@ -33,14 +33,16 @@ from .offences import Offences
 from .reading import READ
 from .relay import NO_RELAY, Relay
 from .reply_queue import ReplyQueue
-from .rows import NO_STEP, Rules, Step
+from .rows import NO_STEP, Junk, Rules, Step
 from .states import MOVES, Ending, Occurrence, State
 from .transcript import Trace, Transcript
-from .transfer import Transfer
+from .transfer import Transfer, abort_message
 
 if TYPE_CHECKING:
     from .profile import ServerProfile
 
+_NEVER: Final = Junk.NEVER
+_AGAIN: Final = Junk.AGAIN
 _NO_ADDRESSEES: Final[list[str]] = []  # of all sessions before their first transaction, which begins a list of its own
 
 
@@ -76,7 +78,7 @@ class ServerProtocol:
 
     __slots__ = (
         "_pending",
-        "_previous",
+        "_put_off",
         "accepted",
         "addressees",
         "auth",
@@ -109,9 +111,9 @@ class ServerProtocol:
         self.auth: Authentication = Authentication(self.offences, external_identity)
         self.relay: Relay = NO_RELAY
         self.state: State = State.CONNECTED
-        self._previous: State = State.CONNECTED  # before the octets of a chunk
         self.step: Step = NO_STEP
         self._pending: Command | None = None  # the event that waits for its answer
+        self._put_off: tuple[Step, bytes] | None = None  # the command that ended a message, not taken yet
         self.hello: str | None = None
         self.esmtp: bool = False
         self.tls: bool = tls
@@ -152,7 +154,7 @@ class ServerProtocol:
         return self.state is State.CLOSED
 
     @property
-    def is_read(self) -> bool:
+    def is_being_read(self) -> bool:
         """Whether the application has a message that it is not done with."""
         message = self.transfer.message
         return message is not None and message.verdict is None
@@ -167,11 +169,6 @@ class ServerProtocol:
         """What is wrong with the message that has come to its end, as the reply that will refuse it."""
         message = self.transfer.message
         return message.fault if message is not None else None
-
-    @property
-    def refused_chunks(self) -> int:
-        """BDAT chunks whose octets were, or are being, dropped because they are not wanted."""
-        return self.transfer.refused_chunks
 
     @property
     def authenticated(self) -> bool:
@@ -244,7 +241,7 @@ class ServerProtocol:
     def abandon(self) -> None:
         """End the session without another word."""
         self.end_transaction(accepted=False)
-        self._pending = None
+        self._pending = self._put_off = None
         if self.offences.penalty:  # the last word is not kept back
             self.take_penalty()
         self.move(Occurrence.END)
@@ -266,7 +263,11 @@ class ServerProtocol:
             if queue.flush_due:
                 queue.note_flush()
                 return FLUSH
-            event = READ[self.state](self)
+            if self._put_off is None:
+                event = READ[self.state](self)
+            else:  # the application knows now that its message is gone
+                put_off, self._put_off = self._put_off, None
+                event = self.take(*put_off)
             if event is not None:
                 return event
 
@@ -284,7 +285,7 @@ class ServerProtocol:
         if row.on_success is not None and reply is not None:
             reply = row.on_success(self, event, reply)
         if reply is not None:
-            self.reply(reply, row.enhanced)
+            self.reply(reply, row.success_enhanced)
 
     def answer(self, reply: Reply) -> None:
         """Answer the event: anything but 2xx refuses it and changes nothing."""
@@ -340,26 +341,37 @@ class ServerProtocol:
     # ---- for the readers and the commands: what they say and change
 
     def take(self, step: Step, argument: bytes) -> Event | None:
-        """Take a command: an event for the caller, unless the command is done with by itself."""
+        """Take a command, as its row says: an event for the caller, unless the command is done with by itself."""
         self.step = step
+        row = step.row
         taken: Any  # isinstance() takes as long as the rest of this function
         try:
             taken = step.take(self, argument)
         except Reject as exc:
             taken = exc.reply
-        if taken.__class__ is step.row.event:
+        if row.ends_group:
+            self.queue.demand_flush()
+        if taken.__class__ is Reply and taken.code >= 400:
+            self.reply(taken)
+            return None
+        if row.aborts_message and self.is_being_read:
+            self._put_off = step, argument
+            return abort_message(self)
+        if row.junk is not _NEVER and (row.junk is not _AGAIN or self.hello is not None):
+            self.offences.count_junk()
+        if taken.__class__ is row.event:
             self._pending = taken
             return taken
-        if isinstance(taken, Signal):
+        if taken is None or isinstance(taken, Signal):
             return taken
-        if taken is None or taken.code < 400:
-            self._previous, self.state = self.state, step.next_state
-        if taken is not None:
-            self.reply(taken)
+        self.state = step.next_state
+        if row.event is None and row.on_success is not None:
+            taken = row.on_success(self, None, taken)
+        self.reply(taken, row.success_enhanced)
         return None
 
-    def suspend(self, event: Command) -> None:
-        """Wait for the application's answer to an event."""
+    def await_answer(self, event: Command) -> None:
+        """An event comes of something else than a command line."""
         self._pending = event
 
     def reply(self, reply: Reply, enhanced: bool = True, utf8: bool | None = None, *, counted: bool = True) -> None:
@@ -387,7 +399,7 @@ class ServerProtocol:
     def move(self, occurrence: Occurrence) -> None:
         """Change the state because of something else than a command's success."""
         state = MOVES[self.state][occurrence]
-        self.state = self._previous if state is None else state
+        self.state = self.transfer.state_before if state is None else state
 
     def restart(self, external_identity: str | None = None) -> None:
         """Forget what the client has said of itself."""
@@ -430,8 +442,8 @@ class ServerProtocol:
         """Whether a client that was not offered PIPELINING has said more before what it said last was answered."""
         return bool(self.input) and not (self.esmtp and "PIPELINING" in self.profile.extensions)
 
-    def say_goodbye(self) -> Reply:
+    def say_goodbye(self, event: None, reply: Reply) -> Reply:
         """End the session because of QUIT."""
         self.end_transaction(accepted=False)
         self.ending = Ending.QUIT
-        return self.profile.farewell
+        return reply

@@ -83,7 +83,7 @@ def read_response(protocol: ServerProtocol) -> Event | None:
     if isinstance(taken, Reply):
         say(protocol, taken)
         return None
-    protocol.suspend(taken)
+    protocol.await_answer(taken)
     return taken
 
 

@@ -85,4 +85,3 @@ def start_over(protocol: ServerProtocol, event: XClient, reply: Reply) -> None:
     protocol.restart()
     protocol.relay.introduce(event.attributes)
     protocol.auth.vouch(bool(protocol.relay.xclient.get("LOGIN")))
-    protocol.queue.demand_flush()

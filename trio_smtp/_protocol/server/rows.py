@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from ..parameters import ParameterContext
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
     from .config import ServerConfig
     from .protocol import ServerProtocol
 
-# What a command line comes to: an event to ask the application about, a reply to give at once, a signal, or (None) a
-# success without a reply.
+# What a command line comes to: an event to ask the application about, a reply to give at once, a signal, or (None)
+# nothing more: the function has moved the session itself.
 Taken: TypeAlias = Command | Signal | Reply | None
 Take: TypeAlias = "Callable[[ServerProtocol, bytes], Taken]"
 # What the application's answer does; it returns the reply to give, or None if there is none left to give.
 Answer: TypeAlias = "Callable[[ServerProtocol, Any, Reply], Reply | None]"
+
+
+class Junk(Enum):
+    """When a command leads nowhere, so that a client may send only so many of it. One that is refused is an error."""
+
+    NEVER = "it leads somewhere, or its argument decides"
+    ALWAYS = "always"
+    AGAIN = "once the client has introduced itself"
 
 
 def _always(config: ServerConfig) -> bool:
@@ -38,15 +47,18 @@ class CommandRow:
         needs_tls: refused before TLS where TLS is required (``ServerConfig.require_tls``).
         allowed_in: the states in which it is taken.
         misplaced: the replies in the other states.
-        take: reads the argument.
+        take: reads the argument. With `aborts_message` it changes nothing: it may be called twice.
         refuse: makes of the reply to a misplaced one what is done instead of `take`; without it, that reply is given.
-        refused_state: where a misplaced one leads, or ``None`` for the same state.
         event: what the application is asked, or ``None``.
         next_state: where its success leads: a state, one for each in `allowed_in`, or ``None`` for the same state.
         default_reply: the reply where the application has none of its own; ``None`` gives none.
-        enhanced: its reply may have an enhanced status code (RFC 2034 section 4).
-        on_success: what the application's consent does besides; without it, the reply is given.
-        on_refusal: the same for its refusal.
+        success_enhanced: the reply to its success may have an enhanced status code (RFC 2034 section 4).
+        on_success: what the application's consent does besides, or, where it is not asked, the command's success;
+            without it, the reply is given.
+        on_refusal: the same for the application's refusal.
+        junk: when it leads nowhere.
+        ends_group: its reply does not wait for those of the commands behind it (RFC 2920 section 3.1).
+        aborts_message: its success between two chunks ends the message. The application hears of that first.
     """
 
     verb: str
@@ -57,13 +69,15 @@ class CommandRow:
     misplaced: Mapping[State, Reply] = field(default_factory=dict)
     take: Take
     refuse: Callable[[Reply], Take] | None = None
-    refused_state: State | None = None
     event: type[Command] | None = None
     next_state: State | Mapping[State, State] | None = None
     default_reply: Reply | None = None
-    enhanced: bool = True
+    success_enhanced: bool = True
     on_success: Answer | None = None
     on_refusal: Answer | None = None
+    junk: Junk = Junk.NEVER
+    ends_group: bool = False
+    aborts_message: bool = False
 
     def after(self, state: State) -> State:
         """The state to which its success in `state` leads."""
@@ -87,9 +101,7 @@ class CommandRow:
             refusal = self.misplaced[state]
         if lmtp and refusal is HELLO_FIRST:
             refusal = LHLO_FIRST
-        return Step(
-            self, (self.refuse or _refuse)(refusal), state if self.refused_state is None else self.refused_state
-        )
+        return Step(self, (self.refuse or _refuse)(refusal), state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,17 +36,20 @@ class Occurrence(IntEnum):
     EXCHANGE_END = 2  # of AUTH, whatever came of it
     CHUNK_END = 3  # of one that is not the last
     MESSAGE_END = 4  # whatever became of it
-    CHUNK_DROPPED = 5
-    END = 6  # the last word has been said
+    CHUNK_BEGIN = 5  # of one that is not the first
+    CHUNK_REFUSED = 6  # BDAT where it is not allowed
+    CHUNK_DROPPED = 7  # all of one that was refused
+    END = 8  # the last word has been said
 
 
-PREVIOUS: Final = None  # back to the state before
+PREVIOUS: Final = None  # back to the state before the chunk
 MOVES: Final[Mapping[State, Mapping[Occurrence, State | None]]] = {
     State.CONNECTED: {Occurrence.GREETING: State.GREETED, Occurrence.END: State.CLOSED},
-    State.GREETED: {Occurrence.END: State.CLOSED},
+    State.GREETED: {Occurrence.CHUNK_REFUSED: State.DROPPING, Occurrence.END: State.CLOSED},
     State.READY: {
         Occurrence.CHALLENGE: State.AUTH,
         Occurrence.EXCHANGE_END: State.READY,  # of one that needs no line after AUTH's own
+        Occurrence.CHUNK_REFUSED: State.DROPPING,
         Occurrence.END: State.CLOSED,
     },
     State.AUTH: {
@@ -54,14 +57,18 @@ MOVES: Final[Mapping[State, Mapping[Occurrence, State | None]]] = {
         Occurrence.EXCHANGE_END: State.READY,
         Occurrence.END: State.CLOSED,
     },
-    State.MAIL: {Occurrence.END: State.CLOSED},
+    State.MAIL: {Occurrence.CHUNK_REFUSED: State.DROPPING, Occurrence.END: State.CLOSED},
     State.RCPT: {Occurrence.MESSAGE_END: State.READY, Occurrence.END: State.CLOSED},  # DATA was refused
     State.BODY: {
         Occurrence.CHUNK_END: State.CHUNKING,
         Occurrence.MESSAGE_END: State.READY,
         Occurrence.END: State.CLOSED,
     },
-    State.CHUNKING: {Occurrence.MESSAGE_END: State.READY, Occurrence.END: State.CLOSED},  # the client gave it up
+    State.CHUNKING: {
+        Occurrence.CHUNK_BEGIN: State.BODY,
+        Occurrence.MESSAGE_END: State.READY,  # the client gave it up
+        Occurrence.END: State.CLOSED,
+    },
     State.DROPPING: {Occurrence.CHUNK_DROPPED: PREVIOUS, Occurrence.END: State.CLOSED},
     State.CLOSED: {Occurrence.END: State.CLOSED},
 }

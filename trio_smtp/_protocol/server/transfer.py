@@ -12,7 +12,7 @@ from .events import EOF, NEED_DATA, Data, Event, Signal
 from .fixed_replies import OUT_OF_TURN, TOO_MANY_ERRORS
 from .message import CHUNK_TAKEN, FINISHED, IncomingMessage, Verdict
 from .rows import Take, Taken
-from .states import Occurrence
+from .states import Occurrence, State
 
 if TYPE_CHECKING:
     from .config import ServerConfig
@@ -30,10 +30,11 @@ class Transfer:
 
     Attributes:
         message: from its Data event to the end of its transaction; ``None`` at other times.
+        state_before: the session's, before the chunk that is dropped, or was dropped last.
         refused_chunks: BDAT chunks whose octets were, or are being, dropped because they are not wanted.
     """
 
-    __slots__ = ("_drop", "_drop_reply", "_octets", "message", "refused_chunks")
+    __slots__ = ("_drop", "_drop_reply", "_octets", "message", "refused_chunks", "state_before")
 
     def __init__(self) -> None:
         self._octets: int = 0  # of messages that are over, since they were asked for
@@ -41,6 +42,7 @@ class Transfer:
         self._drop_reply: Reply | None = None
         self.message: IncomingMessage | None = None
         self.refused_chunks: int = 0
+        self.state_before: State = State.CONNECTED
 
     def begin(self, source: LineReader, config: ServerConfig, *, binary: bool, chunking: bool) -> IncomingMessage:
         """A message begins.
@@ -68,9 +70,9 @@ class Transfer:
         octets, self._octets = self._octets, 0
         return octets
 
-    def refuse(self, size: int, reply: Reply) -> None:
-        """The octets of a chunk are to be dropped, and answered with `reply`."""
-        self._drop, self._drop_reply = size, reply
+    def refuse(self, size: int, reply: Reply, state: State) -> None:
+        """The octets of a chunk are to be dropped, and answered with `reply`; then the session is in `state` again."""
+        self._drop, self._drop_reply, self.state_before = size, reply, state
         self.refused_chunks += 1
 
     def drop(self, source: LineReader) -> Reply | None:
@@ -133,6 +135,7 @@ def take_bdat(protocol: ServerProtocol, argument: bytes) -> Taken:
     message = protocol.transfer.message
     if message is not None:
         message.begin_chunk(size, last)
+        protocol.move(Occurrence.CHUNK_BEGIN)
         return None
     assert protocol.envelope is not None
     binary = protocol.envelope.sender.body == "BINARYMIME"
@@ -149,7 +152,8 @@ def refuse_bdat(reply: Reply) -> Take:
         limit = protocol.profile.config.max_message_size
         if limit is not None and size > limit:
             return _refuse_large(protocol)
-        protocol.transfer.refuse(size, reply)
+        protocol.transfer.refuse(size, reply, protocol.state)
+        protocol.move(Occurrence.CHUNK_REFUSED)
         return None
 
     return refuse
@@ -165,7 +169,7 @@ def _parse_chunk(argument: bytes) -> tuple[int, bool]:
 def _refuse_large(protocol: ServerProtocol) -> Taken:
     # Nothing of the chunk is read, so this is the end; an application that waits for it hears why.
     reply = Reply(552, "the chunk is larger than a message may be", "5.3.4", close=True)
-    if not protocol.is_read:
+    if not protocol.is_being_read:
         return reply
     protocol.reply(reply)
     return Signal.BODY_TOO_LARGE
@@ -179,13 +183,10 @@ def refuse_message(protocol: ServerProtocol, event: Data, reply: Reply) -> Reply
     return reply
 
 
-def abort_message(protocol: ServerProtocol) -> Signal | None:
-    """Before a command that ends the transaction between two chunks: the application must hear of it first."""
-    if not protocol.is_read:
-        return None
+def abort_message(protocol: ServerProtocol) -> Signal:
+    """The client gives the message up between two chunks."""
     protocol.end_transaction(accepted=False)
     protocol.move(Occurrence.MESSAGE_END)
-    protocol.input.unread()
     return Signal.BODY_ABORTED
 
 
