@@ -1,6 +1,7 @@
 """Several messages in flight on one connection: round trips saved, and each message's own certainty."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from email.message import EmailMessage
 from functools import partial
 
@@ -13,6 +14,7 @@ from pool_server import Network, network, pool_of
 import trio_smtp
 from trio_smtp import Delivery, PoolConfig
 from trio_smtp._client.connection import ClientConnection
+from trio_smtp._pool.health import ServerHealth
 from trio_smtp._protocol.client.transaction import Transaction
 
 Clock = trio.testing.MockClock
@@ -179,6 +181,51 @@ async def test_connection_lost_with_messages_in_flight_each_knows_its_fate(net: 
     assert isinstance(outcomes.errors[texts[2]], trio_smtp.MessageRefusedError)
     assert outcomes.errors[texts[3]].delivery is Delivery.UNKNOWN
     assert outcomes.errors[texts[3]].unknown == ["b@y.test"]
+
+
+@pytest.mark.parametrize("offers", [("PIPELINING",), ("PIPELINING", "CHUNKING")])
+async def test_each_message_has_a_send_event_of_its_own_with_its_own_error(
+    net: Network, autojump_clock: Clock, offers: tuple[str, ...]
+) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        if number > 1:
+            return await net.sink(peer, number)
+        await peer.greet(*offers)
+        await net.message(peer)
+        await net.message(peer)
+        await peer.line()  # of the next one: RSET or MAIL
+        return await peer.aclose()
+
+    net.script = script
+    net.delay = 0.5
+    events: list[trio_smtp.TraceEvent] = []
+    texts = [b"%d\r\n" % i for i in range(4)]
+    async with pool_of(replace(DEEP, trace=events.append)) as pool:
+        outcomes = await send_all(pool, texts)
+    sends = [event for event in events if event.name == "send" and event.connection == 1]
+    assert [event.error is None for event in sends] == [True, True, *[False] * (len(sends) - 2)]
+    lost = [outcomes.errors[text] for text in texts[2:] if text in outcomes.errors]
+    assert lost
+    assert [event.error for event in sends[2:]] == lost
+    assert sends[1].seconds == pytest.approx(0.5, abs=0.1)
+
+
+async def test_each_message_of_a_batch_lets_the_limit_rise(net: Network, autojump_clock: Clock) -> None:
+    net.offers = ("PIPELINING", "CHUNKING")
+    net.delay = 0.5
+    done = 0
+
+    class CountingHealth(ServerHealth):
+        def message_done(self) -> None:
+            nonlocal done
+            done += 1
+            super().message_done()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trio_smtp._pool.pool.ServerHealth", CountingHealth)
+        async with pool_of(DEEP) as pool:
+            await send_all(pool, [b"%d\r\n" % i for i in range(9)])
+    assert done == 9
 
 
 async def test_message_never_goes_to_the_recipients_of_the_one_before(net: Network, autojump_clock: Clock) -> None:

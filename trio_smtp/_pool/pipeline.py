@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -31,10 +31,19 @@ from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError
 from .._wire.waits import Interrupted
 from .attempt import Attempt, AttemptState, Cancellation
 from .connector import PooledConnection
+from .health import ServerHealth
+from .trace import Tracer
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
 _DONE: Final = AttemptState.DONE
 _WANTED: Final = Cancellation.NO
+
+
+class _Begun(NamedTuple):
+    """A message in flight, and when it was begun, in Trio's clock: 0 where no function wants to know."""
+
+    attempt: Attempt
+    at: float
 
 
 class Pipeline:
@@ -44,6 +53,8 @@ class Pipeline:
         connection: reusable, with PIPELINING, and one that has just answered.
         depth: how many there may be.
         take: the next attempt, if there is one and the connection may be used for it.
+        health: is told of each message that came to its end.
+        tracer: is told of each message, however it ended.
 
     Attributes:
         again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction, or
@@ -51,14 +62,34 @@ class Pipeline:
         latest: the attempt whose outcome was set last.
     """
 
-    __slots__ = ("_client", "_connection", "_depth", "_flight", "_take", "_written", "again", "latest")
+    __slots__ = (
+        "_client",
+        "_connection",
+        "_depth",
+        "_flight",
+        "_health",
+        "_take",
+        "_tracer",
+        "_written",
+        "again",
+        "latest",
+    )
 
-    def __init__(self, connection: PooledConnection, depth: int, take: Callable[[], Attempt | None]) -> None:
+    def __init__(
+        self,
+        connection: PooledConnection,
+        depth: int,
+        take: Callable[[], Attempt | None],
+        health: ServerHealth,
+        tracer: Tracer,
+    ) -> None:
         self._connection: PooledConnection = connection
         self._client: ClientConnection = connection.client
         self._depth: int = depth
         self._take: Callable[[], Attempt | None] = take
-        self._flight: deque[Attempt] = deque()
+        self._health: ServerHealth = health
+        self._tracer: Tracer = tracer
+        self._flight: deque[_Begun] = deque()
         self._written: int = 0  # so many of them, from the first on, as far as they were begun
         self.again: list[Attempt] = []
         self.latest: Attempt | None = None
@@ -75,7 +106,7 @@ class Pipeline:
         except trio.Cancelled as exc:  # the whole pool is: what has left may still be answered
             with trio.move_on_after(self._client.config.end_grace, shield=True):
                 try:
-                    while self._written and self._flight[0].report.has_left:
+                    while self._written and self._flight[0].attempt.report.has_left:
                         await self._hear()
                 except (SMTPError, Interrupted):
                     pass
@@ -90,10 +121,9 @@ class Pipeline:
     def _fail(self, exc: BaseException) -> None:
         """The connection is of no use any more: set the outcome of each message in flight."""
         self._connection.abort()
-        while self._flight:
-            attempt = self._flight.popleft()
-            if attempt.state is _DONE:
-                continue
+        failed = [begun for begun in self._flight if begun.attempt.state is not _DONE]
+        self._flight.clear()
+        for attempt, _ in failed:
             report = attempt.report
             transaction = report.transaction
             if transaction is not None and transaction.reply is not None:
@@ -101,6 +131,16 @@ class Pipeline:
                 attempt.finish()
             else:
                 attempt.finish(_own(exc, attempt))
+        for begun in failed:  # when every caller has its outcome, whatever the trace function does
+            self._tell(begun)
+
+    def _tell(self, begun: _Begun) -> None:
+        """A message's transaction is over: it came to its end, or was ended by an error."""
+        error = begun.attempt.error
+        if self._tracer.is_on:
+            self._tracer.tell("send", begun.at, self._connection.number, detail="pipeline", error=error)
+        if error is None and self._client.protocol.farewell is None:
+            self._health.message_done()
 
     # -- whole messages, one behind the other
 
@@ -137,12 +177,12 @@ class Pipeline:
     async def _text_of_last(self, text: bytes, tail: bytes) -> list[bytes]:
         """Wait for the replies to the envelope sent last: the message's text and end, or nothing if it is refused."""
         flight, client = self._flight, self._client
-        current = flight[-1]
+        current = flight[-1].attempt
         transaction = current.report.transaction
         assert transaction is not None
-        while client.protocol.outstanding and flight and flight[-1] is current:
+        while client.protocol.outstanding and flight and flight[-1].attempt is current:
             await self._hear()
-        if not (flight and flight[-1] is current):
+        if not (flight and flight[-1].attempt is current):
             return []  # DATA was refused
         is_refused = transaction.reply is not None or transaction.all_refused
         if is_refused and client.uses_chunking:
@@ -191,16 +231,18 @@ class Pipeline:
         if attempt.cancellation is not _WANTED:  # its caller may be gone already: from here on there is no checkpoint
             attempt.finish(Interrupted())
             return None
+        started = trio.current_time() if self._tracer.is_on else 0.0
         try:
             encoded = await self._encode(attempt)
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
             attempt.report.forget_transaction()
             attempt.finish(exc)
+            self._tell(_Begun(attempt, started))
             return None
         if encoded is None:
             self.again.append(attempt)
             return None
-        return self._enter(attempt, *encoded)
+        return self._enter(_Begun(attempt, started), *encoded)
 
     async def _encode(self, attempt: Attempt) -> tuple[list[Command], bytes, bytes] | None:
         """A message's commands and text; ``None`` if it is too large, or for too many, to be sent with others."""
@@ -222,16 +264,17 @@ class Pipeline:
             commands.append(data(transaction))
         return commands, text, tail
 
-    def _enter(self, attempt: Attempt, commands: list[Command], text: bytes, tail: bytes) -> list[bytes]:
+    def _enter(self, begun: _Begun, commands: list[Command], text: bytes, tail: bytes) -> list[bytes]:
         """A message is in flight from now on."""
         client, flight = self._client, self._flight
-        flight.append(attempt)
+        attempt = begun.attempt
+        flight.append(begun)
         attempt.report.count_attempt()
         client.wire.forget_interruption()  # of one whose reply came first, or that is no longer alone
         is_alone = len(flight) == 1
         attempt.begin(self._connection if is_alone else None)
         if not is_alone:
-            flight[0].begin(None)
+            flight[0].attempt.begin(None)
             if client.uses_chunking and commands[0] is not RSET:
                 commands.insert(0, RSET)
         return [client.encode(commands), text, tail]
@@ -254,7 +297,7 @@ class Pipeline:
         self._flight.popleft()
         self._written -= 1
         if len(self._flight) == 1:
-            self._flight[0].begin(self._connection)
+            self._flight[0].attempt.begin(self._connection)
 
     async def _event(self, timeout: float | None) -> Event:
         try:
@@ -263,7 +306,8 @@ class Pipeline:
             self._client.place(exc)
             raise
 
-    def _settle(self, attempt: Attempt, transaction: Transaction) -> None:
+    def _settle(self, begun: _Begun, transaction: Transaction) -> None:
+        attempt = begun.attempt
         report = attempt.report
         settle(self._client, report, transaction)
         if report.remaining and attempt.cancellation is _WANTED:
@@ -272,6 +316,7 @@ class Pipeline:
         else:
             attempt.finish()
             self.latest = attempt
+        self._tell(begun)
 
 
 def _own(exc: BaseException, attempt: Attempt) -> Exception:

@@ -22,7 +22,7 @@ class TraceEvent:
         seconds: how long it took.
         connection: which connection, counted from 1; 0 for none.
         detail: the host, or why a connection was retired.
-        error: what went wrong, or ``None``.
+        error: what went wrong, or ``None``; a refusal is an answer, and no error here.
     """
 
     name: TraceName

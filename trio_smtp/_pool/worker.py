@@ -271,17 +271,13 @@ class Worker:
                 connection.count_message()
             return more
 
-        started = trio.current_time()
         connection.count_message()
-        pipeline = Pipeline(connection, self._config.pipeline_depth, take)
+        pipeline = Pipeline(connection, self._config.pipeline_depth, take, self._health, self._tracer)
         try:
             await pipeline.run(attempt)
             self._attempt = pipeline.latest
-            self._tracer.tell("send", started, connection.number, detail="pipeline")
             if connection.client.protocol.farewell is not None:
                 self._health.connection_failed()
-            elif not connection.client.is_broken:
-                self._health.message_done()
             while pipeline.again:
                 self._attempt = alone = pipeline.again.pop(0)
                 await self._serve(alone)
