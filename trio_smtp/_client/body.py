@@ -180,4 +180,6 @@ async def write_text(connection: ClientConnection, transaction: Transaction, dat
         while transaction.reply is None:
             await connection.next_event(_LAST_WORDS)
     except SMTPError:
+        if transaction.farewell is not None:
+            failure = connection.farewell_error(transaction)
         raise failure from failure.__cause__

@@ -313,13 +313,14 @@ class ClientConnection:
                 return False
         self.abort()
         if protocol.farewell is not None:
-            raise self.farewell_error()
+            raise self.farewell_error(transaction)
         raise RemoteProtocolError("the server spoke before it was asked")
 
-    def farewell_error(self) -> ConnectionLostError:
-        """The error for a command that the server's 421 left unanswered."""
+    def farewell_error(self, transaction: Transaction | None = None) -> ConnectionLostError:
+        """The error for a command, or a message, that the server's 421 left undecided."""
         reply = self.protocol.farewell
-        return ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=self.stage)
+        stage = transaction.stage if transaction is not None and transaction.farewell is not None else self.stage
+        return ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=stage)
 
     def _too_late(self, timeout: float | None) -> SMTPTimeoutError:
         self.abort()

@@ -16,7 +16,7 @@ from .body import BodyWriter
 from .connection import ClientConnection
 from .content import Source
 from .message import Message
-from .report import DeliveryReport, SendResult, refusal
+from .report import DeliveryReport, SendResult
 from .sending import next_transfer
 from .transfer import Transfer
 
@@ -72,7 +72,7 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
             self._transfer.explain(exc)
             raise
         if not goes_on or self._transfer.transaction.reply is not None:
-            raise refusal(self._transfer.transaction)
+            raise self._transfer.ending()
 
     def _conclude(self, result: SendResult) -> None:
         self.result = result
@@ -94,7 +94,7 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
     try:
         if not await transfer.begin(transfer.envelope(source, None)):
             await transfer.await_end()
-            raise refusal(transaction)
+            raise transfer.ending()
         writer = transfer.open_writer(source)
         outgoing = OutgoingMessage._create(transfer, writer)
         async with transfer.giving_up():
@@ -103,8 +103,10 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
             except SMTPError as exc:
                 report.blame_caller(exc)
                 raise
-            if transaction.reply is not None:  # send_all() said so, and the block went on
-                raise refusal(transaction)
+            if (
+                transaction.reply is not None or transaction.farewell is not None
+            ):  # send_all() said so, and the block went on
+                raise transfer.ending()
             await trio.lowlevel.checkpoint_if_cancelled()
             await writer.finish()
         await transfer.await_end()

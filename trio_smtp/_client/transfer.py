@@ -32,7 +32,7 @@ from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end, ma
 from .._protocol.client.protocol import State
 from .._protocol.client.transaction import Transaction
 from .._protocol.dotstuff import DotEncoder, encode_message
-from .._protocol.errors import RemoteProtocolError, SMTPError
+from .._protocol.errors import LocalProtocolError, RemoteProtocolError, SMTPError, Stage
 from .._protocol.newlines import NewlineEncoder, encode_newlines
 from .._wire.waits import Interrupted
 from .body import BLOCK, BodyWriter, write_text
@@ -41,7 +41,7 @@ from .connection import ClientConnection
 from .content import Source
 from .envelope import mail_params, rcpt_params
 from .message import Message
-from .report import DeliveryReport
+from .report import DeliveryReport, refusal
 
 _CLOSED: Final = State.CLOSED
 _READY: Final = State.READY
@@ -118,6 +118,23 @@ class Transfer:
             return True
         self.explain(error)
         return False
+
+    def check_open(self) -> None:
+        """Raise unless the message's end is still to come.
+
+        Raises:
+            LocalProtocolError: text after the end.
+        """
+        if self.transaction.ended:
+            raise LocalProtocolError("the message has ended: send_all() belongs into its block", stage=Stage.END)
+
+    def ending(self) -> SMTPError:
+        """The error for a transaction that the server has refused, or given up with a 421."""
+        if self.transaction.reply is None and self.transaction.farewell is not None:
+            error: SMTPError = self._connection.farewell_error(self.transaction)
+            self.explain(error)
+            return error
+        return refusal(self.transaction)
 
     def explain(self, error: SMTPError) -> None:
         """Let an error say where the session is and what has become of each recipient."""
@@ -224,7 +241,8 @@ class Transfer:
         step = _GROUP if protocol.pipelining else 1
         for at in range(0, len(commands), step):
             group = commands[at : at + step]
-            if at and (transaction.reply is not None or (group[0].verb is _DATA and transaction.all_refused)):
+            is_over = transaction.reply is not None or protocol.state is _CLOSED
+            if at and (is_over or (group[0].verb is _DATA and transaction.all_refused)):
                 return False
             await connection.write(connection.encode(group), timeout)
             await connection.drain(timeout)
@@ -264,8 +282,8 @@ class Transfer:
         config, protocol = connection.config, connection.protocol
         async with ShieldedCleanup(config.end_grace, self._await_reply, trio.Cancelled, Interrupted):
             await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
-        if protocol.outstanding and transaction.reply is None:
-            raise connection.farewell_error()
+        if transaction.reply is None and (protocol.outstanding or transaction.farewell is not None):
+            raise connection.farewell_error(transaction)
         if protocol.unread and protocol.farewell is None:  # there is a reply too many, and this connection is over
             try:
                 protocol.next_event()

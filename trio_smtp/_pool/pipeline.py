@@ -46,8 +46,8 @@ class Pipeline:
         take: the next attempt, if there is one and the connection may be used for it.
 
     Attributes:
-        again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction, or
-            without a connection that is good.
+        again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction,
+            without a connection that is good, or on one that ended with a 421 before their end was answered.
         latest: the attempt whose outcome was set last.
     """
 
@@ -99,6 +99,9 @@ class Pipeline:
             if transaction is not None and transaction.reply is not None:
                 report.settle(transaction)  # a reply that was read beats a loss noticed later
                 attempt.finish()
+            elif transaction is not None and transaction.farewell is not None and attempt.cancellation is _WANTED:
+                report.forget_transaction()  # it came to nothing, and was refused by no reply
+                self.again.append(attempt)
             else:
                 attempt.finish(_own(exc, attempt))
 
@@ -243,6 +246,8 @@ class Pipeline:
         transaction = command.transaction
         if transaction is None:
             return
+        if transaction.farewell is not None:
+            raise self._client.farewell_error(transaction)
         waiting = protocol.outstanding
         over = command.verb in (Verb.END, Verb.LAST) and not (waiting and waiting[0] is command)
         if over or (command.verb is Verb.DATA and not transaction.go_ahead):
