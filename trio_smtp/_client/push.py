@@ -30,7 +30,7 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
         result: the :class:`SendResult`, once the block was left.
     """
 
-    __slots__ = ("_transfer", "_writer", "accepted", "refused", "result")
+    __slots__ = ("_is_open", "_transfer", "_writer", "accepted", "refused", "result")
 
     accepted: list[str]
     refused: dict[str, Reply]
@@ -39,6 +39,7 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
     def __init__(self, transfer: Transfer, writer: BodyWriter) -> None:
         self._transfer = transfer
         self._writer = writer
+        self._is_open = True
         self.accepted = list(transfer.transaction.accepted)
         self.refused = dict(transfer.transaction.refused)
         self.result = None
@@ -58,14 +59,16 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: the chunk is not bytes.
-            LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
-            ExtensionNotSupportedError: 8-bit octets without a BODY parameter that announced them.
+            LocalProtocolError: the block of the transaction was left; a bare CR or LF, with ``newlines="reject"``.
+            ExtensionNotSupportedError: 8-bit octets, and 8BITMIME is not offered, or ``BODY=7BIT`` was given.
             MessageRefusedError: the server has refused the message already.
             MessageTooLargeError: with this piece it is larger than the server's SIZE.
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken; nothing was delivered.
 
         Cancellation in the middle of a piece closes the connection; nothing is delivered.
         """
+        if not self._is_open:
+            raise LocalProtocolError("send_all() after the end of the message: it belongs into the transaction's block")
         try:
             goes_on = await self._writer.write(chunk)
         except SMTPError as exc:
@@ -73,6 +76,10 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
             raise
         if not goes_on or self._transfer.transaction.reply is not None:
             raise self._transfer.ending()
+
+    def _close(self) -> None:
+        """The block was left."""
+        self._is_open = False
 
     def _conclude(self, result: SendResult) -> None:
         self.result = result
@@ -103,6 +110,8 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
             except SMTPError as exc:
                 report.blame_caller(exc)
                 raise
+            finally:
+                outgoing._close()
             if (
                 transaction.reply is not None or transaction.farewell is not None
             ):  # send_all() said so, and the block went on

@@ -32,7 +32,7 @@ from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end, ma
 from .._protocol.client.protocol import State
 from .._protocol.client.transaction import Transaction
 from .._protocol.dotstuff import DotEncoder, encode_message
-from .._protocol.errors import LocalProtocolError, RemoteProtocolError, SMTPError, Stage
+from .._protocol.errors import RemoteProtocolError, SMTPError
 from .._protocol.newlines import NewlineEncoder, encode_newlines
 from .._wire.waits import Interrupted
 from .body import BLOCK, BodyWriter, write_text
@@ -118,15 +118,6 @@ class Transfer:
             return True
         self.explain(error)
         return False
-
-    def check_open(self) -> None:
-        """Raise unless the message's end is still to come.
-
-        Raises:
-            LocalProtocolError: text after the end.
-        """
-        if self.transaction.ended:
-            raise LocalProtocolError("the message has ended: send_all() belongs into its block", stage=Stage.END)
 
     def ending(self) -> SMTPError:
         """The error for a transaction that the server has refused, or given up with a 421."""
@@ -262,7 +253,10 @@ class Transfer:
         encoder: NewlineEncoder | None = None
         if not self.message.is_binary:
             encoder = (NewlineEncoder if self._chunked else DotEncoder)(connection.config.newlines)
-        eight_bit = str(given["BODY"]).upper() != "7BIT" if given and "BODY" in given else bool(source.eight_bit)
+        if given and "BODY" in given:
+            eight_bit = str(given["BODY"]).upper() != "7BIT"
+        else:
+            eight_bit = connection.offers_8bit if source.eight_bit is None else source.eight_bit
         return BodyWriter(
             connection,
             self.transaction,

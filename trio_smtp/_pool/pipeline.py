@@ -89,6 +89,8 @@ class Pipeline:
 
     def _fail(self, exc: BaseException) -> None:
         """The connection is of no use any more: set the outcome of each message in flight."""
+        if isinstance(exc, SMTPError):
+            self._client.place(exc)
         self._connection.abort()
         while self._flight:
             attempt = self._flight.popleft()
