@@ -296,7 +296,7 @@ async def test_connection_lost_after_the_end_is_unknown() -> None:
     assert caught.value.accepted == []
 
 
-async def test_421_is_the_stage_s_refusal_and_the_connection_is_closed() -> None:
+async def test_421_to_rcpt_refuses_no_recipient_and_the_connection_is_closed() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
@@ -304,10 +304,11 @@ async def test_421_is_the_stage_s_refusal_and_the_connection_is_closed() -> None
         await peer.closed()
 
     async with client_and(script) as client:
-        with pytest.raises(trio_smtp.RecipientsRefusedError) as caught:
+        with pytest.raises(trio_smtp.ConnectionLostError) as caught:
             await send(client)
         assert caught.value.reply == Reply(421, "going down", "4.3.2")
-        assert caught.value.delivery is Delivery.REFUSED
+        assert caught.value.delivery is Delivery.NOT_SENT
+        assert (caught.value.refused, caught.value.stage) == ({}, "rcpt")
         with pytest.raises(trio_smtp.ConnectionLostError):
             await client.noop()
 

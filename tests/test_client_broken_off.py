@@ -86,14 +86,13 @@ async def test_lost_or_refused_at_each_step(step: str, how: str) -> None:
     assert error.stage == step
     if how.startswith("421"):
         wanted = {
-            "mail": trio_smtp.SenderRefusedError,
-            "rcpt": trio_smtp.RecipientsRefusedError,
-            "data": trio_smtp.MessageRefusedError,
+            **dict.fromkeys(("mail", "rcpt", "data"), trio_smtp.ConnectionLostError),
             "end": trio_smtp.MessageRefusedError,
         }.get(step, trio_smtp.ConnectError)
         assert type(error) is wanted
         assert error.reply == trio_smtp.Reply(421, "going down", "4.3.2")
-        assert error.delivery is (Delivery.NOT_SENT if wanted is trio_smtp.ConnectError else Delivery.REFUSED)
+        assert error.delivery is (Delivery.REFUSED if step == "end" else Delivery.NOT_SENT)
+        assert not error.refused or step == "end"
     else:
         assert type(error) is trio_smtp.ConnectionLostError
         assert error.reply is None

@@ -101,7 +101,7 @@ async def test_what_came_between_messages_is_no_answer_to_the_next(
 
 async def hear_a_message_given_up(peer: Peer) -> None:
     await peer.greet(*OFFERS, "CHUNKING")
-    await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT)
+    await peer.hear(MAIL.replace(" SIZE=4", " BODY=8BITMIME"), RCPT)
     await peer.say("250 ok", "250 ok")
     await peer.hear("RSET")
     await peer.say("250 ok")
@@ -158,7 +158,7 @@ async def test_send_in_a_cancelled_scope_sends_nothing() -> None:
 async def test_block_cancelled_at_its_end_delivers_nothing() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet(*OFFERS)
-        await peer.hear(MAIL.removesuffix(" SIZE=4"), RCPT, "DATA")
+        await peer.hear(MAIL.replace(" SIZE=4", " BODY=8BITMIME"), RCPT, "DATA")
         await peer.say("250 ok", "250 ok", "354 go")
         await peer.drain()
         assert b"\r\n.\r\n" not in peer.heard
@@ -204,16 +204,16 @@ async def test_farewell_behind_the_replies_to_the_envelope_is_the_answer() -> No
         await peer.closed()
 
     async with client_and(script) as client:
-        with pytest.raises(trio_smtp.MessageRefusedError) as caught:
+        with pytest.raises(trio_smtp.ConnectionLostError) as caught:
             await client.send("a@x.test", ["b@y.test"], b"0123456789abcd\r\n" * 4096)
     assert caught.value.reply == Reply(421, "going down", "4.3.2")
-    assert caught.value.delivery is Delivery.REFUSED
+    assert (caught.value.delivery, caught.value.stage) == (Delivery.NOT_SENT, "data")
 
 
-async def test_eight_bit_stream_that_nobody_announced_is_not_sent() -> None:
+async def test_eight_bit_stream_that_was_declared_7bit_is_not_sent() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING", "8BITMIME", "CHUNKING")
-        await peer.hear("MAIL FROM:<a@x.test>", RCPT)
+        await peer.hear("MAIL FROM:<a@x.test> BODY=7BIT", RCPT)
         await peer.say("250 ok", "250 ok")
         await peer.hear("RSET")
         await peer.say("250 ok")
@@ -229,9 +229,70 @@ async def test_eight_bit_stream_that_nobody_announced_is_not_sent() -> None:
 
     async with client_and(script) as client:
         with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="8BITMIME") as caught:
-            await client.send("a@x.test", ["b@y.test"], chunks())
+            await client.send("a@x.test", ["b@y.test"], chunks(), mail_params={"BODY": "7BIT"})
         assert caught.value.delivery is Delivery.NOT_SENT
-        await client.send("a@x.test", ["b@y.test"], chunks(), mail_params={"BODY": "8BITMIME"})
+        await client.send("a@x.test", ["b@y.test"], chunks())
+
+
+async def test_transaction_is_declared_8bit_where_that_is_offered() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("8BITMIME", "PIPELINING")
+        await peer.hear("MAIL FROM:<a@x.test> BODY=8BITMIME", RCPT, "DATA")
+        await peer.say("250 ok", "250 ok", "354 go")
+        assert await peer.text() == b"\xc3\xbc\r\n"
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async with client_and(script) as client, client.transaction("a@x.test", ["b@y.test"]) as message:
+        await message.send_all(b"\xc3\xbc\r\n")
+
+
+async def test_stream_raises_at_its_first_8bit_octet_where_8bitmime_is_not_offered() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("CHUNKING")
+        await peer.hear("MAIL FROM:<a@x.test>")
+        await peer.say("250 ok")
+        await peer.hear(RCPT)
+        await peer.say("250 ok")
+        await peer.hear("RSET")
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"ascii\r\n"
+        yield b"\xfc\r\n"
+        raise AssertionError("read on after the octet that cannot be sent")
+
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.ExtensionNotSupportedError, match="8BITMIME") as caught:
+            await client.send("a@x.test", ["b@y.test"], chunks())
+    assert caught.value.delivery is Delivery.NOT_SENT
+
+
+async def test_send_all_after_its_block_is_an_error_about_the_order() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
+        await peer.say("250 ok", "250 ok", "354 go")
+        await peer.text()
+        await peer.say("250 2.0.0 queued")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        async with client.transaction("a@x.test", ["b@y.test"]) as message:
+            await message.send_all(b"hi\r\n")
+        with pytest.raises(trio_smtp.LocalProtocolError, match="after the end"):
+            await message.send_all(b"more\r\n")
+        assert message.result is not None
+
+
+async def test_send_all_after_a_block_that_was_given_up_is_an_error_about_the_order() -> None:
+    async with client_and(hear_a_message_given_up) as client:
+        with pytest.raises(KeyError):
+            async with client.transaction("a@x.test", ["b@y.test"]) as message:
+                raise KeyError
+        with pytest.raises(trio_smtp.LocalProtocolError, match="after the end"):
+            await message.send_all(b"more\r\n")
 
 
 async def test_stream_refused_in_mid_data_is_read_no_further() -> None:

@@ -282,3 +282,16 @@ async def test_parameters_of_an_application_go_as_they_are() -> None:
     [recipient] = [seen for name, seen in handler.seen if name == "on_rcpt"]
     assert sender.params["XTAG"] == "a;b"
     assert recipient.params == {"XHINT": None}
+
+
+@pytest.mark.parametrize("value", [True, False, 1.5, b"x", ["x"]])
+async def test_values_of_parameters_are_str_int_or_none(value: object) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "REQUIRETLS", "DSN")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        for options in ({"mail_params": {"REQUIRETLS": value}}, {"rcpt_params": {"b@y.test": {"NOTIFY": value}}}):
+            with pytest.raises(trio_smtp.LocalProtocolError, match="str, an int or None") as caught:
+                await client.send("a@x.test", ["b@y.test"], b"hi\r\n", **options)
+            assert caught.value.delivery is trio_smtp.Delivery.NOT_SENT

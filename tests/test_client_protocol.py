@@ -230,7 +230,7 @@ def test_unasked_421_is_kept() -> None:
 
 
 @pytest.mark.parametrize("answered", range(4))
-def test_421_at_any_stage_refuses_the_message(answered: int) -> None:
+def test_421_refuses_a_message_only_at_its_end(answered: int) -> None:
     protocol = ready()
     transaction = begin(protocol, "b@y.test")
     protocol.send(data(transaction))
@@ -239,8 +239,9 @@ def test_421_at_any_stage_refuses_the_message(answered: int) -> None:
     if answered == 3:
         protocol.send(end(transaction, b".\r\n"))
     events(protocol, b"421 bye\r\n")
-    assert transaction.delivery is Delivery.REFUSED
-    assert transaction.reply is not None
+    assert transaction.delivery is (Delivery.REFUSED if answered == 3 else Delivery.NOT_SENT)
+    assert (transaction.reply or transaction.farewell) == Reply(421, "bye")
+    assert transaction.refused == {}
     assert transaction.stage == ("mail", "rcpt", "data", "end")[answered]
     assert protocol.state is State.CLOSED
 

@@ -7,7 +7,7 @@ from client_peer import OFFERS, Peer, client_and
 
 import trio_smtp
 
-ENVELOPE = ("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>")
+ENVELOPE = ("MAIL FROM:<a@x.test> BODY=8BITMIME", "RCPT TO:<b@y.test>")
 
 
 async def test_reprs_tell_the_state() -> None:

@@ -169,7 +169,7 @@ async def test_quiet_servers_are_not_suspected(kind: str) -> None:
         (b"250 queued early\r\n", trio_smtp.RemoteProtocolError, Delivery.NOT_SENT),
         (b"550 no, thanks\r\n", trio_smtp.MessageRefusedError, Delivery.REFUSED),
         (b"550-no,\r\n550 thanks\r\n", trio_smtp.MessageRefusedError, Delivery.REFUSED),
-        (b"421 going down\r\n", trio_smtp.MessageRefusedError, Delivery.REFUSED),
+        (b"421 going down\r\n", trio_smtp.ConnectionLostError, Delivery.NOT_SENT),
         (b"", trio_smtp.ConnectionLostError, Delivery.NOT_SENT),
     ],
 )

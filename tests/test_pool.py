@@ -801,7 +801,7 @@ async def test_fewer_connections_after_421_and_more_again_later(net: Network, au
     assert refused < 40
 
 
-async def test_421_in_a_transaction_is_the_caller_s_and_lowers_the_number(net: Network, autojump_clock: Clock) -> None:
+async def test_421_in_a_transaction_is_tried_again_and_lowers_the_number(net: Network, autojump_clock: Clock) -> None:
     async def script(peer: Peer, number: int) -> None:
         await peer.greet("PIPELINING")
         await peer.line()
@@ -809,13 +809,76 @@ async def test_421_in_a_transaction_is_the_caller_s_and_lowers_the_number(net: N
         await peer.aclose()
 
     net.script = script
-    async with pool_of() as pool:
-        with pytest.raises(trio_smtp.SenderRefusedError) as caught:
+    async with pool_of(PoolConfig(connect_retries=2)) as pool:
+        with pytest.raises(trio_smtp.ConnectionLostError) as caught:
             await send(pool)
         assert caught.value.reply is not None
         assert caught.value.reply.code == 421
-        assert caught.value.delivery is Delivery.REFUSED
-    assert net.connections == 1
+        assert caught.value.delivery is Delivery.NOT_SENT
+    assert net.connections == 3
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize(
+    ("step", "offers"),
+    [
+        *((step, offers) for step in ("MAIL", "RCPT", "DATA") for offers in ((), ("PIPELINING",))),
+        *((step, ("PIPELINING", "CHUNKING")) for step in ("MAIL", "RCPT")),
+    ],
+)
+async def test_421_on_a_used_connection_costs_no_try(
+    net: Network, autojump_clock: Clock, step: str, depth: int, offers: tuple[str, ...]
+) -> None:
+    net.offers = offers
+
+    async def script(peer: Peer, number: int) -> None:
+        """Take two messages, and say 421 in the third."""
+        await peer.greet(*offers)
+        try:
+            for _ in range(2):
+                if not await net.message(peer):
+                    return
+            while not (line := await peer.line()).startswith(step):
+                await peer.say("221 bye" if line == "QUIT" else "250 ok")
+                if line == "QUIT":
+                    return
+            await peer.say("421 4.7.0 too many messages on this connection")
+            await peer.drain()
+        except (EOFError, trio.BrokenResourceError):
+            pass
+
+    net.script = script
+    config = PoolConfig(max_connections=1, connect_retries=0, pipeline_depth=depth, max_messages=None)
+    async with pool_of(config) as pool, trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(send, pool)
+    assert len(net.accepted) == 20
+
+
+async def test_everything_behind_a_421_was_not_sent_and_goes_to_another_connection(
+    net: Network, autojump_clock: Clock
+) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        if number > 1:
+            return await net.sink(peer, number)
+        await peer.greet("PIPELINING", "CHUNKING")
+        await net.message(peer)
+        for i in range(4):
+            await peer.hear(*["RSET"][:i], "MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "BDAT 4 LAST", "hi")
+        await peer.say("421 4.7.0 too many messages")
+        return await peer.drain()
+
+    net.script = script
+    net.offers = ("PIPELINING", "CHUNKING")
+    config = PoolConfig(max_connections=1, connect_retries=0, pipeline_depth=4)
+    early = trio_smtp.ClientConfig(early_text=True)
+    async with pool_of(config, client_config=early) as pool:
+        await send(pool)
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(pool.send, "a@x.test", ["b@y.test"], b"hi\r\n")
+    assert len(net.accepted) == 5
+    assert net.connections == 2
 
 
 # -- several hosts

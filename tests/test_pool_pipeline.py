@@ -530,3 +530,23 @@ async def test_message_that_cannot_be_made_octets_harms_nobody_else(
             nursery.start_soon(send_bad, pool)
     assert len(errors) == 2
     assert net.accepted == [b"first\r\n", b"1\r\n", b"2\r\n"]
+
+
+async def test_reply_to_a_pipelined_rset_that_never_comes_leaves_an_error_with_a_stage(
+    net: Network, autojump_clock: Clock
+) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet("PIPELINING", "CHUNKING")
+        await net.message(peer)
+        for i in range(2):
+            await peer.hear(*["RSET"][:i], "MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "BDAT 3 LAST")
+            await peer.octets(3)
+        await peer.say("250 ok", "250 ok", "250 taken")
+        await peer.aclose()
+
+    net.script = script
+    net.delay = 0.5
+    async with pool_of(DEEP, client_config=EARLY) as pool:
+        outcomes = await send_all(pool, [b"%d\r\n" % i for i in range(3)])
+    [error] = outcomes.errors.values()
+    assert (error.stage, error.delivery) == ("mail", Delivery.UNKNOWN)

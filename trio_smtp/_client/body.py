@@ -85,7 +85,7 @@ class BodyWriter:
             raise TypeError(f"message text comes as bytes, not {type(piece).__name__}")
         if not self._eight_bit and not piece.isascii():  # RFC 6152 §3: the server may do with them what it likes
             raise ExtensionNotSupportedError(
-                "the stream has 8-bit octets: that needs mail_params={'BODY': '8BITMIME'}, and a server that offers it",
+                "the stream has 8-bit octets: that needs 8BITMIME, which was not announced, or is not offered",
                 stage=Stage.BODY,
                 delivery=Delivery.NOT_SENT,
             )
@@ -180,4 +180,6 @@ async def write_text(connection: ClientConnection, transaction: Transaction, dat
         while transaction.reply is None:
             await connection.next_event(_LAST_WORDS)
     except SMTPError:
+        if transaction.farewell is not None:
+            failure = connection.farewell_error(transaction)
         raise failure from failure.__cause__

@@ -225,7 +225,8 @@ class Client(metaclass=NoPublicConstructor):
         Leaving the block by an exception never delivers a truncated message: the message is given up, with BDAT by
         RSET, with DATA by closing the connection.
 
-        Args: as those of :meth:`send`. 8-bit text needs ``mail_params={"BODY": "8BITMIME"}``.
+        Args: as those of :meth:`send`. The text is declared 8-bit where the server offers 8BITMIME; where it does not,
+            the first 8-bit octet is an error.
 
         Raises: as :meth:`send`; on entering if no recipient is accepted, on leaving if the message is refused.
 

@@ -30,6 +30,12 @@ from .config import ClientConfig
 from .log import logger
 
 _CLOSED: Final = State.CLOSED
+_STAGES_BETWEEN: Final = {
+    State.MAIL: Stage.RCPT,
+    State.RCPT: Stage.BODY,
+    State.BODY: Stage.BODY,
+    State.CHUNKS: Stage.BODY,
+}  # where a message is while nothing is asked
 _REST_OF_REPLY: Final = 1.0  # seconds for what is still to come of a refusal in the middle of a message
 RECENT: Final = 1.0  # seconds: a server that answered so lately is taken to be there still
 
@@ -125,7 +131,7 @@ class ClientConnection:
         protocol = self.protocol
         if protocol.outstanding:
             return STAGES.get(protocol.outstanding[0].verb)
-        return Stage.BODY if protocol.state in (State.BODY, State.CHUNKS) else None
+        return _STAGES_BETWEEN.get(protocol.state)
 
     def place(self, error: SMTPError) -> None:
         """Let an error say where the session is, unless it says so already."""
@@ -313,13 +319,14 @@ class ClientConnection:
                 return False
         self.abort()
         if protocol.farewell is not None:
-            raise self.farewell_error()
+            raise self.farewell_error(transaction)
         raise RemoteProtocolError("the server spoke before it was asked")
 
-    def farewell_error(self) -> ConnectionLostError:
-        """The error for a command that the server's 421 left unanswered."""
+    def farewell_error(self, transaction: Transaction | None = None) -> ConnectionLostError:
+        """The error for a command, or a message, that the server's 421 left undecided."""
         reply = self.protocol.farewell
-        return ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=self.stage)
+        stage = transaction.stage if transaction is not None and transaction.farewell is not None else self.stage
+        return ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=stage)
 
     def _too_late(self, timeout: float | None) -> SMTPTimeoutError:
         self.abort()

@@ -40,7 +40,9 @@ def mail_params(connection: ClientConnection, message: Message, source: Source, 
             raise too_large(size, extensions.size, Stage.MAIL)
         if given is None or "SIZE" not in given:
             params = f" SIZE={size}"
-    if source.eight_bit and (given is None or "BODY" not in given):
+    if source.eight_bit is None and connection.offers_8bit and (given is None or "BODY" not in given):
+        params += " BODY=8BITMIME"  # not known: a stream is declared 8-bit wherever that is allowed
+    elif source.eight_bit and (given is None or "BODY" not in given):
         require(extensions, {"8BITMIME"}, "the message has 8-bit octets")
         params += " BODY=8BITMIME"
         if source.utf8:

@@ -16,7 +16,7 @@ from .body import BodyWriter
 from .connection import ClientConnection
 from .content import Source
 from .message import Message
-from .report import DeliveryReport, SendResult, refusal
+from .report import DeliveryReport, SendResult
 from .sending import next_transfer
 from .transfer import Transfer
 
@@ -30,7 +30,7 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
         result: the :class:`SendResult`, once the block was left.
     """
 
-    __slots__ = ("_transfer", "_writer", "accepted", "refused", "result")
+    __slots__ = ("_is_open", "_transfer", "_writer", "accepted", "refused", "result")
 
     _transfer: Transfer
     _writer: BodyWriter
@@ -43,6 +43,7 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
         self = cls.__new__(cls)
         self._transfer = transfer
         self._writer = writer
+        self._is_open = True
         self.accepted = list(transfer.transaction.accepted)
         self.refused = dict(transfer.transaction.refused)
         self.result = None
@@ -63,21 +64,27 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: the chunk is not bytes.
-            LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
-            ExtensionNotSupportedError: 8-bit octets without a BODY parameter that announced them.
+            LocalProtocolError: the block of the transaction was left; a bare CR or LF, with ``newlines="reject"``.
+            ExtensionNotSupportedError: 8-bit octets, and 8BITMIME is not offered, or ``BODY=7BIT`` was given.
             MessageRefusedError: the server has refused the message already.
             MessageTooLargeError: with this piece it is larger than the server's SIZE.
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken; nothing was delivered.
 
         Cancellation in the middle of a piece closes the connection; nothing is delivered.
         """
+        if not self._is_open:
+            raise LocalProtocolError("send_all() after the end of the message: it belongs into the transaction's block")
         try:
             goes_on = await self._writer.write(chunk)
         except SMTPError as exc:
             self._transfer.explain(exc)
             raise
         if not goes_on or self._transfer.transaction.reply is not None:
-            raise refusal(self._transfer.transaction)
+            raise self._transfer.ending()
+
+    def _close(self) -> None:
+        """The block was left."""
+        self._is_open = False
 
     def _conclude(self, result: SendResult) -> None:
         self.result = result
@@ -99,7 +106,7 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
     try:
         if not await transfer.begin(transfer.envelope(source, None)):
             await transfer.await_end()
-            raise refusal(transaction)
+            raise transfer.ending()
         writer = transfer.open_writer(source)
         outgoing = OutgoingMessage._create(transfer, writer)
         async with transfer.giving_up():
@@ -108,8 +115,12 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
             except SMTPError as exc:
                 report.blame_caller(exc)
                 raise
-            if transaction.reply is not None:  # send_all() said so, and the block went on
-                raise refusal(transaction)
+            finally:
+                outgoing._close()
+            if (
+                transaction.reply is not None or transaction.farewell is not None
+            ):  # send_all() said so, and the block went on
+                raise transfer.ending()
             await trio.lowlevel.checkpoint_if_cancelled()
             await writer.finish()
         await transfer.await_end()

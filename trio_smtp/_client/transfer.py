@@ -41,7 +41,7 @@ from .connection import ClientConnection
 from .content import Source
 from .envelope import mail_params, rcpt_params
 from .message import Message
-from .report import DeliveryReport
+from .report import DeliveryReport, refusal
 
 _CLOSED: Final = State.CLOSED
 _READY: Final = State.READY
@@ -118,6 +118,14 @@ class Transfer:
             return True
         self.explain(error)
         return False
+
+    def ending(self) -> SMTPError:
+        """The error for a transaction that the server has refused, or given up with a 421."""
+        if self.transaction.reply is None and self.transaction.farewell is not None:
+            error: SMTPError = self._connection.farewell_error(self.transaction)
+            self.explain(error)
+            return error
+        return refusal(self.transaction)
 
     def explain(self, error: SMTPError) -> None:
         """Let an error say where the session is and what has become of each recipient."""
@@ -224,7 +232,8 @@ class Transfer:
         step = _GROUP if protocol.pipelining else 1
         for at in range(0, len(commands), step):
             group = commands[at : at + step]
-            if at and (transaction.reply is not None or (group[0].verb is _DATA and transaction.all_refused)):
+            is_over = transaction.reply is not None or protocol.state is _CLOSED
+            if at and (is_over or (group[0].verb is _DATA and transaction.all_refused)):
                 return False
             await connection.write(connection.encode(group), timeout)
             await connection.drain(timeout)
@@ -244,7 +253,10 @@ class Transfer:
         encoder: NewlineEncoder | None = None
         if not self.message.is_binary:
             encoder = (NewlineEncoder if self._chunked else DotEncoder)(connection.config.newlines)
-        eight_bit = str(given["BODY"]).upper() != "7BIT" if given and "BODY" in given else bool(source.eight_bit)
+        if given and "BODY" in given:
+            eight_bit = str(given["BODY"]).upper() != "7BIT"
+        else:
+            eight_bit = connection.offers_8bit if source.eight_bit is None else source.eight_bit
         return BodyWriter(
             connection,
             self.transaction,
@@ -264,8 +276,8 @@ class Transfer:
         config, protocol = connection.config, connection.protocol
         async with ShieldedCleanup(config.end_grace, self._await_reply, trio.Cancelled, Interrupted):
             await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
-        if protocol.outstanding and transaction.reply is None:
-            raise connection.farewell_error()
+        if transaction.reply is None and (protocol.outstanding or transaction.farewell is not None):
+            raise connection.farewell_error(transaction)
         if protocol.unread and protocol.farewell is None:  # there is a reply too many, and this connection is over
             try:
                 protocol.next_event()

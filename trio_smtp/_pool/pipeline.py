@@ -57,8 +57,8 @@ class Pipeline:
         tracer: is told of each message, however it ended.
 
     Attributes:
-        again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction, or
-            without a connection that is good.
+        again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction,
+            without a connection that is good, or on one that ended with a 421 before their end was answered.
         latest: the attempt whose outcome was set last.
     """
 
@@ -120,6 +120,8 @@ class Pipeline:
 
     def _fail(self, exc: BaseException) -> None:
         """The connection is of no use any more: set the outcome of each message in flight."""
+        if isinstance(exc, SMTPError):
+            self._client.place(exc)
         self._connection.abort()
         failed = [begun for begun in self._flight if begun.attempt.state is not _DONE]
         self._flight.clear()
@@ -129,6 +131,9 @@ class Pipeline:
             if transaction is not None and transaction.reply is not None:
                 report.settle(transaction)  # a reply that was read beats a loss noticed later
                 attempt.finish()
+            elif transaction is not None and transaction.farewell is not None and attempt.cancellation is _WANTED:
+                report.forget_transaction()  # it came to nothing, and was refused by no reply
+                self.again.append(attempt)
             else:
                 attempt.finish(_own(exc, attempt))
         for begun in failed:  # when every caller has its outcome, whatever the trace function does
@@ -286,6 +291,8 @@ class Pipeline:
         transaction = command.transaction
         if transaction is None:
             return
+        if transaction.farewell is not None:
+            raise self._client.farewell_error(transaction)
         waiting = protocol.outstanding
         over = command.verb in (Verb.END, Verb.LAST) and not (waiting and waiting[0] is command)
         if over or (command.verb is Verb.DATA and not transaction.go_ahead):

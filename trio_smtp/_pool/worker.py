@@ -74,6 +74,7 @@ from .ratelimit import RateLimit
 from .trace import Tracer
 
 _CLOSING: Final = 5.0  # seconds; closing a broken connection takes none
+_DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
 
 
 class WorkerState(Enum):
@@ -236,13 +237,13 @@ class Worker:
         failure: BaseException | None = None
         try:
             await deliver(connection.client, report, stop_at_limit=True)
-        except (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError) as exc:
-            failure = exc
-            if not may_be_stale or not _may_go_elsewhere(attempt):
-                raise
         except BaseException as exc:
             failure = exc
-            raise
+            stage = _farewell_at(report)
+            if stage is not None and not (may_be_stale and stage is Stage.MAIL):  # there it crossed our MAIL
+                self._health.connection_failed()
+            if not (may_be_stale and isinstance(exc, _DEAD) and _may_go_elsewhere(attempt)):
+                raise
         finally:
             if is_traced:
                 self._tracer.tell("send", started, connection.number, error=failure)
@@ -253,8 +254,6 @@ class Worker:
             report.uncount_attempt()  # it goes on with the others on another connection: that is no further try
         if connection.client.protocol.farewell is None:
             self._health.message_done()
-        elif may_be_stale and _was_closed_while_idle(report):
-            report.readmit_temporary()
         else:
             self._health.connection_failed()
 
@@ -357,7 +356,7 @@ def _close_attempt(attempt: Attempt) -> None:
 
 
 def _may_go_elsewhere(attempt: Attempt) -> bool:
-    """The message that failed is still wanted, can be sent again, and the server never answered its MAIL.
+    """The message that failed is still wanted, can be sent again, and the server never answered its MAIL, or said 421.
 
     So nothing of it can have been accepted.
     """
@@ -365,10 +364,12 @@ def _may_go_elsewhere(attempt: Attempt) -> bool:
     if attempt.cancellation is not _WANTED or report.is_spent:
         return False
     transaction = report.transaction
-    return transaction is None or not (transaction.answered or transaction.ended)
+    if transaction is None or transaction.farewell is not None:
+        return True
+    return not (transaction.answered or transaction.ended)
 
 
-def _was_closed_while_idle(report: DeliveryReport) -> bool:
-    """MAIL was answered by a 421: it said farewell to an idle connection, and our MAIL crossed it on its way."""
-    error = report.error
-    return error is not None and error.stage is Stage.MAIL and error.reply is not None and error.reply.code == 421
+def _farewell_at(report: DeliveryReport) -> Stage | None:
+    """Where the message was when the server ended the session with a 421; ``None``: it did not."""
+    transaction = report.transaction
+    return None if transaction is None or transaction.farewell is None else transaction.stage

@@ -29,7 +29,7 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
     Raises:
         TypeError: a keyword is not a str, or a value is neither a str nor a number.
         LocalProtocolError: a keyword or a value is malformed (spaces, ``=``, control characters, non-ASCII without
-            SMTPUTF8), or a keyword occurs twice in different case.
+            SMTPUTF8), a value is no str, int or ``None``, or a keyword occurs twice in different case.
     """
     seen: set[str] = set()
     parts: list[str] = []
@@ -45,6 +45,8 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
         if value is None:
             parts.append(f" {keyword}")
             continue
+        if isinstance(value, bool) or not isinstance(value, str | int):  # True would go out as "True"
+            raise _illegal(f"the value of {keyword} is a str, an int or None, not {value!r}")
         text = str(value)
         if not (_VALUE_UTF8(text) if smtputf8 else _VALUE(text)):
             raise _illegal(f"{text!r} cannot be the value of {keyword}")

@@ -50,6 +50,7 @@ STAGES: Final[dict[Verb, Stage]] = {
     Verb.STARTTLS: Stage.STARTTLS,
     Verb.AUTH: Stage.AUTH,
     Verb.RESPONSE: Stage.AUTH,
+    Verb.RSET: Stage.MAIL,  # it stands before MAIL, or gives a transaction up
     Verb.MAIL: Stage.MAIL,
     Verb.RCPT: Stage.RCPT,
     Verb.DATA: Stage.DATA,

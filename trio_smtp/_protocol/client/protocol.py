@@ -93,7 +93,8 @@ _REPLIES: Final[dict[Verb, _Outcomes]] = {
     Verb.QUIT: {2: _S.CLOSED, 4: _S.CLOSED, 5: _S.CLOSED},
 }
 
-_UNDECIDED: Final = (_S.MAIL, _S.RCPT, _S.CHUNKS)  # in a transaction that the server may still refuse
+# In a transaction that is not decided: where a 421 that answers no command belongs.
+_UNDECIDED: Final = {_S.MAIL: Stage.RCPT, _S.RCPT: Stage.DATA, _S.CHUNKS: Stage.BODY, _S.BODY: Stage.BODY}
 
 Event: TypeAlias = tuple[Command, Reply]
 
@@ -229,8 +230,7 @@ class ClientProtocol:
         if self._answer(command, reply):
             self.outstanding.popleft()
             if reply.code == 421:  # RFC 5321 §3.8: it closes the connection now, whatever it was asked
-                self.farewell = reply
-                self.state = _CLOSED
+                self._part(reply)
             elif (state := outcomes[kind]) is not None:
                 self.state = state
             elif kind > 3 and not self.outstanding:
@@ -247,10 +247,10 @@ class ClientProtocol:
         if verb is _RCPT:
             if not refused:
                 transaction.accepted.append(command.recipient)
+            elif reply.code == 421:  # the session ended, and the recipient was not refused
+                transaction.lose(Stage.RCPT, reply)
             else:
                 transaction.refused[command.recipient] = reply.abridged()
-                if reply.code == 421:  # the whole transaction goes with the connection
-                    transaction.decide(Stage.RCPT, reply)
             return True
         if verb is _MAIL:
             transaction.answered = True
@@ -266,6 +266,8 @@ class ClientProtocol:
             if self._lmtp and transaction.accepted and transaction.reply is None:
                 return self._answer_recipient(transaction, reply)
             transaction.decide(_AT_END, reply)
+        elif reply.code == 421:
+            transaction.lose(STAGES[verb], reply)
         elif refused:
             transaction.decide(STAGES[verb], reply)
         return True
@@ -278,6 +280,14 @@ class ClientProtocol:
             return False
         transaction.decide(Stage.END, next((r for r in replies.values() if r.is_success), reply))
         return True
+
+    def _part(self, farewell: Reply) -> None:
+        """The server has said 421: whatever has no reply was not accepted."""
+        self.farewell = farewell
+        self.state = _CLOSED
+        for command in self.outstanding:
+            if command.transaction is not None:
+                command.transaction.lose(STAGES[command.verb], farewell)
 
     def _refused(self, command: Command) -> None:
         """Correct the state after the last reply of a group, a refusal: is a transaction open at the server?"""
@@ -295,16 +305,15 @@ class ClientProtocol:
             self.state = State.SPOILT
 
     def _unasked(self, reply: Reply) -> Event | None:
-        if self.state is State.BODY and reply.code >= 400 and self._current is not None:
+        if self.state is State.BODY and reply.code >= 400 and reply.code != 421 and self._current is not None:
             # The server gave up in mid-message. It would read the rest of the text as commands.
             self._current.decide(Stage.BODY, reply)
             self.state = State.CLOSED
             return Command(Verb.END, b"", self._current), reply
         if reply.code == 421:
-            self.farewell = reply
-            if self._current is not None and self.state in _UNDECIDED:
-                self._current.decide(Stage.DATA, reply)  # said behind the replies to RCPT, it answers what comes next
-            self.state = State.CLOSED
+            if self._current is not None and (stage := _UNDECIDED.get(self.state)) is not None:
+                self._current.lose(stage, reply)  # said behind the replies to RCPT, it answers what comes next
+            self._part(reply)
             return None
         last = self._current
         if last is not None and last.ended and not last.lmtp and last.contradicts(reply):

@@ -24,7 +24,8 @@ class Transaction:
         go_ahead: 354 has come.
         ended: the end of the message was made for sending: from here on the server may have it.
         reply: the reply that decided the message: to its end, or the one that refused MAIL, DATA or a chunk.
-        stage: where `reply` belongs.
+        farewell: the 421 that ended the session before the message was decided: it was refused by no reply.
+        stage: where `reply` or `farewell` belongs.
         replies: LMTP: recipient to the reply for the message.
     """
 
@@ -33,6 +34,7 @@ class Transaction:
         "answered",
         "begun",
         "ended",
+        "farewell",
         "go_ahead",
         "lmtp",
         "recipients",
@@ -52,6 +54,7 @@ class Transaction:
         self.go_ahead = False
         self.ended = False
         self.reply: Reply | None = None
+        self.farewell: Reply | None = None
         self.stage: Stage | None = None
         self.replies: dict[str, Reply] = {}
 
@@ -63,6 +66,12 @@ class Transaction:
         if self.reply is None:
             self.stage = stage
             self.reply = reply
+
+    def lose(self, stage: Stage, farewell: Reply) -> None:
+        """The session ended with this 421, and nothing after it was accepted (RFC 5321 section 3.8)."""
+        if self.reply is None and self.farewell is None:
+            self.stage = stage
+            self.farewell = farewell
 
     def contradict(self) -> None:
         """Forget every answer: the server accepted the text of a message that it had refused."""
@@ -91,6 +100,8 @@ class Transaction:
             return Delivery.REFUSED
         if self.all_refused:
             return Delivery.REFUSED
+        if self.farewell is not None:
+            return Delivery.NOT_SENT
         if self.lmtp and self.ended:
             # Not counted by `accepted`: in one write with the end, RCPT may be unanswered itself.
             if len(self.recipients) > len(self.refused) + len(self.replies):
@@ -108,7 +119,7 @@ class Transaction:
         refused = dict(self.refused)
         if self.reply is not None and not self.reply.is_success:
             return [], refused | self.replies, []
-        if not self.ended or self.all_refused:
+        if not self.ended or self.all_refused or self.farewell is not None:
             return [], refused, []
         if not self.lmtp:
             rest = [recipient for recipient in self.recipients if recipient not in refused]
