@@ -292,6 +292,5 @@ async def test_values_of_parameters_are_str_int_or_none(value: object) -> None:
 
     async with client_and(script) as client:
         for options in ({"mail_params": {"REQUIRETLS": value}}, {"rcpt_params": {"b@y.test": {"NOTIFY": value}}}):
-            with pytest.raises(trio_smtp.LocalProtocolError, match="str, an int or None") as caught:
+            with pytest.raises(TypeError, match="str, an int or None"):  # before the first octet
                 await client.send("a@x.test", ["b@y.test"], b"hi\r\n", **options)
-            assert caught.value.delivery is trio_smtp.Delivery.NOT_SENT

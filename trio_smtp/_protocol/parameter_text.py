@@ -27,9 +27,9 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
         smtputf8: the transaction has SMTPUTF8, so values may be UTF-8.
 
     Raises:
-        TypeError: a keyword is not a str, or a value is neither a str nor a number.
+        TypeError: a keyword is not a str, or a value is no str, int or ``None``.
         LocalProtocolError: a keyword or a value is malformed (spaces, ``=``, control characters, non-ASCII without
-            SMTPUTF8), a value is no str, int or ``None``, or a keyword occurs twice in different case.
+            SMTPUTF8), or a keyword occurs twice in different case.
     """
     seen: set[str] = set()
     parts: list[str] = []
