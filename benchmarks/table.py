@@ -28,7 +28,7 @@ LINES: Sequence[tuple[str, str, Sequence[str]]] = (
     ("client-1mib", "client: 1 MiB (µs CPU)", CLIENTS),
     ("client-1mib-prose", "client: 1 MiB of prose (µs CPU)", CLIENTS),
     ("client-recipients", "client: 1 KiB to 100 recipients (µs CPU)", CLIENTS),
-    ("trips-chunking", "pool: round trips per message, with CHUNKING", POOLS),
+    ("trips-chunking", "pool: round trips per message, with CHUNKING and `early_text`", POOLS),
 )
 
 
