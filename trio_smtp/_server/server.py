@@ -11,6 +11,7 @@ import math
 import ssl
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from .._wire.timekeeper import Timekeeper
 from .accepting import accept_all
 from .connection import ServerConnection, current_connection
 from .context import ServerContext, ServerStatistics
-from .events import rows_of
+from .event_rows import rows_of
 from .handler_check import Hooks
 from .limits import ConnectionLimits, is_within
 from .outcomes import SHUTTING_DOWN, leaves_of
@@ -95,7 +96,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Counters since the server was made, as they are now."""
-        return self._context.statistics.copy()
+        return replace(self._context.statistics, connections=len(self._connections))
 
     async def serve(
         self,
@@ -211,7 +212,7 @@ class Server:
         behind_proxy = bool(proxies) and is_within(host, proxies)
         if behind_proxy:
             host = None  # the slot that is taken is that of the client that the proxy names
-        refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal(host)
+        refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.take_slot(host)
         if refusal is not None:
             return self._refuse(stream, None if context is not None else refusal)
         if behind_proxy:
@@ -231,7 +232,7 @@ class Server:
                 return
             session._apply_proxy(header)
             # shutdown() knows only the sessions that it finds, and this one was not there yet.
-            refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal_of_host(session.host)
+            refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.take_host_slot(session.host)
             if refusal is not None:
                 await self._refuse(stream, refusal if says_why else None)
                 return
@@ -243,13 +244,11 @@ class Server:
         """Count a connection that has a slot, of `host`; returns the coroutine that runs it."""
         self._connections[connection] = host
         self._context.statistics.total_connections += 1
-        self._context.statistics.connections += 1
         return connection.run(self._ended)
 
     def _ended(self, connection: ServerConnection) -> None:
         """Forget a connection that has run."""
         self._limits.release(self._connections.pop(connection))
-        self._context.statistics.connections -= 1
         self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream) -> ProxyHeader | None:

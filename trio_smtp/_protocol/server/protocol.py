@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..envelope import Envelope
 from ..replies import Reject, Reply
-from .auth import REFUSED, Authentication
+from .auth import Authentication
 from .events import FLUSH, PAUSE, Command, Data, Event, Mail, Rcpt, Signal
-from .fixed_replies import TOO_MANY_ERRORS
+from .fixed_replies import AUTH_REFUSED, TOO_MANY_ERRORS
 from .input import LineReader
 from .message import Verdict
 from .offences import Offences
@@ -303,7 +303,7 @@ class ServerProtocol:
 
     def refuse_credentials(self) -> None:
         """Answer Authenticate with the one reply for every reason (535)."""
-        self.answer(REFUSED)
+        self.answer(AUTH_REFUSED)
 
     def start_body(self) -> None:
         """The application wants the message: ask for it, unless it comes in chunks by itself."""
