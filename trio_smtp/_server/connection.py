@@ -83,6 +83,7 @@ from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
 
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
+REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
 _TIMEOUT: Final = Reply(421, "timeout exceeded", "4.4.2", close=True)
 _EARLY_TALKER: Final = Reply(554, "you talk before the greeting", "5.5.1", close=True)
@@ -180,6 +181,27 @@ class ServerConnection:
             finally:
                 current_connection.reset(token)
                 ended(self)
+
+    async def refuse(self, reply: Reply | None, *, lingers: bool) -> None:
+        """Say why there is no session, instead of :meth:`run`, and close.
+
+        Args:
+            reply: what is said; ``None`` says nothing.
+            lingers: once that was said, the client has time to read it.
+        """
+        self._stage = Phase.CLOSING
+        channel = self._channel
+        try:
+            if reply is not None:
+                channel.protocol.greet(reply)
+                with trio.move_on_after(REFUSAL_LIMIT):
+                    await channel.wire.send(channel.protocol.data_to_send())
+                if lingers:
+                    await channel.wire.aclose_lingering(REFUSAL_LIMIT)
+        except ConnectionLostError:
+            pass
+        finally:
+            await channel.aclose(cancelled=True)  # noqa: ASYNC102 - shielded and bounded
 
     def _give_up(self, reason: Exception) -> None:
         channel = self._channel

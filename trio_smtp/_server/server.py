@@ -17,13 +17,10 @@ from typing import Any, Final
 
 import trio
 
-from .._protocol.errors import ConnectionLostError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
-from .._protocol.server.protocol import ServerProtocol
 from .._wire.listening import open_tcp_listeners
-from .._wire.opening import open_wire
 from .._wire.timekeeper import Timekeeper
 from .accepting import accept_all
 from .connection import ServerConnection, current_connection
@@ -35,7 +32,6 @@ from .outcomes import SHUTTING_DOWN, leaves_of
 from .proxy import read_proxy_header
 from .session import Session
 
-REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
 MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time
 
 
@@ -214,7 +210,7 @@ class Server:
             host = None  # the slot that is taken is that of the client that the proxy names
         refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.take_slot(host)
         if refusal is not None:
-            return self._refuse(stream, None if context is not None else refusal)
+            return self._refuse(connection, None if context is not None else refusal)
         if behind_proxy:
             return self._serve_behind_proxy(connection, stream, says_why=context is None)
         return self._run(connection, host)
@@ -228,13 +224,13 @@ class Server:
             slot.callback(self._limits.release, None)
             header = await self._read_proxy_header(stream)
             if header is None:
-                await self._refuse(stream, None)
+                await self._refuse(connection, None)
                 return
             session._apply_proxy(header)
             # shutdown() knows only the sessions that it finds, and this one was not there yet.
             refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.take_host_slot(session.host)
             if refusal is not None:
-                await self._refuse(stream, refusal if says_why else None)
+                await self._refuse(connection, refusal if says_why else None)
                 return
             slot.pop_all()
         del stream  # with what it has beside its socket it is 0.3 KiB of an idle session's 7
@@ -266,26 +262,15 @@ class Server:
             raise
         return None
 
-    async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
+    async def _refuse(self, connection: ServerConnection, refusal: Reply | None) -> None:
         """Say why there is no session, and close. ``None`` says nothing: under implicit TLS, to spare the handshake."""
         self._context.statistics.refused_connections += 1
-        wire = open_wire(stream)
+        lingers = refusal is not None and self._lingering < MAX_LINGERING
+        self._lingering += lingers
         try:
-            if refusal is not None:
-                protocol = ServerProtocol(self._context.profile)
-                protocol.greet(refusal)
-                with trio.move_on_after(REFUSAL_LIMIT):
-                    await wire.send(protocol.data_to_send())
-                if self._lingering < MAX_LINGERING:
-                    self._lingering += 1
-                    try:
-                        await wire.aclose_lingering(REFUSAL_LIMIT)
-                    finally:
-                        self._lingering -= 1
-        except ConnectionLostError:
-            pass
+            await connection.refuse(refusal, lingers=lingers)
         finally:
-            await wire.aclose()  # noqa: ASYNC102 - shielded and bounded
+            self._lingering -= lingers
 
     async def shutdown(self, *, grace: float = 30) -> None:
         """End the server: stop accepting now, end idle sessions now, and all others within a time.
