@@ -259,7 +259,7 @@ class Channel:
     def say_last_word(self, reply: Reply) -> None:
         """Let `reply` be the last one, unless the last word was said already, or it would be said in clear."""
         if self.awaits_tls:
-            self.protocol.abandon()
+            self.protocol.end_silently()
         else:
             self.protocol.close(reply)
 

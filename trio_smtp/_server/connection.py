@@ -213,7 +213,7 @@ class ServerConnection:
             channel.protocol.lose_peer()
         elif isinstance(reason, TLSError):
             logger.debug("session %s: %s", self.session.id, reason, extra=facts(self.session))
-            channel.protocol.abandon()
+            channel.protocol.end_silently()
         else:
             log_error(self.session, "internal error", reason)
             channel.say_last_word(UNAVAILABLE)
@@ -229,7 +229,7 @@ class ServerConnection:
         if channel.protocol.replies:
             with trio.move_on_after(LAST_WORDS_LIMIT if is_cancelled else 2 * CLEANUP_LIMIT, shield=True):
                 await channel.flush_quietly()
-        channel.protocol.abandon()
+        channel.protocol.end_silently()
         if self.session.envelope is not None:
             await caller.end_transaction()
         await caller.tell_on_close()
@@ -250,7 +250,7 @@ class ServerConnection:
         is_refused = refusal is not None and not refusal.is_success
         if self._tls_context is not None:
             if is_refused:
-                protocol.abandon()
+                protocol.end_silently()
                 return False
             await self._shake_hands(self._tls_context)
         elif not is_refused and self._context.config.reject_early_talkers and await self._talks_early():
