@@ -75,13 +75,14 @@ from .budget import DataBudget
 from .certificates import certificate_identity
 from .channel import Channel
 from .context import ServerContext
-from .hooks import CLEANUP_LIMIT, HookCaller, HookState
+from .hooks import HookCaller, HookState
 from .limits import is_within
 from .log import facts, log_error, log_line, logger
 from .outcomes import SHUTTING_DOWN, UNAVAILABLE
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
 
+FAREWELL_LIMIT: Final = 20.0  # seconds for a peer to take the last replies, where command_timeout is longer
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
 REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
@@ -159,7 +160,7 @@ class ServerConnection:
         caller, channel = self._caller, self._channel
         token = current_connection.set(self)
         channel.limit_session(self._context.config.session_timeout)
-        is_cancelled = True
+        is_cancelled = False
         try:
             while True:
                 with caller.open_scope():
@@ -171,10 +172,11 @@ class ServerConnection:
                         caller.conclude()
                     break
                 caller.time_out()
-            is_cancelled = False
         except Exception as exc:
-            is_cancelled = False
             self._give_up(exc)
+        except BaseException:  # from outside
+            is_cancelled = True
+            raise
         finally:
             try:
                 await self._close(is_cancelled)  # noqa: ASYNC102 - shielded and bounded
@@ -227,7 +229,7 @@ class ServerConnection:
         if is_cancelled or channel.shutdown is Shutdown.CUT_OFF:
             channel.say_last_word(SHUTTING_DOWN)
         if channel.protocol.replies:
-            with trio.move_on_after(LAST_WORDS_LIMIT if is_cancelled else 2 * CLEANUP_LIMIT, shield=True):
+            with trio.move_on_after(LAST_WORDS_LIMIT if is_cancelled else FAREWELL_LIMIT, shield=True):
                 await channel.flush_quietly()
         channel.protocol.end_silently()
         if self.session.envelope is not None:
