@@ -14,9 +14,9 @@ from trio_smtp._protocol.server.events import Data, Hello
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._server.channel import Channel
 from trio_smtp._server.context import ServerContext
-from trio_smtp._server.events import EVENTS, rows_of
+from trio_smtp._server.event_rows import EVENTS, EventRow, rows_of
 from trio_smtp._server.handler_check import HOOKS, Hooks
-from trio_smtp._server.hooks import HOLD_LIMIT, EventRow, HookCaller, HookState
+from trio_smtp._server.hooks import HOLD_LIMIT, HookCaller, HookState
 from trio_smtp._server.session import Session
 from trio_smtp._wire.timekeeper import Timekeeper
 

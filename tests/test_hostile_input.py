@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
+
+from trio_smtp import ClientConfig, ServerConfig
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "hostile-input.md").read_text(encoding="utf-8")
@@ -39,3 +42,9 @@ def test_each_test_of_hostile_input_is_named() -> None:
 
 def test_no_rule_is_there_twice() -> None:
     assert len({rule for rule, _, _ in RULES}) == len(RULES)
+
+
+def test_every_option_in_the_rules_exists() -> None:
+    names = {name for rule, _, _ in RULES for name in re.findall(r"`([a-z]+_[a-z_]+)(?:=[^`]*)?`", rule)}
+    assert names
+    assert names <= {field.name for config in (ServerConfig, ClientConfig) for field in fields(config)}

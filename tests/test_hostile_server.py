@@ -456,11 +456,11 @@ async def test_connections_per_host_and_in_all() -> None:
 
 def test_an_ipv6_network_of_64_bits_is_one_host() -> None:
     limits = limits_module.ConnectionLimits(None, 1)
-    assert limits.refusal("2001:db8::1") is None
-    assert limits.refusal("2001:db8::ffff:1") is not None
-    assert limits.refusal("2001:db8:0:1::1") is None
-    assert limits.refusal("192.0.2.1") is None
-    assert limits.refusal("::ffff:192.0.2.1") is not None
+    assert limits.take_slot("2001:db8::1") is None
+    assert limits.take_slot("2001:db8::ffff:1") is not None
+    assert limits.take_slot("2001:db8:0:1::1") is None
+    assert limits.take_slot("192.0.2.1") is None
+    assert limits.take_slot("::ffff:192.0.2.1") is not None
 
 
 # ---- AUTH

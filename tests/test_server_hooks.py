@@ -733,3 +733,17 @@ async def test_on_vrfy_sees_its_argument():
     async with session(handler) as peer:
         assert await peer.ask("VRFY Fred Smith") == "250 2.1.5 Fred <fred@x.test>"
     assert ("on_vrfy", "Fred Smith") in handler.seen
+
+
+@pytest.mark.parametrize("hook", ["on_reset", "on_close"])
+async def test_a_reject_from_a_hook_that_is_only_told_is_logged(hook, caplog):
+    server = make_server(Recorder(**{hook: Reject(550, "no", "5.7.1")}))
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.hello()
+        await peer.speak(MAIL)
+        assert await peer.ask("RSET") == "250 2.0.0 OK"
+        assert (await peer.ask("QUIT")).startswith("221 ")
+        assert await peer.rest() == ""
+    assert [record.getMessage().endswith(f"{hook} failed") for record in caplog.records] == [True]
+    assert server.statistics().failed_hooks == 1

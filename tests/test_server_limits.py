@@ -15,6 +15,7 @@ from tls_support import client_context, server_context
 from trio.testing import wait_all_tasks_blocked
 
 from trio_smtp import ConnectionLostError, Reject, Reply
+from trio_smtp._wire.wire import Wire
 
 TOO_MANY_ERRORS = "421 4.7.0 too many errors"
 
@@ -675,3 +676,19 @@ async def test_statistics_count_the_octets_of_messages_however_they_come():
     statistics = server.statistics()
     assert statistics.octets == 19 + 9
     assert (statistics.transactions, statistics.messages) == (4, 2)
+
+
+async def test_a_refused_connection_is_one_wire(monkeypatch):
+    made = []
+    init = Wire.__init__
+
+    def note(wire, *args):
+        made.append(wire)
+        init(wire, *args)
+
+    monkeypatch.setattr(Wire, "__init__", note)
+    server = make_server()
+    await server.shutdown()
+    async with serving(server) as connect:
+        assert (await connect().rest()).startswith("421 ")
+    assert len(made) == 1

@@ -36,8 +36,8 @@ async def test_an_interruption_ends_this_wait_or_the_next_receive(way, waiting, 
     getattr(waits, way)()
     assert waits.waiting is (NOTHING if ended else waiting)
     with pytest.raises(Interrupted):
-        waits.raise_interruption()
-    waits.raise_interruption()  # it ends one
+        waits.heed_reason()
+    waits.heed_reason()  # it ends one
     waits.close()
 
 
@@ -47,7 +47,7 @@ async def test_a_time_out_ends_only_the_wait_in_progress(waiting):
     waits.expire()
     assert waits.waiting is NOTHING
     assert isinstance(waits.reason, SMTPTimeoutError)
-    waits.raise_interruption()  # it came with the last octets: void
+    waits.heed_reason()  # it came with the last octets: void
     assert waits.reason is None
     waits.expire()  # nothing is waited for
     assert waits.reason is None

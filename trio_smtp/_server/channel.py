@@ -3,8 +3,9 @@
 # Guarantees: every wait for the peer has a deadline, the session's end at the latest. Nothing is said in clear once
 # TLS is due. STARTTLS changes the wire in one place, start_tls().
 #
-# It knows neither hooks nor messages. A shutdown it knows, because every wait for the peer must heed it: none begins
-# after Shutdown.END, and no reply is kept back after Shutdown.DRAIN.
+# It knows neither hooks nor messages, only since when replies may be waiting (held_since): sending ends that, so it is
+# kept here; how long is too long is for the HookCaller to say. A shutdown it knows, because every wait for the peer
+# must heed it: none begins after Shutdown.END, and no reply is kept back after Shutdown.DRAIN.
 from __future__ import annotations
 
 import math
@@ -259,7 +260,7 @@ class Channel:
     def say_last_word(self, reply: Reply) -> None:
         """Let `reply` be the last one, unless the last word was said already, or it would be said in clear."""
         if self.awaits_tls:
-            self.protocol.abandon()
+            self.protocol.end_silently()
         else:
             self.protocol.close(reply)
 

@@ -76,14 +76,16 @@ from .budget import DataBudget
 from .certificates import certificate_identity
 from .channel import Channel
 from .context import ServerContext
-from .hooks import CLEANUP_LIMIT, HookCaller, HookState
+from .hooks import HookCaller, HookState
 from .limits import is_within
 from .log import facts, log_error, log_line, logger
 from .outcomes import SHUTTING_DOWN, UNAVAILABLE
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
 
+FAREWELL_LIMIT: Final = 20.0  # seconds for a peer to take the last replies, where command_timeout is longer
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
+REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
 EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
 _TIMEOUT: Final = Reply(421, "timeout exceeded", "4.4.2", close=True)
 _EARLY_TALKER: Final = Reply(554, "you talk before the greeting", "5.5.1", close=True)
@@ -159,7 +161,7 @@ class ServerConnection:
         caller, channel = self._caller, self._channel
         token = current_connection.set(self)
         channel.limit_session(self._context.config.session_timeout)
-        is_cancelled = True
+        is_cancelled = False
         try:
             while True:
                 with caller.open_scope():
@@ -171,16 +173,38 @@ class ServerConnection:
                         caller.conclude()
                     break
                 caller.time_out()
-            is_cancelled = False
         except Exception as exc:
-            is_cancelled = False
             self._give_up(exc)
+        except BaseException:  # from outside
+            is_cancelled = True
+            raise
         finally:
             try:
                 await self._close(is_cancelled)  # noqa: ASYNC102 - shielded and bounded
             finally:
                 current_connection.reset(token)
                 ended(self)
+
+    async def refuse(self, reply: Reply | None, *, lingers: bool) -> None:
+        """Say why there is no session, instead of :meth:`run`, and close.
+
+        Args:
+            reply: what is said; ``None`` says nothing.
+            lingers: once that was said, the client has time to read it.
+        """
+        self._stage = Phase.CLOSING
+        channel = self._channel
+        try:
+            if reply is not None:
+                channel.protocol.greet(reply)
+                with trio.move_on_after(REFUSAL_LIMIT):
+                    await channel.wire.send(channel.protocol.data_to_send())
+                if lingers:
+                    await channel.wire.aclose_lingering(REFUSAL_LIMIT)
+        except ConnectionLostError:
+            pass
+        finally:
+            await channel.aclose(cancelled=True)  # noqa: ASYNC102 - shielded and bounded
 
     def _give_up(self, reason: Exception) -> None:
         channel = self._channel
@@ -192,7 +216,7 @@ class ServerConnection:
             channel.protocol.lose_peer()
         elif isinstance(reason, TLSError):
             logger.debug("session %s: %s", self.session.id, reason, extra=facts(self.session))
-            channel.protocol.abandon()
+            channel.protocol.end_silently()
         else:
             log_error(self.session, "internal error", reason)
             channel.say_last_word(UNAVAILABLE)
@@ -206,9 +230,9 @@ class ServerConnection:
         if is_cancelled or channel.shutdown is Shutdown.CUT_OFF:
             channel.say_last_word(SHUTTING_DOWN)
         if channel.protocol.replies:
-            with trio.move_on_after(LAST_WORDS_LIMIT if is_cancelled else 2 * CLEANUP_LIMIT, shield=True):
+            with trio.move_on_after(LAST_WORDS_LIMIT if is_cancelled else FAREWELL_LIMIT, shield=True):
                 await channel.flush_quietly()
-        channel.protocol.abandon()
+        channel.protocol.end_silently()
         if self.session.envelope is not None:
             await caller.end_transaction()
         await caller.tell_on_close()
@@ -229,7 +253,7 @@ class ServerConnection:
         is_refused = refusal is not None and not refusal.is_success
         if self._tls_context is not None:
             if is_refused:
-                protocol.abandon()
+                protocol.end_silently()
                 return False
             await self._shake_hands(self._tls_context)
         elif not is_refused and self._context.config.reject_early_talkers and await self._talks_early():

@@ -17,7 +17,7 @@ from .limits import FailureLimit
 from .log import logger
 
 if TYPE_CHECKING:
-    from .hooks import EventRow
+    from .event_rows import EventRow
 
 
 @dataclass(kw_only=True)

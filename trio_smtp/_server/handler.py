@@ -18,11 +18,15 @@ class Handler:
     """Base class for what an application does with a session; subclassing it is optional.
 
     ``on_data`` must be there, so that no server accepts mail that nothing keeps; to throw mail away is
-    :class:`Discard`. Every other hook has a default. Every hook is async and takes the session first. It may
-    ``raise Reject(...)`` or return a :class:`Reply`. Any other exception answers ``451 4.3.0`` and is logged; so does a
-    hook that takes longer than ``ServerConfig.handler_timeout``, which is cancelled. The hooks of one session never run
-    concurrently, those of different sessions do. A hook that is cancelled from outside (the server's scope) sees
-    ``trio.Cancelled``.
+    :class:`Discard`. Every other hook has a default. Every hook is async and takes the session first.
+
+    Most hooks are asked: they may ``raise Reject(...)`` or return a :class:`Reply`. Any other exception answers
+    ``451 4.3.0`` and is logged; so does a hook that takes longer than ``ServerConfig.handler_timeout``, which is
+    cancelled. If ``on_connect`` fails so, the client gets ``421 4.3.0`` and the connection ends. ``on_tls``,
+    ``on_reset`` and ``on_close`` are told: what they raise is logged, ``Reject`` too, and the session goes on.
+
+    The hooks of one session never run concurrently, those of different sessions do. A hook that is cancelled from
+    outside (the server's scope) sees ``trio.Cancelled``.
     """
 
     def __repr__(self) -> str:

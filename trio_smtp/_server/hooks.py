@@ -7,22 +7,21 @@
 #
 # The hook's clock runs only while the hook runs by itself: a Body stops it while it waits for the peer.
 #
-# It does not know which hook goes with which event, nor what an outcome means: that is the EventRow's (events.py).
+# It does not know which hook goes with which event, nor what an outcome means: that is the EventRow's (event_rows.py).
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from .._protocol.envelope import Envelope
 from .._protocol.errors import MessageTooLargeError, RemoteProtocolError, SMTPError
 from .._protocol.replies import Reply
-from .._protocol.server.chunks import BARE_NEWLINE, TOO_LARGE
 from .._protocol.server.events import Data, Event
+from .._protocol.server.fixed_replies import BARE_NEWLINE, TOO_LARGE
 from .body import Body
 from .budget import DataBudget
 from .channel import Channel
@@ -32,29 +31,11 @@ from .log import log_error
 from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, rejection_in, reply_or_none
 from .session import Session
 
+if TYPE_CHECKING:
+    from .event_rows import EventRow
+
 HOLD_LIMIT: Final = 5.0  # seconds; with older replies to a group of commands unsent, no further hook is asked
 CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    """What to ask the application about one type of event.
-
-    Attributes:
-        name: of the hook.
-        arguments: for the hook, after the session.
-        conclude: tells the protocol what the hook has returned.
-        hook: the handler's own.
-        refusal: the reply that makes asking needless, or ``None``.
-        sends_first: no reply may be waiting while the hook runs.
-    """
-
-    name: str
-    arguments: Callable[[HookCaller, Any], tuple[object, ...]]
-    conclude: Callable[[HookCaller, Any, object], None]
-    hook: Hook | None = None
-    refusal: Callable[[HookCaller], Reply | None] | None = None
-    sends_first: bool = False
 
 
 class HookState(Enum):

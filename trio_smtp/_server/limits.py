@@ -37,30 +37,32 @@ class ConnectionLimits:
     Args:
         total: connections at one time, or ``None``.
         per_host: the same for one host, or ``None``.
-
-    Attributes:
-        in_use: slots that are taken.
     """
 
     def __init__(self, total: int | None, per_host: int | None) -> None:
         self._total: int | None = total
         self._per_host: int | None = per_host
         self._hosts: Counter[str] = Counter()
-        self.in_use: int = 0
+        self._in_use: int = 0
 
     def __repr__(self) -> str:
-        return f"<ConnectionLimits: {self.in_use} in use, of {len(self._hosts)} hosts>"
+        return f"<ConnectionLimits: {self._in_use} in use, of {len(self._hosts)} hosts>"
 
-    def refusal(self, host: str | None) -> Reply | None:
+    @property
+    def in_use(self) -> int:
+        """Slots that are taken."""
+        return self._in_use
+
+    def take_slot(self, host: str | None) -> Reply | None:
         """Take a slot, to be given back by :meth:`release`; or return the reply for one connection too many."""
-        if self._total is not None and self.in_use >= self._total:
+        if self._total is not None and self._in_use >= self._total:
             return FULL
-        refusal = self.refusal_of_host(host)
+        refusal = self.take_host_slot(host)
         if refusal is None:
-            self.in_use += 1
+            self._in_use += 1
         return refusal
 
-    def refusal_of_host(self, host: str | None) -> Reply | None:
+    def take_host_slot(self, host: str | None) -> Reply | None:
         """The same for the host alone: its connection has a slot already, but its host was not known."""
         if host is not None and self._per_host is not None:
             network = network_of(host)
@@ -71,7 +73,7 @@ class ConnectionLimits:
 
     def release(self, host: str | None) -> None:
         """Give a slot back, and the host's unless it is ``None``."""
-        self.in_use -= 1
+        self._in_use -= 1
         if host is not None and self._per_host is not None:
             network = network_of(host)
             self._hosts[network] -= 1

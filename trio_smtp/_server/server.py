@@ -11,6 +11,7 @@ import math
 import ssl
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -20,15 +21,13 @@ from .._protocol.errors import ConnectionLostError, RemoteProtocolError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
-from .._protocol.server.protocol import ServerProtocol
 from .._wire.listening import open_tcp_listeners
-from .._wire.opening import open_wire
 from .._wire.timekeeper import Timekeeper
 from .accepting import accept_all
 from .connection import ServerConnection, current_connection
 from .context import ServerContext, ServerStatistics
 from .descriptors import are_short
-from .events import rows_of
+from .event_rows import rows_of
 from .handler_check import Hooks
 from .limits import FULL, FULL_FOR_HOST, ConnectionLimits, is_within
 from .outcomes import SHUTTING_DOWN, leaves_of
@@ -36,7 +35,6 @@ from .proxy import read_proxy_header
 from .refusals import Cause, RefusalLog
 from .session import Session
 
-REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
 MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time
 
 
@@ -98,7 +96,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Counters since the server was made, as they are now."""
-        return self._context.statistics.copy()
+        return replace(self._context.statistics, connections=len(self._connections))
 
     async def serve(
         self,
@@ -216,7 +214,7 @@ class Server:
             host = None  # the slot that is taken is that of the client that the proxy names
         refusal = SHUTTING_DOWN if self._context.is_closing else self._admit(connection.session, stream, host)
         if refusal is not None:
-            return self._refuse(stream, None if context is not None else refusal)
+            return self._refuse(connection, None if context is not None else refusal)
         if behind_proxy:
             return self._serve_behind_proxy(connection, stream, says_why=context is None)
         return self._run(connection, host)
@@ -226,7 +224,7 @@ class Server:
         if are_short(stream, self._limits.in_use):
             self._refusals.note(Cause.DESCRIPTORS, session)
             return FULL
-        refusal = self._limits.refusal(host)
+        refusal = self._limits.take_slot(host)
         self._note_refusal(refusal, session)
         return refusal
 
@@ -243,14 +241,14 @@ class Server:
             slot.callback(self._limits.release, None)
             header = await self._read_proxy_header(stream, session)
             if header is None:
-                await self._refuse(stream, None)
+                await self._refuse(connection, None)
                 return
             session._apply_proxy(header)
             # shutdown() knows only the sessions that it finds, and this one was not there yet.
-            refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.refusal_of_host(session.host)
+            refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.take_host_slot(session.host)
             self._note_refusal(refusal, session)
             if refusal is not None:
-                await self._refuse(stream, refusal if says_why else None)
+                await self._refuse(connection, refusal if says_why else None)
                 return
             slot.pop_all()
         del stream  # with what it has beside its socket it is 0.3 KiB of an idle session's 7
@@ -260,13 +258,11 @@ class Server:
         """Count a connection that has a slot, of `host`; returns the coroutine that runs it."""
         self._connections[connection] = host
         self._context.statistics.total_connections += 1
-        self._context.statistics.connections += 1
         return connection.run(self._ended)
 
     def _ended(self, connection: ServerConnection) -> None:
         """Forget a connection that has run."""
         self._limits.release(self._connections.pop(connection))
-        self._context.statistics.connections -= 1
         self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream, session: Session) -> ProxyHeader | None:
@@ -292,26 +288,15 @@ class Server:
                 self._refusals.note(Cause.PROXY_HEADER, session, "not within proxy_timeout")
         return None
 
-    async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
+    async def _refuse(self, connection: ServerConnection, refusal: Reply | None) -> None:
         """Say why there is no session, and close. ``None`` says nothing: under implicit TLS, to spare the handshake."""
         self._context.statistics.refused_connections += 1
-        wire = open_wire(stream)
+        lingers = refusal is not None and self._lingering < MAX_LINGERING
+        self._lingering += lingers
         try:
-            if refusal is not None:
-                protocol = ServerProtocol(self._context.profile)
-                protocol.greet(refusal)
-                with trio.move_on_after(REFUSAL_LIMIT):
-                    await wire.send(protocol.data_to_send())
-                if self._lingering < MAX_LINGERING:
-                    self._lingering += 1
-                    try:
-                        await wire.aclose_lingering(REFUSAL_LIMIT)
-                    finally:
-                        self._lingering -= 1
-        except ConnectionLostError:
-            pass
+            await connection.refuse(refusal, lingers=lingers)
         finally:
-            await wire.aclose()  # noqa: ASYNC102 - shielded and bounded
+            self._lingering -= lingers
 
     async def shutdown(self, *, grace: float = 30) -> None:
         """End the server: stop accepting now, end idle sessions now, and all others within a time.

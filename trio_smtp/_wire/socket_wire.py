@@ -47,7 +47,7 @@ class SocketWire(Wire):
         """Wait for octets."""
         waits = self._waits
         if waits.reason is not None:
-            waits.raise_interruption()
+            waits.heed_reason()
         waits.waiting = RECEIVE
         try:
             size = BULK_SIZE if self._was_full else RECEIVE_SIZE

@@ -47,7 +47,7 @@ class StreamWire(Wire):
         """Wait for octets."""
         waits = self._waits
         if waits.reason is not None:
-            waits.raise_interruption()
+            waits.heed_reason()
         waits.waiting = RECEIVE
         try:
             with waits.scope_until(deadline):

@@ -1,10 +1,10 @@
 # Time limits for many connections at the price of one task.
 #
-# A cancel scope per wait costs 5 to 11 µs, of a message's 90. So each connection has a Timer whose deadline is an
-# attribute, and one task per server or pool sleeps until the earliest of them. Deadlines mostly move later, so the heap
-# is lazy: an entry is looked at when its time has come, and put back if the deadline is later by then. So a timer is
-# looked at about once per limit, not once per command. To set a deadline that is later than the entry is a comparison;
-# only an earlier one touches the heap.
+# A cancel scope per wait costs too much (docs/speed.md). So each connection has a Timer whose deadline is an attribute,
+# and one task per server or pool sleeps until the earliest of them. Deadlines mostly move later, so the heap is lazy:
+# an entry is looked at when its time has come, and put back if the deadline is later by then. So a timer is looked at
+# about once per limit, not once per command. To set a deadline that is later than the entry is a comparison; only an
+# earlier one touches the heap.
 #
 # Rule: a timer's callback is synchronous, quick and does not raise. This file does not know what it ends.
 from __future__ import annotations

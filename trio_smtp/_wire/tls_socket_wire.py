@@ -55,7 +55,7 @@ class TLSSocketWire(Wire):
         """Wait for the text of a record, or of several that are there together."""
         waits, engine, below = self._waits, self._engine, self._below
         if waits.reason is not None:
-            waits.raise_interruption()
+            waits.heed_reason()
         data: bytes | bytearray = b""
         while not engine.peer_has_closed:
             if not engine.has_input:

@@ -106,14 +106,18 @@ class Waits:
 
     # -- why it ended
 
-    def raise_interruption(self) -> None:
+    def heed_reason(self) -> None:
         """Raise a stored :class:`Interrupted`. A stored time-out came together with the last octets and is void."""
         reason, self.reason = self.reason, None
         if isinstance(reason, Interrupted):
             raise reason
 
     def woken(self) -> trio.ClosedResourceError:
-        """What to raise where a wait's scope was cancelled: for the reason that is stored, else by its deadline."""
+        """What to raise where a wait's scope was cancelled: for the reason that is stored, else by its deadline.
+
+        It is what a task gets that notify_closing() wakes, so that both ways have one handler, which takes the reason.
+        The reason itself cannot be raised there: a time-out is an OSError, which would pass for a lost connection.
+        """
         if self.reason is None:
             self.reason = SMTPTimeoutError("the peer took too long")
         return trio.ClosedResourceError("the wait was ended")

@@ -37,7 +37,7 @@
 #
 # How a wait ends from outside
 #
-#   A cancel scope per wait costs 5 µs of a message's 80. A session spends its life in SocketWire.receive(), which does
+#   A cancel scope per wait costs much (docs/speed.md). A session spends its life in SocketWire.receive(), which does
 #   nothing but wait for its socket. So there a Timekeeper's timer is the deadline, and trio.lowlevel.notify_closing()
 #   ends the wait: it wakes the task with ClosedResourceError and does nothing to the socket. All other waits have a
 #   scope: a send that the socket does not take at once, a receive without a timer, trio.SSLStream's handshake, any

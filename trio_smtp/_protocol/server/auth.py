@@ -5,7 +5,7 @@
 # check, authenticates a session. This file does not know lines or states; ServerProtocol moves.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..replies import Reply
 from ..sasl import (
@@ -20,7 +20,7 @@ from ..sasl import (
     encode_challenge,
 )
 from .events import Authenticate
-from .fixed_replies import HELLO_FIRST, TOO_MANY_FAILURES
+from .fixed_replies import AUTH_BAD_ENDING, AUTH_CANCELLED, AUTH_SUCCESS, HELLO_FIRST, TOO_MANY_FAILURES
 from .offences import Offences
 from .rows import Taken
 from .states import Occurrence
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from .config import ServerConfig
     from .profile import ServerProfile
     from .protocol import ServerProtocol
-
-SUCCESS: Final = Reply(235, "authentication succeeded", "2.7.0")
-REFUSED: Final = Reply(535, "authentication failed", "5.7.8")
-_CANCELLED: Final = Reply(501, "authentication cancelled", "5.7.0")
-_BAD_ENDING: Final = Reply(501, "unexpected response", "5.5.2")
 
 
 class AuthExchange:
@@ -63,7 +58,7 @@ class AuthExchange:
         if self._final is not None:
             return self._end(line, self._final)
         if line == b"*":
-            return _CANCELLED
+            return AUTH_CANCELLED
         try:
             step = self._mechanism.respond(decode_response(line))
         except SASLError as exc:
@@ -75,7 +70,7 @@ class AuthExchange:
             ended_well = self._mechanism.closing_response(decode_response(line))
         except SASLError:
             ended_well = False
-        return final if ended_well or not final.is_success else _BAD_ENDING
+        return final if ended_well or not final.is_success else AUTH_BAD_ENDING
 
     def verdict(self, reply: Reply) -> Reply:
         """Take what the application says.
@@ -151,8 +146,8 @@ class Authentication:
             UnverifiedError: it accepted what it cannot have verified; :meth:`end` with that error's reply.
         """
         assert self._exchange is not None
-        if reply.is_success and reply.code != SUCCESS.code:  # RFC 4954 §6: no other success ends the exchange
-            reply = Reply(SUCCESS.code, reply.lines, reply.enhanced or SUCCESS.enhanced, close=reply.close)
+        if reply.is_success and reply.code != AUTH_SUCCESS.code:  # RFC 4954 §6: no other success ends the exchange
+            reply = Reply(AUTH_SUCCESS.code, reply.lines, reply.enhanced or AUTH_SUCCESS.enhanced, close=reply.close)
         final = self._exchange.verdict(reply)
         return final if final.code == 334 else self.end(final)
 

@@ -4,13 +4,7 @@
 # server stay in step; and nothing that another server could read differently is ever handed on as accepted.
 from __future__ import annotations
 
-from typing import Final
-
 from ..newlines import BareNewlineChecker, NewlineNormalizer, NewlinePolicy
-from ..replies import Reply
-
-TOO_LARGE: Final = Reply(552, "the message is too large", "5.3.4")  # RFC 1870 §6.3
-BARE_NEWLINE: Final = Reply(550, "the message has a bare CR or LF", "5.6.11")  # RFC 5321 §2.3.8
 
 
 class ChunkedBody:

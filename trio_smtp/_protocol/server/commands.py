@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ..parameters import parse_mail, parse_rcpt
 from ..replies import Reply
 from . import fixed_replies as replies
-from .auth import SUCCESS, answer_auth, take_auth
+from .auth import answer_auth, take_auth
 from .events import Authenticate, Data, Expand, Extra, Hello, Mail, Rcpt, StartTLS, Verify, XClient
 from .protocol import ServerProtocol
 from .relay import start_over, take_xclient, take_xforward
@@ -46,7 +46,7 @@ def take_hello(protocol: ServerProtocol, argument: bytes) -> Taken:
 def greet_client(protocol: ServerProtocol, event: Hello, reply: Reply) -> Reply:
     """EHLO was accepted: say what is on offer."""
     protocol.introduce(event.name, esmtp=event.verb != "HELO")
-    lines = None if reply is HELLO_ACCEPTED else reply.lines
+    lines = None if reply is replies.HELLO_ACCEPTED else reply.lines
     mechanisms = protocol.auth.mechanisms(protocol.profile, tls=protocol.tls)
     return protocol.profile.hello_reply(lines, protocol.esmtp, protocol.tls, mechanisms, protocol.relay.trusted)
 
@@ -168,7 +168,6 @@ def _speaks_lmtp(config: ServerConfig) -> bool:
 _ANYWHERE: Final = frozenset(COMMAND_STATES)
 _BETWEEN_TRANSACTIONS: Final = frozenset((GREETED, READY))
 _NOT_IN_TRANSACTION: Final = dict.fromkeys((MAIL, RCPT, CHUNKING), replies.NOT_NOW)
-HELLO_ACCEPTED: Final = Reply(250)  # where the application has no text of its own
 
 
 def _hello(verb: str, offered_if: Callable[[ServerConfig], bool]) -> CommandRow:
@@ -180,7 +179,7 @@ def _hello(verb: str, offered_if: Callable[[ServerConfig], bool]) -> CommandRow:
         event=Hello,
         on_success=greet_client,
         next_state=READY,
-        default_reply=HELLO_ACCEPTED,
+        default_reply=replies.HELLO_ACCEPTED,
         success_enhanced=False,  # RFC 2034 §4
         junk=Junk.AGAIN,
         ends_group=True,
@@ -227,7 +226,7 @@ COMMANDS: Final = (
         on_success=answer_auth,
         on_refusal=answer_auth,
         next_state=State.AUTH,
-        default_reply=SUCCESS,
+        default_reply=replies.AUTH_SUCCESS,
         ends_group=True,  # the client's next line may answer a 334
     ),
     CommandRow(

@@ -6,6 +6,8 @@ from typing import Final
 from ..replies import Reply
 
 OK: Final = Reply(250, "OK", "2.0.0")
+HELLO_ACCEPTED: Final = Reply(250)  # where the application has no text of its own
+NOT_TRUSTED: Final = Reply(550, "insufficient authorization", "5.7.0")  # to XCLIENT and XFORWARD
 
 # the order of commands (RFC 5321 §4.1.4)
 HELLO_FIRST: Final = Reply(503, "send EHLO first", "5.5.1")
@@ -16,6 +18,16 @@ NESTED: Final = Reply(503, "a transaction is in progress", "5.5.1")
 NOT_NOW: Final = Reply(503, "not during a transaction", "5.5.1")
 TLS_FIRST: Final = Reply(530, "must issue a STARTTLS command first", "5.7.0")  # RFC 3207 §4
 AUTH_FIRST: Final = Reply(530, "authentication required", "5.7.0")  # RFC 4954 §6
+
+# AUTH (RFC 4954 §6)
+AUTH_SUCCESS: Final = Reply(235, "authentication succeeded", "2.7.0")
+AUTH_REFUSED: Final = Reply(535, "authentication failed", "5.7.8")
+AUTH_CANCELLED: Final = Reply(501, "authentication cancelled", "5.7.0")
+AUTH_BAD_ENDING: Final = Reply(501, "unexpected response", "5.5.2")
+
+# messages
+TOO_LARGE: Final = Reply(552, "the message is too large", "5.3.4")  # RFC 1870 §6.3
+BARE_NEWLINE: Final = Reply(550, "the message has a bare CR or LF", "5.6.11")  # RFC 5321 §2.3.8
 
 # lines that are no command of ours
 UNKNOWN: Final = Reply(500, "command not recognized", "5.5.1")

@@ -1,7 +1,8 @@
 # What a client sent, as lines of bounded length or, inside a message, as it came.
 #
 # Guarantee: no more than one line of the permitted length is kept while its end is awaited; of a longer one nothing is
-# kept, and a line that never ends is given up after MAX_SKIPPED octets. Bytes are searched once, however they drip.
+# kept, and a line that never ends is given up after MAX_SKIPPED octets. A TLS handshake counts as a line. Bytes
+# are searched once, however they drip.
 from __future__ import annotations
 
 from typing import Final
@@ -101,6 +102,8 @@ class LineReader:
 
     def next_line(self, auth: bool = False) -> bytes | None:
         """The next line with its line end, or ``None`` when more bytes are needed.
+
+        What begins as a TLS handshake is returned as far as it has come, without a line end, and stays.
 
         Args:
             auth: it belongs to an AUTH exchange.

@@ -11,8 +11,9 @@ from typing import Final, TypeAlias
 from ..dotstuff import DotDecoder
 from ..newlines import NewlinePolicy
 from ..replies import Reply
-from .chunks import BARE_NEWLINE, TOO_LARGE, ChunkedBody
+from .chunks import ChunkedBody
 from .events import BODY_END, EOF, NEED_DATA, Signal
+from .fixed_replies import BARE_NEWLINE, TOO_LARGE
 from .input import LineReader
 
 Verdict: TypeAlias = Reply | Mapping[str, Reply]

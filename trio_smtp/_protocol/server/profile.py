@@ -30,7 +30,7 @@ class ServerProfile:
         judges_hello: as `hello` above.
         extensions: the EHLO keywords in force.
         commands: the commands there are, verb to row.
-        rules: what holds in a session without TLS (``False``) or with it.
+        rules_for: what holds in a session without TLS (``False``) or with it.
         enhanced: replies have enhanced status codes.
         mechanisms: of AUTH, all that are configured.
         must_take_turns: a client that was not offered PIPELINING has to wait for each answer.
@@ -77,7 +77,7 @@ class ServerProfile:
             220, f"{config.hostname} {'LMTP' if config.lmtp else 'ESMTP'} {config.banner}".rstrip()
         )
         self.farewell: Reply = Reply(221, f"{config.hostname} closing connection", "2.0.0")
-        self.rules: Callable[[bool], Rules] = lru_cache(maxsize=2)(self._rules)
+        self.rules_for: Callable[[bool], Rules] = lru_cache(maxsize=2)(self._rules)
         self.hello_reply = lru_cache(maxsize=16)(self._hello_reply)
 
     def refuse_unknown(self, verb: bytes) -> Reply:

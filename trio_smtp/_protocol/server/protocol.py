@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..envelope import Envelope
 from ..replies import Reject, Reply
-from .auth import REFUSED, Authentication
+from .auth import Authentication
 from .events import FLUSH, PAUSE, Command, Data, Event, Mail, Rcpt, Signal
-from .fixed_replies import TOO_MANY_ERRORS
+from .fixed_replies import AUTH_REFUSED, TOO_MANY_ERRORS
 from .input import LineReader
 from .message import Verdict
 from .offences import Offences
@@ -117,7 +117,7 @@ class ServerProtocol:
         self.hello: str | None = None
         self.esmtp: bool = False
         self.tls: bool = tls
-        self.rules: Rules = profile.rules(tls)
+        self.rules: Rules = profile.rules_for(tls)
         self.envelope: Envelope | None = None
         self.addressees: list[str] = _NO_ADDRESSEES
         self.accepted: bool = False
@@ -223,22 +223,22 @@ class ServerProtocol:
             external_identity: who the client's TLS certificate says it is, for EXTERNAL.
         """
         self.tls = True
-        self.rules = self.profile.rules(True)
+        self.rules = self.profile.rules_for(True)
         self.restart(external_identity)
 
     def close(self, reply: Reply) -> None:
         """Say a last word (421), unless the last word has been said."""
         if not self.is_closed:
-            self.abandon()
+            self.end_silently()
             self.reply(reply, counted=False)
 
     def lose_peer(self) -> None:
         """The connection is lost: drop the replies that cannot be sent, and end the session."""
         self.ending = Ending.PEER_GONE
         self.queue.drop()
-        self.abandon()
+        self.end_silently()
 
-    def abandon(self) -> None:
+    def end_silently(self) -> None:
         """End the session without another word."""
         self.end_transaction(accepted=False)
         self._pending = self._put_off = None
@@ -303,7 +303,7 @@ class ServerProtocol:
 
     def refuse_credentials(self) -> None:
         """Answer Authenticate with the one reply for every reason (535)."""
-        self.answer(REFUSED)
+        self.answer(AUTH_REFUSED)
 
     def start_body(self) -> None:
         """The application wants the message: ask for it, unless it comes in chunks by itself."""
@@ -394,7 +394,7 @@ class ServerProtocol:
             utf8 = envelope is not None and envelope.sender.smtputf8
         self.queue.put(reply, enhanced, utf8)
         if reply.close or reply.code == 421:
-            self.abandon()
+            self.end_silently()
 
     def move(self, occurrence: Occurrence) -> None:
         """Change the state because of something else than a command's success."""

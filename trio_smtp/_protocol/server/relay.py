@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Final
 from ..relay_attributes import XCLIENT, XFORWARD, parse_attributes
 from ..replies import Reply
 from .events import XClient
-from .fixed_replies import OK
+from .fixed_replies import NOT_TRUSTED, OK
 from .rows import Taken
 
 if TYPE_CHECKING:
     from .protocol import ServerProtocol
 
-NOT_TRUSTED: Final = Reply(550, "insufficient authorization", "5.7.0")
 _SAID: Final = ("HELO", "PROTO", "LOGIN")  # by the client itself, the other attributes say who it is
 _NOTHING: Final[Mapping[str, str | None]] = MappingProxyType({})  # for all sessions: few have a relay
 

@@ -1,10 +1,10 @@
 # What each event of the protocol asks the application, and what the answer does: the one table of it.
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from .._protocol.envelope import Envelope
 from .._protocol.errors import ConnectionLostError
@@ -22,10 +22,31 @@ from .._protocol.server.events import (
     Verify,
 )
 from .._protocol.server.fixed_replies import TOO_MANY_FAILURES_OF_HOST
-from .handler_check import Hooks
-from .hooks import EventRow, HookCaller
+from .handler_check import Hook, Hooks
+from .hooks import HookCaller
 from .log import log_error
 from .outcomes import lmtp_outcome, login_outcome, message_outcome, reply_or_none
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """What to ask the application about one type of event.
+
+    Attributes:
+        name: of the hook.
+        arguments: for the hook, after the session.
+        conclude: tells the protocol what the hook has returned.
+        hook: the handler's own.
+        refusal: the reply that makes asking needless, or ``None``.
+        sends_first: no reply may be waiting while the hook runs.
+    """
+
+    name: str
+    arguments: Callable[[HookCaller, Any], tuple[object, ...]]
+    conclude: Callable[[HookCaller, Any, object], None]
+    hook: Hook | None = None
+    refusal: Callable[[HookCaller], Reply | None] | None = None
+    sends_first: bool = False
 
 
 def rows_of(hooks: Hooks) -> Mapping[type, EventRow | None]:
