@@ -23,8 +23,8 @@ class Exchange:
         self._answers = answers
         self.done: list[str] = []
 
-    def interrupt(self) -> None:
-        self.done.append("interrupt")
+    def abandon(self) -> None:
+        self.done.append("abandon")
         if self._answers:
             self._attempt.finish(Interrupted())
 
@@ -155,7 +155,7 @@ async def test_cancelled_before_the_end_has_left_is_interrupted_at_once(autojump
     exchange = Exchange(attempt)
     attempt.begin(exchange)
     assert not await attempt.cancel(GRACE)
-    assert exchange.done == ["interrupt"]
+    assert exchange.done == ["abandon"]
     assert isinstance(attempt.error, Interrupted)
     assert trio.current_time() == 0
 
@@ -186,7 +186,7 @@ async def test_cancelled_after_the_end_gives_up_after_the_grace(autojump_clock: 
     attempt.begin(exchange)
     let_leave(attempt)
     assert not await attempt.cancel(GRACE)
-    assert exchange.done == ["abort", "interrupt"]
+    assert exchange.done == ["abort", "abandon"]
     assert trio.current_time() == pytest.approx(GRACE)
 
 
@@ -199,7 +199,7 @@ async def test_cancelled_with_others_in_flight_goes_at_once_unless_it_has_left(a
     # When it is the last one in flight, the wait for it is ended.
     exchange = Exchange(attempt)
     attempt.begin(exchange)
-    assert exchange.done == ["interrupt"]
+    assert exchange.done == ["abandon"]
 
 
 async def test_cancelled_between_two_exchanges_goes_at_once() -> None:

@@ -1071,6 +1071,19 @@ async def test_second_task_on_a_busy_client() -> None:
             await client.noop()
 
 
+async def test_a_client_with_a_transaction_open_says_that_it_is_in_use() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        await peer.take_envelope("MAIL FROM:<a@x.test>")
+        await peer.text()
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async with client_and(script) as client, client.transaction("a@x.test", ["b@y.test"]):
+        with pytest.raises(trio.BusyResourceError, match="a transaction is open"):
+            await client.noop()
+
+
 async def test_quit_may_be_said_early() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
@@ -1095,6 +1108,31 @@ async def test_quit_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
 
 
 # -- the log
+
+
+@pytest.mark.parametrize("kind", ["bytes", "large bytes", "stream"])
+async def test_debug_log_has_the_end_of_a_message_whatever_its_content(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        await peer.take_envelope("MAIL FROM:<a@x.test>")
+        await peer.text()
+        await peer.say("250 ok")
+        await peer.goodbye()
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        yield b"a text\r\n"
+
+    caplog.set_level(logging.DEBUG, "trio_smtp")
+    content = {"bytes": b"a text\r\n", "large bytes": b"a text\r\n" * 40_000, "stream": pieces()}[kind]
+    async with client_and(script) as client:
+        await send(client, content)
+    assert [record.getMessage().split(" ", 1)[1] for record in caplog.records][-5:-2] == [
+        "S: 354 go",
+        "C: .",
+        "S: 250 ok",
+    ]
 
 
 async def test_debug_log_has_the_dialogue_without_secrets_and_text(caplog: pytest.LogCaptureFixture) -> None:

@@ -266,6 +266,19 @@ async def test_waiting_callers_are_sent_away_by_the_close() -> None:
     assert await queueing(office, lambda attempts: office.dispatcher.close()) == ["closed", "closed"]
 
 
+async def test_callers_sent_away_by_the_close_count_as_waiting_until_they_have_run() -> None:
+    office = Office(1)
+    office.dispatcher.submit(new())
+
+    def act(attempts: list[Attempt]) -> None:
+        assert office.dispatcher.take() is attempts[0]
+        office.dispatcher.close()
+        assert office.dispatcher.waiting == 1
+        assert office.dispatcher.take() is None
+
+    assert sorted(map(str, await queueing(office, act)))[-1:] == ["closed"]
+
+
 async def test_a_cancelled_caller_is_not_taken() -> None:
     office = Office(1)
     office.dispatcher.submit(new())

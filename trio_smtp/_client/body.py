@@ -132,15 +132,14 @@ class BodyWriter:
         if tail is None:
             tail = self._encoder.finish() if self._encoder is not None else b""
             self._check_size()  # with the last line end, which the text may have lacked
-        protocol, transaction = self._connection.protocol, self._transaction
+        transaction = self._transaction
         if not await self._connection.look(transaction):
             return
         if self._chunked:
             head = self._connection.encode((bdat(transaction, self._size + len(tail), last=True),))
             await self._send([head, *self._pending, tail])
         else:
-            wire = protocol.send(end(transaction, tail))
-            await self._send([*self._pending, wire])
+            await self._send([*self._pending, self._connection.encode((end(transaction, tail),))])
         self._pending = []
 
     async def _flush(self) -> bool:

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -176,7 +176,7 @@ class Client(metaclass=NoPublicConstructor):
                 have the message. The first also where the connection is used up by the server's LIMITS (MAILMAX,
                 RCPTDOMAINMAX, RFC 9422).
             OSError: the content file could not be read.
-            trio.BusyResourceError: another task is using this client.
+            trio.BusyResourceError: a transaction is open, or another task is using this client.
 
         Cancellation before the end of the message: nothing is delivered, and the connection is closed. After it: waits
         for the reply for at most ``config.end_grace`` seconds and returns the result if it comes, else raises
@@ -244,7 +244,7 @@ class Client(metaclass=NoPublicConstructor):
 
         Raises:
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is closed.
-            trio.BusyResourceError: another task is using this client.
+            trio.BusyResourceError: a transaction is open, or another task is using this client.
 
         Cancellation closes the connection.
         """
@@ -256,7 +256,7 @@ class Client(metaclass=NoPublicConstructor):
 
         Raises:
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is closed.
-            trio.BusyResourceError: another task is using this client.
+            trio.BusyResourceError: a transaction is open, or another task is using this client.
 
         Cancellation closes the connection.
         """
@@ -275,7 +275,7 @@ class Client(metaclass=NoPublicConstructor):
             LocalProtocolError: the text cannot be sent.
             ExtensionNotSupportedError: it is not ASCII, and the server does not offer SMTPUTF8.
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is closed.
-            trio.BusyResourceError: another task is using this client.
+            trio.BusyResourceError: a transaction is open, or another task is using this client.
 
         Cancellation closes the connection.
         """
@@ -295,7 +295,7 @@ class Client(metaclass=NoPublicConstructor):
         Raises:
             LocalProtocolError: control characters in it, or a command that is refused.
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is closed.
-            trio.BusyResourceError: another task is using this client.
+            trio.BusyResourceError: a transaction is open, or another task is using this client.
 
         Cancellation closes the connection.
         """
@@ -323,12 +323,15 @@ class Client(metaclass=NoPublicConstructor):
         Takes ``config.quit_timeout`` seconds at most. A server that does not answer is no error.
 
         Raises:
-            trio.BusyResourceError: another task is using this client.
+            trio.BusyResourceError: a transaction is open, or another task is using this client.
 
         Cancellation changes nothing: the wait is bounded and shielded, and the connection is closed in any case.
         """
         with self._guard.even_if_broken():
             await self._connection.aclose()
+
+
+_IN_USE: Final = "the client is in use: a transaction is open, or another task uses it"
 
 
 class _Guard:
@@ -342,7 +345,7 @@ class _Guard:
 
     def __enter__(self) -> None:
         if self._busy:
-            raise trio.BusyResourceError("another task is using this client")
+            raise trio.BusyResourceError(_IN_USE)
         if self._connection.is_broken:
             raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
         self._busy = True
@@ -356,7 +359,7 @@ class _Guard:
     def even_if_broken(self) -> Iterator[None]:
         """For what may be done with a closed connection, too."""
         if self._busy:
-            raise trio.BusyResourceError("another task is using this client")
+            raise trio.BusyResourceError(_IN_USE)
         self._busy = True
         try:
             yield

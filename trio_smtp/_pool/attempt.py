@@ -56,7 +56,7 @@ _NO: Final = Cancellation.NO
 class Exchange(Protocol):
     """What a worker waits in for this message alone: a connection with nothing else in flight."""
 
-    def interrupt(self) -> None:
+    def abandon(self) -> None:
         """End the wait in progress, or the next one; a send that is ended so breaks the connection."""
 
     def abort(self) -> None:
@@ -105,7 +105,7 @@ class Attempt:
         self.state = _RUNNING
         self._exchange = exchange
         if exchange is not None and self.cancellation is Cancellation.OVERDUE:
-            exchange.interrupt()  # the last of several in flight, and its caller has gone
+            exchange.abandon()  # the last of several in flight, and its caller has gone
 
     def pause(self) -> None:
         """The exchange is over, and the outcome not set yet: there may be another one."""
@@ -193,7 +193,7 @@ class Attempt:
         if self._scope is not None:
             self._scope.cancel(reason="the caller was cancelled")
         elif self._exchange is not None:
-            self._exchange.interrupt()
+            self._exchange.abandon()
         else:
             return False
         return True

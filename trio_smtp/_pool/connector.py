@@ -117,7 +117,7 @@ class PooledConnection:
 
     # -- the end
 
-    def interrupt(self) -> None:
+    def abandon(self) -> None:
         """End the wait in progress, or the next one; a send that is ended so breaks the connection."""
         self.client.wire.abandon()
 

@@ -144,21 +144,22 @@ class Dispatcher:
             raise PoolFullError(f"{self.waiting} messages wait for a connection already", delivery=Delivery.NOT_SENT)
         started = trio.current_time() if self._tracer.is_on else 0.0
         self.waiting += 1
+        was_taken = False
         try:
             await self._callers.send(attempt)
+            was_taken = True
         except trio.BrokenResourceError:
             raise closed_error() from None
-        except BaseException:
-            if not self.is_closing:
-                self.waiting -= 1  # otherwise take() has counted it
-            raise
+        finally:
+            if not was_taken:  # otherwise take() has counted it
+                self.waiting -= 1
         self._tracer.tell("wait", started)
 
     # -- workers
 
     def take(self) -> Attempt | None:
-        """The attempt that has waited longest, if there may be as many workers as there are."""
-        if not self.waiting or self.has_too_many:
+        """The attempt that has waited longest, if there may be as many workers as there are, and the pool is open."""
+        if not self.waiting or self.has_too_many or self.is_closing:
             return None
         try:
             attempt = self._attempts.receive_nowait()
@@ -234,7 +235,6 @@ class Dispatcher:
         self.is_closing = True
         self.closed.set()
         self._attempts.close()
-        self.waiting = 0
         self._idle.clear()
         for worker in self._workers:
             worker.wake()

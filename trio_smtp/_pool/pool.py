@@ -239,7 +239,7 @@ class Pool(metaclass=NoPublicConstructor):
 
         Raises:
             PoolFullError: more than ``max_waiting`` callers would wait.
-            PoolClosedError: the pool's block was left.
+            PoolClosedError: the pool's block was left or cancelled; ``delivery`` is the fate of the message.
             SMTPError: as :meth:`Client.send`; also what :func:`open_client` raises, with ``delivery == "not_sent"``.
 
         Cancellation: while it waits, its message is withdrawn. In the middle of a message the connection is closed.

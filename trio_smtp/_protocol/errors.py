@@ -16,7 +16,7 @@
 # ├── MessageAbortedError          in a server's hook: the client abandoned the message
 # ├── SMTPTimeoutError             a configured time limit expired                        (also TimeoutError)
 # ├── PoolFullError                max_waiting callers are already waiting
-# └── PoolClosedError              the pool closed before the message was sent
+# └── PoolClosedError              the pool closed, or was cancelled, with the message in it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -165,4 +165,7 @@ class PoolFullError(SMTPError):
 
 
 class PoolClosedError(SMTPError):
-    """The pool closed before a connection took the message. Nothing was sent."""
+    """The pool was closed or cancelled before the message came to its end.
+
+    Read ``delivery``: the message may be ``UNKNOWN``, if the pool was cancelled while its reply was outstanding.
+    """
