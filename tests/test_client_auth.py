@@ -149,8 +149,8 @@ async def test_wrong_signature_is_no_success_whatever_follows() -> None:
 )
 async def test_challenge_that_is_no_base64_or_has_lines_is_cancelled(challenge: tuple[str, ...]) -> None:
     async def script(peer: Peer) -> None:
-        await peer.greet("AUTH LOGIN")
-        await peer.hear("AUTH LOGIN")
+        await peer.greet("AUTH CRAM-MD5")
+        await peer.hear("AUTH CRAM-MD5")
         await peer.say(*challenge)
         await peer.hear("*")
         await peer.say("501 5.7.0 cancelled")
@@ -246,3 +246,18 @@ async def test_xoauth_token_that_is_no_base64_is_not_kept() -> None:
     with pytest.raises(trio_smtp.LocalProtocolError):
         await login.token()
     assert await login.token() == "dG9rZW4="
+
+
+async def test_login_prompts_need_not_be_base64() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH LOGIN")
+        await peer.hear("AUTH LOGIN")
+        await peer.say("334 Username:")
+        await peer.hear(encode(b"me"))
+        await peer.say("334-Password,", "334 please:")
+        await peer.hear(encode(SECRET.encode()))
+        await peer.say("235 ok")
+        await peer.goodbye()
+
+    async with client_and(script, auth=("me", SECRET), allow_insecure_auth=True):
+        pass

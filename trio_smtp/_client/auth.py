@@ -118,7 +118,7 @@ async def _respond(mechanism: ClientMechanism, reply: Reply, rounds: int) -> byt
     try:
         if rounds > MAX_ROUNDS:
             raise AuthenticationError("the server asks on and on", reply=reply, stage=Stage.AUTH)
-        step = mechanism.respond(decode_challenge(reply))
+        step = mechanism.respond(decode_challenge(reply) if mechanism.reads_challenges else b"")
         while isinstance(step, DeriveKey):
             step = mechanism.derived(await trio.to_thread.run_sync(step, abandon_on_cancel=True))
     except AuthenticationError as exc:
