@@ -16,7 +16,6 @@ from support import Recorder, make_server
 from tls_support import NAME, authority, client_context, server_context
 
 import trio_smtp
-from trio_smtp._client.auth import Login
 from trio_smtp import Credentials, External, OAuth, Password, Server, Session
 from trio_smtp._client.auth import Login
 from trio_smtp._protocol.sasl import SERVER_MECHANISMS
