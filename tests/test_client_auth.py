@@ -149,8 +149,8 @@ async def test_wrong_signature_is_no_success_whatever_follows() -> None:
 )
 async def test_challenge_that_is_no_base64_or_has_lines_is_cancelled(challenge: tuple[str, ...]) -> None:
     async def script(peer: Peer) -> None:
-        await peer.greet("AUTH LOGIN")
-        await peer.hear("AUTH LOGIN")
+        await peer.greet("AUTH CRAM-MD5")
+        await peer.hear("AUTH CRAM-MD5")
         await peer.say(*challenge)
         await peer.hear("*")
         await peer.say("501 5.7.0 cancelled")
@@ -225,7 +225,7 @@ async def test_long_token_waits_to_be_asked_for() -> None:
     [("tok\r\nen", trio_smtp.LocalProtocolError), ("", trio_smtp.LocalProtocolError), (b"t", TypeError)],
 )
 async def test_token_that_cannot_be_sent_is_not_kept(bad: Any, kind: type[Exception]) -> None:
-    answers = [bad, "token"]
+    answers = [bad, ("token", 60)]
 
     async def provide() -> Any:
         return answers.pop(0)
@@ -246,3 +246,64 @@ async def test_xoauth_token_that_is_no_base64_is_not_kept() -> None:
     with pytest.raises(trio_smtp.LocalProtocolError):
         await login.token()
     assert await login.token() == "dG9rZW4="
+
+
+async def test_login_prompts_need_not_be_base64() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("AUTH LOGIN")
+        await peer.hear("AUTH LOGIN")
+        await peer.say("334 Username:")
+        await peer.hear(encode(b"me"))
+        await peer.say("334-Password,", "334 please:")
+        await peer.hear(encode(SECRET.encode()))
+        await peer.say("235 ok")
+        await peer.goodbye()
+
+    async with client_and(script, auth=("me", SECRET), allow_insecure_auth=True):
+        pass
+
+
+async def test_provider_is_asked_once_for_all_who_wait_and_again_when_a_token_is_wanted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    asked: list[float] = []
+    lasts: list[float] = []
+
+    async def provider() -> str | tuple[str, float]:
+        await trio.sleep(1)
+        asked.append(trio.current_time())
+        token = f"token{len(asked)}"
+        return (token, lasts[0]) if lasts else token
+
+    login = Login(trio_smtp.OAuth("me", provider))
+    tokens: list[str | None] = []
+
+    async def want(but_not: str | None = None) -> None:
+        tokens.append(await login.token(but_not=but_not))
+
+    async def want_four(but_not: str | None = None) -> list[str | None]:
+        tokens.clear()
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(want, but_not)
+        return tokens
+
+    assert await want_four() == ["token1"] * 4
+    assert await want_four("token1") == ["token2"] * 4  # expired, and refused on four connections
+    assert await want_four("token1") == ["token2"] * 4  # a late one
+    lasts.append(60)
+    assert await want_four() == ["token3"] * 4
+    await trio.sleep(50)
+    assert await want_four() == ["token3"] * 4
+    await trio.sleep(11)
+    assert await want_four() == ["token4"] * 4
+
+
+@pytest.mark.parametrize("answer", [("x",), ("x", "60"), ("x", True), ("x", 1, 2)])
+async def test_what_a_provider_returns_beside_a_token_is_seconds(answer: object) -> None:
+    async def provider() -> object:
+        await trio.lowlevel.checkpoint()
+        return answer
+
+    with pytest.raises(TypeError, match="seconds it lasts"):
+        await Login(trio_smtp.OAuth("me", provider)).token()  # type: ignore[arg-type]

@@ -380,3 +380,22 @@ def test_what_is_refused_here_was_not_sent(wrong: Callable[[], object]) -> None:
         error = exc
     assert isinstance(error, trio_smtp.LocalProtocolError)
     assert error.delivery is Delivery.NOT_SENT
+
+
+@pytest.mark.parametrize("offers", [(), ("CHUNKING",), ("PIPELINING", "CHUNKING")])
+async def test_no_data_after_every_recipient_was_refused_where_pipelining_does_not_force_it(
+    offers: tuple[str, ...],
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet(*offers)
+        await peer.hear("MAIL FROM:<a@x.test>")
+        await peer.say("250 ok")
+        await peer.hear(RCPT)
+        await peer.say("550 no")
+        await peer.goodbye()
+        assert b"DATA" not in peer.heard
+        assert b"BDAT" not in peer.heard
+
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.RecipientsRefusedError):
+            await client.send("a@x.test", ["b@y.test"], b"hi\r\n")

@@ -577,20 +577,6 @@ async def test_refused_credentials() -> None:
     assert "secret" not in str(error)
 
 
-async def test_auth_login_and_a_bad_challenge_is_cancelled() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet("AUTH LOGIN")
-        await peer.hear("AUTH LOGIN")
-        await peer.say("334 VXNlcm5hbWU6")
-        await peer.hear("bWU=")
-        await peer.say("334 not base64!")
-        await peer.hear("*")
-        await peer.say("501 cancelled")
-        await peer.goodbye()
-
-    await refused(trio_smtp.AuthenticationError, script, auth=("me", "secret"), allow_insecure_auth=True)
-
-
 async def test_235_before_scram_is_complete_is_no_success() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("AUTH SCRAM-SHA-256")
@@ -714,3 +700,64 @@ async def test_impossible_host_names() -> None:
     with pytest.raises(trio_smtp.TLSError, match="no name for a certificate"):
         await trio_smtp.open_client(".b", stream=near, tls="implicit").__aenter__()
     assert await far.receive_some() == b""
+
+
+@pytest.mark.parametrize(
+    ("own", "hello"),
+    [
+        ("shop_web_1.shop_default", "[192.0.2.1]"),
+        ("a..b", "[192.0.2.1]"),
+        (".example.test", "[192.0.2.1]"),
+        ("-a.example.test", "[192.0.2.1]"),
+        ("müller.test", "[192.0.2.1]"),
+        ("a" * 64 + ".test", "[192.0.2.1]"),
+        ("a." * 128 + "test", "[192.0.2.1]"),
+        ("mail.example.test.", "mail.example.test"),
+        ("mail-1.example.test", "mail-1.example.test"),
+    ],
+)
+async def test_own_name_that_is_no_domain_gives_the_address_literal(
+    monkeypatch: pytest.MonkeyPatch, own: str, hello: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: own)
+    transport: Any = SimpleNamespace(local=("192.0.2.1", 12345))
+    assert await opening._own_name(transport) == hello
+
+
+async def test_starttls_is_seen_in_lines_that_end_in_cr_cr_lf_and_the_final_dot_is_no_part_of_the_certificate() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(b"220 hi\r\n\r\n")
+        await peer.line()
+        await peer.send(b"250-mail.test\r\r\n250-8BITMIME\r\r\n250 STARTTLS\r\r\n\r\n")
+        await peer.hear("STARTTLS")
+        await peer.say("220 go")
+        await peer.start_tls()
+        await peer.line()
+        await peer.offer("8BITMIME")
+        await peer.goodbye()
+
+    peer = Peer()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script, peer)
+        async with trio_smtp.open_client(
+            f"{NAME}.", stream=peer.far, ssl_context=client_context(), local_hostname="me.test"
+        ) as client:
+            assert client.tls is not None
+            assert "8BITMIME" in client.extensions
+
+
+async def test_blank_lines_between_replies_are_borne() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(b"220 hi\r\n")
+        await peer.line()
+        await peer.send(b"\r\n250-mail.test\r\n250 PIPELINING\r\n\n")
+        for _ in range(2):
+            await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
+            await peer.send(b"250 ok\r\n\r\n250 ok\r\n\r\n\r\n354 go\r\n\r\n")
+            await peer.text()
+            await peer.send(b"\r\n250 taken\r\n\r\n")
+        await peer.goodbye()
+
+    async with client_and(script) as client:
+        for _ in range(2):
+            await client.send("a@x.test", ["b@y.test"], b"hi\r\n")

@@ -881,6 +881,60 @@ async def test_everything_behind_a_421_was_not_sent_and_goes_to_another_connecti
     assert net.connections == 2
 
 
+@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "452 4.5.3 too many messages in this connection",
+        "451 Too many mails",
+        "451 4.4.2 Timeout waiting for data from client.",
+    ],
+)
+async def test_refusal_that_is_about_the_connection_sends_the_message_on_another(
+    net: Network, autojump_clock: Clock, answer: str, depth: int
+) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        """Take two messages, and no MAIL after them."""
+        await peer.greet("PIPELINING")
+        taken = 0
+        try:
+            while (line := await peer.line()) != "QUIT":
+                if line == "DATA" and taken < 2:
+                    await peer.say("354 go")
+                    net.accepted.append(await peer.text())
+                    await peer.say("250 taken")
+                    taken += 1
+                elif line.startswith("MAIL") and taken == 2:
+                    await peer.say(answer)
+                else:
+                    await peer.say("503 no" if taken == 2 and line != "RSET" else "250 ok")
+            await peer.say("221 bye")
+        except (EOFError, trio.BrokenResourceError):
+            pass
+
+    net.script = script
+    config = PoolConfig(max_connections=1, connect_retries=0, pipeline_depth=depth)
+    async with pool_of(config) as pool, trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(send, pool)
+    assert len(net.accepted) == 10
+    assert net.connections == 5
+
+
+async def test_refusal_about_the_connection_on_a_new_one_is_the_message_s(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet()
+        await peer.line()
+        await peer.say("452 4.5.3 too many messages")
+        await peer.goodbye()
+
+    net.script = script
+    async with pool_of() as pool:
+        with pytest.raises(trio_smtp.SenderRefusedError):
+            await send(pool)
+    assert net.connections == 1
+
+
 # -- several hosts
 
 

@@ -49,7 +49,6 @@ def test_replies_are_read(wire: bytes, expected: list[object], size: int):
 @pytest.mark.parametrize(
     "wire",
     [
-        b"\r\n",
         b"hello\r\n",
         b"25 x\r\n",
         b"2500 x\r\n",
@@ -125,3 +124,18 @@ def test_there_and_back(code: int, text: str):
     [back] = read(reply.to_bytes(), 3)
     assert back.code == code
     assert "".join(back.lines) == "".join(reply.lines)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_blank_lines_are_limited(size: int) -> None:
+    def read(wire: bytes) -> list[int]:
+        reader, codes = ReplyReader(), list[int]()
+        for at in range(0, len(wire), size):
+            reader.receive_data(wire[at : at + size])
+            while (reply := reader.next_reply()) is not None:
+                codes.append(reply.code)
+        return codes
+
+    assert read((b"\r\n" * 32 + b"250 ok\r\r\n") * 20) == [250] * 20
+    with pytest.raises(RemoteProtocolError, match="not an SMTP reply"):
+        read(b"\r\n" * 33 + b"250 ok\r\n")

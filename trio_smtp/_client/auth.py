@@ -28,15 +28,17 @@ from .connection import ClientConnection
 class Login:
     """Credentials, and the token they currently stand for; shared by all connections of a pool.
 
-    A provider is asked once, however many connections wait for the answer, and once more by the first connection that
-    finds the token refused.
+    A provider is asked when a token is wanted: once, however many connections wait for the answer. An answer that says
+    how long it lasts is kept so long. The first connection that finds a token refused asks once more, for all.
     """
 
-    __slots__ = ("_asking", "_token", "auth")
+    __slots__ = ("_answers", "_asking", "_expires", "_token", "auth")
 
     def __init__(self, auth: Auth) -> None:
         self.auth = auth
         self._token: str | None = None
+        self._expires = 0.0  # in Trio's clock
+        self._answers = 0  # of the provider
         self._asking = trio.Lock()
 
     def __repr__(self) -> str:
@@ -49,20 +51,38 @@ class Login:
             but_not: a token that the server refused.
 
         Raises:
-            TypeError: the provider is not async, or what it returned is not a str.
+            TypeError: the provider is not async, or what it returned is neither a str nor a pair of one and seconds.
             LocalProtocolError: what it returned cannot be sent.
         """
         auth = self.auth
         if not isinstance(auth, OAuth | XOAuth) or isinstance(auth.token, str):
             return None
+        answers = self._answers
         async with self._asking:
-            if self._token is None or self._token == but_not:
+            if not self._is_good(but_not, came_meanwhile=self._answers != answers):
                 self._token = None
                 answer = auth.token()
                 if not inspect.isawaitable(answer):
                     raise TypeError("the token provider must be async")
-                self._token = _checked(auth, await answer)
+                token, seconds = _with_lifetime(await answer)
+                self._token = _checked(auth, token)
+                self._expires = trio.current_time() + seconds
+                self._answers += 1
             return self._token
+
+    def _is_good(self, but_not: str | None, *, came_meanwhile: bool) -> bool:
+        if self._token is None or self._token == but_not:
+            return False
+        return but_not is not None or came_meanwhile or trio.current_time() < self._expires
+
+
+def _with_lifetime(answer: object) -> tuple[object, float]:
+    """A provider's answer as a token and the seconds it lasts: none, if it does not say."""
+    if not isinstance(answer, tuple):
+        return answer, 0.0
+    if len(answer) != 2 or isinstance(answer[1], bool) or not isinstance(answer[1], int | float):
+        raise TypeError("a token provider returns the token, or the token and the seconds it lasts")
+    return answer[0], answer[1]
 
 
 def _checked(auth: OAuth | XOAuth, token: object) -> str:
@@ -121,7 +141,7 @@ async def _respond(mechanism: ClientMechanism, reply: Reply, rounds: int) -> byt
     try:
         if rounds > MAX_ROUNDS:
             raise AuthenticationError("the server asks on and on", reply=reply, stage=Stage.AUTH)
-        step = mechanism.respond(decode_challenge(reply))
+        step = mechanism.respond(decode_challenge(reply) if mechanism.reads_challenges else b"")
         while isinstance(step, DeriveKey):
             step = mechanism.derived(await trio.to_thread.run_sync(step, abandon_on_cancel=True))
     except AuthenticationError as exc:

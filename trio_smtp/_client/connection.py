@@ -304,7 +304,7 @@ class ClientConnection:
                 return True
             self.abort()
             raise ConnectionLostError("the server closed the connection")
-        return await self._hear_unasked(transaction)
+        return True if not protocol.unread else await self._hear_unasked(transaction)
 
     async def _hear_unasked(self, transaction: Transaction | None) -> bool:
         protocol = self.protocol
@@ -346,7 +346,7 @@ class ClientConnection:
         self.wire = await self.wire.start_tls(
             context,
             server_side=False,
-            server_hostname=server_hostname,
+            server_hostname=server_hostname.removesuffix("."),  # of an absolute name (RFC 6066 §3: without the dot)
             deadline=deadline_after(self.config.tls_handshake_timeout),
         )
 

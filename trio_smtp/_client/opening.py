@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -44,6 +45,8 @@ TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
 IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
 SMTP_PORT: Final = 25
 LMTP_PORT: Final = 24  # "any private mail system": what Postfix takes; RFC 2033 §5 forbids 25
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})+").fullmatch  # RFC 5321 §4.1.2, Domain
 _LOOKUP: Final = 5.0  # seconds for our own full name
 
 
@@ -338,8 +341,8 @@ async def _own_name(wire: Wire) -> str:
     if "." not in name and local is not None:
         # This may ask the DNS, so it happens in a thread; a full name is taken from there once.
         name = await _full_name()
-    if "." in name and name.isascii() and name.isprintable() and " " not in name:
-        return name
+    if "." in name and _DOMAIN(name.rstrip(".")):
+        return name.rstrip(".")
     address = local[0].partition("%")[0] if local is not None else "127.0.0.1"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import trio
 
 from .._client.connection import ClientConnection
+from .._client.refusals import is_about_connection
 from .._client.sending import settle
 from .._client.transfer import ONE_WRITE, Transfer, open_content
 from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
@@ -317,6 +318,8 @@ class Pipeline:
         attempt = begun.attempt
         report = attempt.report
         settle(self._client, report, transaction)
+        if is_about_connection(report.error):
+            report.readmit_temporary()
         if report.remaining and attempt.cancellation is _WANTED:
             report.uncount_attempt()  # it goes on, with those who were too many for one transaction
             self.again.append(attempt)

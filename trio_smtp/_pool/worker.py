@@ -53,6 +53,7 @@ from typing import Final
 import trio
 
 from .._client.log import logger
+from .._client.refusals import is_about_connection
 from .._client.report import DeliveryReport
 from .._client.sending import deliver, is_used_up
 from .._protocol.errors import (
@@ -249,6 +250,10 @@ class Worker:
                 self._tracer.tell("send", started, connection.number, error=failure)
         if failure is not None:
             report.forget_transaction()  # it came to nothing
+            return
+        if may_be_stale and not report.is_spent and is_about_connection(report.error):
+            report.readmit_temporary()
+            await self._close("the server takes no more on it")
             return
         if report.remaining:
             report.uncount_attempt()  # it goes on with the others on another connection: that is no further try

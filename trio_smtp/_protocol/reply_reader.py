@@ -9,6 +9,7 @@ from typing import Final
 from .errors import RemoteProtocolError
 from .replies import ENHANCED, Reply
 
+MAX_BLANK: Final = 64  # octets of empty lines between replies, which others bear, too
 MAX_LINES: Final = 1000  # of one reply; EHLO has some thirty, HELP some hundred
 
 # Servers repeat a few replies, and a Reply is immutable. Looking up the line saves decoding it (4 µs) for about three
@@ -16,6 +17,7 @@ MAX_LINES: Final = 1000  # of one reply; EHLO has some thirty, HELP some hundred
 # return.
 _KNOWN_REPLIES: Final = 256
 _KNOWN_SIZE: Final = 100  # octets; longer lines are not kept
+_LINE_ENDS: Final = (b"\r", b"\n")
 _known: dict[bytes, Reply] = {}
 
 
@@ -27,7 +29,7 @@ class ReplyReader:
         max_lines: lines of one reply.
     """
 
-    __slots__ = ("_buffer", "_code", "_lines", "_searched", "_size", "max_lines", "max_size")
+    __slots__ = ("_blank", "_buffer", "_code", "_lines", "_searched", "_size", "max_lines", "max_size")
 
     max_size: int
     max_lines: int
@@ -40,6 +42,7 @@ class ReplyReader:
         self._code: bytes | None = None  # of an incomplete reply
         self._lines: list[bytes] = []
         self._size = 0  # octets of those lines
+        self._blank = 0  # octets of empty lines since the last reply
 
     def __bool__(self) -> bool:
         """Whether there are bytes that :meth:`next_reply` has not returned yet."""
@@ -51,6 +54,17 @@ class ReplyReader:
     def receive_data(self, data: bytes | bytearray) -> None:
         """Buffer bytes for :meth:`next_reply`."""
         self._buffer += data
+        if self._code is None and self._buffer.startswith(_LINE_ENDS):
+            self._skip_blank()
+
+    def _skip_blank(self) -> None:
+        """Drop empty lines before a reply; what is beyond the limit stays, and is no reply."""
+        buffer = self._buffer
+        found = len(buffer) - len(buffer.lstrip(b"\r\n"))
+        dropped = min(found, MAX_BLANK - self._blank)
+        self._blank += dropped
+        del buffer[:dropped]
+        self._searched = 0
 
     def next_reply(self) -> Reply | None:
         """The next complete reply, or ``None`` if more bytes are needed.
@@ -73,11 +87,15 @@ class ReplyReader:
             if reply is None:
                 reply = self._take_line(line)
             if reply is not None:
+                self._blank = 0
+                if buffer.startswith(_LINE_ENDS):
+                    self._skip_blank()
                 return reply
 
     def _take_line(self, line: bytes) -> Reply | None:
         # Careful in: reply lines that end with a bare LF are accepted, as by every other client.
-        text = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+        # So are further CRs before it: a client that took one for a part of STARTTLS would go on in clear.
+        text = line[:-1].rstrip(b"\r")
         code, mark = text[:3], text[3:4]
         if not _is_code(code) or mark not in (b"", b" ", b"-"):
             raise RemoteProtocolError(f"not an SMTP reply: {text[:80]!r}")

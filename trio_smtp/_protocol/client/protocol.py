@@ -190,7 +190,7 @@ class ClientProtocol:
     def receive_data(self, data: bytes | bytearray) -> None:
         """Take octets from the server; :meth:`next_event` makes replies of them."""
         self._reader.receive_data(data)
-        self.unread = True
+        self.unread = bool(self._reader)  # empty lines are not kept
 
     def next_event(self, *, skip: bool = False) -> Event | None:
         """The next reply with the command it answers, or ``None`` when more octets are needed.

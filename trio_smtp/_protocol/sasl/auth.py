@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from ..errors import LocalProtocolError
 
-TokenSource: TypeAlias = str | Callable[[], Awaitable[str]]
+TokenSource: TypeAlias = str | Callable[[], Awaitable[str | tuple[str, float]]]
 
 PASSWORD_MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
 
@@ -95,8 +95,9 @@ class OAuth:
 
     Args:
         username: the mailbox that the token is for.
-        token: the access token, or an async callable without arguments that returns one. The callable is called at
-            each login, and once more if the server refuses the token. Not shown by ``repr``.
+        token: the access token, or an async callable without arguments that returns one, or ``(token, seconds)`` where
+            it is known how long it lasts. The callable is called when a token is wanted, once for all connections that
+            wait for it, and once more if the server refuses the token. Not shown by ``repr``.
 
     Raises:
         LocalProtocolError: the user name or a token given as str cannot be sent.
@@ -121,7 +122,7 @@ class XOAuth:
 
     Args:
         token: the initial response in base64, as an XOAUTH token generator makes it, or an async callable without
-            arguments that returns one. Not shown by ``repr``.
+            arguments that returns one, or ``(token, seconds)``, as for :class:`OAuth`. Not shown by ``repr``.
 
     Raises:
         LocalProtocolError: a token given as str is not base64.

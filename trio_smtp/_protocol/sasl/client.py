@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from ..errors import AuthenticationError, Stage
 from ..replies import Reply
@@ -78,11 +78,13 @@ class ClientMechanism(ABC):
 
     Attributes:
         name: the mechanism's name.
+        reads_challenges: what the server says matters.
         initial_response: the argument of AUTH; ``None`` if the server sends first, ``b""`` for an empty one.
         error_detail: what the server said about a refused token (usually JSON), or ``None``.
     """
 
     name: str
+    reads_challenges: ClassVar[bool] = True
     error_detail: str | None
     initial_response: bytes | None
 
@@ -179,6 +181,7 @@ class LoginClient(ClientMechanism):
     """LOGIN: user name, then password. The prompts are ignored, since servers spell them in many ways."""
 
     name = "LOGIN"
+    reads_challenges = False  # nor need they be base64
 
     def __init__(self, auth: Password) -> None:
         self._auth = auth
