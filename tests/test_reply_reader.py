@@ -14,7 +14,7 @@ def read(wire: bytes, size: int, **options: int) -> list[Reply]:
         reader.receive_data(wire[at : at + size])
         while (reply := reader.next_reply()) is not None:
             replies.append(reply)
-    assert not reader
+    assert not reader.unread
     return replies
 
 
@@ -111,10 +111,10 @@ def test_half_a_reply_is_something():
     for wire in (b"250-a\r\n", b"25"):
         reader.receive_data(wire)
         assert reader.next_reply() is None
-        assert reader
+        assert reader.unread
     reader.receive_data(b"0 b\r\n")
     assert reader.next_reply() == Reply(250, "a\nb")
-    assert not reader
+    assert not reader.unread
 
 
 @pytest.mark.parametrize("text", ["OK", "a\nb", "", "2.0.0", "250 x", "x" * 2000])

@@ -17,7 +17,7 @@ MAX_LINES: Final = 1000  # of one reply; EHLO has some thirty, HELP some hundred
 # return.
 _KNOWN_REPLIES: Final = 256
 _KNOWN_SIZE: Final = 100  # octets; longer lines are not kept
-_LINE_ENDS: Final = (b"\r", b"\n")
+_LINE_ENDS: Final = b"\r\n"
 _known: dict[bytes, Reply] = {}
 
 
@@ -27,12 +27,16 @@ class ReplyReader:
     Args:
         max_size: octets of one whole reply; RFC 5321 sets no limit, and a server may be hostile.
         max_lines: lines of one reply.
+
+    Attributes:
+        unread: there are octets that :meth:`next_reply` has not returned yet.
     """
 
-    __slots__ = ("_blank", "_buffer", "_code", "_lines", "_searched", "_size", "max_lines", "max_size")
+    __slots__ = ("_blank", "_buffer", "_code", "_lines", "_searched", "_size", "max_lines", "max_size", "unread")
 
     max_size: int
     max_lines: int
+    unread: bool
 
     def __init__(self, max_size: int = 65536, max_lines: int = MAX_LINES) -> None:
         self.max_size = max_size
@@ -43,19 +47,18 @@ class ReplyReader:
         self._lines: list[bytes] = []
         self._size = 0  # octets of those lines
         self._blank = 0  # octets of empty lines since the last reply
-
-    def __bool__(self) -> bool:
-        """Whether there are bytes that :meth:`next_reply` has not returned yet."""
-        return bool(self._buffer) or self._code is not None
+        self.unread = False
 
     def __repr__(self) -> str:
         return f"<ReplyReader: {len(self._buffer)} octets, {len(self._lines)} lines of an incomplete reply>"
 
     def receive_data(self, data: bytes | bytearray) -> None:
         """Buffer bytes for :meth:`next_reply`."""
-        self._buffer += data
-        if self._code is None and self._buffer.startswith(_LINE_ENDS):
+        buffer = self._buffer
+        buffer += data
+        if self._code is None and buffer and buffer[0] in _LINE_ENDS:
             self._skip_blank()
+        self.unread = bool(buffer) or self._code is not None
 
     def _skip_blank(self) -> None:
         """Drop empty lines before a reply; what is beyond the limit stays, and is no reply."""
@@ -88,8 +91,9 @@ class ReplyReader:
                 reply = self._take_line(line)
             if reply is not None:
                 self._blank = 0
-                if buffer.startswith(_LINE_ENDS):
+                if buffer and buffer[0] in _LINE_ENDS:
                     self._skip_blank()
+                self.unread = bool(buffer)
                 return reply
 
     def _take_line(self, line: bytes) -> Reply | None:

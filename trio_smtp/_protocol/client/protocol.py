@@ -190,7 +190,7 @@ class ClientProtocol:
     def receive_data(self, data: bytes | bytearray) -> None:
         """Take octets from the server; :meth:`next_event` makes replies of them."""
         self._reader.receive_data(data)
-        self.unread = bool(self._reader)  # empty lines are not kept
+        self.unread = self._reader.unread  # empty lines are not kept
 
     def next_event(self, *, skip: bool = False) -> Event | None:
         """The next reply with the command it answers, or ``None`` when more octets are needed.
@@ -217,7 +217,7 @@ class ClientProtocol:
             self.state = _CLOSED
             raise
         finally:
-            self.unread = bool(reader)
+            self.unread = reader.unread
         return event
 
     def _match(self, reply: Reply) -> Event:
