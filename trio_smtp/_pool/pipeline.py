@@ -89,7 +89,7 @@ class Pipeline:
         self._health: ServerHealth = health
         self._tracer: Tracer = tracer
         self._flight: deque[_Begun] = deque()
-        self._written: int = 0  # so many of them, from the first on, were handed over whole
+        self._written: int = 0  # so many of them, from the first on: what was encoded of them was handed over
         self.again: list[Attempt] = []
         self.latest: Attempt | None = None
 
