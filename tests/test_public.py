@@ -19,6 +19,7 @@ MADE_BY_THE_LIBRARY = [
     trio_smtp.Pool,
     trio_smtp.Session,
     testing.Certificates,
+    testing.FaultPoint,
     testing.Network,
     testing.RunningServer,
     testing.ScriptedServer,

@@ -368,6 +368,7 @@ async def test_an_unknown_outcome_with_a_stall(autojump_clock: MockClock):
         (lambda sink: sink.cut("data", keep=True), "no message to keep at 'data'"),
         (lambda sink: sink.cut("data", times=0), "times is at least 1"),
         (lambda sink: sink.stall("data", -1), "seconds is a time"),
+        (lambda sink: sink.stall("data", float("nan")), "seconds is a time"),
     ],
 )
 async def test_points_that_could_never_be_met(make, words):

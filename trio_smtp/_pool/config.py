@@ -28,7 +28,8 @@ class PoolConfig:
         retry_temporary: how often recipients that the server refuses with a 4xx are tried again.
         on_unknown: what to do when the connection is lost after the end of the message and before the reply:
             ``"raise"``, or ``"retry"`` and so perhaps deliver it twice (``SendResult.maybe_duplicate``).
-        pipeline_depth: messages in flight on one connection, where the server offers PIPELINING.
+        pipeline_depth: messages in flight on one connection, where the server offers PIPELINING; only one with
+            ``rate_limit``.
         host_retry: how long a host that could not be reached is avoided while there are others.
         trace: called with a :class:`TraceEvent` for each event; must be synchronous and quick, and must not raise.
 

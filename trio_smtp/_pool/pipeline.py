@@ -91,7 +91,7 @@ class Pipeline:
         self._health: ServerHealth = health
         self._tracer: Tracer = tracer
         self._flight: deque[_Begun] = deque()
-        self._written: int = 0  # so many of them, from the first on, as far as they were begun
+        self._written: int = 0  # so many of them, from the first on: what was encoded of them was handed over
         self.again: list[Attempt] = []
         self.latest: Attempt | None = None
 
@@ -228,7 +228,7 @@ class Pipeline:
     async def _begin(self, attempt: Attempt) -> list[bytes] | None:
         """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
         if not self._flight:
-            self.again.append(attempt)  # unless the connection turns out good
+            self.again.append(attempt)  # it stays there, whatever ends look(), so that its caller hears
             try:
                 await self._client.look()
             except (SMTPError, Interrupted):

@@ -11,13 +11,15 @@ import trio
 
 from trio_smtp import Reply, Stage
 
+from .._public import NoPublicConstructor
+
 PointStage: TypeAlias = Literal["greeting", "hello", "auth", "mail", "rcpt", "data", "body", "end"]
 _STAGES: Final = frozenset(map(Stage, ("greeting", "hello", "auth", "mail", "rcpt", "data", "body", "end")))
 _WITH_ADDRESS: Final = frozenset((Stage.MAIL, Stage.RCPT, Stage.END))
 
 
-@dataclass(kw_only=True, eq=False)
-class FaultPoint:
+@dataclass(init=False, eq=False)
+class FaultPoint(metaclass=NoPublicConstructor):
     """A stage at which a :class:`Sink` does something else than to accept; made by its methods.
 
     Attributes:
@@ -32,25 +34,48 @@ class FaultPoint:
     """
 
     stage: Stage
-    reply: Reply | None = None
-    seconds: float = 0.0
-    cut: bool = False
-    keep: bool = False
-    address: str | None = None
-    times: int | None = None
-    count: int = 0
+    reply: Reply | None
+    seconds: float
+    cut: bool
+    keep: bool
+    address: str | None
+    times: int | None
+    count: int
 
-    def __post_init__(self) -> None:
-        if self.stage not in _STAGES:
-            raise ValueError(f"a sink can do nothing special at {str(self.stage)!r}, only at {', '.join(_STAGES)}")
-        if self.address is not None and self.stage not in _WITH_ADDRESS:
-            raise ValueError(f"there is no address at {str(self.stage)!r}")
-        if self.keep and self.stage is not Stage.END:
-            raise ValueError(f"there is no message to keep at {str(self.stage)!r}")
-        if self.times is not None and self.times < 1:
-            raise ValueError(f"times is at least 1, not {self.times}")
-        if self.reply is not None and self.reply.code < 400:
-            raise ValueError(f"a refusal is a 4xx or 5xx reply, not {self.reply}")
+    @classmethod
+    def _create(
+        cls,
+        at: PointStage | Stage,
+        *,
+        reply: Reply | None = None,
+        seconds: float = 0.0,
+        cut: bool = False,
+        keep: bool = False,
+        address: str | None,
+        times: int | None,
+    ) -> FaultPoint:
+        """A checked one.
+
+        Raises:
+            ValueError: it could never happen.
+        """
+        stage = Stage(at)
+        if math.isnan(seconds) or seconds < 0:
+            raise ValueError(f"seconds is a time, not {seconds}")
+        if stage not in _STAGES:
+            raise ValueError(f"a sink can do nothing special at {str(stage)!r}, only at {', '.join(_STAGES)}")
+        if address is not None and stage not in _WITH_ADDRESS:
+            raise ValueError(f"there is no address at {str(stage)!r}")
+        if keep and stage is not Stage.END:
+            raise ValueError(f"there is no message to keep at {str(stage)!r}")
+        if times is not None and times < 1:
+            raise ValueError(f"times is at least 1, not {times}")
+        if reply is not None and reply.code < 400:
+            raise ValueError(f"a refusal is a 4xx or 5xx reply, not {reply}")
+        self = cls.__new__(cls)
+        self.stage, self.reply, self.seconds, self.cut, self.keep = stage, reply, seconds, cut, keep
+        self.address, self.times, self.count = address, times, 0
+        return self
 
     def _take(self, stage: Stage, address: str | None) -> bool:
         """Whether it happens now; if so, it is counted."""
@@ -69,28 +94,6 @@ class FaultPoint:
             await _cut(stream)
             return Reply(421, "cut off", close=True)  # not sent: the stream is closed
         return self.reply
-
-
-def make_point(
-    stage: PointStage | Stage,
-    *,
-    reply: Reply | None = None,
-    seconds: float = 0.0,
-    cut: bool = False,
-    keep: bool = False,
-    address: str | None,
-    times: int | None,
-) -> FaultPoint:
-    """A checked one.
-
-    Raises:
-        ValueError: it could never happen.
-    """
-    if math.isnan(seconds) or seconds < 0:
-        raise ValueError(f"seconds is a time, not {seconds}")
-    return FaultPoint(
-        stage=Stage(stage), reply=reply, seconds=seconds, cut=cut, keep=keep, address=address, times=times
-    )
 
 
 async def _cut(stream: trio.abc.Stream) -> None:

@@ -17,7 +17,7 @@ import trio_smtp
 from trio_smtp import Reply, Stage
 
 from ._certificates import Certificates
-from ._points import FaultPoint, PointStage, make_point
+from ._points import FaultPoint, PointStage
 from ._server import RunningServer, ServerTLS, Wrap, current_stream, run_server
 
 # Nothing that would slow a test down or get in its way: no penalties, no limits on time or on connections.
@@ -138,7 +138,7 @@ class Sink(RunningServer):
             ValueError: that could never happen.
         """
         return self._add(
-            make_point(stage, reply=Reply(code, text, enhanced, close=close), address=address, times=times)
+            FaultPoint._create(stage, reply=Reply(code, text, enhanced, close=close), address=address, times=times)
         )
 
     def cut(
@@ -160,7 +160,7 @@ class Sink(RunningServer):
         Raises:
             ValueError: that could never happen.
         """
-        return self._add(make_point(stage, cut=True, keep=keep, address=address, times=times))
+        return self._add(FaultPoint._create(stage, cut=True, keep=keep, address=address, times=times))
 
     def stall(
         self,
@@ -183,7 +183,7 @@ class Sink(RunningServer):
         Raises:
             ValueError: that could never happen.
         """
-        return self._add(make_point(stage, seconds=seconds, keep=keep, address=address, times=times))
+        return self._add(FaultPoint._create(stage, seconds=seconds, keep=keep, address=address, times=times))
 
     def accept_all(self) -> None:
         """Forget all fault points."""

@@ -5,7 +5,8 @@
 # has accepted everything sent so far. So a group of commands can be sent at once, and the next message behind the end
 # of the last one. When the last reply is in, `state` is corrected by what the replies said.
 #
-# Rule 1: every change of state happens in this file, and _NEXT and _REPLIES list them. A missing key is an error: ours
+# Rule 1: every change of state happens in this file. _NEXT and _REPLIES list those by commands and replies; the others
+# are in _refused(), _unasked(), _broken() and tls_started(), and a 421 closes anywhere. A missing key is an error: ours
 # (LocalProtocolError, before an octet is sent) or the server's (RemoteProtocolError, and the session is over).
 # Rule 2: a reply to nothing is an error, except for a 421, which is kept as `farewell`.
 # Not known here: sockets, TLS, time, what a message looks like.
