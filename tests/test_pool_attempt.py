@@ -18,8 +18,8 @@ class Exchange:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def interrupt(self) -> None:
-        self.calls.append("interrupt")
+    def abandon(self) -> None:
+        self.calls.append("abandon")
 
     def abort(self) -> None:
         self.calls.append("abort")
@@ -88,7 +88,7 @@ async def test_cancelled_in_an_exchange_it_is_interrupted_and_awaited(attempt: A
     async with trio.open_nursery() as nursery:
         nursery.start_soon(attempt.cancel, 5)
         await wait_all_tasks_blocked()
-        assert exchange.calls == ["interrupt"]
+        assert exchange.calls == ["abandon"]
         attempt.finish(Interrupted())
 
 
@@ -98,7 +98,7 @@ async def test_cancelled_among_others_the_caller_goes_and_the_last_one_left_is_i
     assert attempt.state is AttemptState.RUNNING
     exchange = Exchange()
     attempt.begin(exchange)
-    assert exchange.calls == ["interrupt"]
+    assert exchange.calls == ["abandon"]
 
 
 async def test_after_the_end_has_left_the_grace_comes_first(
@@ -112,5 +112,5 @@ async def test_after_the_end_has_left_the_grace_comes_first(
         await wait_all_tasks_blocked()
         assert (attempt.cancellation, exchange.calls) == (Cancellation.ASKED, [])
         await trio.sleep(5.1)
-        assert exchange.calls == ["abort", "interrupt"]
+        assert exchange.calls == ["abort", "abandon"]
         attempt.finish(Interrupted())
