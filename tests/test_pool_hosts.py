@@ -52,6 +52,7 @@ async def test_a_callable_is_asked_each_time_and_checked_each_time() -> None:
         ("", TypeError),
         ([b"a.test"], TypeError),
         ([None], TypeError),
+        ([42], TypeError),
         ([("a.test",)], TypeError),
         ([("a.test", 25, 26)], TypeError),
         ([("a.test", "25")], TypeError),
