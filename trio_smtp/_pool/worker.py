@@ -238,13 +238,15 @@ class Worker:
         failure: BaseException | None = None
         try:
             await deliver(connection.client, report, stop_at_limit=True)
+        except _DEAD as exc:
+            failure = exc
+            self._note_farewell(report, may_be_stale)
+            if not (may_be_stale and _may_go_elsewhere(attempt)):
+                raise
         except BaseException as exc:
             failure = exc
-            stage = _farewell_at(report)
-            if stage is not None and not (may_be_stale and stage is Stage.MAIL):  # there it crossed our MAIL
-                self._health.connection_failed()
-            if not (may_be_stale and isinstance(exc, _DEAD) and _may_go_elsewhere(attempt)):
-                raise
+            self._note_farewell(report, may_be_stale)
+            raise
         finally:
             if is_traced:
                 self._tracer.tell("send", started, connection.number, error=failure)
@@ -260,6 +262,12 @@ class Worker:
         if connection.client.protocol.farewell is None:
             self._health.message_done()
         else:
+            self._health.connection_failed()
+
+    def _note_farewell(self, report: DeliveryReport, may_be_stale: bool) -> None:
+        """Count a 421 that ended the session as a failed connection, unless it crossed our MAIL."""
+        stage = _farewell_at(report)
+        if stage is not None and not (may_be_stale and stage is Stage.MAIL):
             self._health.connection_failed()
 
     async def _serve_with_others(self, attempt: Attempt) -> None:
