@@ -255,7 +255,7 @@ def check_replies(out: bytes) -> None:
     while (reply := reader.next_reply()) is not None:
         assert last is None or last.code != 421, "a reply after 421"
         last = reply
-    assert not reader
+    assert not reader.unread
 
 
 if __name__ == "__main__":
