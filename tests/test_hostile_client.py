@@ -49,7 +49,7 @@ def test_octets_behind_the_answer_to_starttls_are_never_a_reply(injected: bytes)
         except RemoteProtocolError:
             assert protocol.state is State.CLOSED
         assert len(got) <= 1
-        assert not protocol.is_clean or protocol.state is State.CLOSED  # what the opening of a connection looks at
+        assert not protocol.is_silent or protocol.state is State.CLOSED  # what the opening of a connection looks at
 
 
 def test_only_the_latest_offer_counts() -> None:
@@ -88,7 +88,6 @@ def test_a_reply_is_bounded(flood: bytes, size: int) -> None:
         b"050 x\r\n",
         b"150 x\r\n",
         b"650 x\r\n",
-        b"\r\n",
         b" 250 x\r\n",
         b"\xff\xfe\r\n",
         b"354 go on\r\n",  # no answer to EHLO

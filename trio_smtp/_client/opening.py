@@ -309,7 +309,7 @@ async def _start_tls(opening: Opening, connection: ClientConnection, host: str, 
             raise TLSError(f"{connection.name} refuses STARTTLS: {reply}", reply=reply, stage=Stage.STARTTLS)
         _check_alive(connection, reply)
         return
-    if not connection.protocol.is_clean:
+    if not connection.protocol.is_silent:
         connection.abort()
         raise TLSError(f"{connection.name} spoke before the TLS handshake", stage=Stage.STARTTLS)
     started = trio.current_time()

@@ -29,13 +29,15 @@ class ReplyReader:
         max_lines: lines of one reply.
 
     Attributes:
+        blank: octets of empty lines since the last reply.
         unread: there are octets that :meth:`next_reply` has not returned yet.
     """
 
-    __slots__ = ("_blank", "_buffer", "_code", "_lines", "_searched", "_size", "max_lines", "max_size", "unread")
+    __slots__ = ("_buffer", "_code", "_lines", "_searched", "_size", "blank", "max_lines", "max_size", "unread")
 
     max_size: int
     max_lines: int
+    blank: int
     unread: bool
 
     def __init__(self, max_size: int = 65536, max_lines: int = MAX_LINES) -> None:
@@ -46,7 +48,7 @@ class ReplyReader:
         self._code: bytes | None = None  # of an incomplete reply
         self._lines: list[bytes] = []
         self._size = 0  # octets of those lines
-        self._blank = 0  # octets of empty lines since the last reply
+        self.blank = 0
         self.unread = False
 
     def __repr__(self) -> str:
@@ -64,8 +66,8 @@ class ReplyReader:
         """Drop empty lines before a reply; what is beyond the limit stays, and is no reply."""
         buffer = self._buffer
         found = len(buffer) - len(buffer.lstrip(b"\r\n"))
-        dropped = min(found, MAX_BLANK - self._blank)
-        self._blank += dropped
+        dropped = min(found, MAX_BLANK - self.blank)
+        self.blank += dropped
         del buffer[:dropped]
         self._searched = 0
 
@@ -90,7 +92,7 @@ class ReplyReader:
             if reply is None:
                 reply = self._take_line(line)
             if reply is not None:
-                self._blank = 0
+                self.blank = 0
                 if buffer and buffer[0] in _LINE_ENDS:
                     self._skip_blank()
                 self.unread = bool(buffer)

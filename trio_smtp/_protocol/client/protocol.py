@@ -143,6 +143,11 @@ class ClientProtocol:
         return not self.outstanding and not self.unread
 
     @property
+    def is_silent(self) -> bool:
+        """The same, and not even an empty line came behind the last reply: the handshake of STARTTLS may begin."""
+        return self.is_clean and not self._reader.blank
+
+    @property
     def is_reusable(self) -> bool:
         """The next message can be sent, after RSET if need be."""
         return not self.outstanding and not self.unread and _RSET in _NEXT[self.state]
