@@ -65,7 +65,7 @@ async def test_where_the_host_is_short_of_something_it_tries_again(
 ) -> None:
     accepted = await accept(Listener(OSError(code, "short"), OSError(code, "short"), "one"))
     assert accepted == [("one", 0.2)]
-    assert caplog.text.count("accept failed") == 2
+    assert caplog.text.count("accept failed") == 1  # a minute
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EBADF, "bad"), ValueError("bad")])
