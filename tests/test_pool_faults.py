@@ -17,7 +17,7 @@ from fault_server import Manner
 from faults import FAULTS, Scenario, playing
 from pool_server import network, pool_of
 
-from trio_smtp import ConnectionLostError, Delivery, PoolConfig
+from trio_smtp import ClientConfig, ConnectionLostError, Delivery, PoolConfig
 from trio_smtp._pool import pool as pool_module
 from trio_smtp._pool.attempt import Attempt
 
@@ -181,7 +181,7 @@ async def test_lmtp_unanswered_recipients_of_a_message_whose_end_has_left_are_un
             await peer.line()
 
         net.script = script
-        async with pool_of(lmtp=True) as pool:
+        async with pool_of(lmtp=True, client_config=ClientConfig(early_text=True)) as pool:
             with pytest.raises(ConnectionLostError) as caught:
                 await pool.send("a@x.test", ["b@y.test", "c@y.test"], b"text\r\n")
     assert caught.value.delivery is Delivery.UNKNOWN
