@@ -4,7 +4,6 @@
 # goes wrong before MAIL. However a transaction ends, the connection afterwards is reusable or broken.
 from __future__ import annotations
 
-from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, Delivery, SMTPError, Stage
 from .connection import ClientConnection, at_stage
 from .report import DeliveryReport
@@ -60,13 +59,3 @@ async def next_transfer(connection: ClientConnection, report: DeliveryReport) ->
     except SMTPError as exc:
         report.explain(exc)  # of a list that was split, some may have it
         raise
-
-
-def is_used_up(connection: ClientConnection, report: DeliveryReport) -> bool:
-    """Whether the server's LIMITS leave no room for the rest of the message, so that it needs another connection."""
-    return connection.allowance.is_used_up(report)
-
-
-def settle(connection: ClientConnection, report: DeliveryReport, transaction: Transaction) -> None:
-    """Give a decided transaction's fates to the report, and what they teach about the server to the connection."""
-    connection.allowance.settle(report, transaction)

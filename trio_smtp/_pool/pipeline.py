@@ -23,7 +23,6 @@ import trio
 
 from .._client.connection import ClientConnection
 from .._client.refusals import is_about_connection
-from .._client.sending import settle
 from .._client.transfer import ONE_WRITE, Transfer, open_content
 from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
@@ -317,7 +316,7 @@ class Pipeline:
     def _settle(self, begun: _Begun, transaction: Transaction) -> None:
         attempt = begun.attempt
         report = attempt.report
-        settle(self._client, report, transaction)
+        self._client.allowance.settle(report, transaction)
         if is_about_connection(report.error):
             report.readmit_temporary()
         if report.remaining and attempt.cancellation is _WANTED:

@@ -55,7 +55,7 @@ import trio
 from .._client.log import logger
 from .._client.refusals import is_about_connection
 from .._client.report import DeliveryReport
-from .._client.sending import deliver, is_used_up
+from .._client.sending import deliver
 from .._protocol.errors import (
     ConnectionLostError,
     PoolClosedError,
@@ -218,7 +218,7 @@ class Worker:
         connection = self._connection
         attempt.pause()
         if connection is not None:
-            if not connection.client.is_broken and not is_used_up(connection.client, attempt.report):
+            if not connection.client.is_broken and not connection.client.allowance.is_used_up(attempt.report):
                 return connection
             await self._close("it is used up")
         await attempt.run_cancellable(self._connect)

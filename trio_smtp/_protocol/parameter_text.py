@@ -34,6 +34,7 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
     seen: set[str] = set()
     parts: list[str] = []
     for name, value in params.items():
+        # A bool is an int: True would go out as "True".
         if not isinstance(name, str) or not isinstance(value, str | int | None) or isinstance(value, bool):
             raise TypeError(f"a parameter is a str with a str, an int or None, not {name!r} with {value!r:.80}")
         keyword = name.upper()
@@ -45,8 +46,6 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
         if value is None:
             parts.append(f" {keyword}")
             continue
-        if isinstance(value, bool) or not isinstance(value, str | int):  # True would go out as "True"
-            raise _illegal(f"the value of {keyword} is a str, an int or None, not {value!r}")
         text = str(value)
         if not (_VALUE_UTF8(text) if smtputf8 else _VALUE(text)):
             raise _illegal(f"{text!r} cannot be the value of {keyword}")
