@@ -117,9 +117,8 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
                 raise
             finally:
                 outgoing._close()
-            if (
-                transaction.reply is not None or transaction.farewell is not None
-            ):  # send_all() said so, and the block went on
+            # send_all() said so, and the block went on.
+            if transaction.reply is not None or transaction.farewell is not None:
                 raise transfer.ending()
             await trio.lowlevel.checkpoint_if_cancelled()
             await writer.finish()

@@ -10,11 +10,11 @@ from typing import Any, Final, NoReturn
 import trio
 
 from .log import logger
+from .refusals import PERIOD
 
 # The host is short of something for a while; every other error of accept() is a bug or a closed listener.
 _SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 _PAUSE: Final = 0.1  # seconds before the next try
-_PERIOD: Final = 60.0  # seconds from one record of it to the next
 
 
 async def accept_all(
@@ -52,7 +52,7 @@ async def _accept(
             except OSError as exc:
                 if exc.errno not in _SHORTAGES:
                     raise
-                if trio.current_time() - told_at >= _PERIOD:
+                if trio.current_time() - told_at >= PERIOD:
                     told_at = trio.current_time()
                     logger.error("accept failed, trying again every %s s: %s", _PAUSE, exc)
                 await trio.sleep(_PAUSE)
