@@ -1,0 +1,23 @@
+"""Behind HAProxy: the client's address comes in a PROXY header, from the proxy's network only.
+
+In haproxy.cfg: ``server mail 127.0.0.1:2525 send-proxy-v2``
+"""
+
+import trio
+
+import trio_smtp
+
+
+class Handler(trio_smtp.Handler):
+    async def on_connect(self, session):
+        kind = f"a PROXY header of version {session.proxy.version}" if session.proxy else "a connection of its own"
+        print(f"{session.host}, by {kind}")
+
+    async def on_data(self, session, envelope, body):
+        await body.read()
+
+
+CONFIG = trio_smtp.ServerConfig(proxy_protocol_from=["127.0.0.0/8"])
+
+if __name__ == "__main__":
+    trio.run(lambda: trio_smtp.serve(Handler(), 2525, host="127.0.0.1", config=CONFIG))

@@ -1,0 +1,27 @@
+"""Each recipient gets its own answer: unknown ones 550, full mailboxes 452, the others are accepted."""
+
+import trio
+
+import trio_smtp
+
+
+class Mailboxes(trio_smtp.Handler):
+    def __init__(self, quota: dict[str, int]) -> None:
+        self.quota = quota  # octets left, by address
+
+    async def on_rcpt(self, session, recipient):
+        if recipient.address not in self.quota:
+            raise trio_smtp.Reject(550, "no such mailbox", "5.1.1")
+        size = session.envelope.sender.size or 0  # what the client announced with SIZE=, if it did
+        if size > self.quota[recipient.address]:
+            raise trio_smtp.Reject(452, "mailbox full", "4.2.2")
+
+    async def on_data(self, session, envelope, body):
+        message = await body.read()
+        for recipient in envelope.recipients:
+            self.quota[recipient.address] -= len(message)
+            print(f"{len(message)} octets for {recipient.address}")
+
+
+if __name__ == "__main__":
+    trio.run(trio_smtp.serve, Mailboxes({"me@example.com": 1_000_000, "full@example.com": 0}), 2525)

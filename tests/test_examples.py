@@ -1,0 +1,237 @@
+"""Each program in examples/ is run, against what it is for where that can be had."""
+
+from __future__ import annotations
+
+import http.server
+import importlib.util
+import json
+import os
+import signal
+import smtplib
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import trio_smtp
+from trio_smtp.testing import make_certificates, open_server, open_sink
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+LETTER = b"From: me@example.com\r\nTo: you@example.com\r\nSubject: Hi\r\n\r\nHello!\r\n"
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+async def send(port: int, recipients: list[str], content: bytes = LETTER, **options: Any) -> trio_smtp.SendResult:
+    async with trio_smtp.open_client("127.0.0.1", port, **options) as client:
+        return await client.send("me@example.com", recipients, content)
+
+
+def test_every_example_is_run():
+    source = Path(__file__).read_text(encoding="utf-8")
+    missing = {path.stem for path in EXAMPLES.glob("*.py") if f'load("{path.stem}")' not in source}
+    assert not missing
+
+
+class _Web(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        octets = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posts.append(json.loads(octets))  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Web) as server:
+        server.posts, server.status = [], 204  # type: ignore[attr-defined]
+        thread = threading.Thread(target=partial(server.serve_forever, 0.01))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+async def test_webhook(web):
+    httpx = pytest.importorskip("httpx")
+    example = load("webhook")
+    url = f"http://127.0.0.1:{web.server_port}/hook"
+    async with httpx.AsyncClient() as client, open_server(example.Webhook(url, client)) as server:
+        await send(server.port, ["you@example.com"])
+        with pytest.raises(trio_smtp.RecipientsRefusedError):
+            await send(server.port, ["you@elsewhere.example"])
+        web.status = 500
+        with pytest.raises(trio_smtp.MessageRefusedError) as caught:
+            await send(server.port, ["you@example.com"])
+        assert caught.value.reply.code == 451
+    assert web.posts[0] == {
+        "from": "me@example.com",
+        "to": ["you@example.com"],
+        "subject": "Hi",
+        "text": "Hello!\r\n",
+        "attachments": [],
+    }
+
+
+async def test_newsletter():
+    pytest.importorskip("rich")
+    example = load("newsletter")
+    readers = [f"{n}@example.com" for n in range(30)]
+    async with open_sink() as sink:
+        sink.refuse("rcpt", 550, "gone", "5.1.1", address="7@example.com")
+        failed = await example.main(sink.host, sink.port, readers)
+    assert {reader: error.delivery for reader, error in failed.items()} == {"7@example.com": "refused"}
+    assert len(sink.messages) == 29
+
+
+async def test_submission_server():
+    example = load("submission_server")
+    certificates = make_certificates()
+    handler = example.Submission({"me": example.new_user("secret", "me@example.com")})
+    async with open_server(handler, config=example.CONFIG, tls="starttls", certificates=certificates) as server:
+
+        def with_smtplib(password: str, sender: str) -> None:
+            with smtplib.SMTP("localhost", server.port, timeout=20) as client:
+                client.starttls(context=certificates.client_context())
+                client.login("me", password)
+                client.sendmail(sender, ["you@example.org"], LETTER)
+
+        await trio.to_thread.run_sync(with_smtplib, "secret", "me@example.com")
+        with pytest.raises(smtplib.SMTPAuthenticationError):
+            await trio.to_thread.run_sync(with_smtplib, "wrong", "me@example.com")
+        with pytest.raises(smtplib.SMTPSenderRefused):
+            await trio.to_thread.run_sync(with_smtplib, "secret", "other@example.com")
+        with pytest.raises(trio_smtp.AuthenticationError):
+            options = {"auth": ("nobody", "x"), "ssl_context": certificates.client_context(), "tls": "starttls"}
+            async with trio_smtp.open_client("localhost", server.port, **options):
+                pass
+        with pytest.raises(trio_smtp.SMTPError, match="STARTTLS"):
+            await send(server.port, ["you@example.com"], tls="none")
+
+
+async def test_per_recipient(capsys):
+    example = load("per_recipient")
+    handler = example.Mailboxes({"a@example.com": 1_000_000, "full@example.com": 0})
+    async with open_server(handler) as server:
+        result = await send(server.port, ["a@example.com", "full@example.com", "unknown@example.com"])
+    assert result.accepted == ["a@example.com"]
+    assert {address: reply.code for address, reply in result.refused.items()} == {
+        "full@example.com": 452,
+        "unknown@example.com": 550,
+    }
+    assert capsys.readouterr().out == f"{len(LETTER)} octets for a@example.com\n"
+
+
+async def test_stream_to_file(tmp_path):
+    example = load("stream_to_file")
+    letter = LETTER + b"0123456789\r\n" * 100_000
+    async with open_server(example.Spool(tmp_path)) as server:
+        await send(server.port, ["you@example.com"], letter)
+        with pytest.raises(RuntimeError):
+            async with (
+                trio_smtp.open_client("127.0.0.1", server.port) as client,
+                client.transaction("me@example.com", ["you@example.com"]) as message,
+            ):
+                await message.send_all(letter)
+                raise RuntimeError("given up in the middle")
+    [path] = tmp_path.iterdir()
+    assert path.suffix == ".eml"
+    assert path.read_bytes() == letter
+
+
+async def test_lmtp_for_postfix():
+    example = load("lmtp_for_postfix")
+    handler = example.Mailboxes()
+    async with open_server(handler, config=example.CONFIG) as server:
+        result = await send(server.port, ["me@example.com", "you@example.com"], lmtp=True)
+    assert {address: reply.code for address, reply in result.replies.items()} == {
+        "me@example.com": 250,
+        "you@example.com": 550,
+    }
+    assert handler.mailboxes == {"me@example.com": [LETTER]}
+
+
+async def test_behind_haproxy(capsys):
+    example = load("behind_haproxy")
+    async with open_server(example.Handler(), config=example.CONFIG) as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.send_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
+        async with trio_smtp.open_client("127.0.0.1", stream=stream, tls="none") as client:
+            await client.send("me@example.com", ["you@example.com"], LETTER)
+    assert capsys.readouterr().out == "192.0.2.7, by a PROXY header of version 1\n"
+
+
+async def test_with_other_services(capsys, nursery):
+    example = load("with_other_services")
+    [listener, *_] = await nursery.start(example.main, 0)
+    await send(listener.socket.getsockname()[1], ["you@example.com"])
+    os.kill(os.getpid(), signal.SIGTERM)
+    with trio.fail_after(20):
+        while nursery.child_tasks:  # main() ends by itself
+            await trio.lowlevel.checkpoint()
+    assert capsys.readouterr().out == f"processing {len(LETTER)} octets\n"
+
+
+async def test_direct_to_mx(monkeypatch, nursery):
+    pytest.importorskip("dns")
+    import dns.message
+    import dns.rdatatype
+    import dns.rrset
+
+    example = load("direct_to_mx")
+    records = {"example.org": ["20 unused.invalid.", "10 localhost."], "null.example": ["0 ."]}
+
+    async def answer_questions(socket: Any) -> None:
+        """A name server for MX records, as small as can be."""
+        while True:
+            octets, peer = await socket.recvfrom(512)
+            query = dns.message.from_wire(octets)
+            name = query.question[0].name
+            response = dns.message.make_response(query)
+            mx = records.get(name.to_text().rstrip("."), [])
+            if mx:
+                response.answer.append(dns.rrset.from_text(name, 60, "IN", dns.rdatatype.MX, *mx))
+            await socket.sendto(response.to_wire(), peer)
+
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as socket:
+        await socket.bind(("127.0.0.1", 0))
+        nursery.start_soon(answer_questions, socket)
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], socket.getsockname()[1]
+        monkeypatch.setattr(dns.asyncresolver, "Resolver", lambda: resolver)
+        async with open_sink() as sink:
+            with trio.fail_after(20):
+                result = await example.main("me@example.com", "you@example.org", LETTER, sink.port)
+                assert result.accepted == ["you@example.org"]
+                result = await example.main("me@example.com", "you@localhost", LETTER, sink.port)  # has no MX
+                with pytest.raises(OSError, match="takes no mail"):
+                    await example.main("me@example.com", "you@null.example", LETTER, sink.port)
+        nursery.cancel_scope.cancel()
+    assert [message.recipients for message in sink.messages] == [("you@example.org",), ("you@localhost",)]
+
+
+def test_anyio_program():
+    anyio = pytest.importorskip("anyio")
+    example = load("anyio_program")
+
+    async def main() -> None:
+        async with open_sink() as sink:
+            await example.main(sink.host, sink.port)
+        assert {message.recipients for message in sink.messages} == {("a@example.com",), ("b@example.com",)}
+
+    anyio.run(main, backend="trio")
