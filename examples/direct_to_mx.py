@@ -1,7 +1,7 @@
 """Direct delivery: look the recipient's MX records up, and try the hosts in their order.
 
-    pip install trio-smtp dnspython
-    python direct_to_mx.py me@example.com you@example.org letter.eml
+pip install trio-smtp dnspython
+python direct_to_mx.py me@example.com you@example.org letter.eml
 """
 
 import sys

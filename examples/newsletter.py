@@ -1,7 +1,7 @@
 """A newsletter to 10,000 readers: at most 100 messages a second, a progress bar, and a report of what failed.
 
-    pip install trio-smtp rich
-    python newsletter.py mail.example.com readers.txt
+pip install trio-smtp rich
+python newsletter.py mail.example.com readers.txt
 """
 
 import sys

@@ -1,6 +1,6 @@
 """A submission server: STARTTLS before anything else, a login against a table of hashed passwords, own addresses only.
 
-    python submission_server.py certificate.pem key.pem
+python submission_server.py certificate.pem key.pem
 """
 
 import hashlib
@@ -42,9 +42,7 @@ class Submission(trio_smtp.Handler):
 
     async def on_auth(self, session, credentials):
         user = self.users.get(credentials.username, UNKNOWN)
-        hashed = await trio.to_thread.run_sync(
-            hash_password, credentials.password, user.salt, limiter=self.hashing
-        )
+        hashed = await trio.to_thread.run_sync(hash_password, credentials.password, user.salt, limiter=self.hashing)
         return hmac.compare_digest(hashed, user.hashed) and credentials.username
 
     async def on_mail(self, session, sender):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import signal
 import smtplib
 import sys
 import threading
+from email.message import EmailMessage
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ LETTER = b"From: me@example.com\r\nTo: you@example.com\r\nSubject: Hi\r\n\r\nHel
 
 
 def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"example_{Path(name).name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -41,7 +43,8 @@ async def send(port: int, recipients: list[str], content: bytes = LETTER, **opti
 
 def test_every_example_is_run():
     source = Path(__file__).read_text(encoding="utf-8")
-    missing = {path.stem for path in EXAMPLES.glob("*.py") if f'load("{path.stem}")' not in source}
+    names = {path.relative_to(EXAMPLES).with_suffix("").as_posix() for path in EXAMPLES.rglob("*.py")}
+    missing = {name for name in names if f'load("{name}")' not in source}
     assert not missing
 
 
@@ -235,3 +238,70 @@ def test_anyio_program():
         assert {message.recipients for message in sink.messages} == {("a@example.com",), ("b@example.com",)}
 
     anyio.run(main, backend="trio")
+
+
+# --- programs ported from other libraries: what theirs does, ours does ---
+
+
+def letter(*recipients: str) -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["Subject"], message["To"] = "me@example.com", "Hi", ", ".join(recipients)
+    message.set_content("Hello!\n")
+    return message
+
+
+@pytest.mark.parametrize("refused", [[], ["a@example.com"], ["a@example.com", "b@example.com"]])
+async def test_ported_from_smtplib(refused):
+    async with open_sink() as sink:
+        for address in refused:
+            sink.refuse("rcpt", 550, "no such user", "5.1.1", address=address)
+        message = letter("a@example.com", "b@example.com")
+        theirs = await trio.to_thread.run_sync(load("ported/smtplib_theirs").notify, sink.host, sink.port, message)
+        ours = await load("ported/smtplib_ours").notify(sink.host, sink.port, message)
+    assert ours == theirs == refused
+
+
+async def test_ported_from_aiosmtplib():
+    pytest.importorskip("aiosmtplib")
+    async with open_sink() as sink:
+        message = letter("a@example.com")
+        notify = load("ported/aiosmtplib_theirs").notify
+        theirs = await trio.to_thread.run_sync(asyncio.run, notify(sink.host, sink.port, message))
+        ours = await load("ported/aiosmtplib_ours").notify(sink.host, sink.port, message)
+    assert len(sink.messages) == 2
+    assert ours.endswith("refused: []")
+    assert theirs.endswith("refused: []")
+
+
+async def test_ported_from_aiosmtpd(nursery):
+    pytest.importorskip("aiosmtpd")
+    [listener, *_] = await load("ported/aiosmtpd_ours").main(nursery, 0)
+    ours = listener.socket.getsockname()[1]
+    async with open_sink() as sink:
+        theirs = sink.port  # free after the block
+    controller = await trio.to_thread.run_sync(load("ported/aiosmtpd_theirs").main, theirs)
+    try:
+        for port in (ours, theirs):
+            result = await send(port, ["a@example.com", "b@elsewhere.example"])
+            assert result.accepted == ["a@example.com"]
+            assert str(result.refused["b@elsewhere.example"]) == "550 5.1.2 not relaying to that domain"
+            assert str(result.reply) == "250 2.0.0 accepted"
+    finally:
+        await trio.to_thread.run_sync(controller.stop)
+    nursery.cancel_scope.cancel()
+
+
+async def test_ported_from_nodemailer(capsys):
+    async with open_sink() as sink:
+        await load("ported/nodemailer_ours").main(sink.host, sink.port)
+    assert sorted(message.recipients for message in sink.messages) == [("a@example.com",), ("b@example.com",)]
+    assert capsys.readouterr().out.count("250 2.0.0") == 2
+
+
+async def test_ported_from_simplesmtp(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with open_server(load("ported/simplesmtp_ours").Save()) as server:
+        result = await send(server.port, ["you@example.com"])
+    assert str(result.reply) == "250 2.0.0 OK: queued as ABC1"
+    assert (tmp_path / "message.txt").read_bytes() == LETTER
+    assert "Message to: ['you@example.com']" in capsys.readouterr().out

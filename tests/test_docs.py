@@ -1,0 +1,185 @@
+"""The documentation says what the code does: names exist, links lead somewhere, programs run, the site builds."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import keyword
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import trio
+
+import trio_smtp
+from trio_smtp.testing import open_server
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"])
+BLOCK = re.compile(r"^```(.*?)\n(.*?)^```$", re.M | re.S)
+
+
+def ids(value: object) -> str | None:
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else None
+
+
+def public_modules() -> list[str]:
+    """trio_smtp and the public modules in it; those of an extra that is not installed are left out."""
+    found = ["trio_smtp"]
+    for module in pkgutil.walk_packages(trio_smtp.__path__, "trio_smtp."):
+        if not any(part.startswith("_") for part in module.name.split(".")):
+            found.append(module.name)
+    return found
+
+
+def importable(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        pytest.skip(f"{name}: {exc}")
+
+
+@pytest.mark.parametrize("name", [name for name in public_modules() if name != "trio_smtp.testing.pytest_plugin"])
+def test_the_reference_has_every_public_name(name):
+    module = importable(name)
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    described: set[str] = set()
+    current = ""
+    for directive, value in re.findall(r"^\.\. (currentmodule|autoclass|autofunction|autodata):: (\S+)", text, re.M):
+        if directive == "currentmodule":
+            current = value
+        else:
+            described.add(f"{current}.{value}")
+    public = {f"{name}.{each}" for each in module.__all__ if each != "__version__"}
+    assert public - described == set()
+    assert {each for each in described if each.rpartition(".")[0] == name} - public == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    missing = [
+        target
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+        if not re.match(r"\w+:", target) and not (page.parent / target).exists()
+    ]
+    missing += [
+        target
+        for target in re.findall(r"^```\{literalinclude\} (\S+)", page.read_text(encoding="utf-8"), re.M)
+        if not (page.parent / target).exists()
+    ]
+    assert missing == []
+
+
+# --- the pages about other libraries ---
+
+
+def known_names() -> set[str]:
+    """Public names, their attributes, and the arguments of public functions."""
+    names = set(trio_smtp.__all__)
+    objects: list[Any] = [getattr(trio_smtp, name) for name in trio_smtp.__all__]
+    for thing in objects:
+        if inspect.isclass(thing):
+            names |= set(dir(thing)) | set(getattr(thing, "__annotations__", {}))
+            names |= {part for member in vars(thing).values() if callable(member) for part in arguments(member)}
+            names |= set(re.findall(r"^    (?:    )?(\w+)(?: \(.*\))?: ", inspect.getdoc(thing) or "", re.M))
+            names |= set(getattr(thing, "__slots__", ()))
+        names |= set(arguments(thing))
+    return names
+
+
+def arguments(function: Any) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "coming-from").glob("*.md")), ids=ids)
+def test_names_of_ours_exist(page):
+    known = known_names()
+    unknown: dict[str, str] = {}
+    for row in re.findall(r"^\| [^|]+ \| ([^|]+) \|", page.read_text(encoding="utf-8"), re.M):
+        for code in re.findall(r"`([^`]+)`", row):
+            if " serve -" in code or code.startswith(("logging", "trio_smtp.")) or code in (".client", ".pool"):
+                continue
+            words = re.sub(r'"[^"]*"', "", code)
+            for word in re.findall(r"[A-Za-z_]\w*", words):
+                if word not in known | KNOWN_ELSEWHERE and not keyword.iskeyword(word):
+                    unknown[word] = code
+    assert unknown == {}
+
+
+KNOWN_ELSEWHERE = {
+    *("trio", "fail_after", "seconds", "nursery", "start", "trio_smtp", "logging", "getLogger", "setLevel"),
+    *("user", "message", "pool", "client", "server", "jobs", "body", "chunk", "decode", "r", "error", "NOTIFY"),
+    *("messages", "EmailMessage", "Stream", "abc", "sni_callback", "result", "session", "envelope"),
+}
+
+
+# --- programs on pages ---
+
+
+def programs() -> list[Any]:
+    """Each Python block of a page that starts something, or holds tests."""
+    found = []
+    for page in PAGES:
+        blocks = [code for language, code in BLOCK.findall(page.read_text(encoding="utf-8")) if language == "python"]
+        for number, code in enumerate(blocks, 1):
+            found.append(pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}"))
+    return found
+
+
+@pytest.mark.parametrize("code", programs())
+async def test_a_program_on_a_page_runs(code, monkeypatch, tmp_path):
+    """Blocks that call ``trio.run`` are run, servers for a moment, clients against a server; tests are run as tests."""
+    compiled = compile(code, "page", "exec")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    mains: list[Any] = []
+    monkeypatch.setattr(trio, "run", lambda function, *args, **options: mains.append(partial(function, *args)))
+    monkeypatch.chdir(tmp_path)
+    async with open_server(trio_smtp.Discard()) as server:
+        pretend_ports(monkeypatch, server.port)
+        exec(compiled, names)
+        tests = [value for name, value in names.items() if name.startswith("test_") and not arguments(value)]
+        for main in [*mains, *tests]:
+            if main in mains and "serve" in code:
+                monkeypatch.undo()
+                continue  # the examples are started by tests of their own
+            with trio.fail_after(30):
+                await main()
+
+
+def pretend_ports(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Whatever host and port a page names: the server of this test, in clear."""
+    for name in ("open_client", "open_pool"):
+        original = getattr(trio_smtp, name)
+
+        def opened(host: Any, _port: Any = None, *, original: Any = original, **options: Any) -> Any:
+            local = host in ("127.0.0.1", "::1") and _port is not None
+            options = {key: value for key, value in options.items() if local or key not in ("auth", "tls")}
+            return original("127.0.0.1", _port if local else port, **options)
+
+        monkeypatch.setattr(trio_smtp, name, opened)
+
+
+# --- the site ---
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    if "TRIO_SMTP_REQUIRE_TOOLS" not in os.environ:
+        for package in ("sphinx", "furo", "myst_parser", "sphinxcontrib_trio"):
+            pytest.importorskip(package)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for page in DOCS.rglob("*.md"):
+        assert (tmp_path / "site" / page.relative_to(DOCS)).with_suffix(".html").exists()
