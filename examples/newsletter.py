@@ -27,9 +27,9 @@ def letters(readers: list[str]) -> Iterator[EmailMessage]:
         yield message
 
 
-async def main(host: str, port: int, readers: list[str]) -> dict[str, trio_smtp.SMTPError]:
+async def main(host: str, port: int, readers: list[str]) -> dict[str, Exception]:
     """Send to every reader; return the error of each that did not get it."""
-    failed: dict[str, trio_smtp.SMTPError] = {}
+    failed: dict[str, Exception] = {}
     config = trio_smtp.PoolConfig(max_connections=10, rate_limit=(100, 1), retry_temporary=2)
     async with (
         trio_smtp.open_pool(host, port, config=config) as pool,
@@ -47,4 +47,5 @@ if __name__ == "__main__":
     for reader, error in failed.items():
         # "refused": strike the address off the list if it is permanent. "not_sent": send again.
         # "unknown": the reader may have it; sending again may be twice.
-        print(f"{reader}: {error.delivery}: {error}")
+        fate = error.delivery if isinstance(error, trio_smtp.SMTPError) else "not_sent"
+        print(f"{reader}: {fate}: {error}")

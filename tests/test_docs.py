@@ -10,13 +10,13 @@ import pkgutil
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import trio_smtp
 from trio_smtp.testing import open_server
@@ -34,10 +34,8 @@ def ids(value: object) -> str | None:
 def public_modules() -> list[str]:
     """trio_smtp and the public modules in it; those of an extra that is not installed are left out."""
     found = ["trio_smtp"]
-    for module in pkgutil.walk_packages(trio_smtp.__path__, "trio_smtp."):
-        if not any(part.startswith("_") for part in module.name.split(".")):
-            found.append(module.name)
-    return found
+    modules = [module.name for module in pkgutil.walk_packages(trio_smtp.__path__, "trio_smtp.")]
+    return found + [name for name in modules if "._" not in name]
 
 
 def importable(name: str) -> ModuleType:
@@ -139,34 +137,45 @@ def programs() -> list[Any]:
 
 
 @pytest.mark.parametrize("code", programs())
-async def test_a_program_on_a_page_runs(code, monkeypatch, tmp_path):
-    """Blocks that call ``trio.run`` are run, servers for a moment, clients against a server; tests are run as tests."""
-    compiled = compile(code, "page", "exec")
-    names: dict[str, Any] = {"__name__": "__main__"}
+def test_a_program_on_a_page_runs(code, monkeypatch, tmp_path):
+    """What a block gives to ``trio.run`` is run, with a server at hand; tests in it are run as tests.
+
+    Servers are left out: they are examples, with tests of their own (tests/test_examples.py), or the README's.
+    """
     mains: list[Any] = []
-    monkeypatch.setattr(trio, "run", lambda function, *args, **options: mains.append(partial(function, *args)))
+    tests: list[Any] = []
     monkeypatch.chdir(tmp_path)
-    async with open_server(trio_smtp.Discard()) as server:
-        pretend_ports(monkeypatch, server.port)
-        exec(compiled, names)
-        tests = [value for name, value in names.items() if name.startswith("test_") and not arguments(value)]
-        for main in [*mains, *tests]:
-            if main in mains and "serve" in code:
-                monkeypatch.undo()
-                continue  # the examples are started by tests of their own
-            with trio.fail_after(30):
-                await main()
+    with monkeypatch.context() as patch:
+        patch.setattr(trio, "run", lambda function, *args, **options: mains.append((function, args)))
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(code, "page", "exec"), names)
+        tests = [value for name, value in names.items() if name.startswith("test_")]
+
+    async def play(function: Any, *args: Any) -> None:
+        with trio.fail_after(30):
+            async with open_server(trio_smtp.Discard()) as server:
+                send_to(monkeypatch, server.port)
+                await function(*args)
+
+    for function, args in mains:
+        if function is not trio_smtp.serve:
+            trio.run(play, function, *args)
+    for test in tests:
+        if arguments(test):
+            assert arguments(test) == ["autojump_clock"]
+            trio.run(test, None, clock=trio.testing.MockClock(autojump_threshold=0))
+        else:
+            trio.run(test)
 
 
-def pretend_ports(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    """Whatever host and port a page names: the server of this test, in clear."""
+def send_to(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Let every client of a page reach the server of this test, in clear, whatever host and port it names."""
     for name in ("open_client", "open_pool"):
         original = getattr(trio_smtp, name)
 
-        def opened(host: Any, _port: Any = None, *, original: Any = original, **options: Any) -> Any:
-            local = host in ("127.0.0.1", "::1") and _port is not None
-            options = {key: value for key, value in options.items() if local or key not in ("auth", "tls")}
-            return original("127.0.0.1", _port if local else port, **options)
+        def opened(*_: Any, original: Any = original, **options: Any) -> Any:
+            options = {key: value for key, value in options.items() if key not in ("auth", "tls")}
+            return original("127.0.0.1", port, **options)
 
         monkeypatch.setattr(trio_smtp, name, opened)
 

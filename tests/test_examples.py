@@ -37,7 +37,7 @@ def load(name: str) -> Any:
 
 
 async def send(port: int, recipients: list[str], content: bytes = LETTER, **options: Any) -> trio_smtp.SendResult:
-    async with trio_smtp.open_client("127.0.0.1", port, **options) as client:
+    async with trio_smtp.open_client("localhost", port, **options) as client:
         return await client.send("me@example.com", recipients, content)
 
 
@@ -81,6 +81,7 @@ async def test_webhook(web):
         web.status = 500
         with pytest.raises(trio_smtp.MessageRefusedError) as caught:
             await send(server.port, ["you@example.com"])
+        assert caught.value.reply is not None
         assert caught.value.reply.code == 451
     assert web.posts[0] == {
         "from": "me@example.com",
@@ -120,9 +121,13 @@ async def test_submission_server():
         with pytest.raises(smtplib.SMTPSenderRefused):
             await trio.to_thread.run_sync(with_smtplib, "secret", "other@example.com")
         with pytest.raises(trio_smtp.AuthenticationError):
-            options = {"auth": ("nobody", "x"), "ssl_context": certificates.client_context(), "tls": "starttls"}
-            async with trio_smtp.open_client("localhost", server.port, **options):
-                pass
+            await send(
+                server.port,
+                ["you@example.com"],
+                tls="starttls",
+                auth=("unknown", "x"),
+                ssl_context=certificates.client_context(),
+            )
         with pytest.raises(trio_smtp.SMTPError, match="STARTTLS"):
             await send(server.port, ["you@example.com"], tls="none")
 
@@ -145,13 +150,12 @@ async def test_stream_to_file(tmp_path):
     letter = LETTER + b"0123456789\r\n" * 100_000
     async with open_server(example.Spool(tmp_path)) as server:
         await send(server.port, ["you@example.com"], letter)
-        with pytest.raises(RuntimeError):
-            async with (
-                trio_smtp.open_client("127.0.0.1", server.port) as client,
-                client.transaction("me@example.com", ["you@example.com"]) as message,
-            ):
-                await message.send_all(letter)
-                raise RuntimeError("given up in the middle")
+        async with trio_smtp.open_client("127.0.0.1", server.port) as client:
+            with trio.CancelScope() as given_up:
+                async with client.transaction("me@example.com", ["you@example.com"]) as message:
+                    await message.send_all(letter)
+                    given_up.cancel()
+                    await trio.lowlevel.checkpoint()
     [path] = tmp_path.iterdir()
     assert path.suffix == ".eml"
     assert path.read_bytes() == letter
@@ -192,6 +196,7 @@ async def test_with_other_services(capsys, nursery):
 
 async def test_direct_to_mx(monkeypatch, nursery):
     pytest.importorskip("dns")
+    import dns.asyncresolver
     import dns.message
     import dns.rdatatype
     import dns.rrset
@@ -295,7 +300,7 @@ async def test_ported_from_nodemailer(capsys):
     async with open_sink() as sink:
         await load("ported/nodemailer_ours").main(sink.host, sink.port)
     assert sorted(message.recipients for message in sink.messages) == [("a@example.com",), ("b@example.com",)]
-    assert capsys.readouterr().out.count("250 2.0.0") == 2
+    assert capsys.readouterr().out.count("accepted=") == 2
 
 
 async def test_ported_from_simplesmtp(capsys, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def _broken(label: str, width: int = 24) -> list[str]:
     return lines
 
 
-class Mermaid(Directive):
+class Mermaid(Directive):  # type: ignore[misc]
     has_content = True
     option_spec: ClassVar[dict[str, object]] = {}
 
