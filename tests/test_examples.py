@@ -7,8 +7,12 @@ import http.server
 import importlib.util
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import smtplib
+import subprocess
 import sys
 import threading
 from email.message import EmailMessage
@@ -310,3 +314,37 @@ async def test_ported_from_simplesmtp(capsys, tmp_path, monkeypatch):
     assert str(result.reply) == "250 2.0.0 OK: queued as ABC1"
     assert (tmp_path / "message.txt").read_bytes() == LETTER
     assert "Message to: ['you@example.com']" in capsys.readouterr().out
+
+
+# --- units and containers ---
+
+
+def test_the_units_are_valid(tmp_path):
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("no systemd-analyze")
+    for unit in (EXAMPLES / "systemd").iterdir():
+        text = unit.read_text(encoding="utf-8").replace("/opt/trio-smtp/bin/trio-smtp", sys.executable)
+        (tmp_path / unit.name).write_text(text, encoding="utf-8")
+    units = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run([tool, "verify", "--man=no", *units], capture_output=True, text=True, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "trio-smtp" in line]) == (0, [])
+
+
+def commands() -> list[list[str]]:
+    """The command lines of the units and of the container, as arguments of trio-smtp."""
+    text = (EXAMPLES / "systemd/trio-smtp.service").read_text(encoding="utf-8").replace("\\\n", " ")
+    [unit] = re.findall(r"^ExecStart=(.*)$", text, re.M)
+    [entry] = re.findall(r"^ENTRYPOINT (.*)$", (EXAMPLES / "container/Dockerfile").read_text(encoding="utf-8"), re.M)
+    return [shlex.split(unit)[1:], json.loads(entry)[1:]]
+
+
+@pytest.mark.parametrize("command", commands(), ids=["unit", "container"])
+def test_their_options_exist(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_smtp", *command, "--help"],  # an unknown option comes before the help
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
