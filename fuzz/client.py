@@ -82,7 +82,7 @@ class Talk:
         if kind & 128:
             self.steps.append(lambda: self.send(STARTTLS))
         self.steps += [self.send_message, self.send_message, lambda: self.send(NOOP), lambda: self.send(QUIT)]
-        self.protocol.pipelining = self.pipelining
+        self.protocol.learn(pipelining=self.pipelining)
 
     def feed(self, piece: bytes) -> None:
         """Take a piece of the input, read replies, and send more whenever no reply is outstanding."""

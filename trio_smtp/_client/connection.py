@@ -146,7 +146,7 @@ class ClientConnection:
         self.offers_8bit = "8BITMIME" in extensions
         self.offers_utf8 = "SMTPUTF8" in extensions
         self.uses_chunking = self.config.chunking and "CHUNKING" in extensions
-        self.protocol.pipelining = self.config.pipelining and "PIPELINING" in extensions
+        self.protocol.learn(pipelining=self.config.pipelining and "PIPELINING" in extensions)
         self.sends_early_text = self.config.early_text and self.uses_chunking and self.protocol.pipelining
 
     def abort(self) -> None:

@@ -42,6 +42,7 @@ class Verb(StrEnum):
     OTHER = "command"
 
 
+# Where an error about a command is said to be.
 STAGES: Final[dict[Verb, Stage]] = {
     Verb.CONNECT: Stage.GREETING,
     Verb.EHLO: Stage.HELLO,
@@ -51,6 +52,9 @@ STAGES: Final[dict[Verb, Stage]] = {
     Verb.AUTH: Stage.AUTH,
     Verb.RESPONSE: Stage.AUTH,
     Verb.RSET: Stage.MAIL,  # it stands before MAIL, or gives a transaction up
+    Verb.NOOP: Stage.MAIL,  # these are for between messages
+    Verb.OTHER: Stage.MAIL,
+    Verb.QUIT: Stage.MAIL,
     Verb.MAIL: Stage.MAIL,
     Verb.RCPT: Stage.RCPT,
     Verb.DATA: Stage.DATA,
