@@ -29,7 +29,7 @@ def begun(report: DeliveryReport, *, lmtp: bool = False, refused: dict[str, Repl
     transaction.begun = transaction.answered = transaction.ended = True
     transaction.refused = dict(refused or {})
     transaction.accepted = [written for written in transaction.recipients if written not in transaction.refused]
-    report.begin(transaction)
+    report.track(transaction)
     return transaction
 
 

@@ -20,7 +20,7 @@ from .._protocol.errors import (
 )
 from .._protocol.newlines import NewlineEncoder
 from .connection import ClientConnection
-from .envelope import too_large
+from .mail_parameters import too_large
 
 BLOCK: Final = 1 << 18  # octets in one send, and so in what data_timeout bounds
 _WINDOW: Final = 8  # BDAT chunks in flight; their replies fit into any socket's buffer
@@ -34,13 +34,11 @@ class BodyWriter:
         connection: after 354, or after RCPT with BDAT.
         transaction: the message.
         encoder: makes pieces fit for the wire; ``None`` if they are already.
-        chunked: with BDAT.
         eight_bit: MAIL has announced octets above 127.
         max_size: octets that the server takes, as RFC 1870 counts them, without stuffed dots; ``None`` for any number.
     """
 
     __slots__ = (
-        "_chunked",
         "_connection",
         "_eight_bit",
         "_encoder",
@@ -57,14 +55,12 @@ class BodyWriter:
         transaction: Transaction,
         encoder: NewlineEncoder | None,
         *,
-        chunked: bool,
         eight_bit: bool = True,
         max_size: int | None = None,
     ) -> None:
         self._connection = connection
         self._transaction = transaction
         self._encoder = encoder
-        self._chunked = chunked
         self._eight_bit = eight_bit
         self._pending: list[bytes | memoryview] = []
         self._size = 0  # octets of those
@@ -135,7 +131,7 @@ class BodyWriter:
         transaction = self._transaction
         if not await self._connection.look(transaction):
             return
-        if self._chunked:
+        if self._connection.uses_chunking:
             head = self._connection.encode((bdat(transaction, self._size + len(tail), last=True),))
             await self._send([head, *self._pending, tail])
         else:
@@ -145,14 +141,14 @@ class BodyWriter:
     async def _flush(self) -> bool:
         connection = self._connection
         pieces = self._pending
-        if self._chunked:
+        if connection.uses_chunking:
             pieces = [connection.encode((bdat(self._transaction, BLOCK),)), *pieces]
         self._pending, self._size = [], 0
         await self._send(pieces)
-        if self._chunked:
+        if connection.uses_chunking:
             protocol = connection.protocol
             if not protocol.pipelining or len(protocol.outstanding) >= _WINDOW:
-                await connection.drain(connection.config.command_timeout)
+                await connection.drain()
         elif not await connection.look(self._transaction):
             return False
         return self._transaction.reply is None and not connection.is_broken

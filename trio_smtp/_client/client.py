@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from .._protocol.client.commands import NOOP, RSET, Command, other
-from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError
+from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError, Stage
 from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
@@ -358,7 +358,7 @@ class _Guard:
         if self._busy:
             raise trio.BusyResourceError(_IN_USE)
         if self._connection.is_broken:
-            raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
+            raise ConnectionLostError("the connection is closed", stage=Stage.MAIL, delivery=Delivery.NOT_SENT)
         self._busy = True
 
     def __exit__(

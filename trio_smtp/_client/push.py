@@ -104,7 +104,7 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
         raise LocalProtocolError(f"the server takes {len(transaction.recipients)} of the recipients at a time")
     source = Source(None, eight_bit=None)
     try:
-        if not await transfer.begin(transfer.envelope(source, None)):
+        if not await transfer.send_envelope(transfer.encoder.envelope(source, None)):
             await transfer.await_end()
             raise transfer.ending()
         writer = transfer.open_writer(source)

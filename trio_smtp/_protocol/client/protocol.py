@@ -193,8 +193,8 @@ class ClientProtocol:
 
     @property
     def is_silent(self) -> bool:
-        """Nothing is asked, and not even an empty line came behind the last reply: STARTTLS's handshake may begin."""
-        return not self.outstanding and not self.unread and not self._reader.blank
+        """Nothing came behind the last reply, not even an empty line: STARTTLS's handshake may begin."""
+        return not self.unread and not self._reader.blank
 
     @property
     def is_reusable(self) -> bool:
@@ -220,7 +220,7 @@ class ClientProtocol:
             verb = command.verb
             state = _NEXT[self.state].get(verb)
             if state is None:
-                raise LocalProtocolError(f"{verb.value} cannot be sent {self.state.value}", stage=STAGES.get(verb))
+                raise LocalProtocolError(f"{verb.value} cannot be sent {self.state.value}", stage=STAGES[verb])
             if outstanding:
                 if not self.pipelining:
                     raise LocalProtocolError(f"{verb.value} must wait for the reply to {outstanding[-1].verb.value}")
