@@ -19,6 +19,7 @@ from .._protocol.errors import (
     Stage,
 )
 from .._protocol.newlines import NewlineEncoder
+from .._protocol.nul import treat_nul
 from .connection import ClientConnection
 from .mail_parameters import too_large
 
@@ -42,6 +43,7 @@ class BodyWriter:
         "_connection",
         "_eight_bit",
         "_encoder",
+        "_error",
         "_max_size",
         "_pending",
         "_size",
@@ -65,6 +67,7 @@ class BodyWriter:
         self._pending: list[bytes | memoryview] = []
         self._size = 0  # octets of those
         self._max_size = max_size
+        self._error: SMTPError | None = None  # of a piece; the rest alone is not the message
         self._total = 0  # octets that came without an encoder, which counts for itself
 
     async def write(self, piece: bytes | bytearray) -> bool:
@@ -72,13 +75,23 @@ class BodyWriter:
 
         Raises:
             TypeError: the piece is no bytes.
-            LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
+            LocalProtocolError: a NUL, with ``nul="reject"``; a bare CR or LF, with ``newlines="reject"``.
             ExtensionNotSupportedError: 8-bit octets that MAIL has not announced.
             MessageTooLargeError: with this piece the message is larger than the server takes.
             ConnectionLostError, SMTPTimeoutError: the connection is broken.
         """
         if not isinstance(piece, bytes | bytearray):
             raise TypeError(f"message text comes as bytes, not {type(piece).__name__}")
+        if self._error is not None:
+            raise self._error
+        try:
+            data = self._encode(piece)
+        except SMTPError as exc:
+            self._error = exc
+            raise
+        return await self.write_encoded(data)
+
+    def _encode(self, piece: bytes | bytearray) -> bytes:
         if not self._eight_bit and not piece.isascii():  # RFC 6152 §3: the server may do with them what it likes
             raise ExtensionNotSupportedError(
                 "the stream has 8-bit octets: that needs 8BITMIME, which was not announced, or is not offered",
@@ -86,12 +99,12 @@ class BodyWriter:
                 delivery=Delivery.NOT_SENT,
             )
         if self._encoder is not None:
-            data = self._encoder.encode(piece)
+            data = self._encoder.encode(treat_nul(piece, self._connection.config.nul))
         else:
             data = bytes(piece)
             self._total += len(data)
         self._check_size()
-        return await self.write_encoded(data)
+        return data
 
     def _check_size(self) -> None:
         size = self._total if self._encoder is None else self._encoder.size
@@ -125,6 +138,8 @@ class BodyWriter:
 
         Raises: as :meth:`write`.
         """
+        if self._error is not None:
+            raise self._error
         if tail is None:
             tail = self._encoder.finish() if self._encoder is not None else b""
             self._check_size()  # with the last line end, which the text may have lacked

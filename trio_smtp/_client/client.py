@@ -172,7 +172,8 @@ class Client(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: `recipients` is a str, `content` cannot be sent, or `before_end` is not async.
-            LocalProtocolError: an invalid address or parameter, or no recipients; nothing was sent.
+            LocalProtocolError: an invalid address or parameter, no recipients, or a NUL in the text; nothing was sent,
+                or a stream's text without its end.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent, or a stream's text without its end.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for every recipient.

@@ -12,6 +12,7 @@ from .._protocol.client.protocol import State
 from .._protocol.client.transaction import Transaction
 from .._protocol.dotstuff import DotEncoder, encode_message
 from .._protocol.newlines import NewlineEncoder, encode_newlines
+from .._protocol.nul import nul_error, treat_nul
 from .connection import ClientConnection
 from .content import Source
 from .mail_parameters import mail_params, rcpt_params
@@ -56,12 +57,14 @@ class TransactionEncoder:
         """The text of a message at hand, what comes after it, and its size in octets (RFC 1870).
 
         Raises:
-            LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
+            LocalProtocolError: a NUL, with ``nul="reject"``; a bare CR or LF, with ``newlines="reject"``.
         """
         if self._message.is_binary:
             return octets, b"", len(octets)
         connection = self._connection
         newlines = connection.config.newlines
+        if b"\0" in octets:
+            octets = bytes(treat_nul(octets, connection.config.nul))
         if connection.uses_chunking:
             text, tail = encode_newlines(octets, newlines)
             return text, tail, len(text) + len(tail)
@@ -85,9 +88,12 @@ class TransactionEncoder:
         """RSET if a failed transaction is open, MAIL, and RCPT for each recipient of the transaction.
 
         Raises:
+            LocalProtocolError: a NUL in a file, with ``nul="reject"``.
             ExtensionNotSupportedError, MessageTooLargeError: the server cannot take this message.
         """
         connection, message, transaction = self._connection, self._message, self._transaction
+        if source.has_nul and not message.is_binary and connection.config.nul == "reject":
+            raise nul_error()
         params, utf8 = mail_params(connection, message, source, size)
         is_plain, recipients = message.is_ascii, message.recipients
         has_utf8 = connection.offers_utf8

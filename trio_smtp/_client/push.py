@@ -64,7 +64,8 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: the chunk is not bytes.
-            LocalProtocolError: the block of the transaction was left; a bare CR or LF, with ``newlines="reject"``.
+            LocalProtocolError: the block of the transaction was left; a NUL, with ``nul="reject"``, or a bare CR or LF,
+                with ``newlines="reject"``.
             ExtensionNotSupportedError: 8-bit octets, and 8BITMIME is not offered, or ``BODY=7BIT`` was given.
             MessageRefusedError: the server has refused the message already.
             MessageTooLargeError: with this piece it is larger than the server's SIZE.
