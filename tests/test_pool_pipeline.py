@@ -577,3 +577,26 @@ async def test_an_envelope_in_flight_has_the_limit_of_its_commands(net: Network,
         assert isinstance(error, trio_smtp.SMTPTimeoutError)
         assert (error.stage, error.delivery) == ("mail", Delivery.NOT_SENT)
         assert "within 60" in str(error)
+
+
+async def test_replies_that_came_before_a_send_failed_count(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet("PIPELINING", "CHUNKING")
+        await net.message(peer)
+        await peer.hear("MAIL…", "RCPT…", "BDAT 3 LAST", "…")
+        for _ in range(3):
+            await peer.hear("RSET", "MAIL…", "RCPT…", "BDAT 3 LAST", "…")
+        peer.stream.receive_stream.close()  # type: ignore[attr-defined]
+        replies = "250 ok\r\n250 ok\r\n250 taken\r\n"
+        await peer.send(f"{replies}250 ok\r\n{replies}".encode())
+        await peer.aclose()
+
+    net.script = script
+    net.delay = 0.5
+    texts = [b"%d\r\n" % i for i in range(6)]
+    async with pool_of(DEEP, client_config=EARLY) as pool:
+        outcomes = await send_all(pool, texts)
+    assert set(outcomes.results) == set(texts[:3])
+    assert {text: error.delivery for text, error in outcomes.errors.items()} == dict.fromkeys(
+        texts[3:], Delivery.UNKNOWN
+    )

@@ -25,7 +25,6 @@ from .mail_parameters import too_large
 
 BLOCK: Final = 1 << 18  # octets in one send, and so in what data_timeout bounds
 _WINDOW: Final = 8  # BDAT chunks in flight; their replies fit into any socket's buffer
-_LAST_WORDS: Final = 1.0  # seconds to look for a reply when a send has failed
 
 
 class BodyWriter:
@@ -182,14 +181,8 @@ async def write_text(connection: ClientConnection, transaction: Transaction, dat
     try:
         await connection.write(data, connection.config.data_timeout)
     except (ConnectionLostError, SMTPTimeoutError) as exc:
-        failure = exc
-    else:
-        return
-    # A server that gives up in mid-message says why and closes; then the send fails first.
-    try:
-        while transaction.reply is None:
-            await connection.next_event(_LAST_WORDS)
-    except SMTPError:
+        if transaction.reply is not None:
+            return
         if transaction.farewell is not None:
-            failure = connection.farewell_error(transaction)
-        raise failure from failure.__cause__
+            raise connection.farewell_error(transaction) from exc.__cause__
+        raise

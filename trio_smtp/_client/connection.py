@@ -38,6 +38,7 @@ _STAGES_BETWEEN: Final = {
     State.BODY: Stage.BODY,
     State.CHUNKS: Stage.BODY,
 }  # where a message is while nothing is asked
+_LAST_WORDS: Final = 1.0  # seconds for each reply that is there to be read when a send has failed
 _REST_OF_REPLY: Final = 1.0  # seconds for what is still to come of a refusal in the middle of a message
 RECENT: Final = 1.0  # seconds: a server that answered so lately is taken to be there still
 
@@ -191,12 +192,26 @@ class ClientConnection:
         """Hand octets over.
 
         Raises:
-            ConnectionLostError, SMTPTimeoutError: the connection is broken.
+            ConnectionLostError, SMTPTimeoutError: the connection is broken. What the server said before was heard.
         """
         wire = self.wire
-        sent = wire.send_nowait(data)  # nearly always all of it: then there is no deadline to be set
-        if sent < len(data) or wire.broken:
-            await wire.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
+        was_broken = wire.broken
+        try:
+            sent = wire.send_nowait(data)  # nearly always all of it: then there is no deadline to be set
+            if sent < len(data) or wire.broken:
+                await wire.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
+        except (ConnectionLostError, SMTPTimeoutError) as exc:
+            if not was_broken:
+                await self._hear_last_words()
+                if self.protocol.farewell is not None:
+                    raise self.farewell_error() from exc.__cause__
+            raise
+
+    async def _hear_last_words(self) -> None:
+        """A server that gives up answers, says why, and closes: then a send fails before that was read."""
+        with suppress(SMTPError):
+            while True:
+                await self.next_event(_LAST_WORDS)
 
     async def exchange(self, command: Command, timeout: float | None) -> Reply:
         """Send one command and wait for its reply, whatever it says.
