@@ -70,7 +70,7 @@ class Talk:
         self.lmtp = bool(kind & 1)
         self.pipelining = bool(kind & 2)
         self.chunking = bool(kind & 4)
-        self.protocol = ClientProtocol(lmtp=self.lmtp, max_reply_size=MAX_REPLY)
+        self.protocol = ClientProtocol(max_reply_size=MAX_REPLY)
         self.sent: list[Command] = []
         self.answers: list[tuple[str, int]] = []
         self.transactions: list[Transaction] = []

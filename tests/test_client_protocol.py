@@ -37,7 +37,7 @@ def events(protocol: ClientProtocol, octets: bytes) -> list[tuple[Command, Reply
 
 
 def ready(*, lmtp: bool = False, pipelining: bool = True) -> ClientProtocol:
-    protocol = ClientProtocol(lmtp=lmtp)
+    protocol = ClientProtocol()
     events(protocol, b"220 hi\r\n")
     protocol.send(hello(Verb.LHLO if lmtp else Verb.EHLO, "me.test"))
     events(protocol, b"250 hi\r\n")
@@ -45,8 +45,8 @@ def ready(*, lmtp: bool = False, pipelining: bool = True) -> ClientProtocol:
     return protocol
 
 
-def begin(protocol: ClientProtocol, *recipients: str) -> Transaction:
-    transaction = Transaction(list(recipients), lmtp=protocol._lmtp)
+def begin(protocol: ClientProtocol, *recipients: str, lmtp: bool = False) -> Transaction:
+    transaction = Transaction(list(recipients), lmtp=lmtp)
     protocol.send(mail(transaction, "a@x.test"))
     for recipient in recipients:
         protocol.send(rcpt(transaction, recipient, recipient))
@@ -179,7 +179,7 @@ def test_refused_bdat_needs_rset() -> None:
 def test_of_refusals_by_recipient_only_so_much_is_kept(lmtp: bool) -> None:
     """A thousand of them, of 57 KB each, were as many octets in the error."""
     protocol = ready(lmtp=lmtp)
-    transaction = begin(protocol, "b@y.test", "c@y.test")
+    transaction = begin(protocol, "b@y.test", "c@y.test", lmtp=lmtp)
     protocol.send(data(transaction))
     long = b"".join(b"550-%b\r\n" % (b"x" * 500) for _ in range(110)) + b"550 x\r\n"
     got = events(protocol, b"250 ok\r\n" + long + b"250 ok\r\n354 go\r\n")
@@ -193,7 +193,7 @@ def test_of_refusals_by_recipient_only_so_much_is_kept(lmtp: bool) -> None:
 
 def test_lmtp_has_a_reply_for_each_accepted_recipient() -> None:
     protocol = ready(lmtp=True)
-    transaction = begin(protocol, "b@y.test", "c@y.test", "d@y.test")
+    transaction = begin(protocol, "b@y.test", "c@y.test", "d@y.test", lmtp=True)
     protocol.send(data(transaction))
     events(protocol, b"250 ok\r\n250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n")
     protocol.send(end(transaction, b".\r\n"))
@@ -273,7 +273,7 @@ def test_what_stands_behind_a_421_is_not_sent(behind: bytes) -> None:
 @pytest.mark.parametrize("lmtp", [False, True])
 def test_a_text_accepted_after_421_is_in_doubt(lmtp: bool) -> None:
     protocol = ready(lmtp=lmtp)
-    transaction = begin(protocol, "b@y.test", "c@y.test")
+    transaction = begin(protocol, "b@y.test", "c@y.test", lmtp=lmtp)
     protocol.send(bdat(transaction, 3, last=True))
     with pytest.raises(RemoteProtocolError, match="after 421"):
         events(protocol, b"250 ok\r\n250 ok\r\n421 too many\r\n250 queued\r\n")
@@ -353,7 +353,7 @@ def test_refusal_in_the_middle_of_the_text_is_understood() -> None:
 )
 def test_text_accepted_after_its_envelope_was_refused_is_in_doubt(answers: bytes, lmtp: bool) -> None:
     protocol = ready(lmtp=lmtp)
-    transaction = begin(protocol, "b@y.test", "c@y.test")
+    transaction = begin(protocol, "b@y.test", "c@y.test", lmtp=lmtp)
     protocol.send(bdat(transaction, 3, last=True))
     events(protocol, answers)
     with pytest.raises(RemoteProtocolError, match="that was refused") as caught:

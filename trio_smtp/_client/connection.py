@@ -96,7 +96,7 @@ class ClientConnection:
         self.config: Final = config
         self.lmtp: Final = lmtp
         self.name: Final = name
-        self.protocol: Final = ClientProtocol(lmtp=lmtp, max_reply_size=config.max_reply_size)
+        self.protocol: Final = ClientProtocol(max_reply_size=config.max_reply_size)
         self.allowance: Final = Allowance()
         self.greeting: Reply | None = None
         self._answered_at = -math.inf
@@ -220,6 +220,8 @@ class ClientConnection:
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken.
         """
         try:
+            if self.protocol.unread and not self.protocol.outstanding:
+                await self.hear_unasked(None)
             await self.write(self.encode((command,)), timeout)
             return (await self.next_event(timeout))[1]
         except SMTPError as exc:

@@ -135,7 +135,8 @@ class Transfer:
         if len(text) > BLOCK:
             writer = BodyWriter(connection, transaction, None)
             if await writer.write_encoded(text):
-                await self._announce_end()
+                if self.message.before_end is not None:
+                    await self._announce_end()
                 await writer.finish(tail)
             return
         if self.message.before_end is not None:

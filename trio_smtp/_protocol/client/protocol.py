@@ -8,7 +8,7 @@
 # Rule 1: every change of state is looked up in a table of this file: _NEXT by the command that is sent, _REPLIES by the
 # reply to it, _LEFT by what the refusal that ends a group leaves open at the server, _MOVES by what happens besides. A
 # missing key is an error: ours (LocalProtocolError, before an octet is sent) or the server's (RemoteProtocolError, and
-# the session is over). Tables name a member in full; code has it as a constant.
+# the session is over).
 # Rule 2: a reply to nothing is an error, except for a 421, which is kept as `farewell`. A 421 ends the session whatever
 # it answers; replies to what was sent before it came are still taken, and open nothing again.
 # Rule 3: what a reply says of a message is noted by the Transaction itself, by the method that _FACTS names.
@@ -150,7 +150,8 @@ _UNDECIDED: Final = {
 
 Event: TypeAlias = tuple[Command, Reply]
 
-# Python 3.11 takes 60 ns to look a member up in its enumeration, and a message makes fifty such look-ups.
+# Python 3.11 takes 60 ns to look a member up in its enumeration, and a message makes fifty such look-ups. So methods name
+# states, verbs and occurrences by these; tables name them in full.
 _WAIT: Final = State.WAIT
 _BODY: Final = State.BODY
 _CLOSED: Final = State.CLOSED
@@ -168,7 +169,6 @@ class ClientProtocol:
     """One client's view of one session.
 
     Args:
-        lmtp: speak LMTP: after the end of a message there is a reply for each accepted recipient.
         max_reply_size: octets that one reply may have.
 
     Attributes:
@@ -179,10 +179,9 @@ class ClientProtocol:
         farewell: the 421 with which the server said that it goes away, if it did.
     """
 
-    __slots__ = ("_current", "_lmtp", "_reader", "farewell", "outstanding", "pipelining", "state", "unread")
+    __slots__ = ("_current", "_reader", "farewell", "outstanding", "pipelining", "state", "unread")
 
-    def __init__(self, *, lmtp: bool = False, max_reply_size: int = 65536) -> None:
-        self._lmtp = lmtp
+    def __init__(self, *, max_reply_size: int = 65536) -> None:
         self._reader = ReplyReader(max_reply_size)
         self._current: Transaction | None = None  # of the last MAIL
         self.state = _WAIT
@@ -334,7 +333,7 @@ class ClientProtocol:
                 if each.transaction is not None:
                     each.transaction.contradict()
             raise self._breach(f"{reply} to the end of a message, after 421", reply, Stage.END)
-        if not (is_end and self._lmtp):  # there may be another reply to it
+        if not (is_end and command.transaction is not None and command.transaction.lmtp):  # that may have several
             self.outstanding.popleft()
         return command, reply
 
@@ -370,7 +369,6 @@ class ClientProtocol:
     def _breach(self, text: str, reply: Reply | None = None, stage: Stage | None = None) -> RemoteProtocolError:
         self._move(_BREACH)
         transaction = self._current
-        delivery = Delivery.NOT_SENT
-        if transaction is not None and not transaction.is_decided:
-            delivery = transaction.delivery or delivery
+        is_open = transaction is not None and not transaction.is_decided
+        delivery = transaction.delivery if transaction is not None and is_open else Delivery.NOT_SENT
         return RemoteProtocolError(text, reply=reply, stage=stage, delivery=delivery)

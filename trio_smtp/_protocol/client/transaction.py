@@ -23,7 +23,11 @@ class Left(Enum):
 
 
 # Looked up once, and not for every message: see protocol.py.
-_AT_END: Final = Stage.END
+_MAIL: Final = Stage.MAIL
+_RCPT: Final = Stage.RCPT
+_DATA: Final = Stage.DATA
+_BODY: Final = Stage.BODY
+_END: Final = Stage.END
 
 
 class Transaction:
@@ -92,7 +96,7 @@ class Transaction:
         """The reply to MAIL."""
         self.answered = True
         if reply.code >= 400:
-            self._refuse(Stage.MAIL, reply)
+            self._refuse(_MAIL, reply)
         return True
 
     def answer_rcpt(self, recipient: str, reply: Reply) -> bool:
@@ -100,7 +104,7 @@ class Transaction:
         if reply.code < 400:
             self.accepted.append(recipient)
         elif reply.code == 421:  # the session ended, and the recipient was not refused
-            self.lose(Stage.RCPT, reply)
+            self.lose(_RCPT, reply)
         else:
             self.refused[recipient] = reply.abridged()
         return True
@@ -112,9 +116,9 @@ class Transaction:
             RemoteProtocolError: it accepts what was refused; the text is not sent.
         """
         if reply.code >= 400:
-            self._refuse(Stage.DATA, reply)
+            self._refuse(_DATA, reply)
         elif self.reply is not None:
-            raise self._contradiction(f"{reply} to DATA, after MAIL was refused", reply, Stage.DATA)
+            raise self._contradiction(f"{reply} to DATA, after MAIL was refused", reply, _DATA)
         else:
             self.go_ahead = True
         return True
@@ -122,7 +126,7 @@ class Transaction:
     def answer_chunk(self, recipient: str, reply: Reply) -> bool:
         """The reply to a BDAT that was not the last."""
         if reply.code >= 400:
-            self._refuse(Stage.BODY, reply)
+            self._refuse(_BODY, reply)
         return True
 
     def answer_end(self, recipient: str, reply: Reply) -> bool:
@@ -134,7 +138,7 @@ class Transaction:
         if reply.code < 400 and not self.go_ahead and (self.reply is not None or not self.accepted):
             # Not after DATA: there the text was sent only if a recipient was accepted.
             self.contradict()
-            raise self._contradiction(f"{reply} to the end of a message that was refused", reply, _AT_END)
+            raise self._contradiction(f"{reply} to the end of a message that was refused", reply, _END)
         if self.reply is not None:
             return True
         if self.lmtp and self.accepted:
@@ -144,7 +148,7 @@ class Transaction:
             if len(replies) < len(self.accepted):
                 return False
             reply = next((each for each in replies.values() if each.is_success), reply)
-        self.stage, self.reply = _AT_END, reply
+        self.stage, self.reply = _END, reply
         return True
 
     def _refuse(self, stage: Stage, reply: Reply) -> None:
@@ -194,7 +198,7 @@ class Transaction:
     @property
     def left(self) -> Left:
         """What its refusals leave open at the server."""
-        if self.stage is Stage.MAIL:
+        if self.stage is _MAIL:
             # 503 to MAIL: a transaction that we do not know of is open already (RFC 5321 §4.1.4).
             return Left.ANOTHER if self.reply is not None and self.reply.code == 503 else Left.NOTHING
         return Left.SENDER if self.all_refused else Left.RECIPIENTS
