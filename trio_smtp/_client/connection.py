@@ -201,11 +201,14 @@ class ClientConnection:
             if sent < len(data) or wire.broken:
                 await wire.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
         except (ConnectionLostError, SMTPTimeoutError) as exc:
-            if not was_broken:
-                await self._hear_last_words()
-                if self.protocol.farewell is not None:
-                    raise self.farewell_error() from exc.__cause__
-            raise
+            failure: SMTPError = exc
+        else:
+            return
+        if not was_broken:
+            await self._hear_last_words()
+            if self.protocol.farewell is not None:
+                failure = self.farewell_error()
+        raise failure from failure.__cause__
 
     async def _hear_last_words(self) -> None:
         """A server that gives up answers, says why, and closes: then a send fails before that was read."""

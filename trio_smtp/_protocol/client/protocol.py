@@ -150,8 +150,8 @@ _UNDECIDED: Final = {
 
 Event: TypeAlias = tuple[Command, Reply]
 
-# Python 3.11 takes 60 ns to look a member up in its enumeration, and a message makes fifty such look-ups. So methods name
-# states, verbs and occurrences by these; tables name them in full.
+# Python 3.11 takes 60 ns to look a member up in its enumeration, and a message makes fifty such look-ups. So methods
+# name states, verbs and occurrences by these; tables name them in full.
 _WAIT: Final = State.WAIT
 _BODY: Final = State.BODY
 _CLOSED: Final = State.CLOSED
