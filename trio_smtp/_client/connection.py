@@ -207,7 +207,7 @@ class ClientConnection:
         if not was_broken:
             await self._hear_last_words()
             if self.protocol.farewell is not None:
-                failure = self.farewell_error()
+                raise self.farewell_error() from failure.__cause__
         raise failure from failure.__cause__
 
     async def _hear_last_words(self) -> None:
