@@ -232,10 +232,10 @@ class ClientProtocol:
             transaction = command.transaction
             if transaction is not None:
                 if verb is _MAIL:
-                    transaction.begin()
+                    transaction.note_mail()
                     self._current = transaction
                 elif verb is _LAST or verb is _END:
-                    transaction.end()
+                    transaction.note_end()
         return octets
 
     def tls_started(self) -> None:

@@ -82,11 +82,11 @@ class Transaction:
 
     # -- what is sent
 
-    def begin(self) -> None:
+    def note_mail(self) -> None:
         """MAIL is made for sending."""
         self.begun = True
 
-    def end(self) -> None:
+    def note_end(self) -> None:
         """The end of the message is."""
         self.ended = True
 
