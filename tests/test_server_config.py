@@ -65,6 +65,7 @@ BAD = {
     "max_auth_line": (2047, None, 12288.0, "12288"),
     "max_reply_buffer": (0, -1, None, 65536.0, "65536", True),
     "bare_newlines": ("accept", None, True),
+    "nul": ("drop", None, True),
     "lenient_addresses": FLAG,
     "reject_early_talkers": FLAG,
     "lmtp": FLAG,

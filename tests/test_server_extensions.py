@@ -257,8 +257,8 @@ def test_utf8_and_8bit(lines: str, answers: list[str]) -> None:
 
 def test_eight_bits_without_a_declaration_are_kept() -> None:
     core = Core()
-    core.say(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n\xff\xfe\x00\r\n.\r\n")
-    assert core.messages == [b"\xff\xfe\x00\r\n"]
+    core.say(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n\xff\xfe\x80\r\n.\r\n")
+    assert core.messages == [b"\xff\xfe\x80\r\n"]
 
 
 async def test_a_reply_is_utf8_only_where_the_client_said_so() -> None:

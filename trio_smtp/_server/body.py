@@ -48,7 +48,7 @@ class Body(metaclass=NoPublicConstructor):
             session, or ``shutdown``'s grace is over.
         MessageAbortedError: it gave the message up (RSET between two BDAT chunks).
         MessageTooLargeError: more than ``max_message_size`` octets.
-        RemoteProtocolError: a bare CR or LF; known at the end of the message.
+        RemoteProtocolError: a bare CR or LF, or a NUL; known at the end of the message.
         trio.ClosedResourceError: ``on_data`` has returned.
 
     Cancelling a read leaves the rest of the message to be dropped.
@@ -144,7 +144,8 @@ class Body(metaclass=NoPublicConstructor):
     async def _obey(self, channel: Channel, event: Event) -> None:
         """Do what is neither octets nor simply receiving."""
         if event is BODY_END:
-            raise self._spoil(RemoteProtocolError("the message has a bare CR or LF"))
+            assert channel.protocol.body_fault is not None
+            raise self._spoil(RemoteProtocolError(channel.protocol.body_fault.text))
         if event is Signal.BODY_TOO_LARGE:
             raise self._spoil(MessageTooLargeError(f"the message has more than {self._limit} octets"))
         if event is Signal.BODY_ABORTED:

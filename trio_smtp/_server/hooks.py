@@ -21,7 +21,7 @@ from .._protocol.envelope import Envelope
 from .._protocol.errors import MessageTooLargeError, RemoteProtocolError, SMTPError
 from .._protocol.replies import Reply
 from .._protocol.server.events import Data, Event
-from .._protocol.server.fixed_replies import BARE_NEWLINE, TOO_LARGE
+from .._protocol.server.fixed_replies import TOO_LARGE
 from .body import Body
 from .budget import DataBudget
 from .channel import Channel
@@ -245,7 +245,8 @@ class HookCaller:
         error = self._body_error
         if isinstance(error, MessageTooLargeError):
             return TOO_LARGE
-        return BARE_NEWLINE if isinstance(error, RemoteProtocolError) else LOCAL_ERROR
+        fault = self.channel.protocol.body_fault if isinstance(error, RemoteProtocolError) else None
+        return fault or LOCAL_ERROR
 
     @property
     def _body_error(self) -> SMTPError | None:

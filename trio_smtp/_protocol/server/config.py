@@ -71,6 +71,8 @@ class ServerConfig:
             the reply that reaches it.
         bare_newlines: a message with a bare CR or LF is refused (``"reject"``), or they are made CR LF
             (``"normalize"``).
+        nul: a message with a NUL is refused (``"reject"``), or passed on as it is (``"keep"``); one that is BINARYMIME
+            may have any. Some servers drop a NUL and take the line ``NUL .`` for the end of the message.
         lenient_addresses: take addresses without angle brackets, without a domain, with a final dot after it, or after
             several spaces; and commands that end with LF alone. docs/supported.md has the list.
         reject_early_talkers: a client that speaks before the greeting gets 554, and so does one that does not wait for
@@ -121,6 +123,7 @@ class ServerConfig:
     max_auth_line: int = 12288
     max_reply_buffer: int = 65536
     bare_newlines: Literal["reject", "normalize"] = "reject"
+    nul: Literal["reject", "keep"] = "reject"
     lenient_addresses: bool = False
     reject_early_talkers: bool = False
     lmtp: bool = False
@@ -164,6 +167,7 @@ class ServerConfig:
             raise ValueError(f"scram_iterations must be at most {MAX_ITERATIONS}, not {self.scram_iterations}")
         check_choice("auth", self.auth, ("optional", "required"))
         check_choice("bare_newlines", self.bare_newlines, ("reject", "normalize"))
+        check_choice("nul", self.nul, ("reject", "keep"))
         for name in (
             "allow_insecure_auth",
             "enable_ehlo",

@@ -9,11 +9,11 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from ..dotstuff import DotDecoder
-from ..newlines import NewlinePolicy
+from ..newlines import NewlinePolicy, NULPolicy
 from ..replies import Reply
 from .chunks import ChunkedBody
 from .events import BODY_END, EOF, NEED_DATA, Signal
-from .fixed_replies import BARE_NEWLINE, TOO_LARGE
+from .fixed_replies import BARE_NEWLINE, NUL_IN_TEXT, TOO_LARGE
 from .input import LineReader
 
 Verdict: TypeAlias = Reply | Mapping[str, Reply]
@@ -36,6 +36,7 @@ class IncomingMessage:
     Args:
         source: where its octets come from.
         newlines: what becomes of a bare CR or LF.
+        nul: what becomes of a NUL in a message that is text.
         limit: octets that it may have, or ``None``.
         binary: BODY=BINARYMIME.
         chunking: it comes by BDAT.
@@ -46,13 +47,33 @@ class IncomingMessage:
         fault: what it must be refused with, known when its end was met.
     """
 
-    __slots__ = ("_chunked", "_dotted", "_limit", "_newlines", "_source", "fault", "is_over", "verdict")
+    __slots__ = (
+        "_chunked",
+        "_dotted",
+        "_flaw",
+        "_limit",
+        "_newlines",
+        "_rejects_nul",
+        "_source",
+        "fault",
+        "is_over",
+        "verdict",
+    )
 
     def __init__(
-        self, source: LineReader, newlines: NewlinePolicy, limit: int | None, *, binary: bool, chunking: bool
+        self,
+        source: LineReader,
+        newlines: NewlinePolicy,
+        nul: NULPolicy,
+        limit: int | None,
+        *,
+        binary: bool,
+        chunking: bool,
     ) -> None:
         self._source = source
         self._newlines = newlines
+        self._rejects_nul = nul == "reject" and not binary
+        self._flaw: Reply | None = None  # what its text must be refused with at its end, beside bare newlines
         self._limit = limit
         self._dotted: DotDecoder | None = None
         self._chunked: ChunkedBody | None = None
@@ -101,13 +122,15 @@ class IncomingMessage:
         if not data:
             return None
         text = decoder.feed(data)
+        if self._rejects_nul and b"\0" in text:
+            self._flaw = NUL_IN_TEXT
         if self._limit is not None and decoder.received > self._limit:
             self.fault = TOO_LARGE
         if decoder.done:
             self._end(bare=decoder.bare and self._newlines == "reject")
             if decoder.rest:
                 self._source.feed(decoder.rest)
-        return text
+        return text if self._flaw is None else b""
 
     def _read_chunk(self, body: ChunkedBody | None) -> bytes | Progress | None:
         assert body is not None
@@ -116,9 +139,11 @@ class IncomingMessage:
             if not data:
                 return None
             text = body.feed(data)
+            if self._rejects_nul and b"\0" in text:
+                self._flaw = NUL_IN_TEXT
             if body.too_large:  # looked at only with octets in hand, so that next() sees when it becomes true
                 self.fault = TOO_LARGE
-            return text
+            return text if self._flaw is None else b""
         if isinstance(self.verdict, Reply) and not self.verdict.is_success:
             if body.last:
                 self._end(bare=body.bare)
@@ -128,10 +153,10 @@ class IncomingMessage:
             if body.too_large:
                 self.fault = TOO_LARGE
             self._end(bare=body.bare)
-            return text
+            return text if self._flaw is None else b""
         return CHUNK_TAKEN
 
     def _end(self, *, bare: bool) -> None:
         self.is_over = True
-        if bare and self.fault is None:
-            self.fault = BARE_NEWLINE
+        if self.fault is None:
+            self.fault = BARE_NEWLINE if bare else self._flaw

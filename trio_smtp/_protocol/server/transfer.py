@@ -54,7 +54,7 @@ class Transfer:
             chunking: it comes by BDAT.
         """
         message = IncomingMessage(
-            source, config.bare_newlines, config.max_message_size, binary=binary, chunking=chunking
+            source, config.bare_newlines, config.nul, config.max_message_size, binary=binary, chunking=chunking
         )
         self.message = message
         return message
