@@ -388,6 +388,56 @@ def test_nul_and_eight_bits_never_reach_a_hook(line: bytes, code: str) -> None:
     assert codes(core.say(line + b"\r\nNOOP\r\n")) == [code, "250"]
 
 
+LOOK_ALIKE = [
+    "exam\u200bple.test",  # ZERO WIDTH SPACE
+    "exam\u00adple.test",  # SOFT HYPHEN
+    "ｅxample.test",
+    "example\uff0etest",  # FULLWIDTH FULL STOP
+    "example\u3002test",  # IDEOGRAPHIC FULL STOP
+    "e\u212aample.test",  # KELVIN SIGN
+    "example\u2024test",  # ONE DOT LEADER
+    "\ufb01rst.test",  # LATIN SMALL LIGATURE FI
+    "exam\u200dple.test",  # ZERO WIDTH JOINER
+    "\u202eelpmaxe.test",  # RIGHT-TO-LEFT OVERRIDE
+    "exam\ufe0fple.test",  # VARIATION SELECTOR-16
+    "\u2603.test",
+]
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize("domain", LOOK_ALIKE)
+def test_domains_that_look_alike_never_reach_a_hook(domain: str, lenient: bool) -> None:
+    core = Core(lenient_addresses=lenient)
+    address = f"x@{domain}".encode()
+    core.say(b"EHLO x\r\n")
+    assert codes(core.say(b"MAIL FROM:<%s> SMTPUTF8\r\n" % address)) == ["501"]
+    core.say(b"MAIL FROM:<> SMTPUTF8\r\n")
+    assert codes(core.say(b"RCPT TO:<%s>\r\nRCPT TO:<%s>\r\n" % (address, address.replace(b"x@", "é@".encode())))) == [
+        "501",
+        "501",
+    ]
+    assert core.protocol.envelope is not None
+    assert core.protocol.envelope.recipients == []
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_all_spellings_of_a_domain_are_one_for_a_hook(lenient: bool) -> None:
+    core = Core(lenient_addresses=lenient)
+    core.say(b"EHLO x\r\nMAIL FROM:<a@M\xc3\x9cLLER.test> SMTPUTF8\r\n")
+    spellings = ["müller.test", "MÜLLER.TEST", "mu\u0308ller.test", "xn--mller-kva.test", "XN--MLLER-KVA.test"]
+    for domain in spellings:
+        assert codes(core.say(f"RCPT TO:<a@{domain}>\r\n".encode())) == ["250"]
+    envelope = core.protocol.envelope
+    assert envelope is not None
+    assert {each.domain for each in (envelope.sender, *envelope.recipients)} == {"xn--mller-kva.test"}
+    assert [each.address for each in envelope.recipients] == [f"a@{domain}" for domain in spellings]
+
+
+def test_a_u_label_in_hello_is_refused() -> None:
+    core = Core()
+    assert codes(core.say("EHLO müller.test\r\nEHLO exam\u200bple.test\r\n".encode())) == ["501", "501"]
+
+
 @pytest.mark.parametrize("line", [b"MAIL FROM:<a@b>\nRCPT TO:<c@d>\r\n", b"NOOP\n", b"NOOP a\rb\r\n", b"\n"])
 def test_only_cr_lf_ends_a_command(line: bytes) -> None:
     for size in range(len(line)):

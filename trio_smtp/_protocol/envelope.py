@@ -66,7 +66,8 @@ class Sender(_Party):
     Attributes:
         address: as received; ``""`` is the null sender of bounces (RFC 5321 section 4.5.5).
         local_part: the part before the ``@``, without quotes.
-        domain: the part after it, in lower case; ``""`` without a domain. An address literal keeps its brackets.
+        domain: the part after it, as A-labels in lower case, however it was written: ``xn--mller-kva.test`` for
+            ``MÜLLER.test``. ``""`` without a domain. An address literal keeps its brackets.
         params: upper-case keyword to the value as received; ``None`` for a keyword without one.
         size: ``SIZE=``, octets (RFC 1870).
         body: ``"7BIT"``, ``"8BITMIME"`` or ``"BINARYMIME"`` (RFC 6152, RFC 3030).
@@ -100,7 +101,8 @@ class Recipient(_Party):
     Attributes:
         address: as received.
         local_part: the part before the ``@``, without quotes.
-        domain: the part after it, in lower case; ``""`` for postmaster alone. An address literal keeps its brackets.
+        domain: the part after it, as A-labels in lower case, as in :class:`Sender`; ``""`` for postmaster alone. An
+            address literal keeps its brackets.
         params: upper-case keyword to the value as received; ``None`` for a keyword without one.
         notify: ``{"NEVER"}``, or some of ``"SUCCESS"``, ``"FAILURE"``, ``"DELAY"`` (RFC 3461 section 4.1).
         orcpt: address type (in lower case) and original recipient, decoded (RFC 3461 section 4.2, RFC 6533).
