@@ -4,7 +4,9 @@
 # application's own parameter may set further attributes (parameters.py).
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from .addresses import split_address
@@ -29,6 +31,7 @@ class _Party:
     local_part: str
     domain: str
     params: dict[str, str | None]
+    unreadable: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Sender(_Party):
         domain: the part after it, as A-labels in lower case, however it was written: ``xn--mller-kva.test`` for
             ``MÜLLER.test``. ``""`` without a domain. An address literal keeps its brackets.
         params: upper-case keyword to the value as received; ``None`` for a keyword without one.
+        unreadable: advisory parameters (``AUTH``, ``ENVID``) whose values could not be read; they are not in `params`.
         size: ``SIZE=``, octets (RFC 1870).
         body: ``"7BIT"``, ``"8BITMIME"`` or ``"BINARYMIME"`` (RFC 6152, RFC 3030).
         smtputf8: addresses and header fields may be UTF-8 (RFC 6531).
@@ -104,6 +108,7 @@ class Recipient(_Party):
         domain: the part after it, as A-labels in lower case, as in :class:`Sender`; ``""`` for postmaster alone. An
             address literal keeps its brackets.
         params: upper-case keyword to the value as received; ``None`` for a keyword without one.
+        unreadable: as in :class:`Sender`; ``ORCPT``.
         notify: ``{"NEVER"}``, or some of ``"SUCCESS"``, ``"FAILURE"``, ``"DELAY"`` (RFC 3461 section 4.1).
         orcpt: address type (in lower case) and original recipient, decoded (RFC 3461 section 4.2, RFC 6533).
     """

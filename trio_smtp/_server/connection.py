@@ -78,7 +78,7 @@ from .channel import Channel
 from .context import ServerContext
 from .hooks import HookCaller, HookState
 from .limits import is_within
-from .log import facts, log_error, log_line, logger
+from .log import facts, log_error, log_line, log_notice, logger
 from .outcomes import SHUTTING_DOWN, UNAVAILABLE
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
@@ -301,6 +301,8 @@ class ServerConnection:
             event = protocol.next_event()
             if session.envelope is not protocol.envelope:
                 await caller.end_transaction()
+            if protocol.notice:
+                log_notice(session, protocol.take_notice())
             if event is NEED_DATA:
                 if channel.shutdown is not _NO or protocol.state in MESSAGE_STATES:
                     await self._receive_rarely()
