@@ -37,7 +37,7 @@ async def calling(handler=None, **options):
         caller: Any = None
         timer = keeper.timer(lambda: caller.expire() or channel.expire())  # type: ignore[func-returns-value]
         protocol = ServerProtocol(context.profile)
-        channel = Channel(context.config, protocol, far, timer)
+        channel = Channel(context.config, protocol, far, timer, stress=context.stress)
         caller = HookCaller(context, channel, Session._create(protocol, None, None))
         yield caller
         await channel.aclose(cancelled=True)

@@ -159,7 +159,8 @@ class Body(metaclass=NoPublicConstructor):
             self._clock.resume(channel.now())
 
     def _cut_off(self, reason: Exception) -> SMTPError:
-        return self._spoil(ConnectionLostError(f"the message was cut off: {str(reason) or 'shutting down'}"))
+        assert self._channel is not None
+        return self._spoil(ConnectionLostError(f"the message was cut off: {str(reason) or self._channel.farewell.why}"))
 
     def _spoil(self, error: SMTPError) -> SMTPError:
         self._error = error

@@ -51,6 +51,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -79,7 +80,7 @@ from .context import ServerContext
 from .hooks import HookCaller, HookState
 from .limits import is_within
 from .log import facts, log_error, log_line, log_notice, logger
-from .outcomes import SHUTTING_DOWN, UNAVAILABLE
+from .outcomes import MADE_ROOM, SHUTTING_DOWN, UNAVAILABLE, Farewell
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
 
@@ -95,6 +96,8 @@ _PHASES: Final[Mapping[HookState, Phase]] = {
     HookState.TOLD: Phase.HOOK,
     HookState.SUSPENDED: Phase.BODY,
 }
+
+_WAITS_FOR_PEER: Final = (HookState.NONE, HookState.SUSPENDED)  # if anything does
 
 current_connection: contextvars.ContextVar[ServerConnection | None] = contextvars.ContextVar(
     "trio_smtp_connection", default=None
@@ -138,7 +141,12 @@ class ServerConnection:
         protocol = ServerProtocol(context.profile)
         self._context: ServerContext = context
         self._channel: Channel = Channel(
-            config, protocol, stream, keeper.timer(self._expire), awaits_tls=tls_context is not None
+            config,
+            protocol,
+            stream,
+            keeper.timer(self._expire),
+            awaits_tls=tls_context is not None,
+            stress=context.stress,
         )
         wire = self._channel.wire
         self.session: Session = Session._create(protocol, wire.peer, wire.local)
@@ -211,7 +219,7 @@ class ServerConnection:
         if isinstance(reason, SMTPTimeoutError):
             channel.say_last_word(_TIMEOUT)
         elif isinstance(reason, Interrupted):
-            channel.say_last_word(SHUTTING_DOWN)
+            channel.say_last_word(channel.farewell.reply)
         elif isinstance(reason, ConnectionLostError):
             channel.protocol.lose_peer()
         elif isinstance(reason, TLSError):
@@ -401,6 +409,42 @@ class ServerConnection:
     def runs_a_hook(self) -> bool:
         """Whether one of the application's hooks runs, waiting or not."""
         return self._caller.state is not HookState.NONE
+
+    @property
+    def useless_since(self) -> float:
+        """Since when it has been of no use (stress.py); infinite while it is of use, or does not wait for its peer."""
+        caller, channel = self._caller, self._channel
+        if channel.protocol.envelope is not None or caller.state is not HookState.NONE or self._is_leaving:
+            return math.inf
+        return caller.used_at
+
+    def has_stalled_for(self, now: float) -> float:
+        """For how many seconds its peer has kept a transaction waiting; 0 while a hook runs by itself."""
+        caller, channel = self._caller, self._channel
+        if channel.protocol.envelope is None or caller.state not in _WAITS_FOR_PEER or self._is_leaving:
+            return 0.0
+        if channel.protocol.state not in MESSAGE_STATES and caller.state is HookState.NONE:
+            return channel.waited_for_command(now)
+        budget = caller.budget or self._chunk_budget
+        return 0.0 if budget is None else budget.wasted + now - budget.since
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether it does not wait for its peer, or only to say goodbye."""
+        return not self._channel.wire.is_waiting or self._stage is Phase.CLOSING
+
+    def make_room(self, *, lingers: bool) -> None:
+        """End the session, which waits for its peer, because another one needs the slot.
+
+        Args:
+            lingers: the client has time to read why.
+        """
+        self._channel.leave(Farewell(MADE_ROOM, "the server is full", lingers))
+
+    def hurry(self) -> None:
+        """Slots run short: let the wait for the peer that is in progress be as short as those that begin now."""
+        if self._caller.state in _WAITS_FOR_PEER and self._stage is not Phase.CLOSING:
+            self._channel.hurry()
 
     def begin_shutdown(self) -> None:
         """Say 421 now if nothing is in progress, else as soon as nothing is."""

@@ -15,6 +15,7 @@ from .budget import DataBudget
 from .handler_check import Hooks
 from .limits import FailureLimit
 from .log import logger
+from .stress import Stress
 
 if TYPE_CHECKING:
     from .event_rows import EventRow
@@ -28,6 +29,7 @@ class ServerStatistics:
         connections: open now.
         total_connections: taken in all.
         refused_connections: turned away at a limit.
+        ended_for_others: ended because no slot was left for another connection, and they were of no use.
         transactions: MAIL commands accepted.
         messages: messages accepted.
         octets: octets of message content read, accepted or not.
@@ -37,6 +39,7 @@ class ServerStatistics:
     connections: int = 0
     total_connections: int = 0
     refused_connections: int = 0
+    ended_for_others: int = 0
     transactions: int = 0
     messages: int = 0
     octets: int = 0
@@ -65,6 +68,7 @@ class ServerContext:
         implicit_tls: as given.
         statistics: the counters.
         auth_failures: failed logins of each host.
+        stress: makes waits for peers shorter when slots run short.
         is_closing: ``shutdown()`` was called.
         profile: what the protocol offers and allows.
 
@@ -89,6 +93,9 @@ class ServerContext:
         self.implicit_tls: bool = implicit_tls
         self.statistics: ServerStatistics = ServerStatistics()
         self.auth_failures: FailureLimit = FailureLimit(config.max_auth_failures_per_host)
+        self.stress: Stress = Stress(
+            config.max_connections, math.inf if config.command_timeout is None else config.command_timeout
+        )
         self.is_closing: bool = False
         self._prepared: WeakSet[ssl.SSLContext] = WeakSet()
         self._data_limit: float = math.inf if config.data_timeout is None else config.data_timeout
@@ -115,7 +122,7 @@ class ServerContext:
 
     def new_budget(self) -> DataBudget:
         """A client's time for one message."""
-        return DataBudget(self._data_limit, self.config.min_data_rate)
+        return DataBudget(self._data_limit, self.config.min_data_rate, self.stress)
 
     def prepare(self, context: ssl.SSLContext) -> None:
         """Make sure that handshakes with `context` tell what a session wants to know, and come once only."""

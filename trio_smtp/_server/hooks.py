@@ -66,6 +66,8 @@ class HookCaller:
         session: as given.
         state: whether a hook runs, and how.
         body: the message that ``on_data`` reads, or has read, until its transaction ends.
+        used_at: when the session was of use for the last time: when ``on_connect`` was reached, from which on
+            ``on_close`` is due, or with its last accepted message; infinite before.
     """
 
     __slots__ = (
@@ -73,16 +75,16 @@ class HookCaller:
         "_event",
         "_is_spent",
         "_limit",
-        "_on_close_is_due",
         "_outcome",
         "_row",
         "_scope",
-        "_suspended_at",
+        "_turned_at",
         "body",
         "channel",
         "context",
         "session",
         "state",
+        "used_at",
     )
 
     def __init__(self, context: ServerContext, channel: Channel, session: Session) -> None:
@@ -94,13 +96,13 @@ class HookCaller:
         self.body: Body | None = None
         self._limit: float = math.inf if limit is None else limit
         self._deadline: float = math.inf
-        self._suspended_at: float = 0.0
+        self._turned_at: float = 0.0  # when the hook in progress was asked, or began or ended to wait for the peer
+        self.used_at: float = math.inf
         self._row: EventRow | None = None  # of the event that the hook in progress is about
         self._event: Event | None = None
         self._outcome: object = _UNKNOWN
         self._scope: trio.CancelScope | None = None
         self._is_spent: bool = False  # the scope was cancelled
-        self._on_close_is_due: bool = False  # on_connect was reached
 
     def __repr__(self) -> str:
         hook = f" {self._row.name}" if self._row is not None and self.state is not _NONE else ""
@@ -151,6 +153,7 @@ class HookCaller:
         assert row.hook is not None
         self._row, self._event = row, event
         arguments = row.arguments(self, event)
+        self._turned_at = began
         self._deadline = began + self._limit
         channel.timer.set(self._deadline)
         self.state = _ASKED
@@ -170,13 +173,14 @@ class HookCaller:
         """The hook waits for the peer: its time stands still."""
         if self.state is _ASKED:
             self.state = HookState.SUSPENDED
-            self._suspended_at = now
+            self._turned_at = now
 
     def resume(self, now: float) -> None:
         """It runs by itself again."""
         if self.state is HookState.SUSPENDED:
             self.state = _ASKED
-            self._deadline += now - self._suspended_at
+            self._deadline += now - self._turned_at
+            self._turned_at = now
             self.channel.timer.set(self._deadline)
 
     def announce_message(self, event: Data) -> tuple[Envelope | None, Body]:
@@ -256,7 +260,7 @@ class HookCaller:
 
     async def ask_on_connect(self) -> Reply | None:
         """Ask ``on_connect`` for the greeting; a failure refuses the client."""
-        self._on_close_is_due = True
+        self.used_at = self.channel.now()
         hook = self.context.hooks.on_connect
         if hook is None:
             return None
@@ -283,7 +287,7 @@ class HookCaller:
 
     async def tell_on_close(self) -> None:
         """Tell the application that the session is over, if it has heard of it. Shielded and bounded."""
-        if self._on_close_is_due and self.context.hooks.on_close is not None:
+        if self.used_at < math.inf and self.context.hooks.on_close is not None:
             await self._tell("on_close", self.context.hooks.on_close, CLEANUP_LIMIT, shield=True)
 
     async def _tell(self, name: str, hook: Hook, limit: float, *, shield: bool = False) -> None:
@@ -318,6 +322,7 @@ class HookCaller:
         try:
             if protocol.accepted:
                 statistics.messages += 1
+                self.used_at = self._turned_at
             elif self.context.hooks.on_reset is not None:
                 await self._tell("on_reset", self.context.hooks.on_reset, CLEANUP_LIMIT, shield=True)
         finally:

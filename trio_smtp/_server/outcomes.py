@@ -3,13 +3,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from .._protocol.replies import Reject, Reply
 
 LOCAL_ERROR: Final = Reply(451, "local error in processing", "4.3.0")
 SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
+MADE_ROOM: Final = Reply(
+    421, "too many connections, and this one has been of no use for the longest time", "4.3.2", close=True
+)
 UNAVAILABLE: Final = Reply(421, "service not available", "4.3.0", close=True)
+
+
+class Farewell(NamedTuple):
+    """How a session ends that the server does not let wait any more.
+
+    Attributes:
+        reply: the last word.
+        why: what ``on_data`` is told, in a few words.
+        lingers: the client has time to read it.
+    """
+
+    reply: Reply
+    why: str
+    lingers: bool = True
+
+
+SHUTDOWN: Final = Farewell(SHUTTING_DOWN, "shutting down")
 _QUEUED: Final = Reply(250, "OK: queued", "2.0.0")
 # Other servers take "550 no thanks" from a hook for the reply that it is. 4711 and 550e8400-... are queue ids.
 _looks_like_reply = re.compile(r"[0-9]{3}(?:[ -]|\Z)").match

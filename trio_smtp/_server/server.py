@@ -26,16 +26,19 @@ from .._wire.timekeeper import Timekeeper
 from .accepting import accept_all
 from .connection import ServerConnection, current_connection
 from .context import ServerContext, ServerStatistics
-from .descriptors import are_short
+from .descriptors import SPARE, are_short
 from .event_rows import rows_of
 from .handler_check import Hooks
 from .limits import FULL, FULL_FOR_HOST, ConnectionLimits, is_within
 from .outcomes import SHUTTING_DOWN, leaves_of
 from .proxy import read_proxy_header
-from .refusals import Cause, RefusalLog
+from .refusals import Cause, RefusalLog, Shortage
 from .session import Session
+from .stress import choose
 
-MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time
+MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time; likewise ended ones
+MAX_LEAVING: Final = 200  # connections that have made room and are not gone yet: a hook may still hear of their end
+_NO_SLOT: Final = "\0"  # in place of a host
 
 
 class Server:
@@ -74,7 +77,8 @@ class Server:
             self.config.max_connections, self.config.max_connections_per_host
         )
         self._refusals: RefusalLog = RefusalLog()
-        self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has
+        self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has, or _NO_SLOT
+        self._leaving: int = 0  # connections without a slot, which have made room
         self._accepting: set[trio.CancelScope] = set()
         self._lingering: int = 0  # refused connections whose clients may still be sending
         self._stoppers: list[ServerConnection] = []  # a hook of theirs waits in shutdown(), once for each time it does
@@ -221,12 +225,33 @@ class Server:
 
     def _admit(self, session: Session, stream: trio.abc.Stream, host: str | None) -> Reply | None:
         """Take a slot for a connection of `host`, or return why there is none."""
-        if are_short(stream, self._limits.in_use):
+        limits, stress = self._limits, self._context.stress
+        if are_short(stream, limits.in_use) and not self._make_room(Shortage.DESCRIPTORS):
             self._refusals.note(Cause.DESCRIPTORS, session)
             return FULL
-        refusal = self._limits.take_slot(host)
+        refusal = limits.take_slot(host)
+        if refusal is FULL and self._make_room(Shortage.SLOTS):
+            refusal = limits.take_slot(host)
+        if limits.in_use >= stress.begins_at and stress.note(limits.in_use):
+            for connection in self._connections:
+                connection.hurry()
         self._note_refusal(refusal, session)
         return refusal
+
+    def _make_room(self, shortage: Shortage) -> bool:
+        """End the connection that is of least use, and take its slot from it; returns whether there is one."""
+        if self._leaving >= (MAX_LEAVING if shortage is Shortage.SLOTS else SPARE // 2):
+            return False
+        connection = choose(self._connections, trio.current_time())
+        if connection is None:
+            return False
+        self._refusals.note(Cause.MADE_ROOM, connection.session, shortage.value)
+        self._limits.release(self._connections[connection])
+        self._connections[connection] = _NO_SLOT
+        self._leaving += 1
+        self._context.statistics.ended_for_others += 1
+        connection.make_room(lingers=shortage is Shortage.SLOTS and self._leaving <= MAX_LINGERING)
+        return True
 
     def _note_refusal(self, refusal: Reply | None, session: Session) -> None:
         if refusal is FULL or refusal is FULL_FOR_HOST:
@@ -262,7 +287,13 @@ class Server:
 
     def _ended(self, connection: ServerConnection) -> None:
         """Forget a connection that has run."""
-        self._limits.release(self._connections.pop(connection))
+        host = self._connections.pop(connection)
+        if host is _NO_SLOT:
+            self._leaving -= 1
+        else:
+            self._limits.release(host)
+            if self._context.stress.limit < math.inf:
+                self._context.stress.note(self._limits.in_use)
         self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream, session: Session) -> ProxyHeader | None:

@@ -49,7 +49,9 @@ class ServerConfig:
         max_hold_until: the latest time that ``HOLDUNTIL=`` may ask for, with a time zone.
         min_deliver_by: the least seconds that ``BY=`` with mode R may ask for, where DELIVERBY is offered (RFC 2852).
         extensions: extensions of your own, each a :class:`ServerExtension`.
-        max_connections: connections at one time; the next gets 421 4.3.2.
+        max_connections: connections at one time. From three quarters on, waits become shorter; when all are open, the
+            one that has been of no use for the longest time makes room for the next, or, if all are of use, the next
+            gets 421 4.3.2. docs/supported.md has the rules.
         max_connections_per_host: the same for one IPv4 address or IPv6 /64 network; the next gets 421 4.7.0.
         max_recipients: accepted recipients of one message; the next gets 452 4.5.3 (RFC 5321 section 4.5.3.1.10).
         max_messages: transactions on one connection; the next MAIL gets 421.
