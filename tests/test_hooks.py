@@ -11,6 +11,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trio_smtp import Discard, MessageTooLargeError, Reject, RemoteProtocolError, Reply, ServerConfig
 from trio_smtp._protocol.server.events import Data, Hello
+from trio_smtp._protocol.server.fixed_replies import NUL_IN_TEXT
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._server.channel import Channel
 from trio_smtp._server.context import ServerContext
@@ -106,7 +107,8 @@ async def test_what_a_failure_means(error, outcome, failed, caplog):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(MessageTooLargeError("x"), 552), (RemoteProtocolError("x"), 550), (ValueError(), 451)]
+    ("error", "code"),
+    [(MessageTooLargeError("x"), 552), (RemoteProtocolError("x", reply=NUL_IN_TEXT), 550), (ValueError(), 451)],
 )
 async def test_a_faulty_body_takes_precedence_over_451(error, code):
     told: list[Any] = []

@@ -144,8 +144,9 @@ class Body(metaclass=NoPublicConstructor):
     async def _obey(self, channel: Channel, event: Event) -> None:
         """Do what is neither octets nor simply receiving."""
         if event is BODY_END:
-            assert channel.protocol.body_fault is not None
-            raise self._spoil(RemoteProtocolError(channel.protocol.body_fault.text))
+            fault = channel.protocol.body_fault
+            assert fault is not None
+            raise self._spoil(RemoteProtocolError(fault.text, reply=fault))
         if event is Signal.BODY_TOO_LARGE:
             raise self._spoil(MessageTooLargeError(f"the message has more than {self._limit} octets"))
         if event is Signal.BODY_ABORTED:

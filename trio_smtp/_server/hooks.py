@@ -249,7 +249,7 @@ class HookCaller:
         error = self._body_error
         if isinstance(error, MessageTooLargeError):
             return TOO_LARGE
-        fault = self.channel.protocol.body_fault if isinstance(error, RemoteProtocolError) else None
+        fault = error.reply if isinstance(error, RemoteProtocolError) else None
         return fault or LOCAL_ERROR
 
     @property
