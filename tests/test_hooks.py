@@ -102,7 +102,7 @@ async def test_what_a_failure_means(error, outcome, failed, caplog):
         with caller.open_scope():
             await caller.ask(row_of(hook, told), EVENT)
         assert told == [(EVENT, outcome)]
-        assert caller.context.statistics.failed_hooks == failed
+        assert caller.context.counters.read(connections=0).failed_hooks == failed
     assert ("on_test failed" in caplog.text) == bool(failed)
 
 
@@ -191,7 +191,7 @@ async def test_a_hook_that_returns_although_it_was_cancelled_is_in_time(autojump
         caller.time_out()
         caller.conclude()
         assert told == [(EVENT, "late")]
-        assert caller.context.statistics.failed_hooks == 0
+        assert caller.context.counters.read(connections=0).failed_hooks == 0
 
 
 async def test_a_hooks_time_stands_still_while_it_waits_for_the_peer(autojump_clock):
@@ -288,7 +288,7 @@ async def test_on_reset_is_shielded_and_bounded(autojump_clock):
             scope.cancel()
             await caller.end_transaction()
         assert trio.current_time() == 10
-        assert caller.context.statistics.failed_hooks == 1
+        assert caller.context.counters.read(connections=0).failed_hooks == 1
 
 
 async def test_what_else_goes_wrong_in_a_cancelled_hook_is_logged_and_does_not_get_past(caplog):

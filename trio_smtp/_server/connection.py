@@ -253,7 +253,8 @@ class ServerConnection:
         protocol = self._channel.protocol
         if logger.isEnabledFor(logging.DEBUG):
             protocol.trace(self._trace)
-        self._decide_trust()
+        if self._context.relays:
+            self._decide_trust()
         is_relayed = self.session.proxy is not None and self._tls_context is None
         if is_relayed and (data := self._channel.wire.receive_nowait()):
             protocol.receive_data(data)  # what shares a segment with the PROXY header is no early talking
@@ -275,8 +276,8 @@ class ServerConnection:
 
         Decided again after XCLIENT, so that the client that it names does not inherit trust.
         """
-        networks = self._context.config.xclient_from
-        self._channel.protocol.trust(bool(networks) and is_within(self.session.host, networks))
+        relays = self._context.relays
+        self._channel.protocol.trust(bool(relays) and is_within(self.session.host, relays))
 
     async def _talks_early(self) -> bool:
         now = self._channel.now()

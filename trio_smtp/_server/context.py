@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, WeakSet
 
-from .._protocol.server.config import ServerConfig
+from .._protocol.server.config import Network, ServerConfig, networks
 from .._protocol.server.profile import ServerProfile
 from .._wire.tls import watch_server_name
 from .budget import DataBudget
@@ -45,9 +45,50 @@ class ServerStatistics:
     octets: int = 0
     failed_hooks: int = 0
 
-    def copy(self) -> ServerStatistics:
-        """The numbers as they are now."""
-        return replace(self)
+
+class Counters:
+    """What a server counts; :class:`ServerStatistics` is what it shows of that."""
+
+    def __init__(self) -> None:
+        self._statistics: ServerStatistics = ServerStatistics()
+
+    def take_connection(self) -> None:
+        """A connection has a session."""
+        self._statistics.total_connections += 1
+
+    def refuse_connection(self) -> None:
+        """A connection has none."""
+        self._statistics.refused_connections += 1
+
+    def make_room(self) -> None:
+        """A connection was ended for another one."""
+        self._statistics.ended_for_others += 1
+
+    def begin_transaction(self) -> None:
+        """MAIL was accepted."""
+        self._statistics.transactions += 1
+
+    def end_transaction(self, octets: int, *, accepted: bool) -> None:
+        """A transaction is over.
+
+        Args:
+            octets: of its messages.
+            accepted: the last of them was accepted.
+        """
+        self._statistics.octets += octets
+        self._statistics.messages += accepted
+
+    def fail_hook(self) -> None:
+        """A hook has raised, or took too long."""
+        self._statistics.failed_hooks += 1
+
+    def read(self, *, connections: int) -> ServerStatistics:
+        """The numbers as they are now.
+
+        Args:
+            connections: that are open.
+        """
+        return replace(self._statistics, connections=connections)
 
 
 class ServerContext:
@@ -66,7 +107,9 @@ class ServerContext:
         config: as given.
         ssl_context: as given.
         implicit_tls: as given.
-        statistics: the counters.
+        counters: what is counted of all connections.
+        proxies: networks whose connections begin with a PROXY header.
+        relays: networks that may use XCLIENT and XFORWARD.
         auth_failures: failed logins of each host.
         stress: makes waits for peers shorter when slots run short.
         is_closing: ``shutdown()`` was called.
@@ -91,7 +134,9 @@ class ServerContext:
         self.config: ServerConfig = config
         self.ssl_context: ssl.SSLContext | None = ssl_context
         self.implicit_tls: bool = implicit_tls
-        self.statistics: ServerStatistics = ServerStatistics()
+        self.counters: Counters = Counters()
+        self.proxies: tuple[Network, ...] = networks("proxy_protocol_from", config.proxy_protocol_from)
+        self.relays: tuple[Network, ...] = networks("xclient_from", config.xclient_from)
         self.auth_failures: FailureLimit = FailureLimit(config.max_auth_failures_per_host)
         self.stress: Stress = Stress(
             config.max_connections, math.inf if config.command_timeout is None else config.command_timeout

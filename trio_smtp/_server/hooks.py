@@ -194,11 +194,6 @@ class HookCaller:
         """The time that is left for that message, also when the hook has ended before it."""
         return self.body._budget if self.body is not None else None
 
-    def end_body(self) -> SMTPError | None:
-        """The hook reads no more; returns what was wrong with the message, as far as the hook has read."""
-        assert self.body is not None
-        return self.body._detach()
-
     # ---- its outcome
 
     @property
@@ -308,7 +303,7 @@ class HookCaller:
 
     def begin_transaction(self, envelope: Envelope) -> None:
         """MAIL was accepted."""
-        self.context.statistics.transactions += 1
+        self.context.counters.begin_transaction()
         self.session._begin_transaction(envelope)
 
     async def end_transaction(self) -> None:
@@ -316,12 +311,11 @@ class HookCaller:
 
         Shielded and bounded, so that a session that is cancelled meanwhile has not begun that in vain, nor twice.
         """
-        statistics, protocol = self.context.statistics, self.channel.protocol
-        statistics.octets += protocol.transfer.take_octets()
+        protocol = self.channel.protocol
+        self.context.counters.end_transaction(protocol.transfer.take_octets(), accepted=protocol.accepted)
         self.body = None
         try:
             if protocol.accepted:
-                statistics.messages += 1
                 self.used_at = self._turned_at
             elif self.context.hooks.on_reset is not None:
                 await self._tell("on_reset", self.context.hooks.on_reset, CLEANUP_LIMIT, shield=True)
@@ -338,9 +332,9 @@ class HookCaller:
         return rest if rest is not None else group
 
     def _report_failure(self, name: str, exc: Exception) -> None:
-        self.context.statistics.failed_hooks += 1
+        self.context.counters.fail_hook()
         log_error(self.session, f"{name} failed", exc)
 
     def _report_timeout(self, name: str) -> None:
-        self.context.statistics.failed_hooks += 1
+        self.context.counters.fail_hook()
         log_error(self.session, f"{name} took too long and was cancelled")

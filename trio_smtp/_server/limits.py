@@ -23,12 +23,12 @@ def network_of(host: str) -> str:
     return host if address is None else str(address)
 
 
-def is_within(host: str | None, networks: Iterable[str | Network]) -> bool:
+def is_within(host: str | None, networks: Iterable[Network]) -> bool:
     """Whether a host's address is in one of these networks."""
     address = ip_address(plain_host(host)) if host is not None else None
     if address is None:
         return False
-    return any(address in network for network in networks if not isinstance(network, str))  # ServerConfig made them
+    return any(address in network for network in networks)
 
 
 class ConnectionLimits:

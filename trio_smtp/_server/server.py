@@ -11,7 +11,6 @@ import math
 import ssl
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -100,7 +99,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Counters since the server was made, as they are now."""
-        return replace(self._context.statistics, connections=len(self._connections))
+        return self._context.counters.read(connections=len(self._connections))
 
     async def serve(
         self,
@@ -212,7 +211,7 @@ class Server:
             stream = _without_pending_tls(stream)
         connection = ServerConnection(self._context, stream, keeper, context)
         host = connection.session.host
-        proxies = self.config.proxy_protocol_from
+        proxies = self._context.proxies
         behind_proxy = bool(proxies) and is_within(host, proxies)
         if behind_proxy:
             host = None  # the slot that is taken is that of the client that the proxy names
@@ -249,7 +248,7 @@ class Server:
         self._limits.release(self._connections[connection])
         self._connections[connection] = _NO_SLOT
         self._leaving += 1
-        self._context.statistics.ended_for_others += 1
+        self._context.counters.make_room()
         connection.make_room(lingers=shortage is Shortage.SLOTS and self._leaving <= MAX_LINGERING)
         return True
 
@@ -282,7 +281,7 @@ class Server:
     def _run(self, connection: ServerConnection, host: str | None) -> Coroutine[Any, Any, None]:
         """Count a connection that has a slot, of `host`; returns the coroutine that runs it."""
         self._connections[connection] = host
-        self._context.statistics.total_connections += 1
+        self._context.counters.take_connection()
         return connection.run(self._ended)
 
     def _ended(self, connection: ServerConnection) -> None:
@@ -321,7 +320,7 @@ class Server:
 
     async def _refuse(self, connection: ServerConnection, refusal: Reply | None) -> None:
         """Say why there is no session, and close. ``None`` says nothing: under implicit TLS, to spare the handshake."""
-        self._context.statistics.refused_connections += 1
+        self._context.counters.refuse_connection()
         lingers = refusal is not None and self._lingering < MAX_LINGERING
         self._lingering += lingers
         try:

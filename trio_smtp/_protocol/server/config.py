@@ -38,10 +38,10 @@ class ServerConfig:
         proxy_timeout: for the PROXY header of a peer in `proxy_protocol_from`.
         auth: ``"required"`` refuses MAIL until the client has authenticated itself.
         auth_mechanisms: SASL mechanisms to offer, in the order of the EHLO line.
-        allow_insecure_auth: offer AUTH in clear too.
+        allow_insecure_auth: offer AUTH in clear too, unless `require_tls`.
         max_message_size: octets of a message, dots and the end of data not counted (RFC 1870).
         enable_ehlo: ``False`` speaks plain SMTP: HELO only.
-        require_tls: refuse MAIL, RCPT, DATA, BDAT, VRFY, EXPN and the commands of `extensions` before TLS.
+        require_tls: refuse AUTH, MAIL, RCPT, DATA, BDAT, VRFY, EXPN and the commands of `extensions` before TLS.
         disabled_extensions: EHLO keywords not to offer; their commands and parameters are then unknown.
         enabled_extensions: EHLO keywords to offer that oblige the application: DSN, REQUIRETLS, DELIVERBY,
             FUTURERELEASE, MT-PRIORITY.
@@ -189,8 +189,8 @@ class ServerConfig:
             check_names("disabled_extensions", self.disabled_extensions, KNOWN_EXTENSIONS | own),
         )
         self._store("enabled_extensions", check_names("enabled_extensions", self.enabled_extensions, OPT_IN_EXTENSIONS))
-        self._store("proxy_protocol_from", _networks("proxy_protocol_from", self.proxy_protocol_from))
-        self._store("xclient_from", _networks("xclient_from", self.xclient_from))
+        self._store("proxy_protocol_from", networks("proxy_protocol_from", self.proxy_protocol_from))
+        self._store("xclient_from", networks("xclient_from", self.xclient_from))
         if not isinstance(self.scram_secret, bytes):
             raise TypeError("scram_secret is bytes")
         if len(self.scram_secret) < MIN_SECRET:
@@ -214,7 +214,12 @@ def _check_moment(name: str, value: object) -> None:
         raise ValueError(f"{name} needs a time zone")
 
 
-def _networks(name: str, values: object) -> tuple[Network, ...]:
+def networks(name: str, values: object) -> tuple[Network, ...]:
+    """Networks as objects, whatever they are given as.
+
+    Raises:
+        TypeError, ValueError: naming the field.
+    """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} is a sequence of networks, not {values!r}")
     try:

@@ -42,6 +42,7 @@ class IncomingMessage:
         chunking: it comes by BDAT.
 
     Attributes:
+        content: what reads its octets; its ``received`` says how many there are so far.
         is_over: its end was met.
         verdict: what the application has concluded; the rest is dropped. ``None``: the application is not done with it.
         fault: what it must be refused with, known when its end was met.
@@ -55,6 +56,7 @@ class IncomingMessage:
         "_newlines",
         "_rejects_nul",
         "_source",
+        "content",
         "fault",
         "is_over",
         "verdict",
@@ -78,9 +80,10 @@ class IncomingMessage:
         self._dotted: DotDecoder | None = None
         self._chunked: ChunkedBody | None = None
         if chunking:
-            self._chunked = ChunkedBody(newlines, limit, binary=binary)
+            self.content: DotDecoder | ChunkedBody = ChunkedBody(newlines, limit, binary=binary)
+            self._chunked = self.content
         else:
-            self._dotted = DotDecoder(newlines)
+            self.content = self._dotted = DotDecoder(newlines)
         self.is_over: bool = False
         self.verdict: Verdict | None = None
         self.fault: Reply | None = None
@@ -93,13 +96,6 @@ class IncomingMessage:
     def conclude(self, verdict: Verdict) -> None:
         """The application is done with it."""
         self.verdict = verdict
-
-    @property
-    def received(self) -> int:
-        """Octets of the message so far."""
-        body = self._dotted or self._chunked
-        assert body is not None
-        return body.received
 
     def next(self) -> bytes | Signal | Progress | None:
         """Octets for the application, or why there are none; ``None``: look again."""

@@ -62,7 +62,7 @@ class Transfer:
     def end(self) -> None:
         """The message in progress is over, if there is one."""
         if self.message is not None:
-            self._octets += self.message.received
+            self._octets += self.message.content.received
             self.message = None
 
     def take_octets(self) -> int:
@@ -200,7 +200,7 @@ def read_message(protocol: ServerProtocol) -> Event | None:
     event = message.next()
     if event is CHUNK_TAKEN:
         protocol.move(Occurrence.CHUNK_END)
-        protocol.reply(Reply(250, f"{message.received} octets received", "2.0.0"))
+        protocol.reply(Reply(250, f"{message.content.received} octets received", "2.0.0"))
         return None
     if event is FINISHED:
         assert message.verdict is not None
