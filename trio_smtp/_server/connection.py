@@ -83,6 +83,7 @@ from .log import facts, log_error, log_line, log_notice, logger
 from .outcomes import MADE_ROOM, SHUTTING_DOWN, UNAVAILABLE, Farewell
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
+from .trace import Witness, witness_of
 
 FAREWELL_LIMIT: Final = 20.0  # seconds for a peer to take the last replies, where command_timeout is longer
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
@@ -177,6 +178,7 @@ class ServerConnection:
                         await self._converse()
                     break
                 if channel.shutdown is Shutdown.CUT_OFF:
+                    self._note_reason(Interrupted())
                     if caller.has_taken_message:  # on_data was not to be cancelled: what it has taken is not sent again
                         caller.conclude()
                     break
@@ -190,6 +192,8 @@ class ServerConnection:
             try:
                 await self._close(is_cancelled)  # noqa: ASYNC102 - shielded and bounded
             finally:
+                if self._context.trace is not None and (witness := witness_of(channel.protocol)) is not None:
+                    witness.close(cancelled=is_cancelled, farewell=channel.farewell.why)
                 current_connection.reset(token)
                 ended(self)
 
@@ -216,6 +220,7 @@ class ServerConnection:
 
     def _give_up(self, reason: Exception) -> None:
         channel = self._channel
+        self._note_reason(reason)
         if isinstance(reason, SMTPTimeoutError):
             channel.say_last_word(_TIMEOUT)
         elif isinstance(reason, Interrupted):
@@ -228,6 +233,10 @@ class ServerConnection:
         else:
             log_error(self.session, "internal error", reason)
             channel.say_last_word(UNAVAILABLE)
+
+    def _note_reason(self, reason: Exception) -> None:
+        if self._context.trace is not None and (witness := witness_of(self._channel.protocol)) is not None:
+            witness.note_reason(reason)
 
     async def _close(self, is_cancelled: bool) -> None:
         """Say what is left to say, tell the application that it is over, and close; all for a limited time."""
@@ -253,6 +262,8 @@ class ServerConnection:
         protocol = self._channel.protocol
         if logger.isEnabledFor(logging.DEBUG):
             protocol.trace(self._trace)
+        if self._context.trace is not None:
+            Witness(self._context.trace, self.session, protocol)
         if self._context.relays:
             self._decide_trust()
         is_relayed = self.session.proxy is not None and self._tls_context is None
@@ -290,7 +301,16 @@ class ServerConnection:
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
         self._stage = Phase.HANDSHAKE
-        tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
+        if self._context.trace is None or (witness := witness_of(self._channel.protocol)) is None:
+            tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
+        else:
+            began = self._channel.now()
+            try:
+                tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
+            except BaseException as exc:
+                witness.note_tls(began, None, exc)
+                raise
+            witness.note_tls(began, tls)
         self._stage = Phase.IDLE
         self.session._apply_tls(tls)
         self._channel.protocol.start_tls(certificate_identity(tls))

@@ -16,6 +16,7 @@ from .handler_check import Hooks
 from .limits import FailureLimit
 from .log import logger
 from .stress import Stress
+from .trace import Tracer
 
 if TYPE_CHECKING:
     from .event_rows import EventRow
@@ -108,6 +109,7 @@ class ServerContext:
         ssl_context: as given.
         implicit_tls: as given.
         counters: what is counted of all connections.
+        trace: told of what happens, if anything is.
         proxies: networks whose connections begin with a PROXY header.
         relays: networks that may use XCLIENT and XFORWARD.
         auth_failures: failed logins of each host.
@@ -135,6 +137,7 @@ class ServerContext:
         self.ssl_context: ssl.SSLContext | None = ssl_context
         self.implicit_tls: bool = implicit_tls
         self.counters: Counters = Counters()
+        self.trace: Tracer | None = None if config.trace is None else Tracer(config.trace)
         self.proxies: tuple[Network, ...] = networks("proxy_protocol_from", config.proxy_protocol_from)
         self.relays: tuple[Network, ...] = networks("xclient_from", config.xclient_from)
         self.auth_failures: FailureLimit = FailureLimit(config.max_auth_failures_per_host)

@@ -30,6 +30,7 @@ from .handler_check import Hook
 from .log import log_error
 from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, rejection_in, reply_or_none
 from .session import Session
+from .trace import witness_of
 
 if TYPE_CHECKING:
     from .event_rows import EventRow
@@ -157,14 +158,21 @@ class HookCaller:
         self._deadline = began + self._limit
         channel.timer.set(self._deadline)
         self.state = _ASKED
+        error: BaseException | None = None
         try:
             outcome = await row.hook(self.session, *arguments)
         except Exception as exc:
             outcome = self._failure(row.name, exc)
-        except BaseExceptionGroup as exc:
-            raise self._without_failures(row.name, exc) from None
+            error = exc
+        except BaseException as exc:
+            self._note_hook(row.name, began, None, exc)
+            if isinstance(exc, BaseExceptionGroup):
+                raise self._without_failures(row.name, exc) from None
+            raise
         self._outcome = outcome
         self.state = _NONE
+        if self.context.trace is not None:
+            self._note_hook(row.name, began, outcome, error)
         if self._is_spent:  # too late to be cancelled, and a cancelled scope is of no more use
             await trio.lowlevel.checkpoint()
         self.conclude()
@@ -180,12 +188,16 @@ class HookCaller:
         if self.state is HookState.SUSPENDED:
             self.state = _ASKED
             self._deadline += now - self._turned_at
+            if self.context.trace is not None and (witness := witness_of(self.channel.protocol)) is not None:
+                witness.note_wait(now - self._turned_at)
             self._turned_at = now
             self.channel.timer.set(self._deadline)
 
     def announce_message(self, event: Data) -> tuple[Envelope | None, Body]:
         """What ``on_data`` gets: the envelope and the message, with time of its own."""
         context = self.context
+        if context.trace is not None and (witness := witness_of(self.channel.protocol)) is not None:
+            witness.begin_message(chunking=event.chunking)
         self.body = Body._create(self.channel, self, context.new_budget(), context.config.max_message_size)
         return self.session.envelope, self.body
 
@@ -259,19 +271,28 @@ class HookCaller:
         hook = self.context.hooks.on_connect
         if hook is None:
             return None
-        with trio.CancelScope(deadline=trio.current_time() + self._limit):
+        outcome: Reply | None = None
+        error: BaseException | None = None
+        with trio.CancelScope(deadline=self.used_at + self._limit) as scope:
             self.state = HookState.TOLD
             try:
-                return reply_or_none(await hook(self.session))
+                outcome = reply_or_none(await hook(self.session))
             except Exception as exc:
-                reply = rejection_in(exc)
-                if reply is None:
+                error, outcome = exc, rejection_in(exc)
+                if outcome is None:
                     self._report_failure("on_connect", exc)
-                return reply or UNAVAILABLE
-            except BaseExceptionGroup as exc:
-                raise self._without_failures("on_connect", exc) from None
+                    outcome = UNAVAILABLE
+            except BaseException as exc:
+                error = exc
+                if isinstance(exc, BaseExceptionGroup):
+                    raise self._without_failures("on_connect", exc) from None
+                raise
             finally:
                 self.state = _NONE
+                if self.context.trace is not None:
+                    self._note_hook("on_connect", self.used_at, outcome, error)
+        if not scope.cancelled_caught:
+            return outcome
         self._report_timeout("on_connect")
         return UNAVAILABLE
 
@@ -286,16 +307,24 @@ class HookCaller:
             await self._tell("on_close", self.context.hooks.on_close, CLEANUP_LIMIT, shield=True)
 
     async def _tell(self, name: str, hook: Hook, limit: float, *, shield: bool = False) -> None:
-        with trio.CancelScope(deadline=trio.current_time() + limit, shield=shield) as scope:
+        began = self.channel.now()
+        error: BaseException | None = None
+        with trio.CancelScope(deadline=began + limit, shield=shield) as scope:
             self.state = HookState.TOLD
             try:
                 await hook(self.session)
             except Exception as exc:
+                error = exc
                 self._report_failure(name, exc)
-            except BaseExceptionGroup as exc:
-                raise self._without_failures(name, exc) from None
+            except BaseException as exc:
+                error = exc
+                if isinstance(exc, BaseExceptionGroup):
+                    raise self._without_failures(name, exc) from None
+                raise
             finally:
                 self.state = _NONE
+                if self.context.trace is not None:
+                    self._note_hook(name, began, None, error)
         if scope.cancelled_caught:
             self._report_timeout(name)
 
@@ -312,7 +341,10 @@ class HookCaller:
         Shielded and bounded, so that a session that is cancelled meanwhile has not begun that in vain, nor twice.
         """
         protocol = self.channel.protocol
-        self.context.counters.end_transaction(protocol.transfer.take_octets(), accepted=protocol.accepted)
+        octets = protocol.transfer.take_octets()
+        self.context.counters.end_transaction(octets, accepted=protocol.accepted)
+        if self.context.trace is not None and (witness := witness_of(protocol)) is not None:
+            witness.end_message(octets)
         self.body = None
         try:
             if protocol.accepted:
@@ -323,6 +355,14 @@ class HookCaller:
             self.session._end_transaction()
 
     # ---- records
+
+    def _note_hook(self, name: str, began: float, outcome: object, error: BaseException | None) -> None:
+        """Tell what looks of a hook that has ended; a rejection is an answer, and no error."""
+        if self.context.trace is None or (witness := witness_of(self.channel.protocol)) is None:
+            return
+        if isinstance(error, Exception) and rejection_in(error) is not None:
+            error = None
+        witness.note_hook(name, began, outcome, error)
 
     def _without_failures(self, name: str, group: BaseExceptionGroup[BaseException]) -> BaseException:
         """Log what else went wrong in a hook that was cancelled, so that only the cancellation gets past."""

@@ -217,6 +217,8 @@ class Server:
             host = None  # the slot that is taken is that of the client that the proxy names
         refusal = SHUTTING_DOWN if self._context.is_closing else self._admit(connection.session, stream, host)
         if refusal is not None:
+            if refusal is SHUTTING_DOWN:
+                self._tell_refusal("shutting down")
             return self._refuse(connection, None if context is not None else refusal)
         if behind_proxy:
             return self._serve_behind_proxy(connection, stream, says_why=context is None)
@@ -226,7 +228,7 @@ class Server:
         """Take a slot for a connection of `host`, or return why there is none."""
         limits, stress = self._limits, self._context.stress
         if are_short(stream, limits.in_use) and not self._make_room(Shortage.DESCRIPTORS):
-            self._refusals.note(Cause.DESCRIPTORS, session)
+            self._turn_away(Cause.DESCRIPTORS, session)
             return FULL
         refusal = limits.take_slot(host)
         if refusal is FULL and self._make_room(Shortage.SLOTS):
@@ -254,7 +256,16 @@ class Server:
 
     def _note_refusal(self, refusal: Reply | None, session: Session) -> None:
         if refusal is FULL or refusal is FULL_FOR_HOST:
-            self._refusals.note(Cause.FULL if refusal is FULL else Cause.FULL_FOR_HOST, session)
+            self._turn_away(Cause.FULL if refusal is FULL else Cause.FULL_FOR_HOST, session)
+
+    def _turn_away(self, cause: Cause, session: Session, detail: str = "") -> None:
+        """Note that a connection gets no session, and why."""
+        self._refusals.note(cause, session, detail)
+        self._tell_refusal(cause.name.lower().replace("_", " "))
+
+    def _tell_refusal(self, reason: str) -> None:
+        if self._context.trace is not None:
+            self._context.trace.tell("refuse", None, code=421, detail=reason)
 
     async def _serve_behind_proxy(
         self, connection: ServerConnection, stream: trio.abc.Stream, *, says_why: bool
@@ -270,6 +281,8 @@ class Server:
             session._apply_proxy(header)
             # shutdown() knows only the sessions that it finds, and this one was not there yet.
             refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.take_host_slot(session.host)
+            if refusal is SHUTTING_DOWN:
+                self._tell_refusal("shutting down")
             self._note_refusal(refusal, session)
             if refusal is not None:
                 await self._refuse(connection, refusal if says_why else None)
@@ -307,15 +320,17 @@ class Server:
                 finally:
                     self._accepting.discard(scope)
         except RemoteProtocolError as exc:
-            self._refusals.note(Cause.PROXY_HEADER, session, str(exc))
+            self._turn_away(Cause.PROXY_HEADER, session, str(exc))
         except ConnectionLostError:
-            pass
+            self._tell_refusal("proxy header")
         except BaseException:  # cancelled from outside, maybe together with the time limit
             await trio.aclose_forcefully(stream)
             raise
         else:
             if not self._context.is_closing:
-                self._refusals.note(Cause.PROXY_HEADER, session, "not within proxy_timeout")
+                self._turn_away(Cause.PROXY_HEADER, session, "not within proxy_timeout")
+            else:
+                self._tell_refusal("shutting down")
         return None
 
     async def _refuse(self, connection: ServerConnection, refusal: Reply | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import ipaddress
 import platform
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -14,6 +14,7 @@ from ..checks import check_choice, check_count, check_flag, check_names, check_s
 from ..extensions import KNOWN_EXTENSIONS, MAX_INTERVAL, OPT_IN_EXTENSIONS
 from ..sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
 from .extension import ServerExtension, check_extensions
+from .observation import ServerEvent
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -84,6 +85,8 @@ class ServerConfig:
         xclient_from: networks that may use XCLIENT and XFORWARD.
         scram_secret: makes the SCRAM salt of each user name; give every process of one service the same.
         scram_iterations: rounds of the SCRAM key derivation.
+        trace: called with a :class:`ServerEvent` for each thing that happens; must be synchronous and quick. What it
+            raises is logged once, and has no other effect. Without it no events are made.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -133,6 +136,7 @@ class ServerConfig:
     xclient_from: Sequence[str | ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
     scram_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     scram_iterations: int = 4096
+    trace: Callable[[ServerEvent], None] | None = None
 
     def __post_init__(self) -> None:
         check_text("hostname", self.hostname, word=True)
@@ -191,6 +195,8 @@ class ServerConfig:
         self._store("enabled_extensions", check_names("enabled_extensions", self.enabled_extensions, OPT_IN_EXTENSIONS))
         self._store("proxy_protocol_from", networks("proxy_protocol_from", self.proxy_protocol_from))
         self._store("xclient_from", networks("xclient_from", self.xclient_from))
+        if self.trace is not None and not callable(self.trace):
+            raise TypeError(f"trace is a function or None, not {self.trace!r}")
         if not isinstance(self.scram_secret, bytes):
             raise TypeError("scram_secret is bytes")
         if len(self.scram_secret) < MIN_SECRET:

@@ -65,6 +65,11 @@ class Transfer:
             self._octets += self.message.content.received
             self.message = None
 
+    @property
+    def octets(self) -> int:
+        """Octets of the messages that ended since :meth:`take_octets` was called last."""
+        return self._octets
+
     def take_octets(self) -> int:
         """Octets of the messages that ended since it was asked last."""
         octets, self._octets = self._octets, 0
