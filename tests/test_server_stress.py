@@ -11,7 +11,7 @@ from tls_support import server_context
 from trio.testing import wait_all_tasks_blocked
 
 from trio_smtp import ConnectionLostError, Discard, Server, ServerConfig
-from trio_smtp._server.stress import FEW_SLOTS, NEWCOMER, PATIENCE, SHORTER_WAITS, Stress, choose
+from trio_smtp._server.stress import FEW_SLOTS, LOOK, MANY, NEWCOMER, PATIENCE, SHORTER_WAITS, Room, Stress
 
 ROOM = "421 4.3.2 too many connections, and this one has been of no use for the longest time"
 FULL = "421 4.3.2 too many connections, try again later\r\n"
@@ -32,6 +32,10 @@ class Occupant:
         return self.stalled
 
 
+def choose(connections: list[Occupant], now: float) -> Occupant | None:
+    return Room[Occupant]().choose(connections, now)
+
+
 def test_the_one_that_has_been_of_no_use_for_the_longest_time_makes_room():
     connections = [Occupant(50), Occupant(20), Occupant(99.9), Occupant(math.inf, 1000)]
     assert choose(connections, 100) is connections[1]
@@ -46,6 +50,51 @@ def test_a_transaction_makes_room_only_if_it_has_stalled_and_all_others_are_of_u
     assert choose(connections[:1], 100) is None
     idle = Occupant(10)
     assert choose([*connections, idle], 100) is choose([idle, *connections], 100) is idle
+
+
+class Looked(list[Occupant]):
+    """Connections that count how often all of them are looked at."""
+
+    looks = 0
+
+    def __iter__(self):
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_many_are_chosen_with_one_look():
+    connections = Looked(Occupant(number) for number in range(MANY * 3 - 1))
+    room: Room[Occupant] = Room()
+    for number in range(MANY * 3 - 1):
+        assert room.choose(connections, 100) is connections[number]
+        connections[number].useless_since = math.inf
+    assert connections.looks == 3
+    assert room.choose(connections, 100) is None
+    assert connections.looks == 3
+    assert repr(room) == "<Room: 0 candidates>"
+
+
+def test_what_was_looked_at_is_looked_at_again_later():
+    connections = Looked([Occupant(math.inf, 1), Occupant(math.inf, 1)])
+    room: Room[Occupant] = Room()
+    for _ in range(100):
+        assert room.choose(connections, 100) is None
+    assert connections.looks == 2  # once for those of no use, once for those that stall
+    connections[1].useless_since = 50
+    assert room.choose(connections, 100 + LOOK / 2) is None
+    assert room.choose(connections, 100 + LOOK) is connections[1]
+
+
+def test_a_candidate_that_is_of_use_meanwhile_stays():
+    connections = [Occupant(1), Occupant(2), Occupant(3)]
+    room: Room[Occupant] = Room()
+    assert room.choose(connections, 100) is connections[0]
+    connections[1].useless_since = math.inf
+    assert room.choose(connections, 100) is connections[2]
+    room = Room()
+    assert room.choose(connections, 100) is connections[0]
+    room.forget(connections[2])
+    assert room.choose(connections, 100) is None
 
 
 async def test_an_idle_session_makes_room_for_a_new_one(autojump_clock, caplog):
@@ -263,21 +312,28 @@ def test_waits_are_shorter_as_slots_run_short():
     assert stress.begins_at == 75
     limits = []
     for taken in (0, 74, 75, 89, 90, 99, 100):
-        stress.note(taken)
+        stress.note(taken, 0)
         limits.append(stress.limit)
     (_, some), (_, few), (_, none) = SHORTER_WAITS
     assert limits == [math.inf, math.inf, some, some, few, few, none]
     assert stress.command_limit == none
-    assert not stress.note(50)
+    assert not stress.note(50, 10)
     assert (stress.limit, stress.command_limit) == (math.inf, 300)
-    assert stress.note(75)
-    assert not stress.note(76)
+    assert stress.note(75, 10)
+    assert not stress.note(76, 10)
     assert repr(stress) == "<Stress of 100 slots: 60 s>"
+
+
+def test_waits_in_progress_are_not_looked_at_for_each_connection():
+    stress = Stress(100)
+    assert [stress.note(taken, 5) for taken in (75, 74, 75, 90, 89, 90)] == [True, False, False, True, False, False]
+    stress.note(74, 6)
+    assert stress.note(75, 6)
 
 
 def test_a_limit_that_is_shorter_stays():
     stress = Stress(100, 5)
-    stress.note(100)
+    stress.note(100, 0)
     assert stress.command_limit == 5
 
 
@@ -285,7 +341,7 @@ def test_a_limit_that_is_shorter_stays():
 def test_a_server_with_few_slots_or_any_number_of_them_has_no_stress(slots: int | None):
     stress = Stress(slots, 300)
     assert stress.begins_at == math.inf
-    assert not stress.note(10**6)
+    assert not stress.note(10**6, 0)
     assert stress.command_limit == 300
 
 

@@ -33,7 +33,7 @@ from .outcomes import SHUTTING_DOWN, leaves_of
 from .proxy import read_proxy_header
 from .refusals import Cause, RefusalLog, Shortage
 from .session import Session
-from .stress import choose
+from .stress import Room
 
 MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time; likewise ended ones
 MAX_LEAVING: Final = 200  # connections that have made room and are not gone yet: a hook may still hear of their end
@@ -77,6 +77,7 @@ class Server:
         )
         self._refusals: RefusalLog = RefusalLog()
         self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has, or _NO_SLOT
+        self._room: Room[ServerConnection] = Room()
         self._leaving: int = 0  # connections without a slot, which have made room
         self._accepting: set[trio.CancelScope] = set()
         self._lingering: int = 0  # refused connections whose clients may still be sending
@@ -233,7 +234,7 @@ class Server:
         refusal = limits.take_slot(host)
         if refusal is FULL and self._make_room(Shortage.SLOTS):
             refusal = limits.take_slot(host)
-        if limits.in_use >= stress.begins_at and stress.note(limits.in_use):
+        if limits.in_use >= stress.begins_at and stress.note(limits.in_use, trio.current_time()):
             for connection in self._connections:
                 connection.hurry()
         self._note_refusal(refusal, session)
@@ -243,7 +244,7 @@ class Server:
         """End the connection that is of least use, and take its slot from it; returns whether there is one."""
         if self._leaving >= (MAX_LEAVING if shortage is Shortage.SLOTS else SPARE // 2):
             return False
-        connection = choose(self._connections, trio.current_time())
+        connection = self._room.choose(self._connections, trio.current_time())
         if connection is None:
             return False
         self._refusals.note(Cause.MADE_ROOM, connection.session, shortage.value)
@@ -300,12 +301,14 @@ class Server:
     def _ended(self, connection: ServerConnection) -> None:
         """Forget a connection that has run."""
         host = self._connections.pop(connection)
+        if self._room.candidates:
+            self._room.forget(connection)
         if host is _NO_SLOT:
             self._leaving -= 1
         else:
             self._limits.release(host)
             if self._context.stress.limit < math.inf:
-                self._context.stress.note(self._limits.in_use)
+                self._context.stress.note(self._limits.in_use, trio.current_time())
         self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream, session: Session) -> ProxyHeader | None:
