@@ -285,8 +285,7 @@ async def test_how_sessions_end(events, autojump_clock):
         await wait_all_tasks_blocked()
         third = connect()
         await third.hello()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.shutdown)
+        await server.shutdown()
     _near, far = trio.testing.memory_stream_pair()
     server = make_server(trace=events.append)
     with trio.move_on_after(1):

@@ -164,10 +164,11 @@ class HookCaller:
         except Exception as exc:
             outcome = self._failure(row.name, exc)
             error = exc
+        except BaseExceptionGroup as exc:
+            self._note_hook(row.name, began, None, exc)
+            raise self._without_failures(row.name, exc) from None
         except BaseException as exc:
             self._note_hook(row.name, began, None, exc)
-            if isinstance(exc, BaseExceptionGroup):
-                raise self._without_failures(row.name, exc) from None
             raise
         self._outcome = outcome
         self.state = _NONE
@@ -282,10 +283,11 @@ class HookCaller:
                 if outcome is None:
                     self._report_failure("on_connect", exc)
                     outcome = UNAVAILABLE
+            except BaseExceptionGroup as exc:
+                error = exc
+                raise self._without_failures("on_connect", exc) from None
             except BaseException as exc:
                 error = exc
-                if isinstance(exc, BaseExceptionGroup):
-                    raise self._without_failures("on_connect", exc) from None
                 raise
             finally:
                 self.state = _NONE
@@ -316,10 +318,11 @@ class HookCaller:
             except Exception as exc:
                 error = exc
                 self._report_failure(name, exc)
+            except BaseExceptionGroup as exc:
+                error = exc
+                raise self._without_failures(name, exc) from None
             except BaseException as exc:
                 error = exc
-                if isinstance(exc, BaseExceptionGroup):
-                    raise self._without_failures(name, exc) from None
                 raise
             finally:
                 self.state = _NONE
