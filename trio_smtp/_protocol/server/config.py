@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from ..addresses import own_name
 from ..checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
 from ..extensions import KNOWN_EXTENSIONS, MAX_INTERVAL, OPT_IN_EXTENSIONS
+from ..nul import SERVER_NUL_POLICIES
 from ..sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
 from .extension import ServerExtension, check_extensions
 from .observation import ServerEvent
@@ -173,7 +174,7 @@ class ServerConfig:
             raise ValueError(f"scram_iterations must be at most {MAX_ITERATIONS}, not {self.scram_iterations}")
         check_choice("auth", self.auth, ("optional", "required"))
         check_choice("bare_newlines", self.bare_newlines, ("reject", "normalize"))
-        check_choice("nul", self.nul, ("reject", "keep"))
+        check_choice("nul", self.nul, SERVER_NUL_POLICIES)
         for name in (
             "allow_insecure_auth",
             "enable_ehlo",
