@@ -67,10 +67,10 @@ class Tracer:
         )
         try:
             self._function(event)
-        except Exception as exc:
-            if not self._has_failed:
-                self._has_failed = True
-                logger.error("the trace function failed; said once: %r", exc, exc_info=exc)
+        except Exception:
+            if not self._has_failed:  # it may well fail for each command
+                logger.exception("server: the trace function failed; further failures are not logged")
+            self._has_failed = True
 
 
 class _Message:
