@@ -8,7 +8,7 @@
 # answers which command, and which are about a message. It changes nothing.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -16,8 +16,9 @@ import trio
 from .._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
 from .._protocol.replies import Reply
 from .._protocol.sasl import SERVER_MECHANISMS
-from .._protocol.server.observation import ServerEvent, ServerEventName
+from .._protocol.server.observation import ServerEvent
 from .._protocol.server.protocol import ServerProtocol
+from .._protocol.server.rows import CommandRow
 from .._protocol.server.transcript import Notes
 from .._wire.tls import TLSInfo
 from .._wire.waits import Interrupted
@@ -42,29 +43,8 @@ class Tracer:
         self._function: Callable[[ServerEvent], None] = function
         self._has_failed: bool = False
 
-    def tell(
-        self,
-        name: ServerEventName,
-        session: Session | None,
-        *,
-        seconds: float = 0.0,
-        verb: str = "",
-        code: int = 0,
-        octets: int = 0,
-        detail: str = "",
-        error: BaseException | None = None,
-    ) -> None:
-        """Tell of one thing that is over; the arguments are the fields of :class:`ServerEvent`."""
-        event = ServerEvent(
-            name=name,
-            session=session,
-            seconds=seconds,
-            verb=verb,
-            code=code,
-            octets=octets,
-            detail=detail,
-            error=error,
-        )
+    def tell(self, event: ServerEvent) -> None:
+        """Tell of one thing that is over."""
         try:
             self._function(event)
         except Exception:
@@ -96,12 +76,13 @@ class Witness:
     """
 
     def __init__(self, tracer: Tracer, session: Session, protocol: ServerProtocol) -> None:
-        self._tracer = tracer
+        self._tell: Callable[[ServerEvent], None] = tracer.tell
         self._session = session
         self._protocol = protocol
         self._transcript: Notes | None = protocol.queue.transcript
-        protocol.queue.record(self)
-        self._began: float = trio.current_time()
+        self._verbs: Mapping[bytes, CommandRow] = protocol.profile.commands
+        self._now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self._began: float = self._now()
         self._is_greeted: bool = False
         self._verb: str | None = None  # of the command that is not answered yet
         self._latest: str = ""  # verb
@@ -113,6 +94,7 @@ class Witness:
         self._last_code: int = 0
         self._waited: float = 0.0  # for message data, by the hook that runs
         self._reason: BaseException | None = None
+        protocol.queue.record(self)
 
     # ---- the protocol's
 
@@ -122,13 +104,14 @@ class Witness:
             self._transcript.note_command(line, authenticated=authenticated)
         if self._message is not None and self._message.replies:  # the session has not heard of its end yet
             self._tell_message(self._message, self._protocol.transfer.octets)
-        words = line.split(b" ", 2)
-        verb = words[0].rstrip(b"\t").upper()
-        self._verb = self._latest = verb.decode("ascii") if verb in self._protocol.profile.commands else ""
-        self._command_began = trio.current_time()
+        verb, _, argument = line.partition(b" ")
+        if verb not in self._verbs:
+            verb = verb.rstrip(b"\t").upper()
+        self._verb = self._latest = self._verbs[verb].verb if verb in self._verbs else ""
+        self._command_began = self._now()
         self._command_size = len(line) + 2
         if verb == b"AUTH":
-            name = words[1].strip().upper().decode("ascii", "replace") if len(words) > 1 else ""
+            name = argument.strip().partition(b" ")[0].upper().decode("ascii", "replace")
             self._mechanism = name if name in SERVER_MECHANISMS else ""
 
     def note_response(self) -> None:
@@ -140,50 +123,46 @@ class Witness:
         """A reply was given."""
         if self._transcript is not None:
             self._transcript.note_reply(reply, wire)
-        self._last_code = reply.code
-        if not self._is_greeted:
-            self._note_greeting(reply.code, reply.text)
-        elif self._is_about_message(reply):
-            assert self._message is not None
-            self._message.replies.append(reply)
+        code = self._last_code = reply.code
+        message = self._message
+        if (
+            message is not None
+            and message.has_text
+            and self._protocol.envelope is None
+            and self._latest in _MESSAGE_VERBS
+        ):  # what became of the message, and not of a command or a chunk
+            message.replies.append(reply)
             self._verb = None
-        elif reply.code != 334 and (self._verb is not None or reply.code != 421):
+        elif not self._is_greeted:
+            self._note_greeting(code, reply.text)
+        elif code != 334 and (self._verb is not None or code != 421):
+            if code == 354 and message is not None:
+                message.has_text = True
             self._answer(reply)
 
     def _note_greeting(self, code: int, text: str) -> None:
         self._is_greeted = True
-        self._tell("connect", self._began, code=code, detail=text)
-
-    def _is_about_message(self, reply: Reply) -> bool:
-        """Whether a reply is what became of a message, and not of a command or a chunk."""
-        message = self._message
-        return (
-            message is not None
-            and message.has_text
-            and self._latest in _MESSAGE_VERBS
-            and self._protocol.envelope is None
-        )
+        self._tell(ServerEvent("connect", self._session, self._now() - self._began, code=code, detail=text))
 
     def _answer(self, reply: Reply) -> None:
         verb, self._verb = self._verb or "", None
-        if reply.code == 354 and self._message is not None:
-            self._message.has_text = True
-        began = self._command_began if verb else trio.current_time()
-        self._tell("command", began, verb=verb, code=reply.code, octets=self._command_size, detail=reply.text)
-        self._command_size = 0
+        size, self._command_size = self._command_size, 0
+        seconds = self._now() - self._command_began if size else 0.0
+        self._tell(ServerEvent("command", self._session, seconds, verb, reply.code, size, reply.text))
         if verb == "AUTH":
-            self._tell("auth", began, verb=verb, code=reply.code, detail=self._mechanism)
+            self._tell(ServerEvent("auth", self._session, seconds, verb, reply.code, detail=self._mechanism))
 
     # ---- the session's
 
     def note_tls(self, began: float, tls: TLSInfo | None, error: BaseException | None = None) -> None:
         """A handshake that began then is over."""
         detail = f"{tls.version} {tls.cipher}" if tls is not None else ""
-        self._tell("tls", began, verb=self._latest, detail=detail, error=error)
+        seconds = self._now() - began
+        self._tell(ServerEvent("tls", self._session, seconds, self._latest, detail=detail, error=error))
 
     def begin_message(self, *, chunking: bool) -> None:
         """``on_data`` is asked about a message."""
-        self._message = _Message("BDAT" if chunking else "DATA", trio.current_time())
+        self._message = _Message("BDAT" if chunking else "DATA", self._now())
 
     def note_wait(self, seconds: float) -> None:
         """A hook has waited for message data."""
@@ -202,19 +181,21 @@ class Witness:
         replies = message.replies
         code, detail = 0, "given up"
         if replies:
-            best = min(replies, key=_code)
+            best = replies[0] if len(replies) == 1 else min(replies, key=_code)
             code, detail = best.code, best.text
         if len(replies) > 1:
             taken = sum(reply.is_success for reply in replies)
             detail = f"{taken} of {len(replies)} recipients"
         error = self._reason if not replies else None
-        self._tell("message", message.began, verb=message.verb, code=code, octets=octets, detail=detail, error=error)
+        seconds = self._now() - message.began
+        self._tell(ServerEvent("message", self._session, seconds, message.verb, code, octets, detail, error))
 
     def note_hook(self, name: str, began: float, outcome: object = None, error: BaseException | None = None) -> None:
         """A hook that was called at `began` has ended."""
         waited, self._waited = self._waited, 0.0
         code = outcome.code if isinstance(outcome, Reply) else 0
-        self._tell("hook", began + waited, code=code, detail=name, error=error)
+        seconds = self._now() - began - waited
+        self._tell(ServerEvent("hook", self._session, seconds, code=code, detail=name, error=error))
 
     def note_reason(self, reason: BaseException) -> None:
         """What ends the session."""
@@ -231,7 +212,8 @@ class Witness:
             self._note_greeting(0, "")
         why = "cancelled" if cancelled else self._why(farewell)
         error = self._reason if why in ("lost", "timeout", "tls", "error") else None
-        self._tell("close", self._began, code=self._last_code, octets=self._octets, detail=why, error=error)
+        seconds = self._now() - self._began
+        self._tell(ServerEvent("close", self._session, seconds, "", self._last_code, self._octets, why, error))
 
     def _why(self, farewell: str) -> str:
         reason = self._reason
@@ -246,29 +228,6 @@ class Witness:
         if isinstance(reason, Interrupted):
             return farewell
         return "refused" if reason is None else "error"
-
-    def _tell(
-        self,
-        name: ServerEventName,
-        began: float,
-        *,
-        verb: str = "",
-        code: int = 0,
-        octets: int = 0,
-        detail: str = "",
-        error: BaseException | None = None,
-    ) -> None:
-        seconds = trio.current_time() - began
-        self._tracer.tell(
-            name,
-            self._session,
-            seconds=seconds,
-            verb=verb,
-            code=code,
-            octets=octets,
-            detail=detail,
-            error=error,
-        )
 
 
 def witness_of(protocol: ServerProtocol) -> Witness | None:

@@ -1,14 +1,13 @@
 # What happens at a server, as a value: for metrics, spans and logs of one's own. trio_smtp/_server/trace.py makes them.
+# A tuple is made in a quarter of the time of a frozen dataclass, and a message has five of them.
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 ServerEventName: TypeAlias = Literal["connect", "tls", "auth", "command", "hook", "message", "refuse", "close"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerEvent:
+class ServerEvent(NamedTuple):
     """One thing that happened at a server, and is over; ``ServerConfig.trace`` is called with each.
 
     docs/observing.md has a table of what each event says.
