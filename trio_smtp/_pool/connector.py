@@ -45,7 +45,18 @@ class PooledConnection:
         has_limits: the server's LIMITS may make it useless for a message (RFC 9422).
     """
 
-    __slots__ = ("_config", "_dies_at", "client", "has_limits", "may_be_stale", "number", "opened_at", "route", "sent")
+    __slots__ = (
+        "_config",
+        "_dies_at",
+        "_retired",
+        "client",
+        "has_limits",
+        "may_be_stale",
+        "number",
+        "opened_at",
+        "route",
+        "sent",
+    )
 
     def __init__(self, client: ClientConnection, route: Route, number: int, config: PoolConfig) -> None:
         self.client: ClientConnection = client
@@ -57,6 +68,7 @@ class PooledConnection:
         limits = client.extensions.limits
         self.has_limits: bool = limits.mailmax is not None or limits.rcptdomainmax is not None
         self._config: PoolConfig = config
+        self._retired: str = ""  # why
         age = config.max_age
         self._dies_at: float = math.inf if age is None else self.opened_at + age * random.uniform(1 - _AGE_JITTER, 1)
 
@@ -72,8 +84,19 @@ class PooledConnection:
         self.client.wire.forget_interruption()  # of a caller that gave up when its last reply came
         return may_be_stale
 
+    def retire(self, reason: str) -> None:
+        """Use it for no further transaction."""
+        self._retired = self._retired or reason
+
+    @property
+    def is_over(self) -> bool:
+        """It can, or may, have no further transaction."""
+        return bool(self._retired) or self.client.is_broken
+
     def why_close(self) -> str:
         """Why it is not to be used for another message; ``""`` if it may be."""
+        if self._retired:
+            return self._retired
         if self.client.is_broken:
             return "it was lost"
         most = self._config.max_messages

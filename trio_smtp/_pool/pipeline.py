@@ -277,9 +277,9 @@ class Pipeline:
         attempt.report.count_attempt()
         client.wire.forget_interruption()  # of one whose reply came first, or that is no longer alone
         is_alone = len(flight) == 1
-        attempt.begin(self._connection if is_alone else None)
+        attempt.attach(self._connection if is_alone else None)
         if not is_alone:
-            flight[0].attempt.begin(None)
+            flight[0].attempt.attach(None)
             if client.uses_chunking and commands[0] is not RSET:
                 commands.insert(0, RSET)
         return [client.encode(commands), text, tail]
@@ -304,7 +304,7 @@ class Pipeline:
         self._flight.popleft()
         self._written -= 1
         if len(self._flight) == 1:
-            self._flight[0].attempt.begin(self._connection)
+            self._flight[0].attempt.attach(self._connection)
 
     async def _event(self, timeout: float | None) -> Event:
         try:

@@ -97,9 +97,9 @@ async def open_pool(
     tracer = Tracer(settings.trace)
     rate_limit = RateLimit(*settings.rate_limit) if settings.rate_limit is not None else None
 
-    def hire(attempt: Attempt | None) -> Worker:
+    def hire() -> Worker:
         worker = Worker(dispatcher, connector, health, settings, rate_limit, tracer)
-        nursery.start_soon(worker.run, attempt)
+        nursery.start_soon(worker.run)
         return worker
 
     def leave(nursery: trio.Nursery, failure: BaseException | None) -> None:
@@ -331,7 +331,9 @@ class Pool(metaclass=NoPublicConstructor):
                 try:
                     await attempt.wait()
                 except trio.Cancelled:  # noqa: ASYNC103 - met again at the caller's next checkpoint
-                    if not await self._withdraw(attempt):  # noqa: ASYNC102 - shielded and bounded
+                    if self._dispatcher.withdraw(attempt):
+                        raise
+                    if not await self._give_up(attempt):  # noqa: ASYNC102 - shielded and bounded
                         raise
                 if attempt.error is None and not report.refused:
                     break
@@ -352,7 +354,7 @@ class Pool(metaclass=NoPublicConstructor):
         self._sent += 1
         return result
 
-    async def _withdraw(self, attempt: Attempt) -> bool:
+    async def _give_up(self, attempt: Attempt) -> bool:
         """Cancelled in the middle of a try: give it up; whether the message was sent all the same."""
         with trio.move_on_after(self._end_grace + _SLACK, shield=True):
             return await attempt.cancel(self._end_grace)
