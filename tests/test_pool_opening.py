@@ -224,13 +224,15 @@ async def test_a_message_that_was_begun_has_another_connection_though_the_pool_i
 
     results: list[trio_smtp.SendResult] = []
 
-    async def one(pool: trio_smtp.Pool) -> None:
-        results.append(await send(pool))
+    async def one() -> None:
+        results.append(await send(pools[0]))
 
     net.script = script
+    pools: list[trio_smtp.Pool] = []
     async with trio.open_nursery() as nursery, pool_of(max_connections=1) as pool:
+        pools.append(pool)
         await send(pool)
-        nursery.start_soon(one, pool)
+        nursery.start_soon(one)
         await trio.sleep(0.5)
     assert len(results) == 1
     assert len(net.accepted) == 2

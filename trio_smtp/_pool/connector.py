@@ -40,6 +40,7 @@ class PooledConnection:
 
     Attributes:
         opened_at: when it was, in Trio's clock.
+        retired: why it is to have no further transaction; ``""``: it may.
         sent: messages begun on it.
         may_be_stale: it has been idle, or had a message: it may have died without a sign.
         has_limits: the server's LIMITS may make it useless for a message (RFC 9422).
@@ -48,12 +49,12 @@ class PooledConnection:
     __slots__ = (
         "_config",
         "_dies_at",
-        "_retired",
         "client",
         "has_limits",
         "may_be_stale",
         "number",
         "opened_at",
+        "retired",
         "route",
         "sent",
     )
@@ -68,7 +69,7 @@ class PooledConnection:
         limits = client.extensions.limits
         self.has_limits: bool = limits.mailmax is not None or limits.rcptdomainmax is not None
         self._config: PoolConfig = config
-        self._retired: str = ""  # why
+        self.retired: str = ""
         age = config.max_age
         self._dies_at: float = math.inf if age is None else self.opened_at + age * random.uniform(1 - _AGE_JITTER, 1)
 
@@ -86,17 +87,12 @@ class PooledConnection:
 
     def retire(self, reason: str) -> None:
         """Use it for no further transaction."""
-        self._retired = self._retired or reason
-
-    @property
-    def is_over(self) -> bool:
-        """It can, or may, have no further transaction."""
-        return bool(self._retired) or self.client.is_broken
+        self.retired = self.retired or reason
 
     def why_close(self) -> str:
         """Why it is not to be used for another message; ``""`` if it may be."""
-        if self._retired:
-            return self._retired
+        if self.retired:
+            return self.retired
         if self.client.is_broken:
             return "it was lost"
         most = self._config.max_messages

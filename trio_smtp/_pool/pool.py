@@ -246,7 +246,9 @@ class Pool(metaclass=NoPublicConstructor):
         After the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled``, and the fate of the message is unknown.
         """
-        return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params))
+        message = Message(sender, recipients, content, mail_params, rcpt_params)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._deliver(message)
 
     async def send_message(
         self,
@@ -273,15 +275,18 @@ class Pool(metaclass=NoPublicConstructor):
             jobs: an iterable or async iterable of ``(sender, recipients, content)`` or ``EmailMessage``, taken as
                 connections become free.
 
-        Raises:
-            TypeError: `jobs` is not iterable, when the block is entered.
-
         The block's value is an async iterable of :class:`Outcome`, as they come, not in the order of the jobs. What
         a message raises is in its outcome; what `jobs` raises comes out of the iteration, after the outcomes
-        of the messages before it. Leaving the block early gives up what is being sent, as cancellation does.
+        of the messages before it.
+
+        Leaving the block without having asked for an outcome sends all jobs, and raises the errors as a group. Leaving
+        it after some outcomes were read gives up the rest: no further job is taken, and what is being sent is ended, as
+        cancellation does.
 
         Raises:
             TypeError: `jobs` is not iterable; on entering the block.
+            ExceptionGroup: what messages, the first 1000 of them, and `jobs` have raised; on leaving a block that asked
+                for no outcome.
             trio.ClosedResourceError: from the iteration, once the block was left.
         """
         return send_many(self._deliver, jobs, self._config.max_connections * self._config.pipeline_depth)
@@ -318,7 +323,6 @@ class Pool(metaclass=NoPublicConstructor):
             message: what to send.
             patient: wait even beyond ``max_waiting``.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         error: Exception | None = None
         retry: Retry | None = None
         report = DeliveryReport(message)

@@ -203,7 +203,7 @@ class Worker:
             while report.remaining:
                 if connection.has_limits and connection.client.allowance.is_used_up(report):
                     connection.retire("it is used up")
-                if connection.is_over:
+                if connection.retired or connection.client.is_broken:
                     self._give_back([attempt])
                     return
                 if self._rate_limit is not None:
@@ -299,7 +299,7 @@ class Worker:
             if client.protocol.farewell is not None:
                 self._health.connection_failed()
             while pipeline.again:
-                if connection.is_over:
+                if connection.retired or connection.client.is_broken:
                     again, pipeline.again = pipeline.again, []
                     self._give_back(again)
                 else:
