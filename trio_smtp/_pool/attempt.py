@@ -73,16 +73,29 @@ class Attempt:
         fresh: it has met a connection's end, and is better off on a new one.
 
     Attributes:
+        is_alone: it is to be sent with no other in flight.
         state: WAITING, RUNNING or DONE.
         cancellation: what its caller wants.
         error: DONE: what ended it; ``None`` if it reached its end.
     """
 
-    __slots__ = ("_exchange", "_resting", "_scope", "_waiter", "cancellation", "error", "fresh", "report", "state")
+    __slots__ = (
+        "_exchange",
+        "_resting",
+        "_scope",
+        "_waiter",
+        "cancellation",
+        "error",
+        "fresh",
+        "is_alone",
+        "report",
+        "state",
+    )
 
     def __init__(self, report: DeliveryReport, *, fresh: bool = False) -> None:
         self.report: DeliveryReport = report
         self.fresh: bool = fresh
+        self.is_alone: bool = False
         self.state: AttemptState = _WAITING
         self.cancellation: Cancellation = _NO
         self.error: Exception | None = None

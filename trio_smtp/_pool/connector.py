@@ -22,7 +22,7 @@ from .._wire.waits import Interrupted
 from .._wire.wire import Wire
 from .config import PoolConfig
 from .health import ServerHealth
-from .hosts import Route
+from .hosts import Route, name_of
 from .retry import is_passing
 from .trace import Tracer
 
@@ -207,9 +207,3 @@ class Connector:
         """A wire whose waits the timekeeper ends."""
         wire = open_wire(stream, self._timekeeper.timer(lambda: wire.expire()))
         return wire
-
-
-def name_of(route: Route) -> str:
-    """A host as traces show it."""
-    host, port = route
-    return host if port is None else f"{host}:{port}"

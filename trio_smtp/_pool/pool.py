@@ -35,6 +35,7 @@ from .health import ServerHealth
 from .hosts import Hosts, HostsLike
 from .ratelimit import RateLimit
 from .retry import Retry
+from .riding import Riding
 from .trace import Tracer
 from .worker import Worker
 
@@ -116,7 +117,7 @@ async def open_pool(
             max_waiting=settings.max_waiting,
             tracer=tracer,
         )
-        health = ServerHealth(hosts, settings, dispatcher)
+        health = ServerHealth(hosts, settings, dispatcher, Riding(tracer))
         connector = Connector(opening, health, settings, tracer, timekeeper)
         keepers.start_soon(timekeeper.run)
         if settings.min_idle:

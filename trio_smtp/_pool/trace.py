@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import trio
 
-TraceName: TypeAlias = Literal["wait", "tls", "auth", "connect", "send", "retry", "retire"]
+TraceName: TypeAlias = Literal["wait", "tls", "auth", "connect", "send", "retry", "retire", "alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,8 @@ class TraceEvent:
         name: ``"wait"`` (a message was given to a connection after waiting for one), ``"tls"`` and
             ``"auth"`` (this part of connecting is over), ``"connect"`` (connecting as a whole is), ``"send"`` (a
             message's transaction is over), ``"retry"`` (a message will be tried again after `seconds`), ``"retire"`` (a
-            connection is closed; `seconds` is its age).
+            connection is closed; `seconds` is its age), ``"alone"`` (a host does not bear envelopes behind the end of
+            a message, and has one message at a time from now on).
         seconds: how long it took.
         connection: which connection, counted from 1; 0 for none.
         detail: the host, or why a connection was retired.

@@ -280,13 +280,21 @@ class Worker:
 
     async def _serve_with_others(self, attempt: Attempt, connection: PooledConnection) -> None:
         """Serve a message, and others in flight with it where ``pipeline_depth`` and the connection allow it."""
-        client = connection.client
-        if not connection.sent or not client.protocol.pipelining or not client.has_just_answered:
+        client, riding = connection.client, self._health.riding
+        if (
+            not connection.sent
+            or attempt.is_alone
+            or not client.protocol.pipelining
+            or not client.has_just_answered
+            or not riding.is_borne_by(connection.route)
+        ):
             await self._serve(attempt, connection)
             return
 
         def take() -> Attempt | None:
-            more = None if self._why_close(connection) else self._dispatcher.take()
+            if self._why_close(connection) or not riding.is_borne_by(connection.route):
+                return None
+            more = self._dispatcher.take()
             if more is not None:
                 connection.count_message()
             return more
@@ -296,8 +304,8 @@ class Worker:
         try:
             await pipeline.run(attempt)
             self._attempt = pipeline.latest
-            if client.protocol.farewell is not None:
-                self._health.connection_failed()
+            if client.protocol.farewell is not None and pipeline.farewell_at is not Stage.MAIL:
+                self._health.connection_failed()  # at MAIL it may have had its messages
             while pipeline.again:
                 if connection.retired or connection.client.is_broken:
                     again, pipeline.again = pipeline.again, []
