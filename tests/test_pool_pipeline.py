@@ -745,20 +745,22 @@ async def test_a_cancelled_rider_that_is_refused_is_not_sent_again(net: Network,
     assert net.accepted == [b"first\r\n", b"second\r\n"]
 
 
-@pytest.mark.parametrize("manner", ["503", "421", "forgets", "ten"])
+@pytest.mark.parametrize("manner", ["503", "421", "forgets", "ten", "ten, BDAT"])
 async def test_sixty_messages_through_a_server_that_does_not_bear_what_pipelining_allows(
     net: Network, autojump_clock: Clock, manner: str
 ) -> None:
     """`ten`: it says 421 to the eleventh MAIL of a connection, as an Exim that is told so. The others: see Breaking."""
 
     async def limited(peer: Peer, number: int) -> None:
-        await peer.greet("PIPELINING")
+        await peer.greet("PIPELINING", *["CHUNKING"] * ("BDAT" in manner))
         mails = 0
         try:
             while (line := await peer.line()) != "QUIT":
                 mails += line.startswith("MAIL")
                 if mails > 10:
                     return await peer.say("421 too many messages in this connection")
+                if line.startswith("BDAT"):
+                    net.accepted.append(await peer.octets(int(line.split(" ")[1])))
                 await peer.say("354 go" if line == "DATA" else "250 ok")
                 if line == "DATA":
                     net.accepted.append(await peer.text())
@@ -767,7 +769,7 @@ async def test_sixty_messages_through_a_server_that_does_not_bear_what_pipelinin
         except EOFError:
             pass
 
-    net.script = limited if manner == "ten" else Breaking(net, manner).script
+    net.script = limited if manner.startswith("ten") else Breaking(net, manner).script
     config = PoolConfig(pipeline_depth=4, max_connections=2, retry_delay=0)
     texts = [b"%d\r\n" % i for i in range(60)]
     started = trio.current_time()
