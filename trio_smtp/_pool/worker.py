@@ -208,7 +208,7 @@ class Worker:
                     return
                 if self._rate_limit is not None:
                     await self._wait_for_start(attempt, connection, self._rate_limit)
-                if report.message.content.at_hand:
+                if report.message.at_hand:
                     await self._send(attempt, connection)
                 else:
                     await attempt.run_cancellable(partial(self._send, attempt, connection))
@@ -249,7 +249,7 @@ class Worker:
         except _DEAD as exc:
             failure = exc
             self._note_farewell(report, may_be_stale)
-            if not (may_be_stale and _may_go_elsewhere(attempt)):
+            if not (may_be_stale and _may_go_elsewhere(attempt)) or report.is_caller_error(exc):
                 raise
         except BaseException as exc:
             failure = exc
