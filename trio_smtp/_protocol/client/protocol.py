@@ -237,6 +237,8 @@ class ClientProtocol:
             self.outstanding.popleft()
             if reply.code == 421:  # RFC 5321 §3.8: it closes the connection now, whatever it was asked
                 self._part(reply)
+            elif self.farewell is not None:
+                pass  # to what was sent before the 421 came; nothing opens the session again
             elif (state := outcomes[kind]) is not None:
                 self.state = state
             elif kind > 3 and not self.outstanding:
