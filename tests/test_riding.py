@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import trio
 
 from trio_smtp import TraceEvent
 from trio_smtp._pool.riding import Riding, Sign
@@ -12,7 +11,7 @@ from trio_smtp._pool.trace import Tracer
 ONE, TWO = ("one.test", 25), ("two.test", None)
 
 
-async def test_a_host_bears_it_until_it_has_shown_that_it_does_not() -> None:
+def test_a_host_bears_it_until_it_has_shown_that_it_does_not() -> None:
     riding = Riding(Tracer(None))
     assert riding.is_borne_by(ONE)
     riding.saw(Sign.REFUSED, ONE, 1)
@@ -24,14 +23,14 @@ async def test_a_host_bears_it_until_it_has_shown_that_it_does_not() -> None:
 
 
 @pytest.mark.parametrize("sign", [Sign.REFUSED, Sign.FORGOTTEN])
-async def test_a_clear_sign_counts_though_the_host_has_taken_one(sign: Sign) -> None:
+def test_a_clear_sign_counts_though_the_host_has_taken_one(sign: Sign) -> None:
     riding = Riding(Tracer(None))
     riding.saw(Sign.TAKEN, ONE, 1)
     riding.saw(sign, ONE, 1)
     assert not riding.is_borne_by(ONE)
 
 
-async def test_a_loss_counts_only_if_the_host_has_taken_none() -> None:
+def test_a_loss_counts_only_if_the_host_has_taken_none() -> None:
     riding = Riding(Tracer(None))
     riding.saw(Sign.TAKEN, ONE, 1)
     riding.saw(Sign.LOST, ONE, 1)
@@ -40,7 +39,7 @@ async def test_a_loss_counts_only_if_the_host_has_taken_none() -> None:
     assert not riding.is_borne_by(TWO)
 
 
-async def test_a_host_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_host_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "trio_smtp")
     events: list[TraceEvent] = []
     riding = Riding(Tracer(events.append))
@@ -55,10 +54,9 @@ async def test_a_host_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "answered the end, and never the envelope" in caplog.records[0].getMessage()
 
 
-async def test_a_thousand_hosts_are_remembered_and_the_oldest_is_forgotten() -> None:
+def test_a_thousand_hosts_are_remembered_and_the_oldest_is_forgotten() -> None:
     riding = Riding(Tracer(None))
     for number in range(1001):
         riding.saw(Sign.REFUSED, (f"h{number}.test", 25), number)
     assert riding.is_borne_by(("h0.test", 25))
     assert not riding.is_borne_by(("h1.test", 25))
-    await trio.lowlevel.checkpoint()

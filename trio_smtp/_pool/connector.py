@@ -205,5 +205,7 @@ class Connector:
 
     def _wrap(self, stream: trio.abc.Stream) -> Wire:
         """A wire whose waits the timekeeper ends."""
-        wire = open_wire(stream, self._timekeeper.timer(lambda: wire.expire()))
+        timer = self._timekeeper.timer()
+        wire = open_wire(stream, timer)
+        timer.bind(wire.expire)
         return wire

@@ -395,7 +395,7 @@ class Pool(metaclass=NoPublicConstructor):
     async def _pause(self, delay: float, error: Exception | None) -> None:
         """Wait before the next try; the pool's closing ends it."""
         self._retried += 1
-        self._tracer.tell("retry", trio.current_time() - delay, error=error)
+        self._tracer.note("retry", delay, error=error)
         with trio.move_on_after(delay):
             await self._dispatcher.closed.wait()
         if self._dispatcher.is_closing:

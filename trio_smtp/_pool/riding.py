@@ -9,8 +9,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-import trio
-
 from .._client.log import logger
 from .hosts import Route, name_of
 from .trace import Tracer
@@ -66,7 +64,7 @@ class Riding:
         self._note(route, bears=False)
         host = name_of(route)
         logger.info("pool: %s does not bear an envelope behind the end of a message: it %s", host, sign.value)
-        self._tracer.tell("alone", trio.current_time(), connection, detail=host)
+        self._tracer.note("alone", connection=connection, detail=host)
 
     def _note(self, route: Route, *, bears: bool) -> None:
         self._bears[route] = bears

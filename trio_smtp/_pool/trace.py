@@ -60,5 +60,17 @@ class Tracer:
     ) -> None:
         """Tell of something that began at `started` and is over."""
         if self._function is not None:
-            seconds = trio.current_time() - started
+            self.note(name, trio.current_time() - started, connection, detail=detail, error=error)
+
+    def note(
+        self,
+        name: TraceName,
+        seconds: float = 0.0,
+        connection: int = 0,
+        *,
+        detail: str = "",
+        error: BaseException | None = None,
+    ) -> None:
+        """Tell of something that takes so long, or no time."""
+        if self._function is not None:
             self._function(TraceEvent(name=name, seconds=seconds, connection=connection, detail=detail, error=error))
