@@ -129,6 +129,22 @@ async def test_a_message_that_needs_another_connection_does_not_hold_its_caller(
     assert len(net.accepted) == 2
 
 
+async def test_a_cancelled_caller_does_not_wait_for_a_connection_that_its_message_would_need(
+    net: Network, autojump_clock: Clock
+) -> None:
+    """The reply to a part of the list comes while its caller waits for that alone."""
+    net.offers = ("PIPELINING", "LIMITS MAILMAX=1 RCPTMAX=1")
+    net.delay = 1
+    async with pool_of(max_connections=1) as pool:
+        started = trio.current_time()
+        with trio.move_on_after(GREETING + 0.5) as scope:
+            await pool.send("a@x.test", ["b@y.test", "c@y.test"], b"x\r\n")
+        assert scope.cancelled_caught
+        assert trio.current_time() - started == pytest.approx(GREETING + 1)
+        assert pool.statistics().in_flight == 0
+    assert len(net.accepted) == 1
+
+
 # -- who hears when it fails
 
 

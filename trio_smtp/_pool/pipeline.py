@@ -170,7 +170,8 @@ class Pipeline:
     def _hear_rest(self, exc: SMTPError) -> SMTPError:
         """Hear the replies that had come before the connection failed; what it failed with."""
         try:
-            while self._flight and (event := self._client.protocol.next_event()) is not None:
+            protocol = self._client.protocol
+            while self._flight and protocol.farewell is None and (event := protocol.next_event()) is not None:
                 self._heard(*event)
         except SMTPError as earlier:
             return earlier

@@ -178,6 +178,7 @@ class Worker:
                 self._connection.abort()
                 with trio.move_on_after(_CLOSING, shield=True):
                     await self._close(self._connection, "the pool was cancelled")
+            self._use_start(None)
             dispatcher.ended(self)
 
     def wake(self) -> None:
@@ -218,11 +219,15 @@ class Worker:
             attempt.finish()
 
     def _give_back(self, attempts: list[Attempt]) -> None:
-        """They need another connection."""
-        for attempt in attempts:
-            attempt.detach()
+        """They need another connection, if their callers are there still."""
         self._attempt = None
-        self._dispatcher.give_back(attempts)
+        wanted = [attempt for attempt in attempts if attempt.cancellation is _WANTED]
+        for attempt in attempts:
+            if attempt in wanted:
+                attempt.detach()
+            else:
+                attempt.finish(Interrupted())
+        self._dispatcher.give_back(wanted)
 
     async def _wait_for_start(self, attempt: Attempt, connection: PooledConnection, rate_limit: RateLimit) -> None:
         """Wait until the message may be begun."""
