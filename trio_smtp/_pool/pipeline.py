@@ -26,8 +26,8 @@ from typing import Final, NamedTuple
 import trio
 
 from .._client.connection import ClientConnection
+from .._client.encoder import ONE_WRITE, TransactionEncoder, open_content
 from .._client.refusals import is_about_connection
-from .._client.transfer import ONE_WRITE, Transfer, open_content
 from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
@@ -339,10 +339,11 @@ class Pipeline:
         source = await open_content(client, report.message)
         if source.whole is None or len(source.whole) > ONE_WRITE:
             return None
-        transfer = Transfer(client, report, report.remaining)
-        transaction = transfer.transaction
-        text, tail, size = transfer.encode_whole(source.whole)
-        commands = transfer.envelope(source, size)
+        transaction = Transaction(report.remaining, lmtp=client.lmtp)
+        report.track(transaction)
+        encoder = TransactionEncoder(client, report.message, transaction)
+        text, tail, size = encoder.whole(source.whole)
+        commands = encoder.envelope(source, size)
         if client.sends_early_text:
             commands.append(bdat(transaction, size, last=True))
         elif not client.uses_chunking:
@@ -365,10 +366,7 @@ class Pipeline:
 
     async def _hear(self) -> None:
         """Hear one reply; if it is a message's last, its fate is known."""
-        config, waiting = self._client.config, self._client.protocol.outstanding
-        is_at_end = bool(waiting) and waiting[0].verb in _ENDS
-        command, reply = await self._event(config.end_timeout if is_at_end else config.command_timeout)
-        self._heard(command, reply)
+        self._heard(*await self._event(self._client.reply_timeout))
 
     def _heard(self, command: Command, reply: Reply) -> None:
         """A reply has come.
@@ -405,7 +403,7 @@ class Pipeline:
         if is_out_of_order and attempt.cancellation is _WANTED:
             self._send_again(attempt)
         else:
-            self._client.allowance.settle(report, transaction)
+            self._client.allowance.record(report, transaction)
             if is_about_connection(report.error):
                 report.readmit_temporary()
             if report.remaining and attempt.cancellation is _WANTED:
