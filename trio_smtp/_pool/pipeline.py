@@ -32,7 +32,6 @@ from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError, SMTPTimeoutError, Stage
-from .._protocol.replies import Reply
 from .._wire.waits import Interrupted
 from .attempt import Attempt, AttemptState, Cancellation
 from .connector import PooledConnection
@@ -147,7 +146,6 @@ class Pipeline:
     def _fail(self, exc: BaseException) -> None:
         """The connection is of no use any more: set the outcome of each message in flight, or leave it in `again`."""
         if isinstance(exc, SMTPError):
-            exc = self._hear_rest(exc)
             self._client.place(exc)
             self._blame(exc)
         self._connection.abort()
@@ -167,18 +165,8 @@ class Pipeline:
             attempt = flying.attempt
             self._tell(flying, attempt.error if attempt.state is _DONE else exc)
 
-    def _hear_rest(self, exc: SMTPError) -> SMTPError:
-        """Hear the replies that had come before the connection failed; what it failed with."""
-        try:
-            protocol = self._client.protocol
-            while self._flight and protocol.farewell is None and (event := protocol.next_event()) is not None:
-                self._heard(*event)
-        except SMTPError as earlier:
-            return earlier
-        return exc
-
     def _blame(self, exc: SMTPError) -> None:
-        """Say what the connection's end tells of the server; see :meth:`_heard` for a 421."""
+        """Say what the connection's end tells of the server; see :meth:`_hear` for a 421."""
         rider = next((flying for flying in self._flight if flying.is_rider), None)
         if rider is None or _is_answered(rider) or self._client.protocol.farewell is not None:
             return
@@ -366,15 +354,8 @@ class Pipeline:
 
     async def _hear(self) -> None:
         """Hear one reply; if it is a message's last, its fate is known."""
-        self._heard(*await self._event(self._client.reply_timeout))
-
-    def _heard(self, command: Command, reply: Reply) -> None:
-        """A reply has come.
-
-        Raises:
-            ConnectionLostError: it is a 421 before the end of a message.
-        """
         client = self._client
+        command, reply = await self._event(client.reply_timeout)
         protocol, waiting = client.protocol, client.protocol.outstanding
         transaction, is_at_end = command.transaction, command.verb in _ENDS
         if reply is protocol.farewell and not is_at_end and self._flight[0].is_rider:
