@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from trio_smtp import LocalProtocolError
 from trio_smtp._client.content import SMALL_FILE, as_content
-from trio_smtp._client.serialize import serialize
+from trio_smtp._message.serializer import serialize
 
 
 @pytest.mark.parametrize("size", [0, 10, 2 * SMALL_FILE])

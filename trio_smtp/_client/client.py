@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import trio
 
+from .._message.envelope import envelope_of
 from .._protocol.client.commands import NOOP, RSET, Command, other
 from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError
 from .._protocol.extensions import Extensions
@@ -29,7 +30,6 @@ from .opening import Opening, TLSMode, open_connection
 from .push import OutgoingMessage, push
 from .report import DeliveryReport, SendResult
 from .sending import deliver
-from .serialize import envelope_of
 
 
 @asynccontextmanager
