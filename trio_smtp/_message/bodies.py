@@ -19,6 +19,7 @@ _IDENTITY: Final = ("", "7bit", "8bit", "binary")
 _UUENCODE: Final = ("x-uuencode", "uuencode", "uue", "x-uue")
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]")
 _FIRST_WORD: Final = re.compile(r"[ \t\r\n]*([^\s;(]*)").match
+_READABLE: Final = 64  # octets by which quoted-printable may be larger than base64: a person can read it
 _LINE: Final = 57  # octets on a line of base64: 76 characters (RFC 2045 §6.8)
 
 
@@ -107,7 +108,7 @@ def reencode(octets: bytes, encoding: str, *, is_text: bool) -> tuple[bytes, str
     elif encoding in _UUENCODE:
         raise unwritable(f"a body in {encoding} has octets above 127, or NUL, or a line that is too long")
     # An encoding that is unknown here is none to its readers: "8-bit", "utf-8".
-    if is_text and 2 * _high(octets) <= len(octets) // 3 and b"\0" not in octets:
+    if is_text and 2 * _high(octets) <= len(octets) // 3 + _READABLE and b"\0" not in octets:
         return encode_quoted(octets), "quoted-printable"
     return encode_base64(octets), "base64"
 

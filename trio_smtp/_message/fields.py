@@ -183,17 +183,12 @@ def _header_text(header: Header, *, is_phrase: bool) -> str:
 
 def _compose(name: str, value: Any, text: str, target: Target, length: int) -> bytes:
     """A field from a header object of the email package's registry."""
-    prefix = len(name) + len(": ")
     _octets(name, text)
     groups = getattr(value, "groups", None)
     parameters = getattr(value, "params", None)
     if groups is not None:
         source = _source_of_addresses(value)
-        words = (
-            words_of(source)
-            if source is not None
-            else mailbox_words(groups, utf8=target.utf8, prefix=prefix, length=length)
-        )
+        words = words_of(source) if source is not None else mailbox_words(groups, utf8=target.utf8)
         return fold(name, words, length)
     if parameters is not None and not (text.isascii() and _has_defects(value)):
         head = getattr(value, "content_type", None) or getattr(value, "content_disposition", None) or ""
@@ -210,15 +205,22 @@ def _source_of_addresses(value: Any) -> str | None:
     """The source of a field with comments or defects, if all of it is still there: nothing of it was decoded."""
     tree = getattr(value, "_parse_tree", None)
     source = "" if tree is None else str(tree)
-    if not source.isascii() or not (_has_defects(value) or "(" in source):
+    if not source or not source.isascii() or _BREAK(source):
         return None
-    return None if not source or _BREAK(source) or _has_encoded_word(tree) else _FOLD("", source)
+    if not _has_defects(value) and not ("(" in source and _has_token(tree, "comment")):
+        return None
+    if _has_token(tree, "encoded-word"):
+        return None
+    # Of Address objects the tree is the email package's own attempt at a source.
+    said = [(box.display_name or "", box.local_part or "", box.domain or "") for box in tree.all_mailboxes]
+    meant = [(address.display_name, address.username, address.domain) for address in value.addresses]
+    return _FOLD("", source) if said == meant else None
 
 
-def _has_encoded_word(token: Any) -> bool:
-    if getattr(token, "token_type", "") == "encoded-word":
+def _has_token(token: Any, kind: str) -> bool:
+    if getattr(token, "token_type", "") == kind:
         return True
-    return isinstance(token, list) and any(map(_has_encoded_word, token))
+    return isinstance(token, list) and any(_has_token(inner, kind) for inner in token)
 
 
 # -- text and sources

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .._protocol.addresses import to_ascii
 from .target import lacking, unwritable
-from .words import encoded_words, is_encoded_word
+from .words import MAX_WORD, encoded_words, is_encoded_word, phrase_words
 
 _ATOMS: Final = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+)*"
@@ -48,14 +48,12 @@ def unquoted(text: str) -> str:
 # -- composed
 
 
-def mailbox_words(groups: Iterable[Any], *, utf8: bool, prefix: int, length: int) -> list[bytes]:
+def mailbox_words(groups: Iterable[Any], *, utf8: bool) -> list[bytes]:
     """The words of a list of groups and mailboxes (``email.headerregistry.Group`` and ``Address``).
 
     Args:
         groups: a group without a name is its mailboxes.
         utf8: names and addresses may be UTF-8.
-        prefix: octets on the first line before them.
-        length: of a line.
 
     Raises:
         LocalProtocolError: an address that cannot be written.
@@ -65,12 +63,12 @@ def mailbox_words(groups: Iterable[Any], *, utf8: bool, prefix: int, length: int
         if words:
             words[-1] += b","
         if group.display_name is not None:
-            _add(words, _phrase(group.display_name, utf8, 0 if words else prefix, length) or [b'""'])
+            _add(words, _phrase(group.display_name, utf8) if group.display_name else [b'""'])
             words[-1] += b":"
         for number, address in enumerate(group.addresses):
             if number:
                 words[-1] += b","
-            _add(words, _mailbox(address, utf8, 0 if words else prefix, length))
+            _add(words, _mailbox(address, utf8))
         if group.display_name is not None:
             words[-1] += b";"
     return words
@@ -83,16 +81,16 @@ def _add(words: list[bytes], more: list[bytes]) -> None:
     words.extend(more)
 
 
-def _mailbox(address: Any, utf8: bool, prefix: int, length: int) -> list[bytes]:
+def _mailbox(address: Any, utf8: bool) -> list[bytes]:
     spec = _spec(address.username, address.domain, utf8).encode()
     if not address.display_name:
         return [spec or b"<>"]
-    words = _phrase(address.display_name, utf8, prefix, length)
+    words = _phrase(address.display_name, utf8)
     _add(words, [b"<" + spec + b">"])
     return words
 
 
-def _phrase(text: str, utf8: bool, prefix: int, length: int) -> list[bytes]:
+def _phrase(text: str, utf8: bool) -> list[bytes]:
     """A display name: atoms, a quoted string, or encoded words."""
     is_plain = text.isprintable() and (utf8 or text.isascii()) and "=?" not in text
     if is_plain and len(text.encode()) <= _LONGEST_NAME:
@@ -100,7 +98,25 @@ def _phrase(text: str, utf8: bool, prefix: int, length: int) -> list[bytes]:
             first, *rest = text.encode().split(b" ")
             return [first, *(b" " + word for word in rest)]
         return [quoted(text).encode()]
-    return encoded_words(text, first=min(75, length - max(prefix, 1)), length=min(75, length - 1))
+    whole = phrase_words(text)
+    if len(whole[0]) <= MAX_WORD:
+        return whole
+    words: list[bytes] = []
+    run: list[str] = []  # words that must be encoded
+
+    def end_run() -> None:
+        if run:
+            _add(words, phrase_words(" ".join(run)))
+            run.clear()
+
+    for word in text.split(" "):
+        if _ATOMS.fullmatch(word) and (utf8 or word.isascii()) and "=?" not in word and len(word) < _LONGEST_NAME:
+            end_run()
+            _add(words, [word.encode()])
+        else:
+            run.append(word)
+    end_run()
+    return words
 
 
 def _spec(local_part: str, domain: str, utf8: bool) -> str:
@@ -184,15 +200,19 @@ class _Writer:
         else:
             self.words[-1] += octets
 
-    def encode(self, text: str, before: str = "", after: str = "") -> None:
-        """Text as encoded words, with ASCII text right before and after them."""
-        first = self._length - 1 if self.words else self._first
-        room = min(75, self._length - 1 - len(before))
-        head, *rest = encoded_words(text, first=min(75, first - len(before)), length=room)
-        self.write(before + head.decode())
+    def name(self, text: str) -> None:
+        """Text as encoded words of a phrase."""
+        head, *rest = phrase_words(text)
+        self.write(head.decode())
         self.words.extend(rest)
-        if after:
-            self.words[-1] += after.encode("ascii")
+
+    def comment(self, text: str) -> None:
+        """A comment that says this, in encoded words."""
+        first = self._length - 1 if self.words else self._first
+        head, *rest = encoded_words(text, first=min(MAX_WORD, first - 1), length=min(MAX_WORD, self._length - 2))
+        self.write("(" + head.decode())
+        self.words.extend(rest)
+        self.words[-1] += b")"
 
 
 def _tokens(source: str) -> Iterator[tuple[str, str]]:
@@ -239,7 +259,7 @@ def _rewrite(segment: list[tuple[str, str]], writer: _Writer, *, is_phrase: bool
         elif text.isascii():
             writer.write(text)
         elif kind == "comment":
-            writer.encode(_ESCAPED.sub(r"\1", text[1:-1] if text.endswith(")") else text[1:]), "(", ")")
+            writer.comment(_ESCAPED.sub(r"\1", text[1:-1] if text.endswith(")") else text[1:]))
         elif kind == "angle":
             writer.write(f"<{ascii_address(_known(text[1:-1].strip()), False)}>")
         else:
@@ -275,7 +295,7 @@ def _encode_run(segment: list[tuple[str, str]], at: int, writer: _Writer) -> int
                 text += " "
             break
         at += 1
-    writer.encode(text)
+    writer.name(text)
     if end < len(segment) and segment[end][0] not in ("blank", "comment"):
         writer.blank(" ")
     return end

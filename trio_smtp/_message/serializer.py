@@ -226,7 +226,7 @@ def _surroundings(text: Any, header: _Header) -> bytes:
     if can_stay(octets, eight_bit=header.target.eight_bit):
         return octets
     if header.is_signed:
-        raise _signed_refusal()
+        raise _signed_refusal(octets, header.target)
     if not header.target.eight_bit:
         octets = octets.decode("ascii", "replace").replace("\ufffd", "?").encode()
     lines = octets.replace(b"\0", b"?").split(b"\r\n")
@@ -255,7 +255,7 @@ def _write_leaf(payload: Any, header: _Header) -> _Writing:
     if can_stay(octets, eight_bit=eight_bit):
         return _Octets([header.written(), octets], dash_lines(octets))
     if header.is_signed:
-        raise _signed_refusal()
+        raise _signed_refusal(octets, header.target)
     main, sub = header.content_type
     if main == "message" and sub in ("rfc822", "global"):  # it has no encoding of its own (RFC 2045 §6.4)
         inner = yield _Inner(message_from_bytes(octets, policy=compat32), is_message=True, is_signed=False)
@@ -281,10 +281,11 @@ def _leaf_octets(payload: Any, header: _Header) -> bytes:
     return octets_of(payload, charset or "utf-8")
 
 
-def _signed_refusal() -> LocalProtocolError:
-    return lacking(
-        "8BITMIME", "to encode a part that is signed would break the signature, and it has 8-bit octets or long lines"
-    )
+def _signed_refusal(octets: bytes, target: Target) -> LocalProtocolError:
+    """The error for octets that would have to be encoded, which would break the signature over them."""
+    if not octets.isascii() and not target.eight_bit:
+        return lacking("8BITMIME", "a signed part, which must stay as it is, has octets above 127")
+    return unwritable(f"a signed part, which must stay as it is, has NUL or a line of more than {MAX_LINE} octets")
 
 
 # -- the header of a part
