@@ -18,7 +18,7 @@ from .folding import fold, words_of
 from .identifiers import ascii_identifiers, ascii_uris
 from .mailboxes import mailbox_words, quoted, rewritten_words
 from .mime import parameter_words, rewritten_parameters
-from .target import MAX_LINE, USUAL_LINE, Target, unwritable
+from .target import MAX_LINE, USUAL_LINE, Target, lacking, unwritable
 from .words import text_words
 
 _NAME: Final = re.compile(r"[!-9;-~]+").fullmatch  # RFC 5322 §3.6.8
@@ -112,7 +112,14 @@ def write_field(name: str, value: Any, target: Target, length: int, *, is_signed
         return _compose(name, value, _FOLD("", text), target, length)
     octets = _octets(name, _FOLD("\r\n", text))
     field = name.encode("ascii") + b": " + octets + b"\r\n"
-    if (is_signed or _may_stay(octets, target)) and max(map(len, field.split(b"\r\n"))) <= MAX_LINE:
+    is_short = max(map(len, field.split(b"\r\n"))) <= MAX_LINE
+    if is_signed:
+        if not octets.isascii() and not target.eight_bit:
+            raise lacking("8BITMIME", f"the field {name} of a signed part, which must stay as it is, is not ASCII")
+        if not is_short:
+            raise unwritable(f"the field {name} of a signed part, which must stay as it is, has too long a line")
+        return field
+    if is_short and _may_stay(octets, target):
         return field
     return _write_anew(name, _FOLD("", text), target, length, is_source=True)
 
@@ -203,7 +210,7 @@ def _has_defects(value: object) -> bool:
 
 def _source_of_addresses(value: Any) -> str | None:
     """The source of a field with comments or defects, if all of it is still there: nothing of it was decoded."""
-    tree = getattr(value, "_parse_tree", None)
+    tree: Any = getattr(value, "_parse_tree", None)
     source = "" if tree is None else str(tree)
     if not source or not source.isascii() or _BREAK(source):
         return None

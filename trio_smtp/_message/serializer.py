@@ -150,7 +150,7 @@ def _write(inner: _Inner, target: Target, *, is_root: bool, added: tuple[tuple[s
     if kind != "message":
         raise unwritable(f"a part of type {name} has parts in it")
     if name == "message/delivery-status":
-        return (yield from _write_blocks(payload, header))
+        return _write_blocks(payload, header)
     if len(payload) > 1:
         raise unwritable(f"a part of type {name} has several parts in it")
     written = yield from _inside(payload, header, is_message=True)
@@ -210,7 +210,7 @@ def _boundary(part: _Message, header: _Header, dashes: frozenset[bytes]) -> byte
     except Exception:
         own = None
     octets = own.encode("utf-8", "surrogateescape") if own else b""
-    may_stay = octets.isascii() or header.target.eight_bit or header.is_signed
+    may_stay = octets.isascii() or header.target.eight_bit
     if own and may_stay and not _BAD_BOUNDARY(own) and not {octets, octets + b"--"} & dashes and len(octets) < 900:
         return octets
     if header.is_signed:
@@ -236,14 +236,23 @@ def _surroundings(text: Any, header: _Header) -> bytes:
 # -- message/delivery-status
 
 
-def _write_blocks(blocks: list[_Message], header: _Header) -> _Writing:
-    """Blocks of fields with an empty line between them (RFC 3464 section 2.1)."""
-    inner = yield from _inside(blocks, header)
+def _write_blocks(blocks: list[Any], header: _Header) -> _Octets:
+    """Blocks of fields with an empty line between them (RFC 3464 section 2.1). Nothing in them can be encoded."""
+    texts: list[bytes] = []
+    for block in blocks:
+        if not isinstance(block, Message) or block.is_multipart():
+            raise unwritable("a block of a delivery status has parts in it, or is no message object")
+        fields = _Header(_Inner(block, is_message=False, is_signed=header.is_signed), header.target, is_root=False)
+        # What is no field in a block its parser takes for a body, but there is no empty line before it.
+        octets = octets_of(block._payload)  # type: ignore[attr-defined]
+        if not can_stay(octets, eight_bit=header.target.eight_bit):
+            raise lacking("8BITMIME", "a delivery status, which cannot be encoded, has octets above 127")
+        if texts and texts[-1] and not texts[-1].endswith(b"\r\n"):
+            texts[-1] += b"\r\n"
+        texts.append(fields.written(end=b"") + octets)
     header.drop_encoding()
-    texts = [b"".join(one.pieces) for one in inner]
-    # A block has no body, so that the empty line at its end is the one between it and the next.
-    texts = [text.removesuffix(b"\r\n") if text.endswith(b"\r\n\r\n") or text == b"\r\n" else text for text in texts]
-    return _Octets([header.written(), b"\r\n".join(texts)], _dashes_of(inner))
+    text = b"\r\n".join(texts)
+    return _Octets([header.written(), text], dash_lines(text))
 
 
 # -- leaves
@@ -302,7 +311,9 @@ class _Header:
         encoding: its Content-Transfer-Encoding, in lower case.
     """
 
-    def __init__(self, inner: _Inner, target: Target, *, is_root: bool, added: tuple[tuple[str, str], ...]) -> None:
+    def __init__(
+        self, inner: _Inner, target: Target, *, is_root: bool, added: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         part = inner.part
         self.target = target
         self.is_signed = inner.is_signed
@@ -351,7 +362,7 @@ class _Header:
         kept = [(own, text) for own, text in parameters if own.lower().partition("*")[0] != name]
         self._changes[_TYPE] = "; ".join([head, *(f"{own}={text}" for own, text in kept), f'{name}="{value}"'])
 
-    def written(self) -> bytes:
+    def written(self, end: bytes = b"\r\n") -> bytes:
         """All fields, and the empty line after them."""
         changes = dict(self._changes)
         is_mime = not self._is_message or any(name.lower() == "mime-version" for name, _ in self._items)
@@ -365,7 +376,7 @@ class _Header:
         fields += [(_NAMES[key], value) for key, value in changes.items() if value is not None]
         if self._changes and not is_mime:
             fields.append(("MIME-Version", "1.0"))
-        return b"".join([*(self._field(name, value) for name, value in (*fields, *self._added)), b"\r\n"])
+        return b"".join([*(self._field(name, value) for name, value in (*fields, *self._added)), end])
 
     def _field(self, name: str, value: Any) -> bytes:
         if self.is_signed and hasattr(value, "fold"):  # as the application has seen it when it made the signature
