@@ -27,6 +27,7 @@ _NAME: Final = re.compile(r"[!-9;-~]+").fullmatch  # RFC 5322 §3.6.8
 _BREAK: Final = re.compile(r"[\0\v\f\x1c-\x1e]|\r\n(?![ \t])|\r(?![ \t\n])|(?<!\r)\n(?![ \t])").search
 _ENCODED_WORD: Final = re.compile(r"=\?[^?\s]+\?[A-Za-z]\?").search  # or the beginning of one
 _ENCODED_LENGTH: Final = 76  # of a line with an encoded word (RFC 2047 §2)
+_LONGEST_SOURCE: Final = 900  # octets of parameters with defects, which stay as they are
 _UTF8_ALONE: Final = Target(eight_bit=False, utf8=True)
 _FOLD: Final = re.compile(r"\r\n|[\r\n]").sub
 
@@ -197,7 +198,7 @@ def _compose(name: str, value: Any, text: str, target: Target, length: int) -> b
         source = _source_of_addresses(value)
         words = words_of(source) if source is not None else mailbox_words(groups, utf8=target.utf8)
         return fold(name, words, length)
-    if parameters is not None and not (text.isascii() and _has_defects(value)):
+    if parameters is not None and not (text.isascii() and _has_defects(value) and len(text) < _LONGEST_SOURCE):
         head = getattr(value, "content_type", None) or getattr(value, "content_disposition", None) or ""
         if head.isascii():
             return fold(name, parameter_words(head, parameters.items(), utf8=target.utf8), length)

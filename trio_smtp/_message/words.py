@@ -43,7 +43,7 @@ def encoded_words(text: str, *, first: int = MAX_WORD, length: int = MAX_WORD) -
         characters = [octets[at : at + 1] for at in range(len(octets))]
         charset = "unknown-8bit"  # RFC 1428
     quoted_size = sum(len(_QUOTED[octet]) for octet in octets)
-    kind = "q" if quoted_size <= (len(octets) + 2) // 3 * 4 else "b"
+    kind = "q" if charset != "utf-8" or quoted_size <= (len(octets) + 2) // 3 * 4 else "b"
     head = f"=?{charset}?{kind}?"
     words: list[str] = []
     room = max(first, len(head) + 14) - len(head) - len("?=")
