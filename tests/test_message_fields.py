@@ -284,11 +284,11 @@ def test_uris_are_ascii_and_the_text_around_them_is_encoded() -> None:
     assert source("List-Unsubscribe", "<https://münchen.de/ü?x=ü>") == (
         "List-Unsubscribe: <https://xn--mnchen-3ya.de/%C3%BC?x=%C3%BC>\r\n"
     )
-    assert source("List-Id", "Größe <l.x.test>") == "List-Id: =?utf-8?b?R3LDtsOfZQ==?= <l.x.test>\r\n"
+    assert source("List-Id", "Größe <l.x.test>") == "List-Id: =?utf-8?q?Gr=C3=B6=C3=9Fe?= <l.x.test>\r\n"
 
 
 def test_keywords_are_encoded_one_by_one() -> None:
-    assert source("Keywords", "eins, größe, drei") == "Keywords: eins, =?utf-8?b?Z3LDtsOfZQ==?=, drei\r\n"
+    assert source("Keywords", "eins, größe, drei") == "Keywords: eins, =?utf-8?q?gr=C3=B6=C3=9Fe?=, drei\r\n"
 
 
 def test_octets_in_an_unknown_encoding_stay_or_say_so() -> None:

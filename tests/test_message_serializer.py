@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from message_objects import POLICIES, built_by_hand, policies, raw_messages, well_formed
 
 from trio_smtp import Delivery, ExtensionNotSupportedError, LocalProtocolError
-from trio_smtp._message.envelope import envelope_of, header_needs_utf8
+from trio_smtp._message.header_envelope import envelope_of, header_needs_utf8
 from trio_smtp._message.serializer import IN_THREAD, MAX_DEPTH, serialize, survey
 
 KINDS = ["default", "compat32"]

@@ -45,8 +45,8 @@ def test_words_that_need_no_encoding_stay() -> None:
         return b"".join(text_words(text, utf8=options.pop("utf8", False), prefix=9, length=76, **options))
 
     assert words("plain, (text)  with\ttabs ") == b"plain, (text)  with\ttabs "
-    assert words("a ü b") == b"a =?utf-8?b?w7w=?= b"
-    assert words("a ü  ü b") == b"a =?utf-8?b?w7wgIMO8?= b"
+    assert words("a ü b") == b"a =?utf-8?q?=C3=BC?= b"
+    assert words("a ü  ü b") == b"a =?utf-8?q?=C3=BC__=C3=BC?= b"
     assert words("a ü", utf8=True) == "a ü".encode()
     assert words("=?utf-8?q?x?=") != b"=?utf-8?q?x?="
     assert words("=?utf-8?q?x?= ü =?utf-8?q?y?=", is_source=True) == b"=?utf-8?q?x?= =?utf-8?q?_=C3=BC_?= =?utf-8?q?y?="

@@ -9,7 +9,7 @@ from typing import Any
 
 from .._protocol.addresses import to_ascii
 from .._protocol.errors import LocalProtocolError
-from .envelope import addresses_of
+from .header_envelope import addresses_of
 
 
 @dataclass(frozen=True, slots=True)

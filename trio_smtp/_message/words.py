@@ -12,6 +12,7 @@ from typing import Final
 
 MAX_WORD: Final = 75  # RFC 2047 §2
 _LONGEST: Final = 900  # octets of a word of text that may stay as it is; MAX_LINE, with room for the field's name
+_READABLE: Final = 5  # octets by which "Q" may be longer than "B": a person can read it
 _MANY_BLANKS: Final = 60  # characters of white space that may stay as they are
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _QUOTED: Final = tuple(
@@ -43,7 +44,8 @@ def encoded_words(text: str, *, first: int = MAX_WORD, length: int = MAX_WORD) -
         characters = [octets[at : at + 1] for at in range(len(octets))]
         charset = "unknown-8bit"  # RFC 1428
     quoted_size = sum(len(_QUOTED[octet]) for octet in octets)
-    kind = "q" if charset != "utf-8" or quoted_size <= (len(octets) + 2) // 3 * 4 else "b"
+    is_short = quoted_size < (len(octets) + 2) // 3 * 4 + _READABLE
+    kind = "q" if charset != "utf-8" or is_short else "b"
     head = f"=?{charset}?{kind}?"
     words: list[str] = []
     room = max(first, len(head) + 14) - len(head) - len("?=")
