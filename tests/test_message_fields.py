@@ -34,7 +34,7 @@ def read(octets: bytes) -> EmailMessage:
     for line in octets.split(b"\r\n\r\n")[0].split(b"\r\n"):
         assert line.strip()
         assert len(line) <= 998
-    return email.message_from_string(octets.decode(), policy=default)  # type: ignore[return-value]
+    return email.message_from_string(octets.decode(), policy=default)
 
 
 def field(name: str, value: str, target: Target = ASCII) -> str:
@@ -214,12 +214,12 @@ def test_an_address_stands_outside_the_encoded_word_and_its_domain_is_ascii(kind
         value = '"Jürgen, Größe" <j@münchen.de>'
         message["From"] = value
     elif kind == "one Header":
-        message["From"] = Header('"Jürgen, Größe" <j@münchen.de>', "utf-8")  # type: ignore[assignment]
+        message["From"] = Header('"Jürgen, Größe" <j@münchen.de>', "utf-8")
     elif kind == "Header in pieces":
         header = Header("Jürgen, ", "utf-8")
         header.append("Größe", "iso-8859-1")
         header.append("<j@xn--mnchen-3ya.de>", "us-ascii")
-        message["From"] = header  # type: ignore[assignment]
+        message["From"] = header
     else:
         message["From"] = value
     octets = written(message)

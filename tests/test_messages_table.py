@@ -202,7 +202,7 @@ ROWS = {
         (),
     ),
     "characters set as the payload of a `Message`": Row(
-        lambda: with_payload("grüße\n"), lambda read, octets: read.get_payload(decode=True).decode() == "grüße\r\n"
+        lambda: with_payload("grüße\n"), lambda read, octets: read.get_payload(decode=True) == "grüße\r\n".encode()
     ),
     "a lone surrogate in a body": Row(lambda: with_payload("a\ud800"), lambda read, octets: True, outcome=REFUSED),
     "a body line of 2000 characters": Row(

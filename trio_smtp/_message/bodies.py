@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from .._protocol.newlines import to_crlf
+from .._protocol.newlines import bare_in, to_crlf
 from .target import has_long_line, unwritable
 
 _SLICE: Final = 1 << 20  # characters at a time, since one call in C keeps all other threads waiting
@@ -40,12 +40,13 @@ def has_characters(payload: object) -> bool:
     return False
 
 
-def octets_of(payload: Any, charset: str = "utf-8") -> bytes:
+def octets_of(payload: Any, charset: str = "utf-8", *, is_binary: bool = False) -> bytes:
     """A payload as octets with CR LF line ends.
 
     Args:
         payload: a str, in which surrogates stand for octets above 127, or bytes, or ``None``.
         charset: for characters; one that does.
+        is_binary: it has no lines, and no octet is changed.
 
     Raises:
         LocalProtocolError: it is something else, or has a surrogate that stands for nothing.
@@ -53,11 +54,12 @@ def octets_of(payload: Any, charset: str = "utf-8") -> bytes:
     if payload is None:
         return b""
     if isinstance(payload, bytes | bytearray | memoryview):
-        return to_crlf(bytes(payload))
+        return bytes(payload) if is_binary else to_crlf(bytes(payload))
     if not isinstance(payload, str):
         raise unwritable(f"a body is a {type(payload).__name__}")
     try:
-        return b"".join(to_crlf(piece.encode(charset, "surrogateescape")) for piece in _slices(payload))
+        pieces = (piece.encode(charset, "surrogateescape") for piece in _slices(payload))
+        return b"".join(pieces if is_binary else map(to_crlf, pieces))
     except UnicodeEncodeError:
         raise unwritable("a body has a surrogate, which is no character") from None
 
@@ -87,7 +89,8 @@ def charset_for(text: str, charset: str | None) -> str | None:
 
 def can_stay(octets: bytes, *, eight_bit: bool) -> bool:
     """Whether octets are 7bit or, where the server takes it, 8bit data (RFC 2045 sections 2.7 and 2.8)."""
-    return (eight_bit or octets.isascii()) and b"\0" not in octets and not has_long_line(octets)
+    is_taken = eight_bit or octets.isascii()
+    return is_taken and b"\0" not in octets and not bare_in(octets) and not has_long_line(octets)
 
 
 def reencode(octets: bytes, encoding: str, *, is_text: bool) -> tuple[bytes, str]:

@@ -280,7 +280,10 @@ def _write_leaf(payload: Any, header: _Header) -> _Writing:
 def _leaf_octets(payload: Any, header: _Header) -> bytes:
     """The octets of a body. Where it has characters, the header says how they are encoded."""
     if not has_characters(payload):
-        return octets_of(payload)
+        # "binary" has no lines, unless it is of a type that does. Where it has line ends of another kind than the
+        # wire's it must be encoded: without BINARYMIME there is no other way for it (RFC 3030 §3).
+        is_lines = header.encoding != "binary" or header.content_type[0] in ("text", "message", "multipart")
+        return octets_of(payload, is_binary=not is_lines and not header.is_signed)
     charset = charset_for(payload, header.charset)
     if not header.is_signed:
         if charset is None and header.content_type[0] == "text":
