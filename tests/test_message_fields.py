@@ -269,6 +269,18 @@ def test_an_address_that_cannot_be_one_is_refused() -> None:
             written(message)
 
 
+@pytest.mark.parametrize(
+    "text", ["<" * 50_000, '<"' * 50_000, "(" * 50_000, "[" * 50_000, "ü " * 20_000, '"\\' * 50_000, ";" * 50_000]
+)
+@pytest.mark.parametrize("name", ["To", "Content-Type", "List-Id", "References", "Subject", "X-A"])
+def test_text_that_is_made_for_it_takes_no_longer(name: str, text: str) -> None:
+    for value in (text + "ü", "ü" + text, text + "ü@" + "ü" * 50_000):
+        try:
+            source(name, value)  # or it would take minutes
+        except LocalProtocolError:
+            pass
+
+
 # -- the rest
 
 

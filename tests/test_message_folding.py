@@ -28,6 +28,13 @@ def test_lines_are_as_long_as_asked_for_where_words_allow_it() -> None:
     assert fold("X", words_of(f'"{"word " * 100}"'), 30).count(b"\r\n") > 10  # a long one may be folded
 
 
+@pytest.mark.parametrize(
+    "text", ['"a"' * 5000 + "x ", '"' + '\\"' * 20_000 + " x", "\\" * 50_000, '"' * 50_001 + " ", " " * 50_000 + "x"]
+)
+def test_text_that_is_made_for_it_takes_no_longer(text: str) -> None:
+    assert b"".join(words_of(text)).decode() == text  # or it would take years
+
+
 def test_a_word_has_a_limit() -> None:
     assert fold("X", [b"w" * (MAX_LINE - 3)], 78) == b"X: " + b"w" * (MAX_LINE - 3) + b"\r\n"
     with pytest.raises(LocalProtocolError, match="too long"):

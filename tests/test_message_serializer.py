@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from message_objects import POLICIES, built_by_hand, policies, raw_messages, well_formed
 
 from trio_smtp import Delivery, ExtensionNotSupportedError, LocalProtocolError
+from trio_smtp._message import serializer
 from trio_smtp._message.header_envelope import envelope_of, header_needs_utf8
 from trio_smtp._message.serializer import IN_THREAD, MAX_DEPTH, serialize, survey
 
@@ -247,8 +248,10 @@ def test_a_multipart_without_a_boundary_gets_one(kind: str) -> None:
     assert message.get_boundary() is None
 
 
-def test_a_boundary_that_stands_in_the_text_is_replaced() -> None:
+@pytest.mark.parametrize("preamble", [None, "--sep", "before\n--sep--\nafter"])
+def test_a_boundary_that_stands_in_the_text_is_replaced(preamble: str | None) -> None:
     message = MIMEMultipart(boundary="sep")
+    message.preamble = preamble
     message.attach(MIMEText("one\n--sep\nnot a part\n--sep--\nthe end"))
     message.attach(MIMEText("two"))
     again = email.message_from_bytes(eight_bit(message))
@@ -334,6 +337,18 @@ def test_depth_costs_no_recursion_and_has_a_limit() -> None:
     assert eight_bit(nested(MAX_DEPTH)).count(b"multipart/mixed") == MAX_DEPTH
     with pytest.raises(LocalProtocolError, match="without end"):
         eight_bit(nested(MAX_DEPTH + 1))
+
+
+def test_parts_have_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = MIMEText("x")
+    outer: Message[Any, Any] = message
+    for number in range(40):  # 2 ** 40 parts
+        inner, outer = outer, MIMEMultipart(boundary=f"b{number}")
+        outer.attach(inner)
+        outer.attach(inner)
+    monkeypatch.setattr(serializer, "MAX_PARTS", 1000)
+    with pytest.raises(LocalProtocolError, match="more than 1000 parts"):
+        eight_bit(outer)
 
 
 # -- for a server without 8BITMIME
@@ -448,6 +463,10 @@ def test_a_composed_signed_part_is_what_the_application_signed() -> None:
     message = MIMEMultipart("signed", boundary="s")
     message.attach(part)
     assert b"--s\r\n" + signed + b"\r\n--s--" in eight_bit(message)
+    part.policy = part.policy.clone(utf8=True)
+    assert "ü".encode() in eight_bit(message)
+    with pytest.raises(ExtensionNotSupportedError):
+        seven_bit(message)
 
 
 @pytest.mark.parametrize("kind", ["message/partial", "multipart/mixed", "message/delivery-status"])

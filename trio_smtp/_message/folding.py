@@ -11,10 +11,13 @@ from typing import Final
 
 from .target import MAX_LINE, unwritable
 
-_WORD: Final = re.compile(r'[ \t]*(?:"(?:[^"\\]|\\.)*+"|[^ \t])+[ \t]*$|[ \t]*(?:"(?:[^"\\]|\\.)*+"|[^ \t])+|[ \t]+$')
-_PLAIN_WORD: Final = re.compile(r"[ \t]*[^ \t]+[ \t]*$|[ \t]*[^ \t]+|[ \t]+$")
-_BLANK: Final = (b" ", b"\t")
 _LONGEST_QUOTED: Final = 200  # characters of a quoted string that is kept on one line
+# Possessive, and bounded: text that is made for it must cost no more time than other text.
+_WORD: Final = re.compile(
+    r'[ \t]*+(?:"(?:[^"\\]|\\.){0,%d}+"|[^ \t])++(?:[ \t]++\Z)?|[ \t]++\Z' % _LONGEST_QUOTED  # noqa: UP031
+)
+_PLAIN_WORD: Final = re.compile(r"[ \t]*+[^ \t]++(?:[ \t]++\Z)?|[ \t]++\Z")
+_BLANK: Final = (b" ", b"\t")
 
 
 def words_of(text: str) -> list[bytes]:

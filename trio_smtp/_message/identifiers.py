@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .._protocol.addresses import to_ascii
+from .._protocol.addresses import MAX_DOMAIN, to_ascii
 from .mailboxes import ascii_address
 from .target import lacking
 
@@ -37,6 +37,8 @@ def _uri(text: str) -> str:
         return _percent(text)
     head, host, rest = match.groups()
     try:
+        if len(host) > MAX_DOMAIN:
+            raise ValueError
         host = to_ascii(f"x@{host}")[len("x@") :]
     except ValueError:
         host = _percent(host)

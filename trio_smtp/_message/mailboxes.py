@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from .._protocol.addresses import to_ascii
+from .._protocol.addresses import MAX_DOMAIN, to_ascii
 from .target import lacking, unwritable
 from .words import MAX_WORD, encoded_words, is_encoded_word, phrase_words
 
@@ -20,12 +20,13 @@ _DOT_ATOM: Final = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+)*"
 )
 _DOMAIN: Final = re.compile(r'\[[^\[\]\\\0-\x1f\x7f]*\]|[^\s()<>,:;"@\[\]\\\0-\x1f\x7f]+')
+_LONGEST_DOMAIN: Final = 4 * MAX_DOMAIN  # characters; to find out that a longer one is none would take long
 _LONGEST_NAME: Final = 200  # octets of a display name that stays as it is, and so on one line if it is quoted
 _TOKEN: Final = re.compile(
     r"""(?P<blank>[ \t]+)
     | (?P<quoted>"(?:[^"\\]|\\.)*+"?)
     | (?P<comment>\()
-    | (?P<angle><(?:"(?:[^"\\]|\\.)*+"|[^>"])*+>)
+    | (?P<angle><(?:"(?:[^"\\]|\\.)*+"|[^<>"])*+>)
     | (?P<special>[,:;])
     | (?P<word>(?:\[[^\[\]]*\]|[^ \t"(),:;<\[])+|[<\[])""",
     re.VERBOSE,
@@ -145,6 +146,8 @@ def ascii_address(spec: str, utf8: bool) -> str:
         raise lacking("SMTPUTF8", f"{spec!r} has no form in ASCII")
     if domain.isascii():
         return spec
+    if len(domain) > _LONGEST_DOMAIN:
+        raise unwritable(f"an address has a domain of {len(domain)} characters")
     try:
         return to_ascii(f"x@{domain.strip()}").replace("x@", f"{local_part}@", 1)
     except ValueError as exc:

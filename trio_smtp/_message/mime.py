@@ -11,7 +11,7 @@ from typing import Final
 from .mailboxes import quoted, unquoted
 
 _TOKEN: Final = re.compile(r"[!#$&+.^_`{|}~0-9A-Za-z-]+").fullmatch  # not those by which RFC 2231 marks an encoding
-_PARAMETER: Final = re.compile(r';[ \t]*+([^\s=;"]+)[ \t]*+=[ \t]*+("(?:[^"\\]|\\.)*+"?|[^;]*)|;')
+_PARAMETER: Final = re.compile(r';[ \t]*+([^\s=;"]++)[ \t]*+=[ \t]*+("(?:[^"\\]|\\.)*+"?|[^;]*+)|;')
 _HEAD: Final = re.compile(r"[^;]*")
 _TYPE: Final = re.compile(r"\s*([^\s/;()<>@,\"]+)\s*/\s*([^\s/;()<>@,\"]+)").match
 _UNENCODED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`{|}~")

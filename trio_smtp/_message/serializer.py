@@ -28,6 +28,7 @@ from .target import MAX_LINE, Target, lacking, line_length, refusing, unwritable
 
 IN_THREAD: Final = 1 << 18  # characters: a larger message takes longer to write than to hand to a thread
 MAX_DEPTH: Final = 1000  # parts inside each other; the email package's parser stops far below
+MAX_PARTS: Final = 100_000  # a few objects can be so many parts, if each of them is in several places
 _PER_FIELD: Final = 256  # characters that a field costs, whatever its length
 _HIDDEN: Final = ("bcc", "resent-bcc")  # RFC 5322 §3.6.3
 _TYPE: Final = "content-type"
@@ -84,7 +85,7 @@ def serialize(message: _Message, *, eight_bit: bool, utf8: bool, missing: Missin
     """
     target = Target(eight_bit=eight_bit, utf8=utf8)
     added = missing.fields if missing is not None else ()
-    open_parts = [message]
+    count, open_parts = 1, [message]
     writing = [_write(_Inner(message, True, False), target, is_root=True, added=added)]
     written: _Octets | None = None
     while True:
@@ -99,6 +100,9 @@ def serialize(message: _Message, *, eight_bit: bool, utf8: bool, missing: Missin
             continue
         if len(writing) >= MAX_DEPTH or any(inner.part is other for other in open_parts):
             raise unwritable("its parts are inside each other without end")
+        count += 1
+        if count > MAX_PARTS:
+            raise unwritable(f"it has more than {MAX_PARTS} parts")
         written = None
         open_parts.append(inner.part)
         writing.append(_write(inner, target, is_root=False, added=()))
@@ -185,13 +189,12 @@ def _dashes_of(parts: list[_Octets]) -> frozenset[bytes]:
 
 def _write_multipart(part: _Message, payload: list[Any], header: _Header) -> _Writing:
     inner = yield from _inside(payload, header, is_signed=header.content_type[1] == "signed")
-    dashes = _dashes_of(inner)
+    preamble = [_surroundings(part.preamble, header), b"\r\n"] if part.preamble is not None else []
+    dashes = _dashes_of(inner).union(*map(dash_lines, preamble))
     boundary = _boundary(part, header, dashes)
     header.drop_encoding()
     delimiter = b"--" + boundary
-    pieces = [header.written()]
-    if part.preamble is not None:
-        pieces += [_surroundings(part.preamble, header), b"\r\n"]
+    pieces = [header.written(), *preamble]
     pieces += [delimiter, b"\r\n"]
     for number, one in enumerate(inner):
         if number:
@@ -383,5 +386,8 @@ class _Header:
 
     def _field(self, name: str, value: Any) -> bytes:
         if self.is_signed and hasattr(value, "fold"):  # as the application has seen it when it made the signature
-            return to_crlf(value.fold(policy=self._policy.clone(linesep="\r\n")).encode("ascii", "surrogateescape"))
+            octets = value.fold(policy=self._policy.clone(linesep="\r\n")).encode("utf-8", "surrogateescape")
+            if not can_stay(octets, eight_bit=self.target.eight_bit):
+                raise _signed_refusal(octets, self.target)
+            return to_crlf(octets)
         return write_field(name, value, self.target, self._length, is_signed=self.is_signed)
