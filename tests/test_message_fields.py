@@ -117,7 +117,7 @@ def test_addresses_in_a_source_are_read_back_as_they_were_set(text: str, name: s
 def test_a_file_name_is_read_back_as_it_was_set(name: str, long: bool) -> None:
     message = EmailMessage()
     try:
-        message.add_header("Content-Disposition", "attachment", filename=name * (20 if long else 1))
+        message.add_header("Content-Disposition", "attachment", filename=name[:300] * (5 if long else 1))
         meant = message.get_filename()
     except Exception:  # the email package's own
         return
