@@ -107,6 +107,7 @@ async def test_a_parsed_header_becomes_encoded_words_where_utf8_cannot_be_sent(p
         "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nbödy\r\n"
     ).encode()
     message = email.message_from_bytes(raw, policy=policy)
+    before = list(message.raw_items())
     source = await as_content(message).open(eight_bit=True, utf8=False)
     assert source.whole is not None
     assert not source.utf8
@@ -117,7 +118,7 @@ async def test_a_parsed_header_becomes_encoded_words_where_utf8_cannot_be_sent(p
     assert again["Subject"] == "viele liebe Grüße an alle"
     assert [(a.display_name, a.addr_spec) for a in again["From"].addresses] == [("Jürgen Müller", "j@x.test")]
     assert again["X-Plain"] == "ascii"
-    assert message.as_bytes(policy=policy.clone(linesep="\r\n", cte_type="8bit")) == raw  # left as it was
+    assert list(message.raw_items()) == before  # left as it was
     latin = email.message_from_bytes(b"Subject: gr\xfc\xdfe\r\n\r\nhi\r\n", policy=policy)
     assert serialize(latin, eight_bit=True, utf8=False) == b"Subject: gr\xfc\xdfe\r\n\r\nhi\r\n"
 

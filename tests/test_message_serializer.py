@@ -463,7 +463,7 @@ def test_a_composed_signed_part_is_what_the_application_signed() -> None:
     message = MIMEMultipart("signed", boundary="s")
     message.attach(part)
     assert b"--s\r\n" + signed + b"\r\n--s--" in eight_bit(message)
-    part.policy = part.policy.clone(utf8=True)
+    part.policy = POLICIES["SMTPUTF8"]
     assert "ü".encode() in eight_bit(message)
     with pytest.raises(ExtensionNotSupportedError):
         seven_bit(message)
