@@ -17,7 +17,8 @@ MAY = {
     "_nursery": set(),
     "_wire": {"_protocol"},
     "_server": {"_protocol", "_wire", "_public"},
-    "_client": {"_protocol", "_wire", "_public"},
+    "_message": {"_protocol"},
+    "_client": {"_protocol", "_wire", "_public", "_message"},
     "_pool": {"_protocol", "_wire", "_public", "_nursery", "_client"},
     # On top of all, beside each other: like any application they know the public face, which is "" here.
     "_cli": {""},
@@ -57,7 +58,9 @@ def imports(path):
     return foreign, ours
 
 
-@pytest.mark.parametrize("path", modules("_protocol"), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "path", [*modules("_protocol"), *modules("_message")], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 def test_the_core_knows_no_tasks_sockets_or_logs(path):
     foreign, _ = imports(path)
     assert not foreign & CORE_NEVER

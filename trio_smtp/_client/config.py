@@ -36,6 +36,8 @@ class ClientConfig:
             CHUNKING: one round trip, not two. Only for servers that are known to swallow the chunk of a BDAT they
             refuse (RFC 3030 section 2). One that does not takes the text of a message whose recipients it has refused
             for commands, and whoever writes that text speaks in our session.
+        add_missing: a message object without Date or Message-ID is sent with one (RFC 5322 section 3.6), the same one
+            if it is sent again. The object stays as it is. Bytes, str, files and streams get nothing added.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -56,6 +58,7 @@ class ClientConfig:
     chunking: bool = True
     pipelining: bool = True
     early_text: bool = False
+    add_missing: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -78,5 +81,6 @@ class ClientConfig:
         check_flag("chunking", self.chunking)
         check_flag("pipelining", self.pipelining)
         check_flag("early_text", self.early_text)
+        check_flag("add_missing", self.add_missing)
         if self.local_address is not None and not isinstance(self.local_address, str):
             raise TypeError(f"local_address is a str or None, not {self.local_address!r}")

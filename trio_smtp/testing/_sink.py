@@ -245,7 +245,7 @@ class _Handler(trio_smtp.Handler):
     ) -> Reply | str | Mapping[str, Reply | str | None]:
         recipients = tuple(recipient.address for recipient in envelope.recipients)
         self._count += 1
-        queue_id = str(self._count)
+        queue_id = f"S{self._count}"  # the 250th may not look like a reply
         refused: dict[str, Reply] = {}
         kept = False
 
