@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import errno
-import io
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,21 +119,20 @@ async def parts(*chunks):
         yield chunk
 
 
-async def test_printed_messages_do_not_mix(tmp_path):
-    output = io.StringIO()
-    printer = Printer(output)
+async def test_a_message_is_printed_in_one_piece():
+    printed: list[str] = []
+    printer = Printer(printed.append)
     async with trio.open_nursery() as nursery:
         for number in range(20):
             nursery.start_soon(printer.store, trace(f"id{number}"), parts(b"Subject: %d\r\n" % number, b"\r\nbody"))
-    messages = output.getvalue().split("----- id")[1:]
-    assert len(messages) == 20
-    for message in messages:
-        name = message.split()[0]
-        assert message.endswith(f"\nSubject: {name}\n\nbody\n")
+    assert len(printed) == 20
+    for message in printed:
+        name = message.removeprefix("----- id").split()[0]
+        assert message.endswith(f"\nSubject: {name}\n\nbody")
 
 
 async def test_a_printed_message_cannot_reach_the_terminal():
-    output = io.StringIO()
-    size = await Printer(output).store(trace(), parts(b"a\x1b]0;title\x07b\r\nc\xff\r\n\tTAB\rCR\x00"))
+    printed: list[str] = []
+    size = await Printer(printed.append).store(trace(), parts(b"a\x1b]0;title\x07b\r\nc\xff\r\n\tTAB\rCR\x00"))
     assert size == 26
-    assert output.getvalue().endswith("\na\\x1b]0;title\\x07b\nc\\xff\n\tTAB\\x0dCR\\x00\n")
+    assert printed[0].endswith("\na\\x1b]0;title\\x07b\nc\\xff\n\tTAB\\x0dCR\\x00")

@@ -19,7 +19,6 @@ ELSEWHERE = {
     "_cli/errors": "test_cli",
     "_cli/main": "test_cli",
     "_cli/options": "test_cli",
-    "_cli/output": "test_cli_serve",
     "_cli/samples": "test_cli",
     "_cli/serve_plan": "test_cli",
     "_cli/trace": "test_maildir",

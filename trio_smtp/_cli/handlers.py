@@ -10,14 +10,13 @@ import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TextIO, TypeAlias
+from typing import TypeAlias
 
 import trio
 
 import trio_smtp
 
 from .maildir import unique_ids
-from .output import turn
 from .trace import Trace, protocol_name
 
 Store: TypeAlias = Callable[[Trace, AsyncIterable[bytes]], Awaitable[int]]
@@ -149,27 +148,26 @@ async def discard(trace: Trace, content: AsyncIterable[bytes]) -> int:
 
 
 class Printer:
-    """A store that prints messages to a terminal or another text stream, one at a time.
+    """A store that prints messages, each in one piece.
 
     Control characters are printed as escapes, so a message cannot control the terminal.
+
+    Args:
+        write: takes text, without waiting for a reader.
     """
 
-    def __init__(self, output: TextIO) -> None:
-        self._output = output
-        self._lock = trio.Lock()
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
 
     async def store(self, trace: Trace, content: AsyncIterable[bytes]) -> int:
         """Collect the whole message, then print it."""
         collected = bytearray()
         async for chunk in content:
             collected += chunk
-        text = (trace.to_bytes() + collected).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
-        safe = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-        async with self._lock:
-            await trio.to_thread.run_sync(self._print, f"----- {trace.queue_id} -----\n{safe}")
+        await trio.to_thread.run_sync(self._print, trace, collected)
         return len(collected)
 
-    def _print(self, text: str) -> None:
-        with turn():
-            self._output.write(text if text.endswith("\n") else text + "\n")
-            self._output.flush()
+    def _print(self, trace: Trace, content: bytearray) -> None:
+        text = (trace.to_bytes() + content).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+        safe = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+        self._write(f"----- {trace.queue_id} -----\n{safe}")

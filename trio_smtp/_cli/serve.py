@@ -15,7 +15,6 @@ import trio_smtp
 from .descriptors import make_room_for
 from .errors import CommandError, Status, reason, run
 from .options import auth_options, host_words, network, size, verbose_option
-from .output import say, share_output
 from .serve_plan import Plan, make_plan
 from .workers import Orders, Parent, open_sockets
 
@@ -87,10 +86,14 @@ def serve(**options: Any) -> None:
     """
     plan = make_plan(**options)
     make_room_for(plan.config.max_connections)
-    if plan.workers == 1:
-        run(_serve, plan)
-    else:
-        _serve_with_workers(plan)
+    try:
+        if plan.workers == 1:
+            plan.output.start()
+            run(_serve, plan)
+        else:
+            _serve_with_workers(plan)
+    finally:
+        plan.output.close()
 
 
 async def _serve(plan: Plan) -> Status:
@@ -122,12 +125,13 @@ def _serve_with_workers(plan: Plan) -> None:
         raise _cannot_listen(plan, exc) from exc
 
     async def work(orders: Orders) -> Status:
+        plan.output.start(forked=True)
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener)) for listener in sockets]
         await _serve_until_told(plan, listeners, partial(_obey_parent, orders), listening=orders.ready)
         return Status.OK
 
-    share_output()
-    parent = Parent(plan.workers, sockets, partial(run, work), plan.tell)
+    plan.output.share()
+    parent = Parent(plan.workers, sockets, partial(run, work), plan.output, plan.tell)
     pids = parent.start()
     names = [listener.getsockname() for listener in sockets]
     _tell_listening(plan, names)
@@ -153,7 +157,7 @@ def _show_hint(plan: Plan, names: Sequence[Any]) -> None:
     if plan.hint and sys.stdout.isatty():
         host, port, *_ = names[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        say(plan.hint.replace("HOST:PORT", host_words(host, port)))
+        plan.output.out.put(plan.hint.replace("HOST:PORT", host_words(host, port)))
 
 
 async def _serve_until_told(

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import shlex
 import ssl
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from .errors import CommandError, Status, one_line, reason
 from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard
 from .maildir import Maildir
 from .options import credentials
-from .output import say
+from .output import Output
 from .workers import AVAILABLE, Tell
 
 _WILDCARDS = frozenset({"", "*"})
@@ -42,6 +41,7 @@ class Plan:
         workers: number of processes.
         summary: the plan in words.
         hint: a command that sends to this server; its address is ``HOST:PORT``. Empty if there is no use for one.
+        output: where everything is written.
         tell: reports to the user.
     """
 
@@ -55,6 +55,7 @@ class Plan:
     workers: int
     summary: str
     hint: str
+    output: Output
     tell: Tell
 
 
@@ -122,8 +123,9 @@ def make_plan(
         raise click.UsageError(f"{exc}.") from exc
     names = [name for name in (host, config.hostname) if name not in _WILDCARDS]
     context, tls_words = _open_tls(tls, names=names, implicit=implicit_tls)
-    tell = _say_json if as_json else _say_text
-    store, store_words = _open_store(maildir, forget)
+    output = Output(_left_out_json if as_json else _left_out_text)
+    tell = partial(_tell_json if as_json else _tell_text, output)
+    store, store_words = _open_store(maildir, forget, output)
     summary = ["LMTP" if lmtp else "SMTP", tls_words]
     summary += ["AUTH required"] * (user is not None)
     summary += [store_words]
@@ -140,6 +142,7 @@ def make_plan(
         workers=workers,
         summary=", ".join(summary),
         hint="" if as_json else _hint(tls, kind=kind, lmtp=lmtp, user=user[0] if user is not None else ""),
+        output=output,
         tell=tell,
     )
 
@@ -170,7 +173,7 @@ def _handler(
     return PrivateMailbox(store, users=dict([user]), hostname=config.hostname, lmtp=config.lmtp, report=report)
 
 
-def _open_store(maildir: str | None, forget: bool) -> tuple[Store, str]:
+def _open_store(maildir: str | None, forget: bool, output: Output) -> tuple[Store, str]:
     if maildir is not None:
         try:
             return Maildir(maildir).store, f"messages go to {maildir}"
@@ -178,7 +181,7 @@ def _open_store(maildir: str | None, forget: bool) -> tuple[Store, str]:
             raise CommandError(f"cannot use {maildir} as a Maildir: {exc.strerror}", Status.SYSTEM) from exc
     if forget:
         return discard, "messages are thrown away"
-    return Printer(sys.stdout).store, "messages are printed"
+    return Printer(output.out.put).store, "messages are printed"
 
 
 def _open_tls(tls: _TLSOptions, *, names: list[str], implicit: bool) -> tuple[ssl.SSLContext | None, str]:
@@ -238,9 +241,17 @@ def _report(tell: Tell, received: Received) -> None:
     )
 
 
-def _say_text(text: str, event: Mapping[str, Any]) -> None:
-    say(one_line(text))
+def _tell_text(output: Output, text: str, event: Mapping[str, Any]) -> None:
+    output.out.put(one_line(text))
 
 
-def _say_json(text: str, event: Mapping[str, Any]) -> None:
-    say(json.dumps(event))
+def _tell_json(output: Output, text: str, event: Mapping[str, Any]) -> None:
+    output.out.put(json.dumps(event))
+
+
+def _left_out_text(lines: int) -> str:
+    return f"trio-smtp: {lines:,} lines were left out, since they were not read in time"
+
+
+def _left_out_json(lines: int) -> str:
+    return json.dumps({"event": "left out", "lines": lines})

@@ -25,12 +25,13 @@ import trio
 import trio_smtp
 
 from .errors import CommandError, Status
-from .output import say
+from .output import Output
 
 END: Final = b"e"
 AT_ONCE: Final = b"n"
 AVAILABLE: Final = hasattr(os, "fork")
 _YOUNG: Final = 1.0  # seconds: a worker that dies earlier is replaced only after this delay
+_SOON: Final = 0.05  # seconds until the next try to write what the output did not take
 
 Tell: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # a line of text, and the same as an event for JSON
 Work: TypeAlias = Callable[["Orders"], None]  # ends with SystemExit
@@ -109,13 +110,15 @@ class Parent:
         count: number of workers.
         sockets: their listening sockets.
         work: the function that each worker runs.
-        tell: reports to the user.
+        output: of this process, which has no thread that could write: it could not fork then.
+        tell: reports to the user, through `output`.
     """
 
-    def __init__(self, count: int, sockets: Sequence[socket.socket], work: Work, tell: Tell) -> None:
+    def __init__(self, count: int, sockets: Sequence[socket.socket], work: Work, output: Output, tell: Tell) -> None:
         self._count = count
         self._sockets = sockets
         self._work = work
+        self._output = output
         self._tell = tell
         self._workers: dict[int, _Worker] = {}  # by number
         self._due: dict[int, float] = {}  # when to start the successors of workers that died early
@@ -160,6 +163,8 @@ class Parent:
     def _wait(self) -> bytes:
         """Wait for signals and return their numbers."""
         timeout = max(0.0, min(self._due.values()) - time.monotonic()) if self._due and not self._signals else None
+        if self._output.pump():  # a reader is slow, or it is a worker's turn
+            timeout = _SOON if timeout is None else min(timeout, _SOON)
         if not select.select([self._wakeups], [], [], timeout)[0]:
             return b""
         return self._wakeups.recv(4096)
@@ -199,7 +204,7 @@ class Parent:
         try:
             worker = self._fork(number)
         except OSError as exc:
-            say(f"trio-smtp: cannot start worker {number}: {exc.strerror}", err=True)
+            self._output.err.put(f"trio-smtp: cannot start worker {number}: {exc.strerror}")
             worker = None
         if worker is None:
             self._due[number] = time.monotonic() + _YOUNG
