@@ -176,6 +176,8 @@ async def _serve_until_told(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(obey, end, at_once)  # listens before start() returns
         await nursery.start(server.serve_listeners, listeners)
+        for chore in plan.chores:
+            nursery.start_soon(chore)
         listening()
         await end.wait()
         ending()

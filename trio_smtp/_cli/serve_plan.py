@@ -5,11 +5,11 @@ import json
 import shlex
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -22,6 +22,8 @@ from .maildir import Maildir
 from .options import credentials
 from .output import Output
 from .workers import AVAILABLE, Tell
+
+Chore: TypeAlias = Callable[[], Awaitable[None]]
 
 _WILDCARDS = frozenset({"", "*"})
 
@@ -41,6 +43,7 @@ class Plan:
         workers: number of processes.
         summary: the plan in words.
         hint: a command that sends to this server; its address is ``HOST:PORT``. Empty if there is no use for one.
+        chores: what each process does beside serving, until cancelled.
         output: where everything is written.
         tell: reports to the user.
     """
@@ -55,6 +58,7 @@ class Plan:
     workers: int
     summary: str
     hint: str
+    chores: Sequence[Chore]
     output: Output
     tell: Tell
 
@@ -125,7 +129,7 @@ def make_plan(
     context, tls_words = _open_tls(tls, names=names, implicit=implicit_tls)
     output = Output(_left_out_json if as_json else _left_out_text)
     tell = partial(_tell_json if as_json else _tell_text, output)
-    store, store_words = _open_store(maildir, forget, output)
+    store, store_words, chores = _open_store(maildir, forget, output)
     summary = ["LMTP" if lmtp else "SMTP", tls_words]
     summary += ["AUTH required"] * (user is not None)
     summary += [store_words]
@@ -142,6 +146,7 @@ def make_plan(
         workers=workers,
         summary=", ".join(summary),
         hint="" if as_json else _hint(tls, kind=kind, lmtp=lmtp, user=user[0] if user is not None else ""),
+        chores=chores,
         output=output,
         tell=tell,
     )
@@ -173,15 +178,16 @@ def _handler(
     return PrivateMailbox(store, users=dict([user]), hostname=config.hostname, lmtp=config.lmtp, report=report)
 
 
-def _open_store(maildir: str | None, forget: bool, output: Output) -> tuple[Store, str]:
+def _open_store(maildir: str | None, forget: bool, output: Output) -> tuple[Store, str, list[Chore]]:
     if maildir is not None:
         try:
-            return Maildir(maildir).store, f"messages go to {maildir}"
+            box = Maildir(maildir)
         except OSError as exc:
             raise CommandError(f"cannot use {maildir} as a Maildir: {exc.strerror}", Status.SYSTEM) from exc
+        return box.store, f"messages go to {maildir}", [box.keep_clean]
     if forget:
-        return discard, "messages are thrown away"
-    return Printer(output.out.put).store, "messages are printed"
+        return discard, "messages are thrown away", []
+    return Printer(output.out.put).store, "messages are printed", []
 
 
 def _open_tls(tls: _TLSOptions, *, names: list[str], implicit: bool) -> tuple[ssl.SSLContext | None, str]:
