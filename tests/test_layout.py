@@ -17,6 +17,7 @@ ELSEWHERE = {
     "_cli/commands": "test_cli",
     "_cli/descriptors": "test_refusals",
     "_cli/errors": "test_cli",
+    "_cli/letters": "test_cli_send",
     "_cli/main": "test_cli",
     "_cli/options": "test_cli",
     "_cli/samples": "test_cli",

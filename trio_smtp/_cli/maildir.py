@@ -33,6 +33,11 @@ def unique_ids() -> Iterator[str]:
         yield f"{seconds}.M{microseconds:06d}P{os.getpid()}R{run}Q{number}"
 
 
+def short(queue_id: str) -> str:
+    """The end of a queue id: enough to tell a run's messages apart, and to find its file by."""
+    return queue_id.rpartition("R")[2]
+
+
 class Maildir:
     """A Maildir to store messages in, from any number of tasks and processes at once.
 

@@ -40,6 +40,16 @@ def say(line: str, *, err: bool = False) -> None:
         _silence(stream)
 
 
+def has_colour(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal that shows colours, and the user wants them (no-color.org)."""
+    return bool(
+        stream is not None
+        and stream.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "dumb") != "dumb"
+    )
+
+
 class Outlet:
     """Text for one stream, taken at once and written when the stream takes it.
 

@@ -14,7 +14,8 @@ import trio_smtp
 
 from .descriptors import make_room_for
 from .errors import CommandError, Status, reason, run
-from .options import auth_options, host_words, network, size, verbose_option
+from .limits import limit_options
+from .options import auth_options, host_words, network, verbose_option
 from .serve_plan import Plan, make_plan
 from .workers import Orders, Parent, open_sockets
 
@@ -32,7 +33,8 @@ from .workers import Orders, Parent, open_sockets
     help="Port; 0 picks a free one.",
 )
 @click.option("--maildir", metavar="DIR", help="Store messages in this Maildir; created if missing.")
-@click.option("--print", "show", is_flag=True, help="Print messages to standard output (the default).")
+@click.option("--print", "show", is_flag=True, help="Show messages on standard output (the default).")
+@click.option("--raw", is_flag=True, help="Show them as they came: every field, all parts, nothing decoded.")
 @click.option("--discard", "forget", is_flag=True, help="Accept messages and discard them.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); offers STARTTLS.")
 @click.option("--tls-key", metavar="FILE", help="Its private key (PEM); may be in the certificate's file.")
@@ -43,13 +45,8 @@ from .workers import Orders, Parent, open_sockets
 @auth_options("Refuse mail from clients that have not logged in as this user.")
 @click.option("--allow-insecure-auth", is_flag=True, help="Allow passwords without TLS, in clear.")
 @click.option("--hostname", metavar="NAME", help="Name in the greeting and in Received lines.")
-@click.option(
-    "--max-size", type=size, metavar="SIZE", default="32M", show_default=True, help="Largest message: 500000, 64K, 10M."
-)
 @click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033).")
-@click.option(
-    "--lenient", is_flag=True, help="Take what some devices send: addresses without < > or a domain, bare line feeds."
-)
+@limit_options
 @click.option(
     "--proxy-protocol-from",
     type=network,
@@ -74,6 +71,7 @@ from .workers import Orders, Parent, open_sockets
     help="At the end, wait this long for messages that are being received.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document per line instead of text.")
+@click.option("-q", "--quiet", is_flag=True, help="No line for each message that is stored or discarded.")
 @verbose_option
 def serve(**options: Any) -> None:
     """Receive mail, until Ctrl-C or SIGTERM.
@@ -114,7 +112,7 @@ async def _serve(plan: Plan) -> Status:
         listening=tell_listening,
         ending=lambda: plan.tell("ending: messages that are being received may finish", {"event": "ending"}),
     )
-    plan.tell("ended", {"event": "ended"})
+    _tell_ended(plan)
     return Status.OK
 
 
@@ -126,6 +124,7 @@ def _serve_with_workers(plan: Plan) -> None:
 
     async def work(orders: Orders) -> Status:
         plan.output.start(forked=True)
+        plan.totals.count_as(orders.number)
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener)) for listener in sockets]
         await _serve_until_told(plan, listeners, partial(_obey_parent, orders), listening=orders.ready)
         return Status.OK
@@ -138,8 +137,14 @@ def _serve_with_workers(plan: Plan) -> None:
     plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
     _show_hint(plan, names)
     status = parent.watch()
-    plan.tell("ended", {"event": "ended"})
+    _tell_ended(plan)
     sys.exit(int(status))
+
+
+def _tell_ended(plan: Plan) -> None:
+    totals = plan.totals
+    counts = {"messages": totals.messages, "octets": totals.octets, "seconds": round(totals.seconds, 3)}
+    plan.tell(f"ended: {totals}", {"event": "ended", **counts})
 
 
 def _cannot_listen(plan: Plan, error: OSError) -> CommandError:

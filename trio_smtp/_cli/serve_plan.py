@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import shlex
 import ssl
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,10 +18,12 @@ import trio_smtp
 
 from .certificates import load_certificate, make_certificate
 from .errors import CommandError, Status, one_line, reason
-from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard
-from .maildir import Maildir
+from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard, raw_form, readable_form
+from .limits import config_of, is_loopback
+from .maildir import Maildir, short
 from .options import credentials
-from .output import Output
+from .output import Output, has_colour
+from .totals import Totals
 from .workers import AVAILABLE, Tell
 
 Chore: TypeAlias = Callable[[], Awaitable[None]]
@@ -44,6 +47,7 @@ class Plan:
         summary: the plan in words.
         hint: a command that sends to this server; its address is ``HOST:PORT``. Empty if there is no use for one.
         chores: what each process does beside serving, until cancelled.
+        totals: what was accepted.
         output: where everything is written.
         tell: reports to the user.
     """
@@ -59,6 +63,7 @@ class Plan:
     summary: str
     hint: str
     chores: Sequence[Chore]
+    totals: Totals
     output: Output
     tell: Tell
 
@@ -83,9 +88,7 @@ def make_plan(
     workers: int,
     as_json: bool,
     hostname: str | None,
-    max_size: int,
     lmtp: bool,
-    lenient: bool,
     proxy_protocol_from: tuple[str, ...],
     require_tls: bool,
     implicit_tls: bool,
@@ -94,8 +97,10 @@ def make_plan(
     password_file: str | None,
     maildir: str | None,
     show: bool,
+    raw: bool,
+    quiet: bool,
     forget: bool,
-    **tls_options: Any,
+    **other: Any,
 ) -> Plan:
     """The plan for the options of `trio-smtp serve`.
 
@@ -103,8 +108,9 @@ def make_plan(
         click.UsageError: the options contradict each other.
         CommandError: a file or directory cannot be used.
     """
+    limits, tls_options = config_of(other, is_local=is_loopback(host))
     tls = _TLSOptions(**tls_options)
-    _check_stores(maildir=maildir, show=show, forget=forget, as_json=as_json)
+    _check_stores(maildir=maildir, show=show, raw=raw, forget=forget, as_json=as_json, quiet=quiet)
     if workers > 1 and not AVAILABLE:
         raise click.UsageError("--workers needs a system that can fork processes.")
     user = credentials(auth, password_file)
@@ -116,11 +122,10 @@ def make_plan(
         config = trio_smtp.ServerConfig(
             auth="required" if user is not None else "optional",
             allow_insecure_auth=allow_insecure_auth,
-            max_message_size=max_size,
             require_tls=require_tls,
             lmtp=lmtp,
-            lenient_addresses=lenient,
             proxy_protocol_from=proxy_protocol_from,
+            **limits,
             **settings,
         )
     except (TypeError, ValueError) as exc:
@@ -129,7 +134,9 @@ def make_plan(
     context, tls_words = _open_tls(tls, names=names, implicit=implicit_tls)
     output = Output(_left_out_json if as_json else _left_out_text)
     tell = partial(_tell_json if as_json else _tell_text, output)
-    store, store_words, chores = _open_store(maildir, forget, output)
+    totals = Totals(workers)
+    store, store_words, chores = _open_store(maildir, forget, output, raw=raw)
+    is_reported = not quiet and (raw or forget or maildir is not None)  # what is shown tells of itself
     summary = ["LMTP" if lmtp else "SMTP", tls_words]
     summary += ["AUTH required"] * (user is not None)
     summary += [store_words]
@@ -138,7 +145,7 @@ def make_plan(
     return Plan(
         host=None if host in _WILDCARDS else host,
         port=port,
-        handler=_handler(store, user, config, tell),
+        handler=_handler(store, user, config, partial(_report, totals, tell if is_reported else None)),
         config=config,
         ssl_context=context,
         implicit_tls=implicit_tls,
@@ -147,16 +154,21 @@ def make_plan(
         summary=", ".join(summary),
         hint="" if as_json else _hint(tls, kind=kind, lmtp=lmtp, user=user[0] if user is not None else ""),
         chores=chores,
+        totals=totals,
         output=output,
         tell=tell,
     )
 
 
-def _check_stores(*, maildir: str | None, show: bool, forget: bool, as_json: bool) -> None:
-    if (maildir is not None) + show + forget > 1:
-        raise click.UsageError("--maildir, --print and --discard exclude each other.")
-    if as_json and maildir is None and not forget:
+def _check_stores(*, maildir: str | None, show: bool, raw: bool, forget: bool, as_json: bool, quiet: bool) -> None:
+    if (maildir is not None) + (show or raw) + forget > 1:
+        raise click.UsageError("--maildir, --print (or --raw) and --discard exclude each other.")
+    if maildir is not None or forget:
+        return
+    if as_json:
         raise click.UsageError("--json needs --maildir or --discard: printed messages are not JSON.")
+    if quiet:
+        raise click.UsageError("--quiet needs --maildir or --discard: else messages are printed.")
 
 
 def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecure_auth: bool) -> None:
@@ -170,15 +182,17 @@ def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecur
 
 
 def _handler(
-    store: Store, user: tuple[str, str] | None, config: trio_smtp.ServerConfig, tell: Tell
+    store: Store,
+    user: tuple[str, str] | None,
+    config: trio_smtp.ServerConfig,
+    report: Callable[[Received], None],
 ) -> trio_smtp.Handler:
-    report = partial(_report, tell)
     if user is None:
         return Mailbox(store, hostname=config.hostname, lmtp=config.lmtp, report=report)
     return PrivateMailbox(store, users=dict([user]), hostname=config.hostname, lmtp=config.lmtp, report=report)
 
 
-def _open_store(maildir: str | None, forget: bool, output: Output) -> tuple[Store, str, list[Chore]]:
+def _open_store(maildir: str | None, forget: bool, output: Output, *, raw: bool) -> tuple[Store, str, list[Chore]]:
     if maildir is not None:
         try:
             box = Maildir(maildir)
@@ -187,7 +201,8 @@ def _open_store(maildir: str | None, forget: bool, output: Output) -> tuple[Stor
         return box.store, f"messages go to {maildir}", [box.keep_clean]
     if forget:
         return discard, "messages are thrown away", []
-    return Printer(output.out.put).store, "messages are printed", []
+    form = raw_form if raw else partial(readable_form, colour=has_colour(sys.stdout))
+    return Printer(output.out.put, form).store, "messages are printed", []
 
 
 def _open_tls(tls: _TLSOptions, *, names: list[str], implicit: bool) -> tuple[ssl.SSLContext | None, str]:
@@ -236,12 +251,15 @@ def _hint(tls: _TLSOptions, *, kind: str, lmtp: bool, user: str) -> str:
     return f"to send to it: echo Hello | {' '.join(words)} --from me@example.com --to you@example.com"
 
 
-def _report(tell: Tell, received: Received) -> None:
+def _report(totals: Totals, tell: Tell | None, received: Received) -> None:
+    totals.add(received.size)
+    if tell is None:
+        return
     recipients = ", ".join(f"<{address}>" for address in received.recipients)
     login = f" as {received.identity}" if received.identity else ""
     peer = f" from {received.peer}" if received.peer else ""
     tell(
-        f"{time.strftime('%H:%M:%S')} {received.queue_id}: <{received.sender}> to {recipients},"
+        f"{time.strftime('%H:%M:%S')} {short(received.queue_id)}: <{received.sender}> to {recipients},"
         f" {received.size} octets, {received.protocol}{peer}{login}",
         {"event": "message", **asdict(received)},
     )

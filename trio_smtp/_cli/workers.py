@@ -38,9 +38,14 @@ Work: TypeAlias = Callable[["Orders"], None]  # ends with SystemExit
 
 
 class Orders:
-    """A worker's ends of the pipes to its parent."""
+    """A worker's ends of the pipes to its parent.
 
-    def __init__(self, orders: int, ready: int) -> None:
+    Attributes:
+        number: the worker's, the first being 1.
+    """
+
+    def __init__(self, number: int, orders: int, ready: int) -> None:
+        self.number = number
         self._orders = orders
         self._ready = ready
 
@@ -238,7 +243,7 @@ class Parent:
             os.close(ready)
             for sibling in self._workers.values():  # otherwise their pipes would stay open after the parent ends
                 os.close(sibling.orders)
-            self._work(Orders(orders, ready_end))
+            self._work(Orders(number, orders, ready_end))
             raise AssertionError("a worker must exit")
         os.close(orders)
         os.close(ready_end)
