@@ -465,6 +465,7 @@ def test_an_unknown_fate_is_the_status_whatever_else_was_accepted(letter):
     assert done.stdout.splitlines() == [
         f"{letter}: accepted for <b@example.net> (250 OK)",
         f"{letter}: unknown for <b@example.net>: it may have been delivered",
+        "2 messages: 1 accepted, 1 unknown",
     ]
     assert done.returncode == 74
 
