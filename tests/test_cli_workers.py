@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from cli_process import LIMIT, Process, Served, clean_environment, found, run, serving, tool
@@ -349,6 +350,72 @@ def test_a_worker_that_cannot_be_replaced_at_once():
     finally:
         process.kill()
         process.wait(LIMIT)
+
+
+@contextmanager
+def may_hang(tmp_path, limit):
+    """A ``trio-smtp serve`` whose workers hang while they start, as long as a file exists; and that file."""
+    flag = tmp_path / "hang"
+    patch = (
+        f"import time; workers.START_LIMIT = {limit}; ready = workers.Orders.ready; workers.Orders.ready = lambda self:"
+        f" time.sleep(1000) if os.path.exists({str(flag)!r}) else ready(self)"
+    )
+    process = subprocess.Popen(
+        patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    guard = threading.Timer(LIMIT, process.kill)
+    guard.start()
+    try:
+        yield process, flag
+    finally:
+        guard.cancel()
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_that_hangs_while_it_starts_is_killed_and_replaced(tmp_path):
+    with may_hang(tmp_path, 1) as (process, flag):
+        process.stdout.readline()
+        first, _ = process.stdout.readline().removeprefix("workers: processes ").split(", ")
+        flag.touch()
+        os.kill(int(first), signal.SIGKILL)
+        assert "was killed by SIGKILL" in process.stdout.readline()
+        line = process.stdout.readline()
+        hung = int(
+            found(re.fullmatch(r"worker 1 \(process (\d+)\) did not serve within 1 s and was killed; .*\n", line))
+        )
+        assert not is_alive(hung)
+        flag.unlink()
+        while line and "is now process" not in line:
+            line = process.stdout.readline()
+        assert line.startswith("worker 1 is now process ")
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+
+
+def test_workers_that_hang_from_the_beginning_end_the_whole(tmp_path):
+    (tmp_path / "hang").touch()
+    with may_hang(tmp_path, 0.5) as (process, _):
+        words, complaints = process.communicate(timeout=LIMIT)
+        assert (process.returncode, words) == (70, "")
+        assert re.fullmatch(r"trio-smtp: worker \d did not serve within 0.5 s and was killed\n", complaints)
+
+
+def test_signals_are_heard_while_a_worker_starts(tmp_path):
+    (tmp_path / "hang").touch()
+    with may_hang(tmp_path, 1000) as (process, _):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        until = time.monotonic() + LIMIT
+        while len(children.read_text().split()) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)  # another process's children are nothing that one could wait for
+        process.terminate()
+        assert process.stdout.readline().startswith("ending: ")
+        for _ in range(2):
+            process.terminate()
+            time.sleep(0.1)  # signals that are not taken yet are one
+        process.communicate(timeout=LIMIT)
+        assert process.returncode == 0
 
 
 # --- what a person sees ---

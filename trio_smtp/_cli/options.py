@@ -51,6 +51,17 @@ def size(value: str) -> int:
     return int(match[1]) * _UNITS[match[2].lower()]
 
 
+def octal(value: str) -> int:
+    """A file's permissions: ``600``."""
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise click.BadParameter(f"{value!r} is not a mode such as 600 or 666.")
+    return mode
+
+
 def hostname(value: str) -> str:
     """A name for EHLO."""
     if not (value.isascii() and value.isprintable() and value and " " not in value):

@@ -239,9 +239,12 @@ class Output:
             outlet.share(tempfile.TemporaryFile())  # noqa: SIM115 - open as long as the process runs
 
     def start(self, *, forked: bool = False) -> None:
-        """As :meth:`Outlet.start`, of both; and log records go this way too."""
+        """As :meth:`Outlet.start`, of both."""
         for outlet in (self.out, self.err):
             outlet.start(forked=forked)
+
+    def take_log(self) -> None:
+        """Let log records that go to standard error go this way."""
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
                 handler.setStream(LogStream(self.err))

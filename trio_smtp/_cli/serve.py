@@ -13,11 +13,13 @@ import trio
 import trio_smtp
 
 from .descriptors import make_room_for
-from .errors import CommandError, Status, reason, run
+from .errors import Status, run
 from .limits import limit_options
-from .options import auth_options, host_words, network, verbose_option
-from .serve_plan import Plan, make_plan
-from .workers import Orders, Parent, open_sockets
+from .options import auth_options, host_words, network, octal, verbose_option
+from .serve_plan import DEFAULT_PORT, Plan, make_plan
+from .signals import ENDING, WATCHED, Wishes, write_statistics
+from .sockets import Listener, name_of, open_shared, place_words
+from .workers import Orders, Parent
 
 
 @click.command(short_help="Receive mail.")
@@ -28,10 +30,18 @@ from .workers import Orders, Parent, open_sockets
     "--port",
     metavar="PORT",
     type=click.IntRange(0, 65535),
-    default=2525,
-    show_default=True,
-    help="Port; 0 picks a free one.",
+    help=f"Port; 0 picks a free one.  [default: {DEFAULT_PORT}, or none with --unix or --inherit]",
 )
+@click.option("--unix", metavar="PATH", help="Listen on a UNIX socket; its file is made and removed.")
+@click.option(
+    "--unix-mode",
+    metavar="MODE",
+    type=octal,
+    default="600",
+    show_default=True,
+    help="Permissions of its file, in octal.",
+)
+@click.option("--inherit", is_flag=True, help="Listen on the sockets of a service manager (systemd's LISTEN_FDS).")
 @click.option("--maildir", metavar="DIR", help="Store messages in this Maildir; created if missing.")
 @click.option("--print", "show", is_flag=True, help="Show messages on standard output (the default).")
 @click.option("--raw", is_flag=True, help="Show them as they came: every field, all parts, nothing decoded.")
@@ -80,10 +90,12 @@ def serve(**options: Any) -> None:
     discarded (--discard).
 
     The first Ctrl-C or SIGTERM ends the server gracefully: it accepts no new connections and finishes the messages that
-    are being received. The second ends it at once.
+    are being received. The second ends it at once. SIGHUP loads the files of --tls-cert and --tls-key again, which
+    happens within a minute too if they have changed. SIGUSR1 writes statistics to the log.
     """
     plan = make_plan(**options)
     make_room_for(plan.config.max_connections)
+    plan.output.take_log()
     try:
         if plan.workers == 1:
             plan.output.start()
@@ -95,20 +107,17 @@ def serve(**options: Any) -> None:
 
 
 async def _serve(plan: Plan) -> Status:
-    try:
-        listeners = await trio_smtp.open_tcp_listeners(plan.port, host=plan.host)
-    except OSError as exc:
-        raise _cannot_listen(plan, exc) from exc
+    listeners = await plan.places.open()
 
     def tell_listening() -> None:
-        names = [listener.socket.getsockname() for listener in listeners]
+        names = [name_of(listener) for listener in listeners]
         _tell_listening(plan, names)
         _show_hint(plan, names)
 
     await _serve_until_told(
         plan,
         listeners,
-        _obey_signals,
+        Wishes.obey,
         listening=tell_listening,
         ending=lambda: plan.tell("ending: messages that are being received may finish", {"event": "ending"}),
     )
@@ -117,22 +126,20 @@ async def _serve(plan: Plan) -> Status:
 
 
 def _serve_with_workers(plan: Plan) -> None:
-    try:
-        sockets = open_sockets(plan.host, plan.port)
-    except OSError as exc:
-        raise _cannot_listen(plan, exc) from exc
+    shared = open_shared(plan.places)
 
     async def work(orders: Orders) -> Status:
         plan.output.start(forked=True)
         plan.totals.count_as(orders.number)
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener)) for listener in sockets]
-        await _serve_until_told(plan, listeners, partial(_obey_parent, orders), listening=orders.ready)
+        obey = partial(_obey_parent, orders)
+        await _serve_until_told(plan, shared.open_in_worker(), obey, listening=orders.ready)
         return Status.OK
 
     plan.output.share()
-    parent = Parent(plan.workers, sockets, partial(run, work), plan.output, plan.tell)
+    names = [name_of(listener) for listener in shared.sockets]
+    can_reload = plan.certificate is not None
+    parent = Parent(plan.workers, shared.close, partial(run, work), plan.output, plan.tell, can_reload=can_reload)
     pids = parent.start()
-    names = [listener.getsockname() for listener in sockets]
     _tell_listening(plan, names)
     plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
     _show_hint(plan, names)
@@ -147,19 +154,15 @@ def _tell_ended(plan: Plan) -> None:
     plan.tell(f"ended: {totals}", {"event": "ended", **counts})
 
 
-def _cannot_listen(plan: Plan, error: OSError) -> CommandError:
-    where = f"{'every address' if plan.host is None else plan.host}, port {plan.port}"
-    return CommandError(f"cannot listen on {where}: {reason(error)}", Status.SYSTEM)
-
-
 def _tell_listening(plan: Plan, names: Sequence[Any]) -> None:
-    for host, port, *_ in names:
-        words = f"listening on {host_words(host, port)} ({plan.summary})"
-        plan.tell(words, {"event": "listening", "host": host, "port": port})
+    for name in names:
+        words = f"listening on {place_words(name)} ({plan.summary})"
+        place = {"path": name} if isinstance(name, str) else {"host": name[0], "port": name[1]}
+        plan.tell(words, {"event": "listening", **place})
 
 
 def _show_hint(plan: Plan, names: Sequence[Any]) -> None:
-    if plan.hint and sys.stdout.isatty():
+    if plan.hint and sys.stdout.isatty() and not isinstance(names[0], str):
         host, port, *_ = names[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         plan.output.out.put(plan.hint.replace("HOST:PORT", host_words(host, port)))
@@ -167,26 +170,32 @@ def _show_hint(plan: Plan, names: Sequence[Any]) -> None:
 
 async def _serve_until_told(
     plan: Plan,
-    listeners: list[trio.SocketListener],
-    obey: Callable[[trio.Event, trio.Event], Awaitable[None]],
+    listeners: Sequence[Listener],
+    obey: Callable[[Wishes], Awaitable[None]],
     *,
     listening: Callable[[], None],
     ending: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until `obey` sets its first event, then end gracefully; end at once when it sets the second."""
+    """Serve until `obey` has heard that the end is wished for."""
     server = trio_smtp.Server(
         plan.handler, config=plan.config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls
     )
-    end, at_once = trio.Event(), trio.Event()
+    wishes = Wishes(
+        can_reload=plan.certificate is not None,
+        statistics=lambda: write_statistics(server.statistics(), plan.totals),
+    )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(obey, end, at_once)  # listens before start() returns
+        nursery.start_soon(obey, wishes)  # listens before start() returns
         await nursery.start(server.serve_listeners, listeners)
         for chore in plan.chores:
             nursery.start_soon(chore)
+        if plan.certificate is not None and plan.ssl_context is not None:
+            watch = partial(trio_smtp.watch_certificates, plan.ssl_context, *plan.certificate, signals=wishes.reloads)
+            nursery.start_soon(watch)
         listening()
-        await end.wait()
+        await wishes.end.wait()
         ending()
-        nursery.start_soon(_cancel_after, at_once, nursery.cancel_scope)
+        nursery.start_soon(_cancel_after, wishes.at_once, nursery.cancel_scope)
         await server.shutdown(grace=plan.grace)
         nursery.cancel_scope.cancel(reason="the server has ended")
 
@@ -196,18 +205,11 @@ async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel(reason="a second signal")
 
 
-async def _obey_signals(end: trio.Event, at_once: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        await anext(signals)
-        end.set()
-        await anext(signals)
-        at_once.set()
-
-
-async def _obey_parent(orders: Orders, end: trio.Event, at_once: trio.Event) -> None:
-    """Obey the parent. A SIGTERM sent to this worker alone ends it gracefully too."""
+async def _obey_parent(orders: Orders, wishes: Wishes) -> None:
+    """Obey the parent. A signal to this worker alone counts too, but its SIGTERM never ends it at once."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(orders.obey, end, at_once)
+        nursery.start_soon(orders.obey, wishes)
+        nursery.start_soon(wishes.obey, WATCHED - ENDING)
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             async for _ in signals:
-                end.set()
+                wishes.end.set()

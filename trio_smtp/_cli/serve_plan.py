@@ -23,11 +23,13 @@ from .limits import config_of, is_loopback
 from .maildir import Maildir, short
 from .options import credentials
 from .output import Output, has_colour
+from .sockets import Places
 from .totals import Totals
 from .workers import AVAILABLE, Tell
 
 Chore: TypeAlias = Callable[[], Awaitable[None]]
 
+DEFAULT_PORT = 2525
 _WILDCARDS = frozenset({"", "*"})
 
 
@@ -36,11 +38,11 @@ class Plan:
     """What to serve, and how.
 
     Attributes:
-        host: the name or address to listen on; ``None`` for all addresses.
-        port: 0 for a free one.
+        places: where to listen.
         handler: stores the messages.
         config: of the server.
         ssl_context: for STARTTLS or implicit TLS; ``None`` for neither.
+        certificate: the files of certificate and key, where they may be renewed; else ``None``.
         implicit_tls: TLS starts at once.
         grace: seconds to wait at the end for messages that are being received.
         workers: number of processes.
@@ -52,11 +54,11 @@ class Plan:
         tell: reports to the user.
     """
 
-    host: str | None
-    port: int
+    places: Places
     handler: trio_smtp.Handler
     config: trio_smtp.ServerConfig
     ssl_context: ssl.SSLContext | None
+    certificate: tuple[str, str | None] | None
     implicit_tls: bool
     grace: float
     workers: int
@@ -83,7 +85,10 @@ class _TLSOptions:
 def make_plan(
     *,
     host: str,
-    port: int,
+    port: int | None,
+    unix: str | None,
+    unix_mode: int,
+    inherit: bool,
     grace: float,
     workers: int,
     as_json: bool,
@@ -108,7 +113,10 @@ def make_plan(
         click.UsageError: the options contradict each other.
         CommandError: a file or directory cannot be used.
     """
-    limits, tls_options = config_of(other, is_local=is_loopback(host))
+    if port is None and unix is None and not inherit:
+        port = DEFAULT_PORT
+    is_local = not inherit and (port is None or is_loopback(host))
+    limits, tls_options = config_of(other, is_local=is_local)
     tls = _TLSOptions(**tls_options)
     _check_stores(maildir=maildir, show=show, raw=raw, forget=forget, as_json=as_json, quiet=quiet)
     if workers > 1 and not AVAILABLE:
@@ -143,11 +151,13 @@ def make_plan(
     summary += [f"{workers} workers"] * (workers > 1)
     kind = "implicit" if implicit_tls else "starttls" if tls.wanted else "none"
     return Plan(
-        host=None if host in _WILDCARDS else host,
-        port=port,
+        places=Places(
+            host=None if host in _WILDCARDS else host, port=port, unix=unix, unix_mode=unix_mode, inherit=inherit
+        ),
         handler=_handler(store, user, config, partial(_report, totals, tell if is_reported else None)),
         config=config,
         ssl_context=context,
+        certificate=None if tls.tls_cert is None else (tls.tls_cert, tls.tls_key),
         implicit_tls=implicit_tls,
         grace=grace,
         workers=workers,

@@ -48,7 +48,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream], metaclass=_Kind):
         return f"<UnixListener {self.path!r}>"
 
     async def accept(self) -> trio.SocketStream:
-        """Accept a connection, as ``trio.SocketListener.accept``."""
+        """Wait for a connection and return it, as ``trio.SocketListener.accept``. Cancelled, it takes none."""
         return await self._listener.accept()
 
     async def aclose(self) -> None:

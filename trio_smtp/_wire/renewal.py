@@ -1,7 +1,7 @@
 # Certificates that are renewed while a server runs: read again when their files change, without a new context.
 #
-# A context takes a new certificate and then its key. If the key is another's, the context has neither; so both are tried
-# in a context of their own first. Connections that exist keep what they had.
+# A context takes a new certificate and then its key. If the key is another's, the context has neither; so both are
+# tried in a context of their own first. Connections that exist keep what they had.
 from __future__ import annotations
 
 import logging
@@ -14,14 +14,13 @@ import trio
 
 logger: Final = logging.getLogger("trio_smtp")
 
-_Path: TypeAlias = "str | os.PathLike[str]"
 _State: TypeAlias = tuple[tuple[int, int, int, int], ...]
 
 
 async def watch_certificates(
     context: ssl.SSLContext,
-    cert: _Path,
-    key: _Path | None = None,
+    cert: str | os.PathLike[str],
+    key: str | os.PathLike[str] | None = None,
     *,
     interval: float = 60,
     signals: AsyncIterable[object] | None = None,
@@ -52,7 +51,9 @@ async def watch_certificates(
 class _Files:
     """A certificate's files, and what they were when they were last looked at."""
 
-    def __init__(self, context: ssl.SSLContext, cert: _Path, key: _Path | None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, cert: str | os.PathLike[str], key: str | os.PathLike[str] | None
+    ) -> None:
         self._context = context
         self._cert = os.fspath(cert)
         self._key = None if key is None else os.fspath(key)
