@@ -63,13 +63,14 @@ class Places:
             for listener in listeners:
                 with trio.move_on_after(1, shield=True):
                     await listener.aclose()
-            raise CommandError(f"cannot listen on {where}: {_why(exc, self.port)}", Status.SYSTEM) from exc
+            words = _why(exc)
+            if not words.startswith("cannot listen on "):
+                words = f"cannot listen on {where}: {words}"
+            raise CommandError(words, Status.SYSTEM) from exc
         return listeners
 
 
-def _why(error: OSError, port: int | None) -> str:
-    if isinstance(error, PermissionError) and port is not None and port < 1024:
-        return f"{reason(error)}; ports below 1024 are for root, or for CAP_NET_BIND_SERVICE"
+def _why(error: OSError) -> str:
     if error.errno is not None and error.strerror and error.strerror != os.strerror(error.errno):
         return error.strerror  # a reason of the library's own
     return reason(error)
