@@ -1,6 +1,7 @@
 # SIGHUP and SIGUSR1 to `trio-smtp serve`, alone and with workers.
 from __future__ import annotations
 
+import os
 import re
 import signal
 import smtplib
@@ -63,6 +64,25 @@ def test_sighup_takes_new_certificates_and_sessions_notice_nothing(tmp_path, wor
             assert session.data(b"x\r\n")[0] == 250
         served.process.signal()
         assert served.process.wait()[0] == 0
+
+
+def test_a_worker_that_is_replaced_has_the_new_certificate(tmp_path):
+    authority = trustme.CA()
+    issue(authority, tmp_path)
+    files = ("--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    with serving(tmp_path, *files, "--workers", 2) as served:
+        pids = served.process.line().removeprefix("workers: processes ").split(", ")
+        new = issue(authority, tmp_path)
+        for pid in pids:
+            os.kill(int(pid), signal.SIGKILL)
+        lines = [served.process.line() for _ in range(4)]
+        assert sum("is now process" in line for line in lines) == 2
+        assert {shown(served, authority) for _ in range(8)} == {new}
+        (tmp_path / "cert.pem").write_text("half of it")
+        os.kill(int(lines[-1].split()[-1]), signal.SIGKILL)
+        while "is now process" not in served.process.line():
+            pass
+        assert "stays as it was: no certificate and private key in PEM form" in served.process.errors()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

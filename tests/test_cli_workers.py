@@ -414,8 +414,9 @@ def test_signals_are_heard_while_a_worker_starts(tmp_path):
         for _ in range(2):
             process.terminate()
             time.sleep(0.1)  # signals that are not taken yet are one
-        process.communicate(timeout=LIMIT)
+        words, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == 0
+        assert "listening" not in words
 
 
 # --- what a person sees ---

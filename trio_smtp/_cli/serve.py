@@ -12,8 +12,9 @@ import trio
 
 import trio_smtp
 
+from .certificates import load_again
 from .descriptors import make_room_for
-from .errors import Status, run
+from .errors import Status, reason, run
 from .limits import limit_options
 from .options import auth_options, host_words, network, octal, verbose_option
 from .serve_plan import DEFAULT_PORT, Plan, make_plan
@@ -131,6 +132,7 @@ def _serve_with_workers(plan: Plan) -> None:
     async def work(orders: Orders) -> Status:
         plan.output.start(forked=True)
         plan.totals.count_as(orders.number)
+        _renew_certificate(plan)
         obey = partial(_obey_parent, orders)
         await _serve_until_told(plan, shared.open_in_worker(), obey, listening=orders.ready)
         return Status.OK
@@ -140,12 +142,23 @@ def _serve_with_workers(plan: Plan) -> None:
     can_reload = plan.certificate is not None
     parent = Parent(plan.workers, shared.close, partial(run, work), plan.output, plan.tell, can_reload=can_reload)
     pids = parent.start()
-    _tell_listening(plan, names)
-    plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
-    _show_hint(plan, names)
+    if pids:  # else a signal was faster
+        _tell_listening(plan, names)
+        plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
+        _show_hint(plan, names)
     status = parent.watch()
     _tell_ended(plan)
     sys.exit(int(status))
+
+
+def _renew_certificate(plan: Plan) -> None:
+    """In a worker: what its parent has loaded at its own start may have been renewed since."""
+    if plan.certificate is None or plan.ssl_context is None:
+        return
+    try:
+        load_again(plan.ssl_context, *plan.certificate)
+    except (OSError, ValueError) as exc:
+        plan.output.err.put(f"trio-smtp: the certificate in {plan.certificate[0]} stays as it was: {reason(exc)}")
 
 
 def _tell_ended(plan: Plan) -> None:

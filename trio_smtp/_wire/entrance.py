@@ -58,7 +58,7 @@ class _Entrance(AbstractAsyncContextManager[T], Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return await self._manager.__aexit__(kind, error, trace)
+        return await self._manager.__aexit__(kind, error, trace)  # noqa: ASYNC102 - what it awaits is the function's
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{self._usage()}: what it returns has no {name!r}")
