@@ -37,7 +37,7 @@ async def test_it_is_a_context_manager():
 async def test_other_uses_say_how_it_is_used():
     usage = r"open_thing\(\) is used as 'async with open_thing\(...\) as thing'"
     with pytest.raises(AttributeError, match=usage + ": what it returns has no 'send'"):
-        open_thing(1).send  # noqa: B018
+        open_thing(1).send  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(TypeError, match=usage + ", not with 'await'"):
         await open_thing(1)  # type: ignore[misc]
     with pytest.raises(TypeError, match=usage + ", not with 'with'"), open_thing(1):  # type: ignore[attr-defined]

@@ -115,7 +115,9 @@ def locked_key(directory):
         (locked_key, "the key is protected by a password"),
     ],
 )
-async def test_a_bad_file_is_logged_once_and_the_old_one_stays(autojump_clock, watched, context, tmp_path, caplog, spoil, words):
+async def test_a_bad_file_is_logged_once_and_the_old_one_stays(
+    autojump_clock, watched, context, tmp_path, caplog, spoil, words
+):
     before = shown(context)
     spoil(tmp_path)
     await trio.sleep(300)

@@ -48,9 +48,8 @@ async def test_what_a_dead_server_has_left_is_replaced(tmp_path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     assert path.is_socket()
-    async with await open_unix_listener(path) as listener:
-        async with await trio.open_unix_socket(str(path)):
-            await (await listener.accept()).aclose()
+    async with await open_unix_listener(path) as listener, await trio.open_unix_socket(str(path)):
+        await (await listener.accept()).aclose()
     assert not path.exists()
 
 
