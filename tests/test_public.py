@@ -18,6 +18,7 @@ MADE_BY_THE_LIBRARY = [
     trio_smtp.OutgoingMessage,
     trio_smtp.Pool,
     trio_smtp.Session,
+    trio_smtp.UnixListener,
     testing.Certificates,
     testing.FaultPoint,
     testing.Network,
@@ -64,6 +65,7 @@ MEMBERS = {
     trio_smtp.Outcomes: "",
     trio_smtp.OutgoingMessage: "accepted refused result send_all",
     trio_smtp.Pool: "drain send send_many send_message statistics",
+    trio_smtp.UnixListener: "accept aclose path socket",
     trio_smtp.Session: "envelope esmtp forwarded hello host id identity local peer proxy state tls transaction_count "
     "xclient",
     testing.Network: "address_of connections cut refuse restore silence",
