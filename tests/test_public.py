@@ -24,6 +24,8 @@ MADE_BY_THE_LIBRARY = [
     testing.RunningServer,
     testing.ScriptedServer,
     testing.Sink,
+    testing.ThreadedSink,
+    testing.TrioThread,
 ]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 import ipaddress
 import platform
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ..addresses import own_name
 from ..checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
@@ -80,6 +80,8 @@ class ServerConfig:
         xclient_from: networks that may use XCLIENT and XFORWARD.
         scram_secret: makes the SCRAM salt of each user name; give every process of one service the same.
         scram_iterations: rounds of the SCRAM key derivation.
+        transcript: a function that is called with the session, ``"C"`` or ``"S"``, and each line of a command or reply
+            of it, secrets masked; content is left out. Must be quick; what it raises is logged.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -128,6 +130,7 @@ class ServerConfig:
     xclient_from: Sequence[str | ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
     scram_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     scram_iterations: int = 4096
+    transcript: Callable[[Any, str, str], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_text("hostname", self.hostname, word=True)
@@ -185,6 +188,8 @@ class ServerConfig:
         self._store("enabled_extensions", check_names("enabled_extensions", self.enabled_extensions, OPT_IN_EXTENSIONS))
         self._store("proxy_protocol_from", _networks("proxy_protocol_from", self.proxy_protocol_from))
         self._store("xclient_from", _networks("xclient_from", self.xclient_from))
+        if self.transcript is not None and not callable(self.transcript):
+            raise TypeError(f"transcript is a function or None, not {self.transcript!r}")
         if not isinstance(self.scram_secret, bytes):
             raise TypeError("scram_secret is bytes")
         if len(self.scram_secret) < MIN_SECRET:
