@@ -60,7 +60,7 @@ class InUnittest(unittest.TestCase):
     def test_it(self):
         sink = self.enterContext(run_sink(tls="starttls"))
         send(sink)
-        self.assertEqual(len(sink.wait_for()), 1)
+        assert len(sink.wait_for()) == 1
 
 
 def test_any_other_opener():

@@ -7,6 +7,7 @@ from trio_smtp import __version__
 
 from .demo import demo
 from .errors import Commands
+from .inbox import inbox
 from .load import load
 from .send import send
 from .serve import serve
@@ -26,5 +27,6 @@ def cli() -> None:
 
 cli.add_command(demo)
 cli.add_command(serve)
+cli.add_command(inbox)
 cli.add_command(send)
 cli.add_command(load)
