@@ -72,8 +72,8 @@ def inbox(
 ) -> None:
     """Catch all mail of the programs that you work on, and show it on a page, until Ctrl-C or SIGTERM.
 
-    Every sender and recipient is accepted, and nothing leaves this machine. The page has no login, so that only loopback
-    addresses are listened on by default. Programs can ask for messages, wait for them, and play faults by HTTP: the
+    Every sender and recipient is accepted, and nothing leaves this machine. The page has no login, so by default only
+    loopback addresses are listened on. Programs can ask for messages, wait for them, and play faults by HTTP: the
     interface is Mailpit's, with more.
     """
     user = credentials(auth, password_file)
@@ -112,9 +112,7 @@ def _tell(host: str, smtp_port: int, url: str, options: dict[str, Any], as_json:
     if as_json:
         say(json.dumps({"event": "listening", "host": host, "smtp_port": smtp_port, "url": url}))
         return
-    login = (
-        {"any": ", any login"}.get(options["auth"], "") if not isinstance(options["auth"], tuple) else ", AUTH required"
-    )
+    login = {None: "", "any": ", any login"}.get(options["auth"], ", AUTH required")
     tls = ", STARTTLS" if options["tls"] == "starttls" else ""
     place = options["store"] or "in memory"
     say(f"send mail to {host_words(host, smtp_port)} (SMTP{tls}{login})")

@@ -77,8 +77,8 @@ def find(box: Box, request: Request) -> Kept:
     Raises:
         HTTPException: 404, it is not there.
     """
-    id = str(request.path_params["id"])
-    kept = box.find(id, conditions(request) if id == "latest" else ()) if len(id) <= MAX_ID else None
+    name = str(request.path_params["id"])
+    kept = box.find(name, conditions(request) if name == "latest" else ()) if len(name) <= MAX_ID else None
     if kept is None:
         raise HTTPException(404, "Message not found")
     return kept

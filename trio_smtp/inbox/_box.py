@@ -61,27 +61,27 @@ class Box:
         Once it is kept, it is told to those who listen and wait. Cancelled before, it is not there.
         """
         reading = await _read(message.content)
-        id = secrets.token_hex(11)
-        message = replace(message, queue_id=id)
+        name = secrets.token_hex(11)
+        message = replace(message, queue_id=name)
         created = time.time_ns() // 1_000_000
         summary = _summary(message, reading, created)
         dialogue = _dialogue(session)
         number = self.store.add(_entry(message, reading, created, summary, dialogue.text))
         dialogue.keep(len(message.content), lambda text: self.store.set_transcript(number, text))
-        self._arrivals[id] = replace(message, content=b"")
+        self._arrivals[name] = replace(message, content=b"")
         self.accepted += 1
         self.accepted_octets += len(message.content)
         self.events.publish("new", {**summary, "Read": False})
         self._forget(self.store.prune())
         self._arrived.set()
         self._arrived = trio.Event()
-        return id
+        return name
 
     # ---- out
 
-    def find(self, id: str, conditions: Sequence[Condition] = ()) -> Kept | None:
+    def find(self, name: str, conditions: Sequence[Condition] = ()) -> Kept | None:
         """A message by its id; ``latest`` is the newest that meets the conditions."""
-        wanted = self.store.newest(conditions) if id == "latest" else id
+        wanted = self.store.newest(conditions) if name == "latest" else name
         return None if wanted is None else self.store.find(wanted)
 
     async def read(self, kept: Kept) -> tuple[Reading, bytes]:
@@ -130,8 +130,8 @@ class Box:
         self._forget(self.store.delete(ids))
 
     def _forget(self, ids: list[str]) -> None:
-        for id in ids:
-            self._arrivals.pop(id, None)
+        for name in ids:
+            self._arrivals.pop(name, None)
         self.events.publish_each("delete", ids)
 
 

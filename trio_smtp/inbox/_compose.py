@@ -149,5 +149,5 @@ def _attach(message: EmailMessage, data: object) -> None:
     if not slash or not (main + sub).isascii() or main == "multipart":
         raise ValueError(f"{kind!r} is no content type")
     content_id = data.get("ContentID")
-    extra = {"cid": f"<{content_id}>", "disposition": "inline"} if content_id else {"disposition": "attachment"}
+    extra: Any = {"cid": f"<{content_id}>", "disposition": "inline"} if content_id else {"disposition": "attachment"}
     message.add_attachment(content, maintype=main, subtype=sub, filename=name, **extra)

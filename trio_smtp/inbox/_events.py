@@ -40,8 +40,8 @@ class Events:
         if len(ids) > MAX_SINGLE:
             self.publish("prune", None)
         else:
-            for id in ids:
-                self.publish(kind, {"ID": id, **data})
+            for name in ids:
+                self.publish(kind, {"ID": name, **data})
 
     def listen(self) -> Listener:
         """A new listener, for a ``with`` block.

@@ -1,4 +1,4 @@
-# What a test or a developer wants to know of a message, beyond what it says: links, codes, and what is likely a mistake.
+# What a test or a developer wants to know of a message beyond what it says: links, codes, likely mistakes.
 from __future__ import annotations
 
 import re
@@ -54,7 +54,7 @@ def _structure(reading: Reading, content: bytes) -> Iterator[str]:
     for defect in reading.defects:
         yield f"Broken MIME: {defect}."
     if reading.html and not reading.has_text:
-        yield "There is no text part beside the HTML: some people and programs read only that, and spam filters count it."
+        yield "There is no text part beside the HTML: some programs show only that, and spam filters count it."
     if re.search(rb"[^\n]{999,}", content):  # RFC 5322 §2.1.1, CR included
         yield "A line is longer than 998 octets: servers may refuse it or break it."
     if len(reading.html.encode("utf-8", "replace")) > _CLIPPED:
@@ -89,4 +89,4 @@ def _bulk(reading: Reading, recipients: int) -> Iterator[str]:
     if is_bulk and "list-unsubscribe" not in names:
         yield "This is bulk mail without a List-Unsubscribe field: large providers ask for it."
     if "list-unsubscribe" in names and "list-unsubscribe-post" not in names:
-        yield "There is a List-Unsubscribe field without List-Unsubscribe-Post: one click cannot unsubscribe (RFC 8058)."
+        yield "There is a List-Unsubscribe field without List-Unsubscribe-Post, for one click (RFC 8058)."

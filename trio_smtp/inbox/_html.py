@@ -1,9 +1,9 @@
 # HTML of a message: made safe to show, its text, and its links.
 #
-# Guarantee: what `make_safe` returns has only elements and attributes of the two lists below, is written anew, and names
-# nothing outside itself except where links lead. It is the second of two fences; the first is the policy and the sandbox
-# that the page is served with (_guard.py). The standard library's parser is no browser's, so nothing is passed on as it
-# came: markup that the two understand differently is lost, not shown.
+# Guarantee: what `make_safe` returns has only elements and attributes of the two lists below, is written anew, and
+# names nothing outside itself except where links lead. It is the second of two fences; the first is the policy and the
+# sandbox that the page is served with (_guard.py). The standard library's parser is no browser's, so nothing is passed
+# on as it came: markup that the two understand differently is lost, not shown.
 from __future__ import annotations
 
 import re
@@ -16,174 +16,29 @@ MAX_HTML: Final = 2 * 1024 * 1024  # characters that are shown
 MAX_SEARCHED: Final = 256 * 1024  # characters whose text is looked at
 MAX_LINKS: Final = 1000
 
-_ELEMENTS: Final = frozenset(
-    [
-        "a",
-        "abbr",
-        "address",
-        "article",
-        "aside",
-        "b",
-        "bdi",
-        "bdo",
-        "big",
-        "blockquote",
-        "body",
-        "br",
-        "caption",
-        "center",
-        "cite",
-        "code",
-        "col",
-        "colgroup",
-        "dd",
-        "del",
-        "details",
-        "dfn",
-        "div",
-        "dl",
-        "dt",
-        "em",
-        "figcaption",
-        "figure",
-        "font",
-        "footer",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hr",
-        "i",
-        "img",
-        "ins",
-        "kbd",
-        "li",
-        "main",
-        "mark",
-        "nav",
-        "ol",
-        "p",
-        "pre",
-        "q",
-        "rp",
-        "rt",
-        "ruby",
-        "s",
-        "samp",
-        "section",
-        "small",
-        "span",
-        "strike",
-        "strong",
-        "style",
-        "sub",
-        "summary",
-        "sup",
-        "table",
-        "tbody",
-        "td",
-        "tfoot",
-        "th",
-        "thead",
-        "time",
-        "tr",
-        "tt",
-        "u",
-        "ul",
-        "var",
-        "wbr",
-    ]
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_ELEMENTS: Final = _names(
+    "a abbr address article aside b bdi bdo big blockquote body br caption center cite code col colgroup dd del details"
+    " dfn div dl dt em figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd li main mark nav ol p"
+    " pre q rp rt ruby s samp section small span strike strong style sub summary sup table tbody td tfoot th thead time"
+    " tr tt u ul var wbr"
 )
-_EMPTY: Final = frozenset({"br", "col", "hr", "img", "wbr"})
-_ATTRIBUTES: Final = frozenset(
-    [
-        "align",
-        "alt",
-        "bgcolor",
-        "border",
-        "cellpadding",
-        "cellspacing",
-        "class",
-        "color",
-        "colspan",
-        "dir",
-        "face",
-        "height",
-        "hspace",
-        "id",
-        "lang",
-        "nowrap",
-        "role",
-        "rowspan",
-        "scope",
-        "size",
-        "span",
-        "start",
-        "style",
-        "title",
-        "type",
-        "valign",
-        "value",
-        "vspace",
-        "width",
-    ]
+_EMPTY: Final = _names("br col hr img wbr")
+_ATTRIBUTES: Final = _names(
+    "align alt bgcolor border cellpadding cellspacing class color colspan dir face height hspace id lang nowrap role"
+    " rowspan scope size span start style title type valign value vspace width"
 )
-_WITHOUT_CONTENT: Final = frozenset(
-    [
-        "applet",
-        "audio",
-        "canvas",
-        "embed",
-        "frameset",
-        "iframe",
-        "math",
-        "noembed",
-        "noframes",
-        "noscript",
-        "object",
-        "script",
-        "select",
-        "svg",
-        "template",
-        "textarea",
-        "title",
-        "video",
-        "xmp",
-    ]
+_WITHOUT_CONTENT: Final = _names(
+    "applet audio canvas embed frameset iframe math noembed noframes noscript object script select svg template"
+    " textarea title video xmp"
 )
-_BLOCKS: Final = frozenset(
-    [
-        "address",
-        "article",
-        "blockquote",
-        "br",
-        "center",
-        "dd",
-        "div",
-        "dl",
-        "dt",
-        "footer",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hr",
-        "li",
-        "main",
-        "ol",
-        "p",
-        "pre",
-        "section",
-        "table",
-        "tr",
-        "ul",
-    ]
+_BLOCKS: Final = _names(
+    "address article blockquote br center dd div dl dt footer h1 h2 h3 h4 h5 h6 header hr li main ol p pre section"
+    " table tr ul"
 )
 _LINK: Final = re.compile(r"(?:https?://|mailto:|tel:)\S+", re.IGNORECASE)
 _DATA_IMAGE: Final = re.compile(r"data:image/(?:png|gif|jpeg|webp|bmp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE)

@@ -1,8 +1,10 @@
-# Mailpit's HTTP interface, version 1, as far as the inbox has what it speaks of: routes, names and shapes are Mailpit's,
-# so that its clients work unchanged. Where Mailpit has tags, there are none here; checks of HTML and links, releasing to
-# a real server, and thumbnails are not there.
+# Mailpit's HTTP interface, version 1, as far as the inbox has what it speaks of.
+#
+# Routes, names and shapes are Mailpit's, so that its clients work unchanged. Where Mailpit has tags, there are none
+# here; checks of HTML and links, releasing to a real server, and thumbnails are not there.
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import resource
@@ -341,8 +343,6 @@ def _list_unsubscribe(reading: Reading) -> dict[str, Any]:
 
 def _images(reading: Reading) -> dict[str, str]:
     """The pictures of a message as ``data:`` addresses, by their content ids."""
-    import base64
-
     images: dict[str, str] = {}
     room = MAX_IMAGES
     for part in reading.parts:
@@ -368,7 +368,8 @@ def _change(body: bytes, request: Request) -> dict[str, Any]:
     data = parse_json(body)
     if not isinstance(data, dict):
         raise HTTPException(400, "the body is a JSON object")
-    return {{"ids": "IDs", "read": "Read", "search": "Search"}.get(key.lower(), key): data[key] for key in data}
+    names = {"ids": "IDs", "read": "Read", "search": "Search"}  # Go reads them in any case
+    return {names.get(str(key).lower(), str(key)): value for key, value in data.items()}
 
 
 def _ids(value: object) -> list[str]:

@@ -1,5 +1,7 @@
 # The search language, Mailpit's: words, "phrases", to: from: subject: is:unread has:attachment before: after: and some
-# more, each of which `-` or `!` turns round. A query becomes conditions of SQL with parameters; no text of it becomes SQL.
+# more, each of which `-` or `!` turns round.
+#
+# A query becomes conditions of SQL with parameters; no text of it becomes SQL.
 from __future__ import annotations
 
 import re

@@ -217,9 +217,9 @@ class Store:
 
     # ---- out
 
-    def find(self, id: str) -> Kept | None:
+    def find(self, name: str) -> Kept | None:
         """A message by its id."""
-        row = self._db.execute("SELECT number, id, read, summary, facts FROM message WHERE id = ?", (id,)).fetchone()
+        row = self._db.execute("SELECT number, id, read, summary, facts FROM message WHERE id = ?", (name,)).fetchone()
         return None if row is None else _kept(row)
 
     def newest(self, conditions: Sequence[Condition] = ()) -> str | None:
@@ -331,10 +331,10 @@ class _Transaction:
 
 
 def _kept(row: tuple[Any, ...]) -> Kept:
-    number, id, read, summary, facts = row
+    number, name, read, summary, facts = row
     return Kept(
         number=number,
-        id=id,
+        id=name,
         is_read=bool(read),
         summary=json.loads(summary) | {"Read": bool(read)},
         facts=json.loads(facts),

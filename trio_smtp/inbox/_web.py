@@ -52,5 +52,6 @@ async def serve_app(
     config.include_server_header = False
     config.graceful_timeout = GRACE
     config.keep_alive_timeout = 30  # also for a request whose header does not come to an end
-    serve: Any = partial(hypercorn.trio.serve, app, config, mode="asgi")
+    application: Any = app  # Hypercorn has types of its own for the same
+    serve: Any = partial(hypercorn.trio.serve, application, config, mode="asgi")
     await serve(task_status=task_status)

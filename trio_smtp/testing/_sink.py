@@ -298,14 +298,14 @@ class _Handler(trio_smtp.Handler):
     async def on_data(
         self, session: trio_smtp.Session, envelope: trio_smtp.Envelope, body: trio_smtp.Body
     ) -> Reply | str | Mapping[str, Reply | str | None]:
-        parties = {"sender": envelope.sender.address, "recipients": tuple(each.address for each in envelope.recipients)}
-        reply = await self._reach(Moment(Stage.DATA, **parties))
+        sender, recipients = envelope.sender.address, tuple(each.address for each in envelope.recipients)
+        reply = await self._reach(Moment(Stage.DATA, None, sender, recipients))
         if reply is not None:
             return reply
         chunks: list[bytes] = []
         async for chunk in body:
             if not chunks:
-                reply = await self._reach(Moment(Stage.BODY, **parties))
+                reply = await self._reach(Moment(Stage.BODY, None, sender, recipients))
                 if reply is not None:
                     return reply
             chunks.append(chunk)
@@ -416,15 +416,15 @@ async def open_sink(
         keep: an async function that is called with the session and each message that is accepted, and keeps it
             somewhere; returns the queue id that the client is told. Then ``sink.messages`` stays empty.
         address_faults: let addresses ask for faults: ``450-rcpt@…``, ``550-end@…``, ``stall10-data@…``, ``cut-body@…``
-            (a code, ``stall`` and seconds, or ``cut``; then the stage). A sender's apply from ``mail`` on, a recipient's
-            from ``rcpt``; ``450-rcpt+anything@…`` is the same.
+            (a code, ``stall`` and seconds, or ``cut``; then the stage). A sender's apply from ``mail`` on, a
+            recipient's from ``rcpt``; ``450-rcpt+anything@…`` is the same.
 
     Raises:
         ModuleNotFoundError: with TLS, trustme is missing; ``pip install 'trio-smtp[testing]'`` brings it.
         OSError: the port cannot be had.
     """
     config = _CONFIG if config is None else config
-    options = {"lmtp": config.lmtp, "keep": keep, "address_faults": address_faults}
+    options: dict[str, Any] = {"lmtp": config.lmtp, "keep": keep, "address_faults": address_faults}
     if auth is None:
         handler = _Handler(**options)
     elif auth == "any":
