@@ -10,7 +10,7 @@ from ._reading import Reading
 
 MAX_CODES: Final = 100
 _URL: Final = re.compile(r"https?://[^\s<>\"'\x00-\x1f]{1,2000}", re.IGNORECASE)
-_CODE: Final = re.compile(r"(?<![\w.,:/#+@=-])(\d{4,8}|\d{3}[ -]\d{3})(?![\w/@=-]|[.,:]\d| \d)")
+_DIGITS: Final = re.compile(r"(?<![\w.,:/#+@=-])\d{1,20}(?:[ -]\d{1,20})*(?![\w/@=-]|[.,:]\d)")
 _BULK: Final = re.compile(r"bulk|list|junk", re.IGNORECASE)
 _CLIPPED: Final = 102 * 1024  # octets of HTML after which Gmail cuts a message off
 _MANY: Final = 50  # recipients of what is bulk mail in all likelihood
@@ -34,8 +34,16 @@ def _without_end(url: str) -> str:
 def codes(reading: Reading) -> list[str]:
     """Numbers that look like one-time codes: of 4 to 8 digits, by themselves; ``123-456`` too, as ``123456``."""
     text = f"{reading.subject}\n{_URL.sub(' ', reading.text[:MAX_SEARCHED])}"
-    found = (re.sub(r"[ -]", "", match[1]) for match in _CODE.finditer(text))
+    found = (code for match in _DIGITS.finditer(text) for code in _codes(match[0]))
     return list(dict.fromkeys(found))[:MAX_CODES]
+
+
+def _codes(digits: str) -> list[str]:
+    """Those in groups of digits; of a date, or of a telephone number, there are none."""
+    groups = re.split(r"[ -]", digits)
+    if [len(group) for group in groups] == [3, 3]:
+        return ["".join(groups)]
+    return groups if "-" not in digits and all(4 <= len(group) <= 8 for group in groups) else []
 
 
 def warnings(reading: Reading, content: bytes, *, recipients: int, smtputf8: bool) -> list[str]:
@@ -55,7 +63,7 @@ def _structure(reading: Reading, content: bytes) -> Iterator[str]:
         yield f"Broken MIME: {defect}."
     if reading.html and not reading.has_text:
         yield "There is no text part beside the HTML: some programs show only that, and spam filters count it."
-    if re.search(rb"[^\n]{999,}", content):  # RFC 5322 §2.1.1, CR included
+    if re.search(rb"[^\r\n]{999,}", content):  # RFC 5322 §2.1.1
         yield "A line is longer than 998 octets: servers may refuse it or break it."
     if len(reading.html.encode("utf-8", "replace")) > _CLIPPED:
         yield "The HTML is larger than 102 KiB: Gmail shows only the beginning."

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 MAX_QUERY: Final = 2000  # characters
 MAX_TERMS: Final = 50
 
-_TERM: Final = re.compile(r"""([-!]?)((?:[a-zA-Z-]+:)?)(?:"([^"]*)"|'([^']*)'|(\S+))""")
+_TERM: Final = re.compile(r"""([-!]?)((?:[a-zA-Z-]+:)?)(?:"([^"]*)"|'([^']*)'|(\S*))""")
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s?([km]?)b?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2}
 # Scripts that write no blanks between words: their words are no tokens of the index.
@@ -108,6 +108,8 @@ def _moment(word: str, zone: str) -> int:
         moment = datetime.fromisoformat(word.strip().replace("/", "-").upper())
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=_zone(zone))
         return int(moment.timestamp() * 1000)
+    except QueryError:
+        raise
     except (ValueError, OverflowError) as exc:
         raise QueryError(f"{word!r} is not a date such as 2026-11-30 or 2026-11-30T15:00") from exc
 

@@ -138,9 +138,13 @@ class Store:
             self._db: sqlite3.Connection = sqlite3.connect(
                 ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
             )
+        except sqlite3.Error as exc:
+            raise OSError(f"cannot use {path} as a store: {exc}") from exc
+        try:
             self._open(path)
             row = self._db.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM message").fetchone()
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, OSError) as exc:
+            self._db.close()
             raise OSError(f"cannot use {path} as a store: {exc}") from exc
         self._total, self._octets = int(row[0]), int(row[1])
         self.deleted: int = 0  # since it was opened
@@ -157,7 +161,7 @@ class Store:
         if (application, version) == (APPLICATION, VERSION):
             return
         if application or version or self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-            raise OSError(f"{path} is not a store of this version")
+            raise OSError("it is not a store of this version")
         self._db.executescript(
             f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
         )
