@@ -121,7 +121,7 @@ def test_the_newest_comes_first(store):
         ("日本", "d"),
         ("本語", "d"),
         ("https://example.com/x", "b"),
-        ("!", ""),
+        ("!", "dcba"),
         ('"', ""),
         ("a AND b OR NEAR(", ""),
         ("is:odd", ""),

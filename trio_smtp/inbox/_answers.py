@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from typing import Any, Final
 
 import trio
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 
 from ._box import Box
@@ -27,14 +28,18 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     """The body of a request.
 
     Raises:
-        HTTPException: 413 if it is too large, 408 if it takes too long.
+        HTTPException: 413 if it is too large, 408 if it takes too long, 400 if the client goes in between.
     """
     body = bytearray()
-    with trio.move_on_after(BODY_TIMEOUT) as scope:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise HTTPException(413, f"a body of at most {limit} octets")
+    try:
+        with trio.move_on_after(BODY_TIMEOUT) as scope:
+            async with aclosing(request.stream()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > limit:
+                        raise HTTPException(413, f"a body of at most {limit} octets")
+    except ClientDisconnect as exc:
+        raise HTTPException(400, "the body has no end") from exc
     if scope.cancelled_caught:
         raise HTTPException(408, "the body took too long")
     return bytes(body)
