@@ -37,6 +37,7 @@ def body(html, images=None):
         ("<script><script></script>x</script>", "x&lt;/script&gt;".replace("&lt;/script&gt;", "")),
         ("<iframe src=//evil.test></iframe>x", "x"),
         ("<object><embed src=x></object>x", "x"),
+        ("<embed src=x><applet><object>what is in there stays", "what is in there stays"),
         ("<svg onload=x><a href=x>a</a></svg>b", "b"),
         ('<link rel="preconnect" href="//evil.test">x', "x"),
         ('<meta http-equiv="refresh" content="0;url=//evil.test">x', "x"),

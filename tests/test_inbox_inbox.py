@@ -157,6 +157,20 @@ async def test_the_oldest_messages_go():
         assert len(inbox._box._arrivals) == 2
 
 
+async def test_mail_of_careless_programs_is_taken():
+    async with open_inbox() as inbox:
+        async with await trio.open_tcp_stream(inbox.host, inbox.smtp_port) as stream:
+            await stream.send_all(
+                b"EHLO x\r\nMAIL FROM: ann@example.com\r\nRCPT TO:root\r\nDATA\r\n"
+                b"Subject: bare\n\nline feeds\n\r\n.\r\nQUIT\r\n"
+            )
+            while await stream.receive_some():
+                pass
+        [message] = inbox.messages
+        assert (message.sender, message.recipients) == ("ann@example.com", ("root",))
+        assert message.content == b"Subject: bare\r\n\r\nline feeds\r\n\r\n"
+
+
 async def test_very_many_recipients_senders_and_sizes():
     async with open_inbox() as inbox:
         await send(inbox, PLAIN, [f"b{number}@example.com" for number in range(500)])

@@ -33,8 +33,7 @@ _ATTRIBUTES: Final = _names(
     " rowspan scope size span start style title type valign value vspace width"
 )
 _WITHOUT_CONTENT: Final = _names(
-    "applet audio canvas embed frameset iframe math noembed noframes noscript object script select svg template"
-    " textarea title video xmp"
+    "audio canvas iframe math noembed noframes noscript script select svg template textarea title video xmp"
 )
 _BLOCKS: Final = _names(
     "address article blockquote br center dd div dl dt footer h1 h2 h3 h4 h5 h6 header hr li main ol p pre section"

@@ -497,13 +497,12 @@ function drawPart(message, part) {
 
 async function remove(id) {
   const at = indexOf(id);
-  await change("DELETE", "/api/v1/messages", { IDs: [id] });
-  if (at >= 0) {
-    const next = state.items[at + 1] ?? state.items[at - 1];
-    const follow = state.open === id && next && !narrow();
-    if (follow) show(next.ID, { focus: false }); else if (state.open === id) close();
-    state.chosen = Math.max(0, Math.min(at, state.total - 2));
+  const next = at >= 0 ? state.items[at + 1] ?? state.items[at - 1] : undefined;
+  if (state.open === id) { // before the event that it is gone
+    if (next && !narrow()) show(next.ID, { focus: false }); else close();
   }
+  if (at >= 0) state.chosen = Math.max(0, Math.min(at, state.total - 2));
+  await change("DELETE", "/api/v1/messages", { IDs: [id] });
   say("The message was deleted.");
 }
 
