@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import email.message
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from .._protocol.client.commands import NOOP, RSET, Command, other
-from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError
+from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError, Stage
 from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
@@ -149,6 +149,7 @@ class Client(metaclass=NoPublicConstructor):
         *,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        before_end: Callable[[], Awaitable[object]] | None = None,
     ) -> SendResult:
         """Send one message.
 
@@ -162,13 +163,17 @@ class Client(metaclass=NoPublicConstructor):
                 not offer it, an ``EmailMessage`` gets encoded words, and other content is an error, unless a BODY of
                 your own says to send it all the same.
             rcpt_params: further parameters of RCPT by recipient.
+            before_end: an async function without arguments, awaited right before the send that contains the end of the
+                message: the final dot, the last chunk of BDAT, or, where the message leaves in one write, all of it.
+                If it raises, nothing that ends the message is sent, and the error is raised as it is.
 
         Returns:
             Which recipients were accepted and which were refused, if at least one was accepted.
 
         Raises:
-            TypeError: `recipients` is a str, or `content` cannot be sent.
-            LocalProtocolError: an invalid address or parameter, or no recipients; nothing was sent.
+            TypeError: `recipients` is a str, `content` cannot be sent, or `before_end` is not async.
+            LocalProtocolError: an invalid address or parameter, no recipients, or a NUL in the text; nothing was sent,
+                or a stream's text without its end.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent, or a stream's text without its end.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for every recipient.
@@ -176,6 +181,7 @@ class Client(metaclass=NoPublicConstructor):
                 have the message. The first also where the connection is used up by the server's LIMITS (MAILMAX,
                 RCPTDOMAINMAX, RFC 9422).
             OSError: the content file could not be read.
+            Exception: what `before_end`, or an async iterable, raises.
             trio.BusyResourceError: a transaction is open, or another task is using this client.
 
         Cancellation before the end of the message: nothing is delivered, and the connection is closed. After it: waits
@@ -183,7 +189,9 @@ class Client(metaclass=NoPublicConstructor):
         ``trio.Cancelled`` with the fate of the message unknown.
         """
         with self._guard:
-            report = DeliveryReport(Message(sender, recipients, content, mail_params, rcpt_params), attempts=1)
+            report = DeliveryReport(
+                Message(sender, recipients, content, mail_params, rcpt_params, before_end), attempts=1
+            )
             await trio.lowlevel.checkpoint_if_cancelled()  # a socket takes a small message without any wait
             await deliver(self._connection, report)
             return report.result()
@@ -196,6 +204,7 @@ class Client(metaclass=NoPublicConstructor):
         recipients: Iterable[str] | None = None,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        before_end: Callable[[], Awaitable[object]] | None = None,
     ) -> SendResult:
         """Send an ``EmailMessage`` to the recipients in its header: To, Cc and Bcc; what is sent has no Bcc.
 
@@ -205,11 +214,14 @@ class Client(metaclass=NoPublicConstructor):
             recipients: instead of the header's.
             mail_params: as in :meth:`send`.
             rcpt_params: as in :meth:`send`.
+            before_end: as in :meth:`send`.
 
         Returns, raises and cancellation: as :meth:`send`.
         """
         sender, recipients = message_envelope(message, sender, recipients)
-        return await self.send(sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params)
+        return await self.send(
+            sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params, before_end=before_end
+        )
 
     @asynccontextmanager
     async def transaction(
@@ -347,7 +359,7 @@ class _Guard:
         if self._busy:
             raise trio.BusyResourceError(_IN_USE)
         if self._connection.is_broken:
-            raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
+            raise ConnectionLostError("the connection is closed", stage=Stage.MAIL, delivery=Delivery.NOT_SENT)
         self._busy = True
 
     def __exit__(

@@ -4,7 +4,7 @@
 # changes, so that it can be tried again on any connection. What has become of it is in report.py.
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from .._protocol.addresses import check_address, needs_smtputf8
@@ -13,6 +13,7 @@ from .._protocol.parameter_text import format_params
 from .content import Content, ContentLike, Octets, as_content
 
 Params: TypeAlias = Mapping[str, str | int | None]
+BeforeEnd: TypeAlias = Callable[[], Awaitable[object]]
 
 
 class Message:
@@ -27,13 +28,17 @@ class Message:
         is_ascii: every address is ASCII, and goes out as it is.
         needs_utf8: the server must offer SMTPUTF8.
         is_binary: the text goes out as it is, with ``BODY=BINARYMIME``.
+        before_end: the caller's, to be awaited before the end of the message is sent, ``None`` for none.
+        at_hand: sending it waits for nothing but the server.
 
     Raises:
-        TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent.
+        TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent, or `before_end` called.
         LocalProtocolError: an address or a parameter cannot be sent, or there is no recipient.
     """
 
     __slots__ = (
+        "at_hand",
+        "before_end",
         "content",
         "is_ascii",
         "is_binary",
@@ -51,9 +56,12 @@ class Message:
         content: ContentLike,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        before_end: BeforeEnd | None = None,
     ) -> None:
         if isinstance(recipients, str | bytes):
             raise TypeError("recipients is an iterable of addresses, not one address")
+        if before_end is not None and not callable(before_end):
+            raise TypeError(f"before_end is an async function, not {before_end!r}")
         self.sender: Final = check_address(sender, null=True)
         # A recipient given twice is sent once.
         self.recipients: Final = {written: check_address(written, postmaster=True) for written in recipients}
@@ -64,6 +72,8 @@ class Message:
         self.mail_params: Final = {name.upper(): value for name, value in mail_params.items()} if mail_params else None
         self.rcpt_params: Final = _checked_params(self.recipients, rcpt_params) if rcpt_params else None
         self.content: Final[Content] = Octets(content) if isinstance(content, bytes) else as_content(content)
+        self.before_end: Final = before_end
+        self.at_hand: Final = self.content.at_hand and before_end is None
         self.is_ascii: Final = self.sender.isascii() and all(map(str.isascii, self.recipients.values()))
         self.needs_utf8: Final = (
             self.content.needs_utf8

@@ -8,6 +8,7 @@
 # whatever an error says about recipients was put there by explain() or outcome().
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -67,17 +68,16 @@ class DeliveryReport:
         transaction: the latest that was begun and is not settled.
         attempts: how often the message was begun.
         maybe_duplicate: an attempt that ended in doubt was repeated.
-        accepted_at_limit: how many the latest transaction was accepted for, if others were too many for it.
     """
 
     __slots__ = (
+        "_announced",
         "_caller_error",
         "_doubt",
         "_doubtful",
         "_retrying",
         "_streamed",
         "accepted",
-        "accepted_at_limit",
         "attempts",
         "error",
         "maybe_duplicate",
@@ -100,8 +100,8 @@ class DeliveryReport:
         self.transaction: Transaction | None = None
         self.attempts = attempts
         self.maybe_duplicate = False
-        self.accepted_at_limit: int | None = None
-        self._caller_error: SMTPError | None = None  # about some other message; see blame_caller()
+        self._caller_error: SMTPError | None = None  # about something else; see blame_caller()
+        self._announced = 0  # the attempt whose end was announced last
         self._streamed = False  # reading the caller's iterable has begun
         self._doubt: SMTPError | None = None  # ended an earlier attempt with recipients in doubt
         self._doubtful: set[str] = set()  # those recipients
@@ -144,25 +144,45 @@ class DeliveryReport:
         """It goes on with the rest of its recipients, and that is no further attempt."""
         self.attempts -= 1
 
-    def begin(self, transaction: Transaction) -> None:
-        """A transaction for the first of those who remain."""
+    def track(self, transaction: Transaction) -> None:
+        """A transaction for the first of those who remain is to be sent."""
         self.transaction = transaction
 
     def forget_transaction(self) -> None:
         """The latest transaction came to nothing."""
         self.transaction = None
 
+    async def announce_end(self) -> None:
+        """Before the end of the message is sent: await the caller's ``before_end``, once per attempt.
+
+        Raises:
+            TypeError: it is not async.
+            Exception: what it raises, which is the caller's own error.
+        """
+        before_end = self.message.before_end
+        if before_end is None or self._announced == self.attempts:
+            return
+        self._announced = self.attempts
+        try:
+            answer = before_end()
+            if not inspect.isawaitable(answer):
+                raise TypeError(f"before_end must be async: it returned {answer!r}")
+            await answer
+        except SMTPError as exc:
+            self.blame_caller(exc)
+            raise
+
     def prefer(self, recipients: Sequence[str]) -> None:
         """Let these be the first of those who remain."""
-        others = set(recipients)
-        self.remaining = [*recipients, *(written for written in self.remaining if written not in others)]
+        first = set(recipients)
+        self.remaining = [*recipients, *(written for written in self.remaining if written not in first)]
 
     def stream(self) -> None:
         """Reading the caller's iterable begins; it may not be possible again."""
         self._streamed = True
 
     def blame_caller(self, error: SMTPError) -> None:
-        """The error was raised by the caller's own code, about another message: what it says is left alone."""
+        """The error was raised by the caller's own code, about something else: what it says is left alone."""
         self._caller_error = error
 
     def readmit_temporary(self) -> None:
@@ -208,7 +228,6 @@ class DeliveryReport:
         reply = transaction.reply
         self.transaction = None
         self.remaining = [*too_many, *self.remaining[len(batch) :]]
-        self.accepted_at_limit = len(transaction.accepted) if too_many else None
         for written in too_many:
             refused.pop(written)
         self.accepted += delivered
@@ -220,8 +239,8 @@ class DeliveryReport:
         else:
             self.error = refusal(transaction)
             if reply is not None and not reply.is_success:
-                others = {} if transaction.stage is Stage.MAIL else refused  # 503 to RCPT says nothing new
-                refused = dict.fromkeys(batch, reply) | others
+                own = {} if transaction.stage is Stage.MAIL else refused  # 503 to RCPT says nothing new
+                refused = dict.fromkeys(batch, reply) | own
         if refused:
             self.refused.update(refused)
 

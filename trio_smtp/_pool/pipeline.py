@@ -12,7 +12,8 @@
 #
 # Only messages that fit are taken: at hand, small, in one transaction. A cancelled caller cannot stop its message
 # without stopping the others. If the message has left, the caller waits for the reply for its grace, and goes; the
-# reply is read all the same. If it has not, it is never sent. When it is the only one in flight, its wait is ended.
+# reply is read all the same. If it has not, it is never sent. When it is the only one in flight, its wait is ended: so
+# it is while its `before_end` runs, since every reply to those before it has come.
 from __future__ import annotations
 
 from collections import deque
@@ -22,8 +23,8 @@ from typing import Final, NamedTuple
 import trio
 
 from .._client.connection import ClientConnection
+from .._client.encoder import ONE_WRITE, TransactionEncoder, open_content
 from .._client.refusals import is_about_connection
-from .._client.transfer import ONE_WRITE, Transfer, open_content
 from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
@@ -57,8 +58,9 @@ class Pipeline:
         tracer: is told of each message, however it ended.
 
     Attributes:
-        again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction,
-            without a connection that is good, or on one that ended with a 421 before their end was answered.
+        again: attempts to be sent alone: too large for this, with a `before_end` where all is one write, with
+            recipients who were too many for one transaction, without a connection that is good, or on one that ended
+            with a 421 before their end was answered.
         latest: the attempt whose outcome was set last.
     """
 
@@ -193,6 +195,8 @@ class Pipeline:
         if is_refused and client.uses_chunking:
             self._conclude(transaction)
             return []
+        if not is_refused and current.report.message.before_end is not None and not await self._announce_end(current):
+            return []
         if not await client.look(transaction):
             raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
         if current.cancellation is not _WANTED:
@@ -202,6 +206,26 @@ class Pipeline:
         if is_refused:
             text, tail = b"", b".\r\n"
         return [text, client.encode((end(transaction, tail),))]
+
+    async def _announce_end(self, attempt: Attempt) -> bool:
+        """Await the caller's ``before_end``, with nothing else in flight; whether the end is to be sent.
+
+        Raises:
+            Interrupted: the attempt was cancelled.
+        """
+        try:
+            await attempt.run_cancellable(attempt.report.announce_end)
+        except Interrupted:
+            raise
+        except Exception as exc:
+            if not self._client.uses_chunking:
+                self._connection.abort()  # after 354 there is no other way; with BDAT, RSET stands before the next MAIL
+            begun = self._flight.popleft()
+            self._written -= 1
+            attempt.finish(exc)
+            self._tell(begun)
+            return False
+        return True
 
     # -- what both do
 
@@ -256,13 +280,16 @@ class Pipeline:
         limit = 0 if limits.rcptdomainmax is not None else client.most_recipients or _RECIPIENTS
         if not report.message.content.at_hand or len(report.remaining) > limit:
             return None
+        if client.sends_early_text and report.message.before_end is not None:
+            return None  # others would wait for it
         source = await open_content(client, report.message)
         if source.whole is None or len(source.whole) > ONE_WRITE:
             return None
-        transfer = Transfer(client, report, report.remaining)
-        transaction = transfer.transaction
-        text, tail, size = transfer.encode_whole(source.whole)
-        commands = transfer.envelope(source, size)
+        transaction = Transaction(report.remaining, lmtp=client.lmtp)
+        report.track(transaction)
+        encoder = TransactionEncoder(client, report.message, transaction)
+        text, tail, size = encoder.whole(source.whole)
+        commands = encoder.envelope(source, size)
         if client.sends_early_text:
             commands.append(bdat(transaction, size, last=True))
         elif not client.uses_chunking:
@@ -287,7 +314,7 @@ class Pipeline:
     async def _hear(self) -> None:
         """Hear one reply; if it is a message's last, its fate is settled."""
         protocol = self._client.protocol
-        command, _ = await self._event(self._client.config.end_timeout)
+        command, _ = await self._event(self._client.reply_timeout)
         transaction = command.transaction
         if transaction is None:
             return
@@ -316,7 +343,7 @@ class Pipeline:
     def _settle(self, begun: _Begun, transaction: Transaction) -> None:
         attempt = begun.attempt
         report = attempt.report
-        self._client.allowance.settle(report, transaction)
+        self._client.allowance.record(report, transaction)
         if is_about_connection(report.error):
             report.readmit_temporary()
         if report.remaining and attempt.cancellation is _WANTED:
