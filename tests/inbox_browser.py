@@ -1,7 +1,8 @@
-"""A real browser for tests of the inbox's page: Debian's Chromium without a window, by selenium."""
+"""A real browser for tests of the inbox's page: Chromium without a window, by selenium."""
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ class Browser:
 def open_browser(directory: str) -> Iterator[Browser]:
     """Start a browser with a profile of its own."""
     options = webdriver.ChromeOptions()
-    options.binary_location = tool("chromium")
+    options.binary_location = shutil.which("google-chrome") or tool("chromium")
     for argument in (
         "--headless=new",
         "--no-sandbox",  # it may run as root
