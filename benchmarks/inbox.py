@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -50,6 +51,11 @@ class Running:
         assert found is not None
         return int(found[1]) / 1024
 
+    def processor_time(self) -> float:
+        """Seconds of processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def milliseconds(self, path: str) -> float:
         """The median time of an answer."""
         return statistics.median(_timed(lambda: self.ask(path)) for _ in range(LOOKS)) * 1000
@@ -70,13 +76,13 @@ def main() -> None:
 
 
 def _measure(inbox: Running, name: str, options: argparse.Namespace) -> None:
-    before = inbox.memory()
+    before, used = inbox.memory(), inbox.processor_time()
     rate = _load(inbox.port, options.messages, options.size)
     kept = inbox.ask("/api/v1/messages?limit=1")["total"]
     assert kept == options.messages, f"{kept} of {options.messages} were kept"
-    after = inbox.memory()
+    after, used = inbox.memory(), inbox.processor_time() - used
     print(f"{name}:")
-    print(f"  kept and listed: {rate:.0f} messages per second")
+    print(f"  kept and listed: {rate:.0f} messages per second; {used / kept * 1e6:.0f} µs of the processor each")
     print(f"  memory: {before:.0f} MiB before, {after:.0f} MiB after; content is {kept * options.size / 2**20:.0f} MiB")
     for what, path in (
         ("the first 100 of the list", "/api/v1/messages?limit=100"),

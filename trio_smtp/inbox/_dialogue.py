@@ -34,7 +34,9 @@ class Dialogue:
             elif verb in _OPENING:
                 self._writes_opening = True
         lines = self._opening if self._writes_opening else self._transaction
-        text = "".join(char if char.isprintable() else "?" for char in line[:MAX_LINE])
+        text = line[:MAX_LINE]
+        if not text.isprintable():
+            text = "".join(char if char.isprintable() else "?" for char in text)
         if len(lines) < MAX_LINES:
             lines.append(f"{side}: {text}")
         elif side == "S" and self._finish is not None:
