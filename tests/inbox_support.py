@@ -61,6 +61,8 @@ async def send(
 @asynccontextmanager
 async def opened(**options: object) -> AsyncIterator[tuple[Inbox, httpx.AsyncClient]]:
     """An inbox on free ports, and an HTTP client of it."""
-    async with open_inbox(**options) as inbox:  # type: ignore[arg-type]
-        async with httpx.AsyncClient(base_url=inbox.url, timeout=20, trust_env=False) as http:
-            yield inbox, http
+    async with (
+        open_inbox(**options) as inbox,  # type: ignore[arg-type]
+        httpx.AsyncClient(base_url=inbox.url, timeout=20, trust_env=False) as http,
+    ):
+        yield inbox, http

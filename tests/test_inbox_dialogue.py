@@ -15,7 +15,8 @@ MESSAGE = ("C: MAIL FROM:<a@b>", "S: 250 OK", "C: RCPT TO:<c@d>", "S: 250 OK", "
 
 
 def test_a_message_has_the_opening_and_its_own_transaction():
-    dialogue, finished = Dialogue(), []
+    dialogue = Dialogue()
+    finished: list[str] = []
     play(dialogue, *OPENING, *MESSAGE)
     dialogue.keep(7, finished.append)
     assert finished == []
@@ -37,7 +38,8 @@ def test_starttls_auth_and_a_second_ehlo_belong_to_the_opening():
 
 
 def test_lmtp_has_a_reply_for_each_recipient():
-    dialogue, finished = Dialogue(), []
+    dialogue = Dialogue()
+    finished: list[str] = []
     play(dialogue, *OPENING, *MESSAGE)
     dialogue.keep(7, finished.append)
     play(dialogue, "S: 250 for one", "S: 450 for another")
@@ -46,7 +48,8 @@ def test_lmtp_has_a_reply_for_each_recipient():
 
 
 def test_very_many_lines_are_cut_but_the_last_reply_is_there():
-    dialogue, finished = Dialogue(), []
+    dialogue = Dialogue()
+    finished: list[str] = []
     play(dialogue, *OPENING, *MESSAGE[:2], *("C: RCPT TO:<c@d>", "S: 250 OK") * _dialogue.MAX_LINES)
     dialogue.keep(7, finished.append)
     play(dialogue, "S: 250 queued")

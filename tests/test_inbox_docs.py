@@ -5,9 +5,11 @@ import json
 import re
 import unittest
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from starlette.routing import Route
 
 from trio_smtp._cli.commands import cli
 from trio_smtp.inbox import _mailpit, _rules, open_inbox
@@ -18,13 +20,13 @@ ASYNC, NOT_ASYNC = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 async def test_the_async_program():
-    namespace = {}
+    namespace: dict[str, Any] = {}
     exec(ASYNC, namespace)
     await namespace["test_sign_up"]()
 
 
 def test_the_program_that_is_not_async():
-    namespace = {}
+    namespace: dict[str, Any] = {}
     exec(NOT_ASYNC, namespace)
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(namespace["SignUpTest"]).run(result)
@@ -54,6 +56,7 @@ def test_the_routes():
     table = PAGE.split("\n## By HTTP\n")[1].split("\n\n")[1]
     api = _mailpit.MailpitAPI.__new__(_mailpit.MailpitAPI)
     for route in api.routes():
+        assert isinstance(route, Route)
         path = route.path
         if path.startswith("/api/v1/message/{id}/"):
             assert f"…/{path.removeprefix('/api/v1/message/{id}/')}" in table

@@ -6,6 +6,7 @@ from inbox_support import PLAIN, rich
 
 from trio_smtp.inbox import _facts
 from trio_smtp.inbox._facts import codes, links, warnings
+from trio_smtp.inbox._html import MAX_LINKS
 from trio_smtp.inbox._reading import read_message
 
 
@@ -23,7 +24,7 @@ def test_links_are_without_the_sentence_around_them():
 
 
 def test_no_more_links_than_the_limit():
-    assert len(links(reading_of(" ".join(f"https://a.test/{n}" for n in range(1500))))) == _facts.MAX_LINKS
+    assert len(links(reading_of(" ".join(f"https://a.test/{n}" for n in range(1500))))) == MAX_LINKS
 
 
 @pytest.mark.parametrize(

@@ -93,16 +93,14 @@ def test_long_html_is_cut():
     assert len(make_safe("<p>" + "x" * (2 * _html.MAX_HTML), {})) < _html.MAX_HTML + 2000
 
 
-@given(
-    st.lists(
-        st.sampled_from(
-            "<script> </script> <style> </style> <!-- --> <![CDATA[ ]]> <p title=' ' \" > < / <img src=//e.test> <link"
-            " rel=preconnect href=//e.test> <svg> </svg> <math> <textarea> </textarea> <title> </title> x &lt; <base href="
-            " <iframe srcdoc=' onload=x <? ?> <!doctype \0 \x0c <noscript> </noscript> <xmp> </style/ >".split(" ")
-        ),
-        max_size=12,
-    )
+PIECES = (
+    "<script> </script> <style> </style> <!-- --> <![CDATA[ ]]> <p title=' ' \" > < / <img src=//e.test> <link"
+    " rel=preconnect href=//e.test> <svg> </svg> <math> <textarea> </textarea> <title> </title> x &lt; <base href="
+    " <iframe srcdoc=' onload=x <? ?> <!doctype \0 \x0c <noscript> </noscript> <xmp> </style/ >"
 )
+
+
+@given(st.lists(st.sampled_from(PIECES.split(" ")), max_size=12))
 def test_only_what_is_allowed_comes_out(pieces):
     for tag, attributes in Elements(make_safe(" ".join(pieces), {})).seen:
         assert tag in ALLOWED
@@ -127,7 +125,8 @@ def test_the_text(html, wanted):
 
 
 def test_links_in_order_each_once():
-    html = '<a href="https://a.test/?x=1&amp;y=2">a</a><a href=mailto:b@b.test>b</a><a href="https://a.test/?x=1&y=2">c</a><a href="#d">'
+    html = '<a href="https://a.test/?x=1&amp;y=2">a</a><a href=mailto:b@b.test>b</a>'
+    html += '<a href="https://a.test/?x=1&y=2">c</a><a href="#d">'
     assert links_of(html) == ["https://a.test/?x=1&y=2", "mailto:b@b.test"]
 
 

@@ -6,6 +6,7 @@ import smtplib
 import socket
 import unittest
 import urllib.request
+from typing import Any
 
 import httpx
 import pytest
@@ -72,20 +73,20 @@ async def test_waiting():
 
 async def test_what_its_server_offers():
     async with open_inbox(tls="starttls", auth="any") as inbox:
-        options = {"tls": "none", "local_hostname": "c.test"}
+        options: dict[str, Any] = {"tls": "none", "local_hostname": "c.test"}
         async with trio_smtp.open_client(inbox.host, inbox.smtp_port, **options) as client:
             for keyword in ("STARTTLS", "AUTH", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "SIZE", "PIPELINING"):
                 assert keyword in client.extensions
             await client.send("a@x.test", ["b@y.test"], b"x\r\n", rcpt_params={"b@y.test": {"NOTIFY": "NEVER"}})
         [message] = inbox.messages
-        assert message.envelope.recipients[0].notify == {"NEVER"}
+        assert message.envelope.recipients[0].notify == frozenset({"NEVER"})
         await send(inbox)
         assert inbox.messages[-1].tls is not None
 
 
 async def test_a_login_that_is_required():
     async with open_inbox(auth=("me", "secret")) as inbox:
-        options = {"tls": "none", "local_hostname": "c.test", "allow_insecure_auth": True}
+        options: dict[str, Any] = {"tls": "none", "local_hostname": "c.test", "allow_insecure_auth": True}
         async with trio_smtp.open_client(inbox.host, inbox.smtp_port, **options) as client:
             with pytest.raises(trio_smtp.SenderRefusedError, match="530"):
                 await client.send("a@x.test", ["b@y.test"], b"x\r\n")
@@ -98,7 +99,7 @@ async def test_a_login_that_is_required():
 
 async def test_any_login_in_clear_too():
     async with open_inbox(auth="any") as inbox:
-        options = {"tls": "none", "local_hostname": "c.test", "allow_insecure_auth": True}
+        options: dict[str, Any] = {"tls": "none", "local_hostname": "c.test", "allow_insecure_auth": True}
         async with trio_smtp.open_client(inbox.host, inbox.smtp_port, auth=("who", "ever"), **options) as client:
             await client.send("a@x.test", ["b@y.test"], b"x\r\n")
         await send(inbox)
@@ -205,10 +206,13 @@ async def test_a_file_that_cannot_be_had(tmp_path):
 
 
 async def test_an_error_of_the_block_comes_out_as_it_is():
-    with pytest.raises(ZeroDivisionError):
+    async def fail():
         async with open_inbox() as inbox:
             await send(inbox)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
 
 
 async def test_cancelling_the_block_while_there_are_listeners():

@@ -188,7 +188,7 @@ async def test_parts_are_served_so_that_nothing_in_them_runs():
         b"Content-Disposition: attachment; filename*=utf-8''a/x%22%0d%0aSet-Cookie:%20a=b;%C3%A9.svg\r\n\r\n<svg/>\r\n"
     )
     content = message.as_bytes(policy=SMTP)
-    boundary = message.get_boundary().encode()
+    boundary = str(message.get_boundary()).encode()
     content = content.replace(b"--" + boundary + b"--", b"--" + boundary + b"\r\n" + drawing + b"--" + boundary + b"--")
     async with opened() as (inbox, http):
         name = await send(inbox, content)
@@ -198,10 +198,10 @@ async def test_parts_are_served_so_that_nothing_in_them_runs():
         page = await http.get(f"/api/v1/message/{name}/part/4")
         assert page.headers["content-disposition"].startswith("attachment;")
         assert "sandbox" in page.headers["content-security-policy"]
-        drawing = await http.get(f"/api/v1/message/{name}/part/5")
-        assert drawing.headers["content-disposition"].startswith("attachment;")
-        assert "%22" in drawing.headers["content-disposition"]
-        assert "set-cookie" not in drawing.headers
+        answer = await http.get(f"/api/v1/message/{name}/part/5")
+        assert answer.headers["content-disposition"].startswith("attachment;")
+        assert "%22" in answer.headers["content-disposition"]
+        assert "set-cookie" not in answer.headers
         assert (await http.get(f"/api/v1/message/{name}/part/9")).status_code == 404
         assert (await http.get(f"/api/v1/message/{name}/part/2?dl=1")).headers["content-disposition"].startswith("att")
 
@@ -354,8 +354,8 @@ async def test_a_client_that_goes_amid_its_body_is_no_bug(caplog):
 async def test_about_the_inbox():
     async with opened() as (inbox, http):
         await send(inbox)
+        inbox.faults = [{"stage": "rcpt", "reply": "550 no"}]
         with pytest.raises(trio_smtp.SMTPError):
-            inbox.faults = [{"stage": "rcpt", "reply": "550 no"}]
             await send(inbox)
         info = (await http.get("/api/v1/info")).json()
         assert (info["Messages"], info["Unread"], info["Tags"], info["LatestVersion"]) == (1, 1, {}, "disabled")

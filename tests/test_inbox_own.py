@@ -5,6 +5,7 @@ import json
 import re
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from typing import Any
 
 import pytest
 import trio
@@ -213,7 +214,7 @@ async def test_addresses_ask_for_faults():
 
 async def test_the_dialogue_with_secrets_masked():
     async with opened(auth="any") as (inbox, http):
-        options = {
+        options: dict[str, Any] = {
             "tls": "none",
             "auth": ("me", "hunter2"),
             "allow_insecure_auth": True,

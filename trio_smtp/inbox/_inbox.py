@@ -133,7 +133,8 @@ async def open_inbox(
 ) -> AsyncIterator[Inbox]:
     """Run an inbox for developers until the end of the block: SMTP takes all mail, HTTP shows it.
 
-    It has no login, so let it listen on loopback addresses only.
+    It has no login, so let it listen on loopback addresses only. At the end of the block, or when it is cancelled,
+    connections of both kinds end as when any server is cancelled.
 
     Args:
         smtp_port: 0 for any free one.
