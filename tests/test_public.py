@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 import trio_smtp
-from trio_smtp import testing
+from trio_smtp import inbox, testing
 from trio_smtp._public import NoPublicConstructor, show_as_public
 
 MADE_BY_THE_LIBRARY = [
@@ -19,12 +19,16 @@ MADE_BY_THE_LIBRARY = [
     trio_smtp.Pool,
     trio_smtp.Session,
     trio_smtp.UnixListener,
+    inbox.Inbox,
+    inbox.ThreadedInbox,
     testing.Certificates,
     testing.FaultPoint,
     testing.Network,
     testing.RunningServer,
     testing.ScriptedServer,
     testing.Sink,
+    testing.ThreadedSink,
+    testing.TrioThread,
 ]
 
 
@@ -55,7 +59,7 @@ def test_these_have_no_public_constructor(cls: type) -> None:
 
 
 def test_no_other_class_refuses_to_be_called() -> None:
-    exported = {getattr(module, name) for module in (trio_smtp, testing) for name in module.__all__}
+    exported = {getattr(module, name) for module in (trio_smtp, inbox, testing) for name in module.__all__}
     assert {thing for thing in exported if isinstance(thing, NoPublicConstructor)} == set(MADE_BY_THE_LIBRARY)
 
 

@@ -7,6 +7,7 @@ from trio_smtp import __version__
 
 from .demo import demo
 from .errors import Commands
+from .inbox import inbox
 from .load import load
 from .records import log_as_json
 from .send import send
@@ -30,5 +31,6 @@ def cli(*, log_json: bool) -> None:
 
 cli.add_command(demo)
 cli.add_command(serve)
+cli.add_command(inbox)
 cli.add_command(send)
 cli.add_command(load)
