@@ -37,8 +37,6 @@ ELSEWHERE = {
     "_message/mailboxes": "test_message_fields",
     "_message/target": "test_message_folding",
     "_pool/config": "test_pool",
-    "_pool/connector": "test_pool",
-    "_pool/worker": "test_pool",
     "_protocol/client/commands": "test_client_protocol",
     "_protocol/client/transaction": "test_client_protocol",
     "_protocol/hosts": "test_refusals",
@@ -75,6 +73,7 @@ DECLARATIONS = {
     "_protocol/errors": "classes; those that raise them test them",
     "_protocol/server/events": "values",
     "_protocol/server/fixed_replies": "values",
+    "_protocol/server/observation": "a value",
     "_version": "a number",
 }
 
