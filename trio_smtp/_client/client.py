@@ -21,6 +21,7 @@ from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
 from .._public import NoPublicConstructor
+from .._wire.entrance import entrance
 from .._wire.tls import TLSInfo
 from .config import ClientConfig
 from .connection import ClientConnection
@@ -32,7 +33,7 @@ from .report import DeliveryReport, SendResult
 from .sending import deliver
 
 
-@asynccontextmanager
+@entrance("client")
 async def open_client(
     host: str,
     port: int | None = None,

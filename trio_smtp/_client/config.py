@@ -17,6 +17,8 @@ class ClientConfig:
     Attributes:
         connect_timeout: for looking up the host's name and connecting to it.
         greeting_timeout: for the server's 220.
+        submission_greeting_timeout: the same on ports 465 and 587, if it is less. No server greets late there on
+            purpose; one that is silent most often waits for a TLS handshake.
         tls_handshake_timeout: for a TLS handshake, of either kind.
         command_timeout: for the reply to each command.
         data_timeout: for handing over each block of a message.
@@ -45,6 +47,7 @@ class ClientConfig:
 
     connect_timeout: float | None = 60
     greeting_timeout: float | None = 300
+    submission_greeting_timeout: float | None = 30
     tls_handshake_timeout: float | None = 60
     command_timeout: float | None = 300
     data_timeout: float | None = 180
@@ -64,6 +67,7 @@ class ClientConfig:
         for name in (
             "connect_timeout",
             "greeting_timeout",
+            "submission_greeting_timeout",
             "tls_handshake_timeout",
             "command_timeout",
             "data_timeout",

@@ -9,6 +9,7 @@ import codecs
 import os
 import re
 import stat
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable
 from email.message import Message
@@ -30,6 +31,7 @@ ContentLike: TypeAlias = (
 )
 
 _FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:").match
+_CALLER: Final = 4  # frames up: where the message was made
 SMALL_FILE: Final = 1 << 20  # octets: a file up to this size is read in one go, a larger one in blocks of this size
 
 
@@ -225,6 +227,12 @@ def as_content(content: ContentLike) -> Content:
     if isinstance(content, bytes):
         return Octets(content)
     if isinstance(content, str):
+        if _is_bare_line(content):
+            warnings.warn(
+                f"{content[:80]!r} is sent as the text of the message, without a header; a file's name is a"
+                " pathlib.Path",
+                stacklevel=_CALLER,
+            )
         try:
             return Octets(content.encode())
         except UnicodeEncodeError:  # a lone surrogate
@@ -240,6 +248,11 @@ def as_content(content: ContentLike) -> Content:
     raise TypeError(
         f"content is bytes, str, an EmailMessage, a path or an async iterable of bytes, not {type(content).__name__}"
     )
+
+
+def _is_bare_line(text: str) -> bool:
+    """Whether a str is one line that is no header field: more often a file's name than a message."""
+    return bool(text) and "\n" not in text and "\r" not in text and _FIELD(text.encode(errors="replace")) is None
 
 
 def _look_through(path: Path) -> Octets | bytes | Source:

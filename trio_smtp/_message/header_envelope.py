@@ -40,9 +40,15 @@ def envelope_of(message: Message[Any, Any], *, need_sender: bool = True) -> tupl
     """Sender and recipients as the source of the header names them; of a message sent on, the Resent- fields count.
 
     Raises:
+        TypeError: it is no message object.
         LocalProtocolError: there is no sender, there are several sets of Resent- fields, or an address has an encoded
             word in it, which RFC 2047 section 5 forbids: its decoded form may be another address, or several.
     """
+    if not isinstance(message, Message):
+        raise TypeError(
+            f"send_message() takes an EmailMessage, not {type(message).__name__}; text and octets go with"
+            " send(sender, recipients, content)"
+        )
     resent = sum(name.lower() == "resent-date" for name, _ in message.raw_items())
     if resent > 1:
         raise LocalProtocolError(

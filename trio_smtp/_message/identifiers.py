@@ -4,7 +4,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .._protocol.addresses import MAX_DOMAIN, to_ascii
+from .._protocol.addresses import to_ascii
+from .._protocol.domains import MAX_DOMAIN
 from .mailboxes import ascii_address
 from .target import lacking
 

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from .._protocol.addresses import MAX_DOMAIN, to_ascii
+from .._protocol.addresses import to_ascii
+from .._protocol.domains import MAX_DOMAIN
 from .target import lacking, unwritable
 from .words import MAX_WORD, encoded_words, is_encoded_word, phrase_words
 
