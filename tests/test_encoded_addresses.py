@@ -134,6 +134,12 @@ def test_a_field_of_the_wrong_type_names_no_address(value: Any) -> None:
             ask(message)
 
 
+@pytest.mark.parametrize("content", ["text", b"octets", None, 5])
+def test_what_is_no_message_object_is_a_type_error(content: Any) -> None:
+    with pytest.raises(TypeError, match="takes an EmailMessage, not"):
+        envelope_of(content)
+
+
 def test_a_message_sent_on_twice_names_no_envelope() -> None:
     message: Message[Any, Any] = Message()
     message["From"] = "a@x.test"
