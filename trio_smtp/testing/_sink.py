@@ -242,7 +242,7 @@ class _Handler(trio_smtp.Handler):
 
     async def _end(
         self, session: trio_smtp.Session, envelope: trio_smtp.Envelope, content: bytes
-    ) -> Reply | str | Mapping[str, Reply | str | None]:
+    ) -> Reply | Mapping[str, Reply]:
         recipients = tuple(recipient.address for recipient in envelope.recipients)
         self._count += 1
         queue_id = str(self._count)
@@ -280,7 +280,8 @@ class _Handler(trio_smtp.Handler):
                 refused[address] = reply
         if not kept and (len(refused) < len(recipients)):
             keep()
-        return {address: refused.get(address, queue_id) for address in recipients} if self._lmtp else queue_id
+        queued = Reply(250, f"OK: queued as {queue_id}", "2.0.0")  # not a str: three digits would look like a reply
+        return {address: refused.get(address, queued) for address in recipients} if self._lmtp else queued
 
 
 class _PrivateHandler(_Handler):
