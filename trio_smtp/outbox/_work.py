@@ -41,7 +41,7 @@ from ._states import Outcome, Record, State, Transition, Turn, begin, mark, post
 from ._store import Store, domains
 from ._trace import EventName, OutboxEvent
 
-_LOOK: Final = 1.0  # seconds between looks for what has become due
+_LOOK: Final = 0.25  # seconds between looks for what has become due
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before an absent store is asked again; doubling
 _LAST_WORDS: Final = 5.0  # seconds for writing down what is known, when cancelled
 _HOPELESS: Final = (LocalProtocolError, ExtensionNotSupportedError, MessageTooLargeError)  # the same would come again
