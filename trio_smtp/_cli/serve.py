@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,9 @@ import trio_smtp
 from .descriptors import make_room_for
 from .errors import CommandError, Status, reason, run
 from .options import auth_options, host_words, network, size, verbose_option
+from .outbox import open_store
 from .output import say, share_output
+from .queueing import Queue
 from .serve_plan import Plan, make_plan
 from .workers import Orders, Parent, open_sockets
 
@@ -35,6 +38,7 @@ from .workers import Orders, Parent, open_sockets
 @click.option("--maildir", metavar="DIR", help="Store messages in this Maildir; created if missing.")
 @click.option("--print", "show", is_flag=True, help="Print messages to standard output (the default).")
 @click.option("--discard", "forget", is_flag=True, help="Accept messages and discard them.")
+@click.option("--outbox", metavar="URL", help="Put messages into this outbox: sqlite:FILE or redis://HOST:PORT/DB.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); offers STARTTLS.")
 @click.option("--tls-key", metavar="FILE", help="Its private key (PEM); may be in the certificate's file.")
 @click.option("--tls-self-signed", is_flag=True, help="Offer STARTTLS with a throw-away certificate.")
@@ -80,7 +84,8 @@ def serve(**options: Any) -> None:
     """Receive mail, until Ctrl-C or SIGTERM.
 
     Every client may send to every address. Nothing is relayed: messages are stored (--maildir), printed (--print) or
-    discarded (--discard).
+    discarded (--discard). With --outbox they are kept for "trio-smtp outbox work", which does relay them, and answered
+    250 once they are durable.
 
     The first Ctrl-C or SIGTERM ends the server gracefully: it accepts no new connections and finishes the messages that
     are being received. The second ends it at once.
@@ -169,7 +174,7 @@ async def _serve_until_told(
         plan.handler, config=plan.config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls
     )
     end, at_once = trio.Event(), trio.Event()
-    async with trio.open_nursery() as nursery:
+    async with _attached_outbox(plan), trio.open_nursery() as nursery:
         nursery.start_soon(obey, end, at_once)  # listens before start() returns
         await nursery.start(server.serve_listeners, listeners)
         listening()
@@ -178,6 +183,18 @@ async def _serve_until_told(
         nursery.start_soon(_cancel_after, at_once, nursery.cancel_scope)
         await server.shutdown(grace=plan.grace)
         nursery.cancel_scope.cancel(reason="the server has ended")
+
+
+@asynccontextmanager
+async def _attached_outbox(plan: Plan) -> AsyncIterator[None]:
+    """Open the plan's outbox, if it has one, for the time of serving."""
+    if plan.outbox is None:
+        yield
+        return
+    assert isinstance(plan.handler, Queue)
+    async with open_store(plan.outbox) as outbox:
+        plan.handler.attach(outbox.handler(received_by=plan.config.hostname))
+        yield
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -22,6 +22,7 @@ from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard
 from .maildir import Maildir
 from .options import credentials
 from .output import say
+from .queueing import PrivateQueue, Queue
 from .workers import AVAILABLE, Tell
 
 _WILDCARDS = frozenset({"", "*"})
@@ -43,6 +44,7 @@ class Plan:
         summary: the plan in words.
         hint: a command that sends to this server; its address is ``HOST:PORT``. Empty if there is no use for one.
         tell: reports to the user.
+        outbox: the address of the outbox that the handler is to be attached to, or ``None``.
     """
 
     host: str | None
@@ -56,6 +58,7 @@ class Plan:
     summary: str
     hint: str
     tell: Tell
+    outbox: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,7 @@ def make_plan(
     maildir: str | None,
     show: bool,
     forget: bool,
+    outbox: str | None,
     **tls_options: Any,
 ) -> Plan:
     """The plan for the options of `trio-smtp serve`.
@@ -99,7 +103,7 @@ def make_plan(
         CommandError: a file or directory cannot be used.
     """
     tls = _TLSOptions(**tls_options)
-    _check_stores(maildir=maildir, show=show, forget=forget, as_json=as_json)
+    _check_stores(maildir=maildir, show=show, forget=forget, outbox=outbox, as_json=as_json)
     if workers > 1 and not AVAILABLE:
         raise click.UsageError("--workers needs a system that can fork processes.")
     user = credentials(auth, password_file)
@@ -123,7 +127,7 @@ def make_plan(
     names = [name for name in (host, config.hostname) if name not in _WILDCARDS]
     context, tls_words = _open_tls(tls, names=names, implicit=implicit_tls)
     tell = _say_json if as_json else _say_text
-    store, store_words = _open_store(maildir, forget)
+    store, store_words = (discard, f"messages go to {outbox}") if outbox else _open_store(maildir, forget)
     summary = ["LMTP" if lmtp else "SMTP", tls_words]
     summary += ["AUTH required"] * (user is not None)
     summary += [store_words]
@@ -132,7 +136,7 @@ def make_plan(
     return Plan(
         host=None if host in _WILDCARDS else host,
         port=port,
-        handler=_handler(store, user, config, tell),
+        handler=_handler(store, user, config, tell) if outbox is None else _queue(user, config, tell),
         config=config,
         ssl_context=context,
         implicit_tls=implicit_tls,
@@ -141,14 +145,17 @@ def make_plan(
         summary=", ".join(summary),
         hint="" if as_json else _hint(tls, kind=kind, lmtp=lmtp, user=user[0] if user is not None else ""),
         tell=tell,
+        outbox=outbox,
     )
 
 
-def _check_stores(*, maildir: str | None, show: bool, forget: bool, as_json: bool) -> None:
+def _check_stores(*, maildir: str | None, show: bool, forget: bool, outbox: str | None, as_json: bool) -> None:
     if (maildir is not None) + show + forget > 1:
         raise click.UsageError("--maildir, --print and --discard exclude each other.")
-    if as_json and maildir is None and not forget:
-        raise click.UsageError("--json needs --maildir or --discard: printed messages are not JSON.")
+    if outbox is not None and (maildir is not None or show or forget):
+        raise click.UsageError("--outbox excludes --maildir, --print and --discard.")
+    if as_json and maildir is None and not forget and outbox is None:
+        raise click.UsageError("--json needs --maildir or --discard (or --outbox): printed messages are not JSON.")
 
 
 def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecure_auth: bool) -> None:
@@ -168,6 +175,13 @@ def _handler(
     if user is None:
         return Mailbox(store, hostname=config.hostname, lmtp=config.lmtp, report=report)
     return PrivateMailbox(store, users=dict([user]), hostname=config.hostname, lmtp=config.lmtp, report=report)
+
+
+def _queue(user: tuple[str, str] | None, config: trio_smtp.ServerConfig, tell: Tell) -> trio_smtp.Handler:
+    report = partial(_report, tell)
+    if user is None:
+        return Queue(report, lmtp=config.lmtp)
+    return PrivateQueue(report, users=dict([user]), lmtp=config.lmtp)
 
 
 def _open_store(maildir: str | None, forget: bool) -> tuple[Store, str]:
