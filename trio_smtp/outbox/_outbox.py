@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -196,6 +196,9 @@ class Outbox(metaclass=NoPublicConstructor):
             priority=priority,
         )
         ticket = Ticket(*await self._store.add(record, prepared.content))
+        while not ticket.is_new and await self._is_forgotten(ticket.id):
+            await self._store.prune()
+            ticket = Ticket(*await self._store.add(record, prepared.content))
         if ticket.is_new:
             self._tell(OutboxEvent(name="put", entry=ticket.id, state="queued", recipients=len(record.recipients)))
         return ticket
@@ -206,10 +209,11 @@ class Outbox(metaclass=NoPublicConstructor):
         if isinstance(content, os.PathLike):
             octets: Any = await trio.to_thread.run_sync(_read, Path(content), limit, abandon_on_cancel=True)
         elif isinstance(content, AsyncIterable):
-            octets = bytearray()
-            async for chunk in content:
-                octets += chunk
-                check_size(len(octets), limit)
+            octets, chunks = bytearray(), aiter(content)
+            async with aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
+                async for chunk in chunks:
+                    octets += chunk
+                    check_size(len(octets), limit)
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
             octets = content
@@ -260,7 +264,10 @@ class Outbox(metaclass=NoPublicConstructor):
             LookupError: there is none, or it was settled so long ago that it is forgotten.
             StoreError: the store could not be used.
         """
-        return (await self._store.load(id)).entry()
+        record = await self._store.load(id)
+        if self._is_old(record, await self._store.time()):
+            raise LookupError(f"the outbox has no entry {id!r}")
+        return record.entry()
 
     async def wait(self, id: str) -> Entry:  # noqa: A002
         """Wait until nothing of an entry is queued or sending; then it is settled or in doubt.
@@ -292,6 +299,7 @@ class Outbox(metaclass=NoPublicConstructor):
 
     @trio.as_safe_channel
     async def _pages(self, state: State | None) -> AsyncGenerator[Entry, None]:
+        await self._store.prune()
         after = 0
         while page := await self._store.page(state, after, _PAGE):
             for place, record in page:
@@ -304,6 +312,7 @@ class Outbox(metaclass=NoPublicConstructor):
         Raises:
             StoreError: the store could not be used.
         """
+        await self._store.prune()
         return OutboxStatistics(**{state.value: number for state, number in (await self._store.counts()).items()})
 
     async def resolve(self, id: str, action: Action, *, recipients: Iterable[str] | None = None) -> Entry:  # noqa: A002
@@ -329,9 +338,22 @@ class Outbox(metaclass=NoPublicConstructor):
             raise TypeError("recipients is an iterable of addresses, not one address")
         chosen = None if recipients is None else list(recipients)
         before = await self._store.load(id)
+        if self._is_old(before, await self._store.time()):
+            raise LookupError(f"the outbox has no entry {id!r}")
         after = await self._store.change(before, lambda record, now: resolve(record, action, chosen, now))
         self._tell(OutboxEvent(name="resolve", entry=id, state=after.state, recipients=len(chosen or after.recipients)))
         return after.entry()
+
+    async def _is_forgotten(self, entry_id: str) -> bool:
+        """Whether an entry has been settled for ``keep_done``: it may be there still, but no longer counts."""
+        try:
+            record = await self._store.load(entry_id)
+        except LookupError:
+            return True
+        return self._is_old(record, await self._store.time())
+
+    def _is_old(self, record: Record, now: float) -> bool:
+        return record.settled is not None and record.settled + self._config.keep_done <= now
 
     def _tell(self, event: OutboxEvent) -> None:
         if self._config.trace is not None:

@@ -178,8 +178,12 @@ class SQLiteStore:
         self._clock: Final = clock
         self._waiting: deque[_Operation[Any]] = deque()
         self._turn: Final = trio.Lock()
+        self._is_closed = False
         self._changed = trio.Event()
         self._seen: int | None = None  # SQLite's number of the latest change by others
+
+    def __repr__(self) -> str:
+        return f"<SQLiteStore {self._path}>"
 
     # -- the thread
 
@@ -194,6 +198,8 @@ class SQLiteStore:
         self._waiting.append(operation)
         try:
             async with self._turn:
+                if self._is_closed:
+                    raise StoreError(f"the outbox {self._path} is closed")
                 if not operation.is_done:
                     await self._run_next_group()
         except trio.Cancelled:
@@ -249,6 +255,7 @@ class SQLiteStore:
     async def aclose(self) -> None:
         """Wait for what is being done, and close the file. What is asked of the store later is a StoreError."""
         async with self._turn:
+            self._is_closed = True
             await trio.to_thread.run_sync(self._connection.close)
 
     # -- changes

@@ -63,7 +63,7 @@ class Worker:
         self._pool: Final = pool
         self._concurrency: Final = concurrency
         self._name: Final = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
-        self._active: dict[str, Record] = {}  # by id: what this worker has leased
+        self._active: dict[tuple[str, int], Record] = {}  # by id and claim: what this worker has leased
         self._room = trio.Event()  # one of them is done
         self._pool_closed: PoolClosedError | None = None
 
@@ -77,7 +77,7 @@ class Worker:
             keepers.start_soon(self._keep_leases)
             while self._pool_closed is None:
                 for record in await self._take():
-                    self._active[record.id] = record
+                    self._active[record.id, record.claim] = record
                     tasks.start_soon(self._send, record)
                 while len(self._active) >= self._concurrency and self._pool_closed is None:
                     self._room = trio.Event()
@@ -145,7 +145,7 @@ class Worker:
             try:
                 await self._settle(attempt, error)
             finally:
-                del self._active[record.id]
+                del self._active[record.id, record.claim]
                 self._room.set()
 
     async def _pool_send(self, attempt: Attempt, content: bytes) -> SendResult:
