@@ -44,7 +44,7 @@ def admit(known: Starts, limits: Mapping[str, Limit], now: float) -> tuple[Start
         if is_free:
             after[scope] = ([*starts, now][-limit.starts :], given)
         else:
-            step = limit.seconds / limit.starts
+            step = (limit.seconds + 2 * _MARGIN) / limit.starts
             if not now - limit.seconds < given < now + 1_000_000 * limit.seconds:
                 given = 0.0  # long ago, or by another clock
             turn = max(turn, given + step)

@@ -16,6 +16,7 @@
 #     P:done         zset      ids of what is settled, by that time
 #     P:all          zset      ids by place, which is the order of put; P:s:<state>: the same, for each state
 #     P:starts       string    the latest starts, for rate limits
+#     P:lease        string    the shortest lease of any worker: what has been idle for so long may be another's no more
 #     P:bell         stream    one item: something has changed
 #
 # The clock is the server's: milliseconds since the epoch, from TIME.
@@ -119,7 +120,12 @@ return {'new', id, now}
 _TAKE: Final = (
     _COMMON
     + """
-local consumer, limit, lease = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local consumer, limit, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local shortest = tonumber(redis.call('GET', P .. 'lease') or lease + 1)
+if lease < shortest then
+    redis.call('SET', P .. 'lease', lease)
+    shortest = lease
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now)) do
     redis.call('ZREM', P .. 'later', id)
     ready(id, redis.call('HGET', P .. 'e:' .. id, 'priority'))
@@ -141,7 +147,7 @@ for _, priority in ipairs(priorities) do
     local cursor = '0-0'
     repeat
         if left() <= 0 then break end
-        local answer = redis.call('XAUTOCLAIM', queue(priority), 'workers', consumer, lease, cursor, 'COUNT', left())
+        local answer = redis.call('XAUTOCLAIM', queue(priority), 'workers', consumer, shortest, cursor, 'COUNT', left())
         cursor = answer[1]
         give(answer[2])
     until cursor == '0-0'

@@ -180,7 +180,7 @@ class SQLiteStore:
         self._turn: Final = trio.Lock()
         self._is_closed = False
         self._changed = trio.Event()
-        self._seen: int | None = None  # SQLite's number of the latest change by others
+        self._seen = _data_version(connection)  # SQLite's number of the latest change by others
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {self._path}>"
@@ -268,9 +268,9 @@ class SQLiteStore:
         with trio.move_on_after(seconds):
             while not bell.is_set():
                 number = await self._read(_data_version)  # it counts what others have changed
-                if self._seen not in (None, number):
+                if number != self._seen:
+                    self._seen = number
                     self._ring()
-                self._seen = number
                 with trio.move_on_after(_POLL):
                     await bell.wait()
 
