@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from .._protocol.client.commands import NOOP, RSET, Command, other
-from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError
+from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError, Stage
 from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
@@ -172,7 +172,8 @@ class Client(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: `recipients` is a str, `content` cannot be sent, or `before_end` is not async.
-            LocalProtocolError: an invalid address or parameter, or no recipients; nothing was sent.
+            LocalProtocolError: an invalid address or parameter, no recipients, or a NUL in the text; nothing was sent,
+                or a stream's text without its end.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent, or a stream's text without its end.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for every recipient.
@@ -358,7 +359,7 @@ class _Guard:
         if self._busy:
             raise trio.BusyResourceError(_IN_USE)
         if self._connection.is_broken:
-            raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
+            raise ConnectionLostError("the connection is closed", stage=Stage.MAIL, delivery=Delivery.NOT_SENT)
         self._busy = True
 
     def __exit__(
