@@ -20,6 +20,7 @@ ELSEWHERE = {
     "_cli/main": "test_cli",
     "_cli/options": "test_cli",
     "_cli/output": "test_cli_serve",
+    "_cli/queueing": "test_cli_outbox",
     "_cli/samples": "test_cli",
     "_cli/serve_plan": "test_cli",
     "_cli/trace": "test_maildir",
@@ -62,6 +63,9 @@ ELSEWHERE = {
     "_server/session": "test_server_hooks",
     "_wire/opening": "test_wire",
     "_wire/wire": "test_wire",
+    "outbox/_outbox": "test_outbox",
+    "outbox/_store": "test_outbox",
+    "outbox/_trace": "test_outbox_work",
     "testing/_certificates": "test_testing_sink",
     "testing/_points": "test_testing_sink",
     "testing/_server": "test_testing_sink",
@@ -73,6 +77,7 @@ DECLARATIONS = {
     "_protocol/server/events": "values",
     "_protocol/server/fixed_replies": "values",
     "_version": "a number",
+    "outbox/_errors": "classes; those that raise them test them",
 }
 
 

@@ -11,9 +11,9 @@ import traceback
 import pytest
 
 import trio_smtp
-from trio_smtp import testing
+from trio_smtp import outbox, testing
 
-MODULES = (trio_smtp, testing)
+MODULES = (trio_smtp, testing, outbox)
 EXPORTED = {name: getattr(module, name) for module in MODULES for name in module.__all__ if not name.startswith("__")}
 CLASSES = [thing for thing in EXPORTED.values() if inspect.isclass(thing)]
 FUNCTIONS = [thing for thing in EXPORTED.values() if inspect.isfunction(thing)]
@@ -39,7 +39,8 @@ PUBLIC_FUNCTIONS = public_functions()
 
 @pytest.mark.parametrize("thing", [*CLASSES, *FUNCTIONS], ids=lambda thing: thing.__name__)
 def test_names_its_public_module(thing):
-    assert thing.__module__ == ("trio_smtp" if hasattr(trio_smtp, thing.__name__) else "trio_smtp.testing")
+    home = next(module for module in MODULES if hasattr(module, thing.__name__))
+    assert thing.__module__ == home.__name__
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -89,7 +90,7 @@ def annotations_of(path):
 
 def exported_from():
     """Where each public name is defined: pairs of module and name."""
-    for package in (ROOT / "__init__.py", ROOT / "testing" / "__init__.py"):
+    for package in (ROOT / "__init__.py", ROOT / "testing" / "__init__.py", ROOT / "outbox" / "__init__.py"):
         for node in ast.walk(ast.parse(package.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
                 path = package.parent.joinpath(*node.module.split("."))

@@ -51,12 +51,14 @@ from ._states import Action as Action
 from ._states import Entry as Entry
 from ._states import RecipientState as RecipientState
 from ._states import State as State
+from ._trace import EventName as EventName
 from ._trace import OutboxEvent as OutboxEvent
 from ._transaction import put_in_transaction as put_in_transaction
 
 __all__ = [
     "Action",
     "Entry",
+    "EventName",
     "LeaseLostError",
     "Outbox",
     "OutboxConfig",

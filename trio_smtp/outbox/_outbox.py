@@ -263,6 +263,8 @@ class Outbox(metaclass=NoPublicConstructor):
         Raises:
             LookupError: there is none, or it was settled so long ago that it is forgotten.
             StoreError: the store could not be used.
+
+        Cancellation changes nothing.
         """
         record = await self._store.load(id)
         if self._is_old(record, await self._store.time()):
@@ -311,6 +313,8 @@ class Outbox(metaclass=NoPublicConstructor):
 
         Raises:
             StoreError: the store could not be used.
+
+        Cancellation changes nothing.
         """
         await self._store.prune()
         return OutboxStatistics(**{state.value: number for state, number in (await self._store.counts()).items()})
@@ -331,6 +335,8 @@ class Outbox(metaclass=NoPublicConstructor):
             LookupError: there is no such entry, or no such recipient.
             ValueError: there is no such action.
             StoreError: the store could not be used.
+
+        Cancellation: it may have been done, or not; say it again.
         """
         if action not in get_args(Action):
             raise ValueError(f"action is 'sent', 'retry' or 'discard', not {action!r}")

@@ -89,7 +89,7 @@ class Shelf(StrEnum):
 
     WAITING = "waiting"  # queued until a time
     LEASED = "leased"  # a worker has it, until the lease ends
-    HELD = "held"  # in doubt, until somebody decides
+    HELD = "held"  # in doubt, until a person decides
     DONE = "done"  # settled, kept for a while
 
 
