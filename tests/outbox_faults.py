@@ -2,9 +2,9 @@
 
     python tests/outbox_faults.py --store redis --fault kill --messages 1000 --workers 4 --faults 20
 
-A driver puts messages, runs workers as processes of their own, and a server that counts what it accepts; and it attacks.
-In the end nothing may be queued, and for each message the server's count must fit the outbox's word: one for "sent", one
-or none for "in_doubt", and never two. tests/test_outbox_faults.py runs each kind at a small size.
+A driver puts messages, runs workers as processes of their own, and a server that counts what it accepts; it attacks.
+In the end nothing may be queued, and for each message the server's count must fit the outbox's word: one for "sent",
+one or none for "in_doubt", and never two. tests/test_outbox_faults.py runs each kind at a small size.
 
     kill        a worker is killed (SIGKILL) and started again
     kill_all    all workers are
@@ -58,7 +58,7 @@ async def work(url: str, port: int, clock: str) -> None:
     if clock:
         from trio_smtp.outbox import _sqlite
 
-        _sqlite.SQLiteStore.__init__.__defaults__ = (shifted,)  # type: ignore[misc]
+        _sqlite.SQLiteStore.__init__.__defaults__ = (shifted,)
     config = OutboxConfig(lease=LEASE, retry_delays=(0.2,))
     pool_config = trio_smtp.PoolConfig(connect_retries=0)
     async with (
@@ -252,11 +252,11 @@ class Driver:
             relay.heal()
         else:
             offset = chance.choice([3600, 0, -3600])
-            Path(self.clocks[victim]).write_text(str(offset), encoding="ascii")
+            await trio.Path(self.clocks[victim]).write_text(str(offset), encoding="ascii")
 
     async def _wait_until_nothing_is_left(self) -> dict[str, int]:
         for clock in self.clocks:
-            Path(clock).write_text("0", encoding="ascii")
+            await trio.Path(clock).write_text("0", encoding="ascii")
         with trio.fail_after(LIMIT):
             async with open_outbox(self.url) as outbox:
                 while True:

@@ -18,7 +18,7 @@ _PATIENCE = 20  # seconds for a server to answer
 
 
 class RedisServer:
-    """A Redis server on a UNIX socket, and on a TCP port if it is given one, with its data in a directory of its own."""
+    """A Redis server on a UNIX socket, and on a TCP port if it is given one; its data are in a directory of its own."""
 
     def __init__(self, program: str, directory: str, port: int = 0, *settings: str) -> None:
         self.socket = f"{directory}/redis.sock"

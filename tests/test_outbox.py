@@ -64,10 +64,12 @@ async def test_what_is_put_is_sent_once(store_url):  # noqa: F811
         assert isinstance(entry, Entry)
         assert (entry.id, entry.key, entry.state, entry.sender) == (ticket.id, "order-4711", "sent", A)
         assert entry.size == len(TEXT)
+        assert entry.settled is not None
         assert entry.created <= entry.settled <= datetime.now(UTC) + timedelta(seconds=5)
         for address in (B, C):
             recipient = entry.recipients[address]
             assert (recipient.state, recipient.attempts, recipient.next_attempt) == (State.SENT, 1, None)
+            assert recipient.reply is not None
             assert recipient.reply.code == 250
         assert await outbox.get(ticket.id) == entry
         assert await outbox.statistics() == OutboxStatistics(sent=1)
@@ -142,7 +144,7 @@ async def test_a_known_key_gives_the_old_ticket(store_url):  # noqa: F811
         ((A, B, TEXT), {}, TypeError),
         ((A, [B], 5), {}, TypeError),
         ((A, [B], b"x" * 101), {}, trio_smtp.MessageTooLargeError),
-        ((A, [B], TEXT), {"not_before": datetime(2030, 1, 1)}, ValueError),  # noqa: DTZ001
+        ((A, [B], TEXT), {"not_before": datetime(2030, 1, 1)}, ValueError),
         ((A, [B], TEXT), {"give_up_after": -1}, ValueError),
         ((A, [B], TEXT), {"give_up_after": "1"}, TypeError),
         ((A, [B], TEXT), {"priority": 2**31}, ValueError),
@@ -248,7 +250,7 @@ async def test_on_doubt_retry_sends_it_again(store_url):  # noqa: F811
 
 async def test_what_the_server_cannot_carry_is_refused(store_url):  # noqa: F811
     config = trio_smtp.ServerConfig(disabled_extensions=("8BITMIME",))
-    async with opened(store_url, config=FAST, **{}) as (outbox, sink, pool):
+    async with opened(store_url, config=FAST) as (outbox, sink, pool):
         del sink, pool
         async with (
             trio.open_nursery() as nursery,
@@ -293,12 +295,12 @@ async def test_not_before(store_url):  # noqa: F811
 
 async def test_settled_entries_and_their_keys_are_forgotten(store_url):  # noqa: F811
     config = OutboxConfig(keep_done=0.3)
-    async with opened(store_url, config) as (outbox, sink, pool), working(outbox, pool):
+    async with opened(store_url, config) as (outbox, _, pool), working(outbox, pool):
         ticket = await outbox.put(A, [B], TEXT, key="k")
         assert (await outbox.wait(ticket.id)).state is State.SENT
         assert not (await outbox.put(A, [B], TEXT, key="k")).is_new
         await trio.sleep(0.35)  # of the store's clock, which is the system's
-        for ask in (outbox.get, outbox.wait, lambda id: outbox.resolve(id, "sent")):
+        for ask in (outbox.get, outbox.wait, lambda each: outbox.resolve(each, "sent")):
             with pytest.raises(LookupError):
                 await ask(ticket.id)
         again = await outbox.put(A, [B], TEXT, key="k")
@@ -336,7 +338,7 @@ async def test_what_is_unknown_is_a_lookup_error(store_url):  # noqa: F811
         with pytest.raises(LookupError):
             await outbox.resolve(ticket.id, "discard", recipients=[C])
         with pytest.raises(ValueError, match="'sent', 'retry' or 'discard'"):
-            await outbox.resolve(ticket.id, "forget")
+            await outbox.resolve(ticket.id, "forget")  # type: ignore[arg-type]
         with pytest.raises(TypeError):
             await outbox.resolve(ticket.id, "sent", recipients=B)
         assert (await outbox.resolve(ticket.id, "sent")).state is State.QUEUED  # it is not in doubt

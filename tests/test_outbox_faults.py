@@ -1,4 +1,4 @@
-"""Each fault of outbox_faults.py at a small size; by hand it runs with a thousand messages and twenty faults of a kind."""
+"""Each fault of outbox_faults.py at a small size; by hand it runs with a thousand messages and twenty faults."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ async def test_a_received_line_is_added_where_it_is_asked_for_and_a_loop_ends(tm
 
 async def test_a_store_that_is_away_is_451_and_a_message_that_is_too_large_552(tmp_path):
     config = OutboxConfig(max_size=100)
-    async with open_outbox(f"sqlite:{tmp_path}/o.db", config=config) as outbox:
+    async with open_outbox(f"sqlite:{tmp_path}/o.db", config=config) as outbox:  # noqa: SIM117 - in this order
         async with open_server(outbox.handler()) as server:
             async with trio_smtp.open_client(server.host, server.port, **server.client_options) as client:
                 with pytest.raises(trio_smtp.MessageRefusedError) as caught:
@@ -55,7 +55,7 @@ async def test_a_store_that_is_away_is_451_and_a_message_that_is_too_large_552(t
                 async def away(record, content):
                     raise StoreError("away")
 
-                outbox._store.add = away
+                outbox._store.add = away  # type: ignore[method-assign]
                 with pytest.raises(trio_smtp.MessageRefusedError) as caught:
                     await client.send(A, [B], TEXT)
                 assert str(caught.value.reply).startswith("451 4.3.0")

@@ -11,14 +11,15 @@ from trio_smtp.outbox._rates import Limit, admit, from_json, to_json
 
 
 def test_the_first_n_start_at_once_and_the_next_waits_for_the_window():
-    known, limits = {}, {"": Limit(2, 10.0)}
+    known: dict = {}
+    limits = {"": Limit(2, 10.0)}
     for at in (0.0, 1.0):
         known, delay = admit(known, limits, 100 + at)
         assert delay == 0
     known, delay = admit(known, limits, 102.0)
     assert 7.99 < delay < 8.02
     known, delay = admit(known, limits, 110.0)
-    assert 0 < delay  # exactly at its end is not after it
+    assert delay > 0  # exactly at its end is not after it
     known, delay = admit(known, limits, 110.01)
     assert delay == 0
 
@@ -41,7 +42,7 @@ def test_a_clock_that_is_set_back_does_not_stop_everything():
 
 
 def test_domains_of_long_ago_are_forgotten():
-    known = {}
+    known: dict = {}
     for number in range(50):
         known, _ = admit(known, {f"d{number}.test": Limit(1, 1.0)}, 100.0 + 10 * number)
     assert len(known) < 4
@@ -56,7 +57,8 @@ def test_as_json_and_back():
 @given(st.integers(1, 5), st.floats(0.5, 20), st.integers(1, 60))
 @settings(deadline=None)
 def test_a_crowd_that_waits_its_turn_never_breaks_the_rule_and_is_not_sent_away_for_ever(number, seconds, crowd):
-    known, limits = {}, {"": Limit(number, seconds)}
+    known: dict = {}
+    limits = {"": Limit(number, seconds)}
     starts, asked = [], 0
     waiting = [(100.0, who) for who in range(crowd)]
     while waiting:

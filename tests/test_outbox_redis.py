@@ -76,7 +76,7 @@ async def test_everything_of_a_settled_entry_is_removed_in_the_end(redis):
 
 async def test_a_worker_goes_on_when_redis_is_back():
     with redis_server() as redis:
-        events = []
+        events: list = []
         config = OutboxConfig(lease=2, retry_delays=(0.05,), trace=events.append)
         async with opened(redis.url, config) as (outbox, sink, pool), working(outbox, pool):
             redis.kill()
@@ -130,7 +130,7 @@ async def test_a_redis_that_keeps_its_promises_is_not(redis):
 async def test_a_store_that_is_damaged_or_of_another_version(redis, key, value):
     async with coredis.Redis.from_url(redis.url) as client:
         await client.set(f"trio-smtp:outbox:{key}", value)
-    with pytest.raises(StoreError, match="version 99|wrong kind"):
+    with pytest.raises(StoreError, match=r"version 99|wrong kind"):
         async with open_outbox(redis.url):
             pass
 

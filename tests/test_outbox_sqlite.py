@@ -214,6 +214,6 @@ async def test_a_store_that_is_damaged_or_of_another_version(what, tmp_path):
             octets = bytearray(path.read_bytes())
             octets[4096:40960] = b"\xff" * (40960 - 4096)
             path.write_bytes(octets)
-    with pytest.raises(StoreError, match="version|damaged|cannot use"):
+    with pytest.raises(StoreError, match=r"version|damaged|cannot use"):
         async with open_outbox(f"sqlite:{path}"):
             pass

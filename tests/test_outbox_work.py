@@ -15,7 +15,7 @@ from trio_smtp.outbox._states import begin
 
 def watched(**changes):
     """A configuration, and the events of the outbox that has it."""
-    events = []
+    events: list = []
     return OutboxConfig(**{"retry_delays": (0.05,), "lease": 2, "trace": events.append, **changes}), events
 
 
@@ -53,7 +53,11 @@ async def test_one_that_was_taken_over_before_its_mark_sends_nothing(store_url):
         ticket = await outbox.put(A, [B], TEXT)
         sink.stall(Stage.MAIL, 1.0, times=1)
         renew = outbox._store.renew
-        outbox._store.renew = lambda *args: trio.lowlevel.checkpoint()  # it is not heard of
+
+        async def silence(*args):
+            """It is not heard of."""
+
+        outbox._store.renew = silence
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: outbox.work(pool, concurrency=1))
             while not any(event.name == "begin" for event in events):
@@ -106,6 +110,18 @@ async def test_a_worker_that_is_ended_gives_back_what_it_had_not_sent(store_url)
         async with working(outbox, pool):  # at once, not when a lease ends
             for ticket in tickets:
                 assert (await outbox.wait(ticket.id)).state is State.SENT
+
+
+async def test_a_worker_that_is_ended_takes_no_more(store_url):  # noqa: F811
+    """It went on taking entries and giving them back, as long as there were any."""
+    async with opened(store_url) as (outbox, sink, pool):
+        for _ in range(50):
+            await outbox.put(A, [B], TEXT)
+        async with working(outbox, pool):
+            await sink.wait_for(1)
+        statistics = await outbox.statistics()
+    assert statistics.sending == 0
+    assert statistics.queued > 30
 
 
 async def test_a_worker_that_is_ended_while_a_reply_is_outstanding_leaves_doubt(store_url):  # noqa: F811

@@ -61,7 +61,7 @@ def outbox(ctx: click.Context, *, url: str, as_json: bool) -> None:
     """Keep mail in a store until it is sent, whatever crashes in between.
 
     "put" writes a message down; "work" sends what is due, in any number of processes; "status", "list" and "show" tell
-    what has become of it. What may have been delivered, without a reply that says so, is in doubt, and waits for "resolve".
+    what has become of it. What may have been delivered, without a reply that says so, is in doubt: see "resolve".
     """
     ctx.obj = _Store(url=url, as_json=as_json)
 

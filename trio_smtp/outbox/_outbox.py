@@ -209,7 +209,8 @@ class Outbox(metaclass=NoPublicConstructor):
         if isinstance(content, os.PathLike):
             octets: Any = await trio.to_thread.run_sync(_read, Path(content), limit, abandon_on_cancel=True)
         elif isinstance(content, AsyncIterable):
-            octets, chunks = bytearray(), aiter(content)
+            octets = bytearray()
+            chunks: Any = aiter(content)
             async with aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
                 async for chunk in chunks:
                     octets += chunk

@@ -97,6 +97,7 @@ class Worker:
         records: list[Record] = []
         pause = _FIRST_PAUSE
         while not records:
+            await trio.lowlevel.checkpoint_if_cancelled()  # while there is more to take, there is no other wait
             try:
                 with trio.CancelScope(shield=True):  # what was leased and never heard of would wait for its lease's end
                     records = await self._store.take(self._name, self._concurrency - len(self._active), claim)
