@@ -69,7 +69,7 @@ class OutboxWork:
         self, filled: list[str], run: partial[Sample], environment: Environment, url: str, number: int
     ) -> Sample:
         if not filled:
-            one(environment, "wait", url, 0, number)
+            one(environment, "wait", url, run.args[1], number)
             filled.append(url)
         return run("work", url)
 

@@ -34,12 +34,12 @@ async def test_a_lease_is_a_pending_entry_of_the_group_and_ends_with_it(redis):
     async with open_outbox(redis.url, config=OutboxConfig(lease=0.3)) as outbox:
         store = outbox._store
         await outbox.put(A, [B], TEXT)
-        (taken,) = await store.take("one", 5, claim)
+        ((taken, _),) = await store.take("one", 5, claim)
         assert await store.take("two", 5, claim) == []
         with trio.fail_after(10):
             while not (again := await store.take("two", 5, claim)):
                 await trio.sleep(0.05)  # of the server's clock
-        assert (taken.claim, again[0].claim) == (1, 2)
+        assert (taken.claim, again[0][0].claim) == (1, 2)
         async with coredis.Redis.from_url(redis.url) as client:
             pending = await client.xpending("trio-smtp:outbox:q:0", "workers")
             assert pending.pending == 1

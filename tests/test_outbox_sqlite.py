@@ -121,14 +121,14 @@ async def test_a_cancelled_operation_that_was_not_begun_is_not_done(store):
 
 async def test_leases_end_and_are_renewed(store, clock):
     await store.add(record(), b"x")
-    (taken,) = await store.take("w", 5, claim)
+    ((taken, _),) = await store.take("w", 5, claim)
     assert (taken.claim, await store.take("w", 5, claim)) == (1, [])
     clock.now += 50
     await store.renew([taken], "w")
     clock.now += 50
     assert await store.take("w", 5, claim) == []
     clock.now += 11
-    (again,) = await store.take("w", 5, claim)
+    ((again, _),) = await store.take("w", 5, claim)
     assert again.claim == 2
     await store.renew([taken], "w")  # of a claim that is over: nothing
     clock.now += 61
@@ -141,7 +141,7 @@ async def test_a_clock_that_is_set_back_delays_by_one_more_wait_at_most(store, c
     clock.now -= 900
     await store.prune()
     clock.now += 61
-    (again,) = await store.take("w", 5, claim)
+    ((again, _),) = await store.take("w", 5, claim)
     assert again.claim == 2
 
 
@@ -168,7 +168,7 @@ async def test_what_waits_costs_those_who_work_nothing(store, clock):
     await store.add(record("now"), b"x")
     steps = [0]
     connection.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 1)  # at each virtual instruction
-    (taken,) = await store.take("w", 5, claim)
+    ((taken, _),) = await store.take("w", 5, claim)
     connection.set_progress_handler(None, 0)
     assert taken.id == "now"
     assert steps[0] < 2000  # not tens of thousands

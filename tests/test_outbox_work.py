@@ -66,7 +66,7 @@ async def test_one_that_was_taken_over_before_its_mark_sends_nothing(store_url):
                 with trio.fail_after(10):
                     while not (taken := await other._store.take("other", 1, lambda r, now: begin(r, now, "other"))):
                         await trio.sleep(0.02)
-                assert taken[0].claim == 2
+                assert taken[0][0].claim == 2
                 with trio.fail_after(10):
                     while outbox_is_busy(pool):
                         await trio.sleep(0.02)
@@ -220,7 +220,7 @@ async def test_entries_that_lapsed_into_doubt_are_told_and_not_sent(store_url): 
     config, events = watched(lease=0.1)
     async with opened(store_url, config) as (outbox, sink, pool):
         ticket = await outbox.put(A, [B], TEXT)
-        (taken,) = await outbox._store.take("gone", 1, lambda record, now: begin(record, now, "gone"))
+        ((taken, _),) = await outbox._store.take("gone", 1, lambda record, now: begin(record, now, "gone"))
         from trio_smtp.outbox._states import mark
 
         await outbox._store.change(taken, lambda record, now: mark(record, taken.claim))

@@ -104,7 +104,7 @@ async def prepare(stack: AsyncExitStack, variant: str, url: str, port: int, mess
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outbox.work, pool)
             while (await outbox.statistics()).sent < until:  # noqa: ASYNC110 - other processes send too
-                await trio.sleep(0.05)
+                await trio.sleep(0.2)
             nursery.cancel_scope.cancel()
 
     return work

@@ -30,7 +30,6 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import coredis
@@ -45,7 +44,7 @@ from ._errors import StoreError
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
-from ._states import Record, State, Transition, from_json, to_json
+from ._states import Record, State, Transition, from_json, next_version, to_json
 
 VERSION: Final = "1"
 _PREFIX: Final = "trio-smtp:outbox:"
@@ -137,7 +136,7 @@ local function give(items)
         local e = P .. 'e:' .. id
         local record, version, shelf, ends = unpack(redis.call('HMGET', e, 'record', 'version', 'shelf', 'until'))
         if record and not (shelf == 'leased' and tonumber(ends) > now) then
-            table.insert(found, {id, record, version})
+            table.insert(found, {id, record, version, redis.call('GET', P .. 'c:' .. id)})
         end
     end
 end
@@ -383,17 +382,17 @@ class RedisStore:
         self._set_clock(now)
         return _text(word), _text(entry_id)
 
-    async def take(self, worker: str, limit: int, transition: Transition) -> list[Record]:
+    async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         lease = round(self._config.lease * 1000)
         answer: Any = await self.ask(self._take([_PREFIX], [worker, limit, lease]))
         found, now = answer
         self._set_clock(now)
-        taken: list[Record] = []
-        for _, text, version in found:
+        taken: list[tuple[Record, bytes]] = []
+        for _, text, version, content in found:
             record = transition(self._read(text, version), self._now())
             word, _ = await self._store(record, lapsed=True)
             if word == "new":
-                taken.append(_next_version(record))
+                taken.append((next_version(record), content or b""))
         return taken
 
     async def change(self, record: Record, transition: Transition) -> Record:
@@ -403,7 +402,7 @@ class RedisStore:
                 return record
             word, _ = await self._store(changed)
             if word == "new":
-                return _next_version(changed)
+                return next_version(changed)
             record = await self.load(record.id)
 
     async def renew(self, records: Sequence[Record], worker: str) -> None:
@@ -415,12 +414,6 @@ class RedisStore:
         if text is None or version is None:
             raise LookupError(f"the outbox has no entry {entry_id!r}")
         return self._read(text, version)
-
-    async def content(self, entry_id: str) -> bytes:
-        content = await self.ask(self._client.get(f"{_PREFIX}c:{entry_id}"))
-        if content is None:
-            raise LookupError(f"the outbox has no content of {entry_id!r}")
-        return content
 
     async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
         which = "all" if state is None else f"s:{state}"
@@ -476,10 +469,6 @@ class RedisStore:
     async def time(self) -> float:
         await trio.lowlevel.checkpoint()
         return self._now()
-
-
-def _next_version(record: Record) -> Record:
-    return replace(record, version=record.version + 1)
 
 
 def _text(value: Any) -> str:

@@ -30,11 +30,12 @@ from ._errors import StoreError
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
-from ._states import Record, Shelf, State, Transition, from_json, to_json
+from ._states import Record, Shelf, State, Transition, from_json, next_version, to_json
 
 VERSION: Final = "1"
 _BUSY: Final = 10.0  # seconds to wait for other processes
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
+_CHECKPOINT: Final = 4000  # pages of the log, 16 MiB, before they are copied into the file, which costs two more syncs
 _GROUP: Final = 200  # operations in one transaction
 _CHECKED: Final = 64 << 20  # octets: a file up to this size is checked for damage when it is opened
 
@@ -93,6 +94,7 @@ def open_connection(path: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         prepare(connection)
         size = os.path.getsize(path) if os.path.exists(path) else 0
         if size <= _CHECKED:
@@ -209,6 +211,7 @@ class SQLiteStore:
         return operation.result()
 
     async def _run_next_group(self) -> None:
+        await trio.lowlevel.cancel_shielded_checkpoint()  # what is about to ask as well shares the group
         group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
         with trio.CancelScope(shield=True):  # a thread cannot be stopped, and its answers are true
             is_changed = await trio.to_thread.run_sync(self._run_group, group)
@@ -283,10 +286,10 @@ class SQLiteStore:
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
         return await self._write(lambda connection: add(connection, record, content, self._clock()))
 
-    async def take(self, worker: str, limit: int, transition: Transition) -> list[Record]:
+    async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         return await self._write(lambda connection: self._take(connection, limit, transition))
 
-    def _take(self, connection: sqlite3.Connection, limit: int, transition: Transition) -> list[Record]:
+    def _take(self, connection: sqlite3.Connection, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         now = self._clock()
         connection.execute("UPDATE outbox_entries SET shelf = 'ready' WHERE shelf = 'later' AND at <= ?", (now,))
         rows = connection.execute(
@@ -298,18 +301,21 @@ class SQLiteStore:
             (limit - len(rows),),
         ).fetchall()
         changed = [transition(from_json(*row), now) for row in rows]
-        return [self._replace(connection, record, now) for record in changed]
+        taken = [self._replace(connection, record, now) for record in changed]
+        return [(record, _content(connection, record) if record.sending else b"") for record in taken]
 
     async def change(self, record: Record, transition: Transition) -> Record:
         return await self._write(lambda connection: self._change(connection, record, transition))
 
     def _change(self, connection: sqlite3.Connection, known: Record, transition: Transition) -> Record:
         now = self._clock()
-        record = _load(connection, known.id)
+        row = connection.execute("SELECT version FROM outbox_entries WHERE id = ?", (known.id,)).fetchone()
+        record = known if row == (known.version,) else _load(connection, known.id)
         changed = transition(record, now)
         return record if changed == record else self._replace(connection, changed, now)
 
     def _replace(self, connection: sqlite3.Connection, record: Record, now: float) -> Record:
+        """Write a record whose version was looked at in this transaction."""
         shelf, at, patience = _placed(record, now, self._config.lease)
         connection.execute(
             "UPDATE outbox_entries SET state = ?, shelf = ?, at = ?, patience = ?, claim = ?, version = version + 1,"
@@ -318,7 +324,7 @@ class SQLiteStore:
         )
         if shelf == Shelf.DONE:
             connection.execute("DELETE FROM outbox_contents WHERE id = ?", (record.id,))
-        return record
+        return next_version(record)
 
     async def renew(self, records: Sequence[Record], worker: str) -> None:
         claims = [(record.id, record.claim) for record in records]
@@ -334,15 +340,6 @@ class SQLiteStore:
 
     async def load(self, entry_id: str) -> Record:
         return await self._read(lambda connection: _load(connection, entry_id))
-
-    async def content(self, entry_id: str) -> bytes:
-        def content(connection: sqlite3.Connection) -> bytes:
-            row = connection.execute("SELECT content FROM outbox_contents WHERE id = ?", (entry_id,)).fetchone()
-            if row is None:
-                raise LookupError(f"the outbox has no content of {entry_id!r}")
-            return bytes(row[0])
-
-        return await self._read(content)
 
     async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
         which, values = ("state = ? AND ", (state,)) if state is not None else ("", ())
@@ -418,6 +415,13 @@ def _placed(record: Record, now: float, lease: float) -> tuple[str, float, float
     if shelf is Shelf.WAITING:
         return "later", at, max(0.0, at - now)
     return shelf, at, None
+
+
+def _content(connection: sqlite3.Connection, record: Record) -> bytes:
+    row = connection.execute("SELECT content FROM outbox_contents WHERE id = ?", (record.id,)).fetchone()
+    if row is None:
+        raise StoreError(f"the outbox is damaged: it has no content of {record.id!r}")
+    return bytes(row[0])
 
 
 def _load(connection: sqlite3.Connection, entry_id: str) -> Record:

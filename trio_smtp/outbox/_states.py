@@ -360,6 +360,11 @@ def _least_settled(states: Iterable[State]) -> State:
     return next(state for state in LEAST_SETTLED if state in found)
 
 
+def next_version(record: Record) -> Record:
+    """As it is once a store has replaced it."""
+    return replace(record, version=record.version + 1)
+
+
 # -- as JSON
 
 

@@ -25,10 +25,11 @@ class Store(Protocol):
         """Keep a new record; durable on return. If its key is known: the old one's id, and ``False``."""
         ...
 
-    async def take(self, worker: str, limit: int, transition: Transition) -> list[Record]:
+    async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         """Apply `transition` to at most `limit` records that are due, or whose lease has ended, and lease them.
 
-        Those with the highest priority first, then in the order in which they were put.
+        Each comes with its content, if it is to be sent. Those with the highest priority first, then in the order in
+        which they were put.
         """
         ...
 
@@ -50,14 +51,6 @@ class Store(Protocol):
 
         Raises:
             LookupError: there is none.
-        """
-        ...
-
-    async def content(self, entry_id: str) -> bytes:
-        """A record's content.
-
-        Raises:
-            LookupError: it is gone.
         """
         ...
 

@@ -76,9 +76,9 @@ class Worker:
         async with open_bare_nursery(_stop) as keepers, open_bare_nursery(_finish) as tasks:
             keepers.start_soon(self._keep_leases)
             while self._pool_closed is None:
-                for record in await self._take():
+                for record, content in await self._take():
                     self._active[record.id, record.claim] = record
-                    tasks.start_soon(self._send, record)
+                    tasks.start_soon(self._send, record, content)
                 while len(self._active) >= self._concurrency and self._pool_closed is None:
                     self._room = trio.Event()
                     await self._room.wait()
@@ -86,7 +86,7 @@ class Worker:
 
     # -- taking
 
-    async def _take(self) -> list[Record]:
+    async def _take(self) -> list[tuple[Record, bytes]]:
         """What there is to send, once there is something, or some time has passed."""
         bell = self._store.bell()
         retry_doubt = self._config.on_doubt == "retry"
@@ -94,23 +94,23 @@ class Worker:
         def claim(record: Record, now: float) -> Record:
             return begin(record, now, self._name, retry_doubt=retry_doubt)
 
-        records: list[Record] = []
+        taken: list[tuple[Record, bytes]] = []
         pause = _FIRST_PAUSE
-        while not records:
+        while not taken:
             await trio.lowlevel.checkpoint_if_cancelled()  # while there is more to take, there is no other wait
             try:
                 with trio.CancelScope(shield=True):  # what was leased and never heard of would wait for its lease's end
-                    records = await self._store.take(self._name, self._concurrency - len(self._active), claim)
-                if not records:
+                    taken = await self._store.take(self._name, self._concurrency - len(self._active), claim)
+                if not taken:
                     await self._store.wait(bell, _LOOK)
                     break
             except StoreError as exc:
                 self._tell("store", error=exc)
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        for record in records:
+        for record, _ in taken:
             self._tell("begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle", record)
-        return [record for record in records if record.sending]
+        return [(record, content) for record, content in taken if record.sending]
 
     async def _keep_leases(self) -> None:
         """Renew what is being sent, and tidy up, three times in a lease."""
@@ -125,14 +125,13 @@ class Worker:
 
     # -- one entry
 
-    async def _send(self, record: Record) -> None:
+    async def _send(self, record: Record, content: bytes) -> None:
         attempt = Attempt(record, self._config)
         error: Exception | None = None
         try:
             if delay := await self._admit(record):
                 await self._write(record, lambda record, now: postpone(record, attempt.claim, delay, now))
                 return
-            content = await self._store.content(record.id)
             attempt.take_result(await self._pool_send(attempt, content))
         except trio.Cancelled:
             attempt.take_cancellation()
