@@ -116,11 +116,10 @@ class Relay:
         self._healed = trio.Event()
         self.port = 0
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(partial(trio.serve_tcp, self._serve, 0, host="127.0.0.1"))
-            self.port = listeners[0].socket.getsockname()[1]
-            task_status.started()
+    async def open(self, nursery: trio.Nursery) -> None:
+        """Listen, in the nursery's tasks."""
+        listeners = await nursery.start(partial(trio.serve_tcp, self._serve, 0, host="127.0.0.1"))
+        self.port = listeners[0].socket.getsockname()[1]
 
     def cut(self) -> None:
         self._is_cut = True
@@ -191,7 +190,7 @@ class Driver:
                 if self.fault == "partition":
                     assert redis is not None
                     relay = Relay(redis.socket)
-                    await nursery.start(relay.run)
+                    await relay.open(nursery)
                     self.worker_url = f"redis://127.0.0.1:{relay.port}/0"
                 await self._put_all()
                 for number in range(self.workers):
@@ -202,7 +201,8 @@ class Driver:
                         await self._attack(chance, redis, relay)
                     counts = await self._wait_until_nothing_is_left()
                 finally:
-                    await self._end_workers()
+                    with trio.move_on_after(60, shield=True):
+                        await self._end_workers()
                 report = await self._compare(handler.accepted)
                 report["ended_with"] = sorted({process.returncode for process in self.processes})
                 report["left"] = counts

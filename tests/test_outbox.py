@@ -43,6 +43,7 @@ async def working(outbox, pool, **options):
         nursery.start_soon(lambda: outbox.work(pool, **options))
         with trio.fail_after(20):
             yield
+            await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
 
 

@@ -104,13 +104,13 @@ async def test_a_full_disk_is_an_error_of_what_has_no_room_only(store):
 
 
 async def test_a_cancelled_operation_that_was_not_begun_is_not_done(store):
-    async def hold(task_status):
+    async def hold():
         async with store._turn:
-            task_status.started()
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(hold)
+        nursery.start_soon(hold)
+        await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(0.01) as scope:
             await store.add(record("m0"), b"x")
         nursery.cancel_scope.cancel()
