@@ -1,7 +1,8 @@
 # A message that is checked and written out now, to be kept and sent later: by an outbox, for example.
 #
 # What a server can take is not known yet. So an EmailMessage is written for the least able one: 7-bit, with encoded
-# words, and with UTF-8 in the header only where an address needs SMTPUTF8 anyway.
+# words, and with UTF-8 in the header only where an address needs SMTPUTF8 anyway. What has no such form, since it is
+# signed, is written as it is, and needs a server that takes it.
 from __future__ import annotations
 
 import email.message
@@ -9,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._message.header_envelope import header_needs_utf8
+from .._message.serializer import serialize
+from .._protocol.errors import ExtensionNotSupportedError
 from .client import message_envelope
 from .message import Message, Params
-from .serialize import header_needs_utf8, serialize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def prepare_message(
             raise TypeError("only an EmailMessage names its sender and recipients")
         sender, recipients = message_envelope(content, sender, recipients)
     if isinstance(content, email.message.Message):
-        octets = serialize(content, eight_bit=False, utf8=header_needs_utf8(content))
+        octets = _write(content)
     elif isinstance(content, str | bytes | bytearray | memoryview):
         octets = b""  # taken from the checked message below
     else:
@@ -74,3 +77,15 @@ def prepare_message(
         mail_params=checked.mail_params,
         rcpt_params=checked.rcpt_params,
     )
+
+
+def _write(message: email.message.Message[Any, Any]) -> bytes:
+    utf8 = header_needs_utf8(message)
+    try:
+        return serialize(message, eight_bit=False, utf8=utf8)
+    except ExtensionNotSupportedError:
+        pass
+    try:
+        return serialize(message, eight_bit=True, utf8=utf8)
+    except ExtensionNotSupportedError:
+        return serialize(message, eight_bit=True, utf8=True)
