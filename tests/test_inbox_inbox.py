@@ -238,6 +238,12 @@ async def test_on_another_loopback_address():
         assert (await http.get("/api/v1/messages")).json()["total"] == 1
 
 
+async def test_on_all_addresses_the_page_is_at_a_loopback_one():
+    async with opened(host="0.0.0.0") as (inbox, http):
+        assert inbox.url == f"http://127.0.0.1:{inbox.http_port}"
+        assert (await http.get("/livez")).status_code == 200
+
+
 async def test_links_and_codes_of_a_message():
     async with open_inbox() as inbox:
         await send(inbox, rich())

@@ -146,10 +146,12 @@ def test_no_more_parts_than_the_limit():
             b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (number, number) for number in range(400)
         )
         + b"x\r\n" * 30_000,
+        b"X: y\r\n" * 21_000 + b"\r\nx",
+        b"X: y\r\n" * 21_000,
         b"Content-Type: text/plain" + b"; a=b" * 20_000 + b"\r\n\r\nx",
         b"Content-Type: text/plain" + b";\r\n a=b" * 20_000 + b"\r\n\r\nx",
     ],
-    ids=["parts", "nested", "parameters", "folded parameters"],
+    ids=["parts", "nested", "fields", "fields alone", "parameters", "folded parameters"],
 )
 def test_what_takes_the_parser_too_long_has_no_structure(content, monkeypatch):
     real = email.message_from_bytes
@@ -162,6 +164,11 @@ def test_what_takes_the_parser_too_long_has_no_structure(content, monkeypatch):
     reading = read_message(b"Subject: hi\r\n" + content)
     assert reading.defects == ["the MIME structure cannot be read"]
     assert (reading.subject, reading.parts) == ("hi", [])
+
+
+def test_a_long_text_without_a_header_is_shown():
+    reading = read_message(b"just a line of text\r\n" * 25_000)
+    assert "just a line of text" in reading.text
 
 
 def test_no_more_fields_than_the_limit():

@@ -171,7 +171,8 @@ def read_message(content: bytes) -> Reading:
 def _parse(content: bytes) -> Message | None:
     """The message with its parts; ``None`` for one that it would take too long to parse."""
     if (
-        content.count(b"\n--") > MAX_SEPARATORS
+        _lines_of_header(content) > 2 * MAX_FIELDS
+        or content.count(b"\n--") > MAX_SEPARATORS
         or len(_BOUNDARY.findall(content)) * content.count(b"\n") > MAX_CHECKS
         or any(match.end() - match.start() > MAX_FIELD for match in _CONTENT_FIELD.finditer(content))
     ):
@@ -182,12 +183,17 @@ def _parse(content: bytes) -> Message | None:
         return None
 
 
+def _lines_of_header(content: bytes) -> int:
+    end = min((at for at in (content.find(b"\n\r\n"), content.find(b"\n\n")) if at >= 0), default=len(content))
+    return content.count(b"\n", 0, end)
+
+
 def _without_structure(content: bytes) -> Message:
     """A message whose body is one plain text."""
     head, _, body = content.replace(b"\r\n", b"\n").partition(b"\n\n")
     kept = _CONTENT_FIELD.sub(b"X-Content:", head[:MAX_FIELD])
     message = email.message_from_bytes(kept + b"\n\n", policy=email.policy.compat32)
-    message.set_payload(body.decode("utf-8", "replace"), "utf-8")
+    message.set_payload((head[MAX_FIELD:] + body).decode("utf-8", "replace"), "utf-8")
     return message
 
 
