@@ -48,6 +48,13 @@ async def test_it_keeps_what_it_gets_on_a_free_port():
     assert sink.server.statistics().messages == 2
 
 
+async def test_it_accepts_more_messages_than_there_are_numbers_below_a_reply_code():
+    async with open_sink() as sink, client_of(sink) as client:
+        for _ in range(101):
+            await send(client)
+    assert [message.queue_id for message in sink.messages[98:]] == ["S99", "S100", "S101"]
+
+
 async def test_two_at_a_time():
     async with open_sink() as first, open_sink() as second:
         assert first.port != second.port

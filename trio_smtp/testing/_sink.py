@@ -334,7 +334,7 @@ class _Handler(trio_smtp.Handler):
                 recipients=tuple(address for address in recipients if address not in refused),
                 content=content,
                 envelope=envelope,
-                queue_id=str(self._count),
+                queue_id=f"S{self._count}",  # the 250th may not look like a reply
                 identity=session.identity,
                 tls=session.tls,
                 hello=session.hello,
