@@ -8,7 +8,6 @@ import unittest
 import urllib.request
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from inbox_support import PLAIN, opened, rich, send
@@ -297,7 +296,7 @@ def test_without_async():
         deliver(inbox)
         with urllib.request.urlopen(f"{inbox.url}/api/wait?to=bob@example.com", timeout=20) as answer:
             assert answer.status == 200
-        assert httpx.get(f"{inbox.url}/api/v1/messages", trust_env=False).json()["total"] == 2
+        assert len(inbox.messages) == 2
         inbox.clear()
         assert inbox.messages == []
 
