@@ -28,6 +28,7 @@ from ._rules import Rules
 from ._store import Store
 
 KEEP: Final = 500  # messages, by default
+_UNSPECIFIED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # What a client of a developer can be given, and no way to use up the machine.
 _CONFIG: Final = trio_smtp.ServerConfig(
@@ -77,9 +78,9 @@ class Inbox(metaclass=NoPublicConstructor):
 
     @property
     def url(self) -> str:
-        """The page's address, without a slash at its end."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.http_port}"
+        """The page's address, without a slash at its end; where it listens on all addresses, a loopback one."""
+        host = _UNSPECIFIED.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
 
     @property
     def messages(self) -> list[ReceivedMessage]:
