@@ -177,7 +177,7 @@ def test_every_public_method_has_a_docstring(name):
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_no_public_class_has_the_default_repr(cls):
-    assert cls.__repr__ is not object.__repr__
+    assert cls.__repr__ is not object.__repr__ or getattr(cls, "_is_protocol", False)  # the caller's own class
 
 
 def test_an_error_shows_the_facts():

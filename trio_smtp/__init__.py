@@ -11,6 +11,7 @@ from ._client.message import Params as Params
 from ._client.opening import TLSMode as TLSMode
 from ._client.push import OutgoingMessage as OutgoingMessage
 from ._client.report import SendResult as SendResult
+from ._client.signing import MessageSigner as MessageSigner
 from ._pool.bulk import Job as Job
 from ._pool.bulk import Outcome as Outcome
 from ._pool.bulk import Outcomes as Outcomes
@@ -96,6 +97,7 @@ __all__ = [
     "LocalProtocolError",
     "MessageAbortedError",
     "MessageRefusedError",
+    "MessageSigner",
     "MessageTooLargeError",
     "OAuth",
     "Outcome",

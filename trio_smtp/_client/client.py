@@ -30,6 +30,7 @@ from .push import OutgoingMessage, push
 from .report import DeliveryReport, SendResult
 from .sending import deliver
 from .serialize import envelope_of
+from .signing import MessageSigner, Signing
 
 
 @asynccontextmanager
@@ -46,6 +47,7 @@ async def open_client(
     proxy_header: ProxyHeader | None = None,
     config: ClientConfig | None = None,
     stream: trio.abc.Stream | None = None,
+    sign: MessageSigner | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a server, say hello, start TLS and log in; say QUIT at the end of the block.
 
@@ -66,6 +68,8 @@ async def open_client(
         config: time limits and the like.
         stream: a connected stream to use instead of connecting; owned from now on. A ``trio.SSLStream`` counts as TLS,
             and as verified if its context verifies certificates and names.
+        sign: signs every message when it is as the server gets it, such as a :class:`trio_smtp.dkim.Signer`. What is
+            signed is held whole; a stream that is not replayable, and :meth:`Client.transaction`, are errors.
 
     Raises:
         TypeError, ValueError: a wrong argument.
@@ -89,9 +93,10 @@ async def open_client(
         proxy_header=proxy_header,
         config=ClientConfig() if config is None else config,
     )
+    signing = None if sign is None else Signing(sign, opening.config.newlines)
     connection = await open_connection(opening, host, port, stream=stream)
     try:
-        yield Client._create(connection)
+        yield Client._create(connection, signing)
     finally:
         await connection.aclose()
 
@@ -103,15 +108,17 @@ class Client(metaclass=NoPublicConstructor):
     ``SMTPTimeoutError`` or ``RemoteProtocolError`` it is of no further use; after a refusal it is.
     """
 
-    __slots__ = ("_connection", "_guard")
+    __slots__ = ("_connection", "_guard", "_signing")
 
     _connection: ClientConnection
     _guard: _Guard
+    _signing: Signing | None
 
     @classmethod
-    def _create(cls, connection: ClientConnection) -> Client:
+    def _create(cls, connection: ClientConnection, signing: Signing | None = None) -> Client:
         self = cls.__new__(cls)
         self._connection = connection
+        self._signing = signing
         self._guard = _Guard(connection)
         return self
 
@@ -168,7 +175,8 @@ class Client(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: `recipients` is a str, or `content` cannot be sent.
-            LocalProtocolError: an invalid address or parameter, or no recipients; nothing was sent.
+            LocalProtocolError: an invalid address or parameter, no recipients, or a message that cannot be signed, with
+                ``sign``; nothing was sent.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent, or a stream's text without its end.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for every recipient.
@@ -183,7 +191,8 @@ class Client(metaclass=NoPublicConstructor):
         ``trio.Cancelled`` with the fate of the message unknown.
         """
         with self._guard:
-            report = DeliveryReport(Message(sender, recipients, content, mail_params, rcpt_params), attempts=1)
+            message = Message(sender, recipients, content, mail_params, rcpt_params, self._signing)
+            report = DeliveryReport(message, attempts=1)
             await trio.lowlevel.checkpoint_if_cancelled()  # a socket takes a small message without any wait
             await deliver(self._connection, report)
             return report.result()
@@ -228,11 +237,16 @@ class Client(metaclass=NoPublicConstructor):
         Args: as those of :meth:`send`. The text is declared 8-bit where the server offers 8BITMIME; where it does not,
             the first 8-bit octet is an error.
 
-        Raises: as :meth:`send`; on entering if no recipient is accepted, on leaving if the message is refused.
+        Raises: as :meth:`send`; on entering if no recipient is accepted, or with ``sign`` (LocalProtocolError: what is
+            signed must be known before it is sent); on leaving if the message is refused.
 
         Cancellation in the block gives the message up and closes the connection; on leaving it, as for :meth:`send`.
         """
         with self._guard:
+            if self._signing is not None:
+                raise LocalProtocolError(
+                    "a transaction cannot be signed: the signature stands above the text", delivery=Delivery.NOT_SENT
+                )
             message = Message(sender, recipients, b"", mail_params, rcpt_params)
             async with push(self._connection, message) as outgoing:
                 yield outgoing

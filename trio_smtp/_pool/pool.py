@@ -20,6 +20,7 @@ from .._client.content import ContentLike
 from .._client.message import Message, Params
 from .._client.opening import Opening, TLSMode
 from .._client.report import DeliveryReport, SendResult
+from .._client.signing import MessageSigner, Signing
 from .._nursery import open_bare_nursery
 from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
@@ -56,6 +57,7 @@ async def open_pool(
     allow_insecure_auth: bool = False,
     lmtp: bool = False,
     proxy_header: ProxyHeader | None = None,
+    sign: MessageSigner | None = None,
 ) -> AsyncIterator[Pool]:
     """Open a pool of connections, for any number of tasks to send messages through.
 
@@ -68,8 +70,8 @@ async def open_pool(
         config: limits, retries and the like.
         client_config: of each connection.
         max_connections: instead of the configuration's.
-        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header: as :func:`open_client`. A token
-            provider is asked once for all connections.
+        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header, sign: as :func:`open_client`. A
+            token provider is asked once for all connections.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or there is no host. What goes wrong with a connection
@@ -93,6 +95,7 @@ async def open_pool(
         proxy_header=proxy_header,
         config=ClientConfig() if client_config is None else client_config,
     )
+    signing = None if sign is None else Signing(sign, opening.config.newlines)
     hosts = Hosts(host, opening.port(port), settings.host_retry)
     tracer = Tracer(settings.trace)
     rate_limit = RateLimit(*settings.rate_limit) if settings.rate_limit is not None else None
@@ -121,7 +124,7 @@ async def open_pool(
         keepers.start_soon(timekeeper.run)
         if settings.min_idle:
             keepers.start_soon(_keep_warm, dispatcher, health)
-        yield Pool._create(dispatcher, health, connector, settings, tracer, opening.config.end_grace)
+        yield Pool._create(dispatcher, health, connector, settings, tracer, opening.config.end_grace, signing)
 
 
 def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
@@ -178,6 +181,7 @@ class Pool(metaclass=NoPublicConstructor):
         "_health",
         "_retried",
         "_sent",
+        "_signing",
         "_tracer",
     )
 
@@ -191,6 +195,7 @@ class Pool(metaclass=NoPublicConstructor):
     _health: ServerHealth
     _retried: int
     _sent: int
+    _signing: Signing | None
     _tracer: Tracer
 
     @classmethod
@@ -202,6 +207,7 @@ class Pool(metaclass=NoPublicConstructor):
         config: PoolConfig,
         tracer: Tracer,
         end_grace: float,
+        signing: Signing | None,
     ) -> Pool:
         self = cls.__new__(cls)
         self._dispatcher = dispatcher
@@ -210,6 +216,7 @@ class Pool(metaclass=NoPublicConstructor):
         self._config = config
         self._tracer = tracer
         self._end_grace = end_grace
+        self._signing = signing
         self._all_done = None
         self._calls = self._sent = self._failed = self._retried = 0
         return self
@@ -246,7 +253,7 @@ class Pool(metaclass=NoPublicConstructor):
         After the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled``, and the fate of the message is unknown.
         """
-        return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params))
+        return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params, self._signing))
 
     async def send_message(
         self,
@@ -284,7 +291,8 @@ class Pool(metaclass=NoPublicConstructor):
             TypeError: `jobs` is not iterable; on entering the block.
             trio.ClosedResourceError: from the iteration, once the block was left.
         """
-        return send_many(self._deliver, jobs, self._config.max_connections * self._config.pipeline_depth)
+        tasks = self._config.max_connections * self._config.pipeline_depth
+        return send_many(self._deliver, jobs, tasks, self._signing)
 
     def statistics(self) -> PoolStatistics:
         """The pool's state and what it has done so far."""
