@@ -63,6 +63,9 @@ ELSEWHERE = {
     "_server/session": "test_server_hooks",
     "_wire/opening": "test_wire",
     "_wire/wire": "test_wire",
+    "reports/_fields": "test_reports",
+    "reports/_making": "test_reports",
+    "reports/_reading": "test_reports",
     "testing/_certificates": "test_testing_sink",
     "testing/_points": "test_testing_sink",
     "testing/_server": "test_testing_sink",
@@ -74,6 +77,7 @@ DECLARATIONS = {
     "_protocol/server/events": "values",
     "_protocol/server/fixed_replies": "values",
     "_version": "a number",
+    "reports/_values": "values",
 }
 
 

@@ -241,6 +241,3 @@ def _read_key(private_key: bytes | str) -> tuple[bytes, bytes]:
     if isinstance(key, Ed25519PrivateKey):
         return b"ed25519-sha256", base64.b64encode(key.private_bytes_raw())
     raise ValueError("the private key is neither RSA nor Ed25519")
-
-
-Signer.__module__ = "trio_smtp.dkim"

@@ -22,7 +22,7 @@ async def report_on(peer: Peer, letter: Letter, name: str, params: dict[str, str
     """Send through a server to recipients of which our sink refuses one; the report that comes back to it."""
     orcpt = {"NOTIFY": "SUCCESS,FAILURE", "ORCPT": "rfc822;first+2Bone@here.test"}
     async with open_sink(port=peer.relay, config=sink_config()) as sink:
-        sink.refuse("rcpt", code, ["mailbox", "unavailable"], "5.1.1", address="bad@ours.test")
+        sink.refuse("rcpt", code, "mailbox\nunavailable", "5.1.1", address="bad@ours.test")
         options = {"tls": "none", "local_hostname": "client.test", "config": CONFIG}
         async with trio_smtp.open_client("127.0.0.1", peer.port, **options) as client:  # type: ignore[arg-type]
             await client.send(
