@@ -403,7 +403,7 @@ FORMS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "X-Original-Message-ID: <1@x>",
         "Final-Recipient: rfc822; you@y.test\nAction: failed\nStatus: 5.1.1\nRemote-MTA: dns; mx.y.test. (192.0.2.1, "
         "the server for the domain y.test.)\nDiagnostic-Code: smtp; 550-5.1.1 The email account that you tried to "
-        "reach does not exist.\n 550-5.1.1 Please try double-checking\n 550 5.1.1 https://support.test/ a1si1234 - gsmtp\n"
+        "reach does not exist.\n 550-5.1.1 Please try double-checking\n 550 5.1.1 https://support.test/ a1 - gsmtp\n"
         "Last-Attempt-Date: Sun, 01 Mar 2026 04:00:01 -0800 (PST)",
         {
             "reply": Reply(
@@ -411,7 +411,7 @@ FORMS: dict[str, tuple[str, str, dict[str, Any]]] = {
                 [
                     "The email account that you tried to reach does not exist.",
                     "Please try double-checking",
-                    "https://support.test/ a1si1234 - gsmtp",
+                    "https://support.test/ a1 - gsmtp",
                 ],
                 "5.1.1",
             ),
