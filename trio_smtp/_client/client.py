@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import email.message
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -156,6 +156,7 @@ class Client(metaclass=NoPublicConstructor):
         *,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        before_end: Callable[[], Awaitable[object]] | None = None,
     ) -> SendResult:
         """Send one message.
 
@@ -169,12 +170,15 @@ class Client(metaclass=NoPublicConstructor):
                 not offer it, an ``EmailMessage`` gets encoded words, and other content is an error, unless a BODY of
                 your own says to send it all the same.
             rcpt_params: further parameters of RCPT by recipient.
+            before_end: an async function without arguments, awaited right before the send that contains the end of the
+                message: the final dot, the last chunk of BDAT, or, where the message leaves in one write, all of it.
+                If it raises, nothing that ends the message is sent, and the error is raised as it is.
 
         Returns:
             Which recipients were accepted and which were refused, if at least one was accepted.
 
         Raises:
-            TypeError: `recipients` is a str, or `content` cannot be sent.
+            TypeError: `recipients` is a str, `content` cannot be sent, or `before_end` is not async.
             LocalProtocolError: an invalid address or parameter, no recipients, or a message that cannot be signed, with
                 ``sign``; nothing was sent.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
@@ -184,6 +188,7 @@ class Client(metaclass=NoPublicConstructor):
                 have the message. The first also where the connection is used up by the server's LIMITS (MAILMAX,
                 RCPTDOMAINMAX, RFC 9422).
             OSError: the content file could not be read.
+            Exception: what `before_end`, or an async iterable, raises.
             trio.BusyResourceError: a transaction is open, or another task is using this client.
 
         Cancellation before the end of the message: nothing is delivered, and the connection is closed. After it: waits
@@ -191,7 +196,7 @@ class Client(metaclass=NoPublicConstructor):
         ``trio.Cancelled`` with the fate of the message unknown.
         """
         with self._guard:
-            message = Message(sender, recipients, content, mail_params, rcpt_params, self._signing)
+            message = Message(sender, recipients, content, mail_params, rcpt_params, before_end, self._signing)
             report = DeliveryReport(message, attempts=1)
             await trio.lowlevel.checkpoint_if_cancelled()  # a socket takes a small message without any wait
             await deliver(self._connection, report)
@@ -205,6 +210,7 @@ class Client(metaclass=NoPublicConstructor):
         recipients: Iterable[str] | None = None,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        before_end: Callable[[], Awaitable[object]] | None = None,
     ) -> SendResult:
         """Send an ``EmailMessage`` to the recipients in its header: To, Cc and Bcc; what is sent has no Bcc.
 
@@ -214,11 +220,14 @@ class Client(metaclass=NoPublicConstructor):
             recipients: instead of the header's.
             mail_params: as in :meth:`send`.
             rcpt_params: as in :meth:`send`.
+            before_end: as in :meth:`send`.
 
         Returns, raises and cancellation: as :meth:`send`.
         """
         sender, recipients = message_envelope(message, sender, recipients)
-        return await self.send(sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params)
+        return await self.send(
+            sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params, before_end=before_end
+        )
 
     @asynccontextmanager
     async def transaction(

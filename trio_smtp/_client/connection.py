@@ -306,6 +306,17 @@ class ClientConnection:
             raise ConnectionLostError("the server closed the connection")
         return True if not protocol.unread else await self._hear_unasked(transaction)
 
+    async def look_before_mail(self) -> None:
+        """:meth:`look` before a transaction begins.
+
+        Raises: as :meth:`look`, with the stage.
+        """
+        try:
+            await self.look()
+        except SMTPError as exc:
+            at_stage(exc, Stage.MAIL)
+            raise
+
     async def _hear_unasked(self, transaction: Transaction | None) -> bool:
         protocol = self.protocol
         if transaction is None:

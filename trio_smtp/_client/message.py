@@ -4,7 +4,7 @@
 # changes, so that it can be tried again on any connection. What has become of it is in report.py.
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from .._protocol.addresses import check_address, needs_smtputf8
@@ -14,6 +14,7 @@ from .content import Content, ContentLike, Octets, as_content
 from .signing import Signing
 
 Params: TypeAlias = Mapping[str, str | int | None]
+BeforeEnd: TypeAlias = Callable[[], Awaitable[object]]
 
 
 class Message:
@@ -28,14 +29,18 @@ class Message:
         is_ascii: every address is ASCII, and goes out as it is.
         needs_utf8: the server must offer SMTPUTF8.
         is_binary: the text goes out as it is, with ``BODY=BINARYMIME``.
+        before_end: the caller's, to be awaited before the end of the message is sent, ``None`` for none.
+        at_hand: sending it waits for nothing but the server.
 
     Raises:
-        TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent.
+        TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent, or `before_end` called.
         LocalProtocolError: an address or a parameter cannot be sent, there is no recipient, or what is to be signed
             cannot be.
     """
 
     __slots__ = (
+        "at_hand",
+        "before_end",
         "content",
         "is_ascii",
         "is_binary",
@@ -53,10 +58,13 @@ class Message:
         content: ContentLike,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        before_end: BeforeEnd | None = None,
         signing: Signing | None = None,
     ) -> None:
         if isinstance(recipients, str | bytes):
             raise TypeError("recipients is an iterable of addresses, not one address")
+        if before_end is not None and not callable(before_end):
+            raise TypeError(f"before_end is an async function, not {before_end!r}")
         self.sender: Final = check_address(sender, null=True)
         # A recipient given twice is sent once.
         self.recipients: Final = {written: check_address(written, postmaster=True) for written in recipients}
@@ -70,7 +78,9 @@ class Message:
         self.is_binary: Final = (
             self.mail_params is not None and str(self.mail_params.get("BODY")).upper() == "BINARYMIME"
         )
-        self.content: Final = given if signing is None else signing.cover(given, is_binary=self.is_binary)
+        self.content: Final[Content] = given if signing is None else signing.cover(given, is_binary=self.is_binary)
+        self.before_end: Final = before_end
+        self.at_hand: Final = self.content.at_hand and before_end is None
         self.is_ascii: Final = self.sender.isascii() and all(map(str.isascii, self.recipients.values()))
         self.needs_utf8: Final = (
             self.content.needs_utf8

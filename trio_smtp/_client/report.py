@@ -8,6 +8,7 @@
 # whatever an error says about recipients was put there by explain() or outcome().
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -71,6 +72,7 @@ class DeliveryReport:
     """
 
     __slots__ = (
+        "_announced",
         "_caller_error",
         "_doubt",
         "_doubtful",
@@ -101,7 +103,8 @@ class DeliveryReport:
         self.attempts = attempts
         self.maybe_duplicate = False
         self.accepted_at_limit: int | None = None
-        self._caller_error: SMTPError | None = None  # about some other message; see blame_caller()
+        self._caller_error: SMTPError | None = None  # about something else; see blame_caller()
+        self._announced = 0  # the attempt whose end was announced last
         self._streamed = False  # reading the caller's iterable has begun
         self._doubt: SMTPError | None = None  # ended an earlier attempt with recipients in doubt
         self._doubtful: set[str] = set()  # those recipients
@@ -152,6 +155,26 @@ class DeliveryReport:
         """The latest transaction came to nothing."""
         self.transaction = None
 
+    async def announce_end(self) -> None:
+        """Before the end of the message is sent: await the caller's ``before_end``, once per attempt.
+
+        Raises:
+            TypeError: it is not async.
+            Exception: what it raises, which is the caller's own error.
+        """
+        before_end = self.message.before_end
+        if before_end is None or self._announced == self.attempts:
+            return
+        self._announced = self.attempts
+        try:
+            answer = before_end()
+            if not inspect.isawaitable(answer):
+                raise TypeError(f"before_end must be async: it returned {answer!r}")
+            await answer
+        except SMTPError as exc:
+            self.blame_caller(exc)
+            raise
+
     def prefer(self, recipients: Sequence[str]) -> None:
         """Let these be the first of those who remain."""
         others = set(recipients)
@@ -162,7 +185,7 @@ class DeliveryReport:
         self._streamed = True
 
     def blame_caller(self, error: SMTPError) -> None:
-        """The error was raised by the caller's own code, about another message: what it says is left alone."""
+        """The error was raised by the caller's own code, about something else: what it says is left alone."""
         self._caller_error = error
 
     def readmit_temporary(self) -> None:

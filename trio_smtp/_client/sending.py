@@ -4,8 +4,8 @@
 # goes wrong before MAIL. However a transaction ends, the connection afterwards is reusable or broken.
 from __future__ import annotations
 
-from .._protocol.errors import ConnectionLostError, Delivery, SMTPError, Stage
-from .connection import ClientConnection, at_stage
+from .._protocol.errors import ConnectionLostError, Delivery, SMTPError
+from .connection import ClientConnection
 from .report import DeliveryReport
 from .transfer import Transfer
 
@@ -50,11 +50,7 @@ async def next_transfer(connection: ClientConnection, report: DeliveryReport) ->
     try:
         if connection.is_broken:
             raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
-        try:
-            await connection.look()
-        except SMTPError as exc:
-            at_stage(exc, Stage.MAIL)
-            raise
+        await connection.look_before_mail()
         return Transfer(connection, report, connection.allowance.next_batch(report))
     except SMTPError as exc:
         report.explain(exc)  # of a list that was split, some may have it

@@ -17,6 +17,7 @@
 #     content being opened    nothing was sent: any error leaves the connection as it was
 #     envelope, text          a failure or a cancellation: not delivered. With DATA the connection ends; with BDAT an
 #                             error is followed by RSET, and the connection lives on
+#     before_end              the same: nothing that ends the message was made for sending
 #     after the end           a failure leaves the fate unknown. A cancellation waits for the reply, up to end_grace
 # Which it was is read from the transaction's facts, never from where in this file the exception came by.
 from __future__ import annotations
@@ -136,21 +137,25 @@ class Transfer:
         connection, transaction, chunked = self._connection, self.transaction, self._chunked
         text, tail, size = self.encode_whole(octets)
         commands = self.envelope(source, size)
-        if (
-            connection.sends_early_text
-            and size <= ONE_WRITE
-            and len(commands) < _GROUP
-            and connection.has_just_answered
-        ):
+        is_early = connection.sends_early_text and size <= ONE_WRITE and len(commands) < _GROUP
+        if is_early and self.message.before_end is not None and connection.has_just_answered:
+            await self._report.announce_end()
+            await connection.look_before_mail()  # it may have taken a while
+        if is_early and connection.has_just_answered:
             commands.append(bdat(transaction, size, last=True))
             await write_text(connection, transaction, connection.encode(commands) + text + tail)
-        elif not await self.begin(commands):
             return
-        elif len(text) > BLOCK:
+        if not await self.begin(commands):
+            return
+        if len(text) > BLOCK:
             writer = BodyWriter(connection, transaction, None, chunked=chunked)
             if await writer.write_encoded(text):
+                await self.announce_end()
                 await writer.finish(tail)
-        elif await connection.look(transaction):
+            return
+        if self.message.before_end is not None:
+            await self.announce_end()
+        if await connection.look(transaction):
             if chunked:
                 wire = connection.encode((bdat(transaction, size, last=True),)) + text + tail
             else:
@@ -170,6 +175,7 @@ class Transfer:
                 if not await writer.write(piece):
                     break
             else:
+                await self._report.announce_end()
                 await writer.finish()
 
     async def _next_piece(self, chunks: Any) -> bytes | None:
@@ -292,6 +298,11 @@ class Transfer:
             with suppress(SMTPError, Interrupted):
                 await connection.drain(connection.config.end_grace)
         return transaction.ended and transaction.reply is not None
+
+    async def announce_end(self) -> None:
+        """Await the caller's ``before_end``, if there is one; if it raises, the message is given up."""
+        async with self.giving_up():
+            await self._report.announce_end()
 
     def giving_up(self) -> ShieldedCleanup:
         """Around the writing of a message's text: an exception in it gives the message up, and goes on.

@@ -12,7 +12,8 @@
 #
 # Only messages that fit are taken: at hand, small, in one transaction. A cancelled caller cannot stop its message
 # without stopping the others. If the message has left, the caller waits for the reply for its grace, and goes; the
-# reply is read all the same. If it has not, it is never sent. When it is the only one in flight, its wait is ended.
+# reply is read all the same. If it has not, it is never sent. When it is the only one in flight, its wait is ended: so
+# it is while its `before_end` runs, since every reply to those before it has come.
 from __future__ import annotations
 
 from collections import deque
@@ -57,8 +58,9 @@ class Pipeline:
         tracer: is told of each message, however it ended.
 
     Attributes:
-        again: attempts to be sent alone: too large for this, with recipients who were too many for one transaction,
-            without a connection that is good, or on one that ended with a 421 before their end was answered.
+        again: attempts to be sent alone: too large for this, with a `before_end` where all is one write, with
+            recipients who were too many for one transaction, without a connection that is good, or on one that ended
+            with a 421 before their end was answered.
         latest: the attempt whose outcome was set last.
     """
 
@@ -193,6 +195,8 @@ class Pipeline:
         if is_refused and client.uses_chunking:
             self._conclude(transaction)
             return []
+        if not is_refused and current.report.message.before_end is not None and not await self._announce_end(current):
+            return []
         if not await client.look(transaction):
             raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
         if current.cancellation is not _WANTED:
@@ -202,6 +206,26 @@ class Pipeline:
         if is_refused:
             text, tail = b"", b".\r\n"
         return [text, client.encode((end(transaction, tail),))]
+
+    async def _announce_end(self, attempt: Attempt) -> bool:
+        """Await the caller's ``before_end``, with nothing else in flight; whether the end is to be sent.
+
+        Raises:
+            Interrupted: the attempt was cancelled.
+        """
+        try:
+            await attempt.run_cancellable(attempt.report.announce_end)
+        except Interrupted:
+            raise
+        except Exception as exc:
+            if not self._client.uses_chunking:
+                self._connection.abort()  # after 354 there is no other way; with BDAT, RSET stands before the next MAIL
+            begun = self._flight.popleft()
+            self._written -= 1
+            attempt.finish(exc)
+            self._tell(begun)
+            return False
+        return True
 
     # -- what both do
 
@@ -256,6 +280,8 @@ class Pipeline:
         limit = 0 if limits.rcptdomainmax is not None else client.most_recipients or _RECIPIENTS
         if not report.message.content.at_hand or len(report.remaining) > limit:
             return None
+        if client.sends_early_text and report.message.before_end is not None:
+            return None  # others would wait for it
         source = await open_content(client, report.message)
         if source.whole is None or len(source.whole) > ONE_WRITE:
             return None

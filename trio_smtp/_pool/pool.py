@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import email.message
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -236,24 +236,27 @@ class Pool(metaclass=NoPublicConstructor):
         *,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        before_end: Callable[[], Awaitable[object]] | None = None,
     ) -> SendResult:
         """Send one message on an idle or a new connection, or wait for one.
 
         If nothing can have been accepted and the content can be produced again, the message is tried again on a new
         connection, at most ``connect_retries`` times, after growing delays.
 
-        Args: as :meth:`Client.send`.
+        Args: as :meth:`Client.send`. Each try awaits `before_end`, once, and what it raises is not tried again.
 
         Raises:
             PoolFullError: more than ``max_waiting`` callers would wait.
             PoolClosedError: the pool's block was left or cancelled; ``delivery`` is the fate of the message.
             SMTPError: as :meth:`Client.send`; also what :func:`open_client` raises, with ``delivery == "not_sent"``.
+            Exception: what `before_end`, or an async iterable, raises.
 
         Cancellation: while it waits, its message is withdrawn. In the middle of a message the connection is closed.
         After the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled``, and the fate of the message is unknown.
         """
-        return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params, self._signing))
+        message = Message(sender, recipients, content, mail_params, rcpt_params, before_end, self._signing)
+        return await self._deliver(message)
 
     async def send_message(
         self,
@@ -263,6 +266,7 @@ class Pool(metaclass=NoPublicConstructor):
         recipients: Iterable[str] | None = None,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        before_end: Callable[[], Awaitable[object]] | None = None,
     ) -> SendResult:
         """Send an ``EmailMessage`` to the recipients that it names, as :meth:`Client.send_message`.
 
@@ -271,7 +275,9 @@ class Pool(metaclass=NoPublicConstructor):
         Raises and cancellation: as :meth:`send`.
         """
         sender, recipients = message_envelope(message, sender, recipients)
-        return await self.send(sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params)
+        return await self.send(
+            sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params, before_end=before_end
+        )
 
     def send_many(self, jobs: Iterable[J] | AsyncIterable[J]) -> AbstractAsyncContextManager[Outcomes[J]]:
         """Send any number of messages in bounded memory: ``async with pool.send_many(jobs) as outcomes``.

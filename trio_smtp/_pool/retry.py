@@ -37,7 +37,9 @@ class Retry:
 
     def after_error(self, error: Exception, report: DeliveryReport) -> float | None:
         """Seconds to wait before the next try after this error; ``None``: there is none."""
-        if not isinstance(error, SMTPError) or report.is_spent or self._tries >= self._config.connect_retries:
+        if not isinstance(error, SMTPError) or report.is_caller_error(error):
+            return None
+        if report.is_spent or self._tries >= self._config.connect_retries:
             return None
         if error.delivery is Delivery.UNKNOWN:
             if self._config.on_unknown != "retry":

@@ -204,7 +204,7 @@ class Worker:
                 connection = self._connection
                 if connection is None or connection.client.is_broken or connection.has_limits:
                     connection = await self._find_connection(attempt)
-                if report.message.content.at_hand:
+                if report.message.at_hand:
                     await self._send(attempt, connection)
                 else:
                     await attempt.run_cancellable(partial(self._send, attempt, connection))
@@ -241,7 +241,7 @@ class Worker:
         except _DEAD as exc:
             failure = exc
             self._note_farewell(report, may_be_stale)
-            if not (may_be_stale and _may_go_elsewhere(attempt)):
+            if not (may_be_stale and _may_go_elsewhere(attempt)) or report.is_caller_error(exc):
                 raise
         except BaseException as exc:
             failure = exc
