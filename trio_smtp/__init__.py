@@ -10,6 +10,7 @@ from ._client.content import ContentLike as ContentLike
 from ._client.message import Params as Params
 from ._client.opening import TLSMode as TLSMode
 from ._client.push import OutgoingMessage as OutgoingMessage
+from ._client.reaching import Connect as Connect
 from ._client.report import SendResult as SendResult
 from ._client.signing import MessageSigner as MessageSigner
 from ._pool.bulk import Job as Job
@@ -78,6 +79,7 @@ __all__ = [
     "Body",
     "Client",
     "ClientConfig",
+    "Connect",
     "ConnectError",
     "ConnectionLostError",
     "ContentLike",

@@ -27,6 +27,7 @@ from .content import ContentLike
 from .message import Message, Params
 from .opening import Opening, TLSMode, open_connection
 from .push import OutgoingMessage, push
+from .reaching import Connect
 from .report import DeliveryReport, SendResult
 from .sending import deliver
 from .serialize import envelope_of
@@ -48,11 +49,13 @@ async def open_client(
     config: ClientConfig | None = None,
     stream: trio.abc.Stream | None = None,
     sign: MessageSigner | None = None,
+    connect: Connect | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a server, say hello, start TLS and log in; say QUIT at the end of the block.
 
     Args:
-        host: a name or an address; with TLS, the name that the certificate must have.
+        host: a name or an address; with TLS, the name that the certificate must have. Or ``unix:`` and the path of a
+            socket, whose certificate must be for ``localhost``; there is no port then.
         port: 465 with ``tls="implicit"``, 24 with ``lmtp=True``, else 25, if not given. Submission is on 587 or 465.
         tls: ``"auto"``: from the start on port 465, elsewhere by STARTTLS if it is offered; certificates are verified
             and a failure is an error; where it is not offered mail goes in clear, credentials never.
@@ -70,6 +73,9 @@ async def open_client(
             and as verified if its context verifies certificates and names.
         sign: signs every message when it is as the server gets it, such as a :class:`trio_smtp.dkim.Signer`. What is
             signed is held whole; a stream that is not replayable, and :meth:`Client.transaction`, are errors.
+        connect: an async callable that takes `host` and the port and returns a connected ``trio.abc.Stream``, in place
+            of ``trio.open_tcp_stream``, such as :func:`trio_smtp.socks.connect_through`. It has
+            ``config.connect_timeout``. An OSError of it is a ConnectError.
 
     Raises:
         TypeError, ValueError: a wrong argument.
@@ -91,6 +97,7 @@ async def open_client(
         allow_insecure_auth=allow_insecure_auth,
         lmtp=lmtp,
         proxy_header=proxy_header,
+        connect=connect,
         config=ClientConfig() if config is None else config,
     )
     signing = None if sign is None else Signing(sign, opening.config.newlines)

@@ -15,6 +15,7 @@ import trio
 from .._client.connection import ClientConnection, deadline_after
 from .._client.log import logger
 from .._client.opening import Opening, open_connection
+from .._client.reaching import address_name
 from .._protocol.errors import AuthenticationError, ConnectError, ConnectionLostError, SMTPError
 from .._wire.opening import open_wire
 from .._wire.timekeeper import Timekeeper
@@ -192,5 +193,4 @@ class Connector:
 
 def name_of(route: Route) -> str:
     """A host as traces show it."""
-    host, port = route
-    return host if port is None else f"{host}:{port}"
+    return address_name(*route)

@@ -19,6 +19,7 @@ from .._client.config import ClientConfig
 from .._client.content import ContentLike
 from .._client.message import Message, Params
 from .._client.opening import Opening, TLSMode
+from .._client.reaching import Connect
 from .._client.report import DeliveryReport, SendResult
 from .._client.signing import MessageSigner, Signing
 from .._nursery import open_bare_nursery
@@ -58,20 +59,21 @@ async def open_pool(
     lmtp: bool = False,
     proxy_header: ProxyHeader | None = None,
     sign: MessageSigner | None = None,
+    connect: Connect | None = None,
 ) -> AsyncIterator[Pool]:
     """Open a pool of connections, for any number of tasks to send messages through.
 
     Connections are opened when there are messages to send, kept while they are good, and closed with QUIT.
 
     Args:
-        host: a host's name; or several, or pairs of name and port, in order of preference; or an async callable that
-            returns one of these and is asked for each new connection.
+        host: a host's name, or ``unix:`` and the path of a socket; or several, or pairs of name and port, in order of
+            preference; or an async callable that returns one of these and is asked for each new connection.
         port: 465 with ``tls="implicit"``, 24 with ``lmtp=True``, else 25, if not given.
         config: limits, retries and the like.
         client_config: of each connection.
         max_connections: instead of the configuration's.
-        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header, sign: as :func:`open_client`. A
-            token provider is asked once for all connections.
+        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header, sign, connect: as
+            :func:`open_client`. A token provider is asked once for all connections.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or there is no host. What goes wrong with a connection
@@ -93,6 +95,7 @@ async def open_pool(
         allow_insecure_auth=allow_insecure_auth,
         lmtp=lmtp,
         proxy_header=proxy_header,
+        connect=connect,
         config=ClientConfig() if client_config is None else client_config,
     )
     signing = None if sign is None else Signing(sign, opening.config.newlines)
