@@ -324,7 +324,7 @@ def test_verbose_logs_the_dialogue_but_no_secrets(tmp_path):
         served.process.signal()
         served.process.wait()
         log = served.process.errors()
-        assert "mail FROM:<a@example.com>" in log
+        assert "mail from:<a@example.com>" in log.lower()  # smtplib's casing differs by version
         assert "s3cret" not in log
         assert plain("me", "s3cret") not in log
         assert "a dot" not in log

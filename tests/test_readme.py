@@ -81,7 +81,7 @@ def test_the_examples_are_short(code, most):
 def test_the_two_commands_are_one_line_each():
     demo, test = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.M | re.S)
     assert demo.endswith("trio-smtp demo\n")
-    assert "coverage run -m pytest" in test
+    assert "coverage run -m pytest -n auto" in test
     for command in (demo, test):
         assert command.count("\n") == 1
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from typed import user_program
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / "tests" / "typed" / "user_program.py"
 
