@@ -19,6 +19,7 @@ MAY = {
     "_server": {"_protocol", "_wire", "_public"},
     "_client": {"_protocol", "_wire", "_public"},
     "_pool": {"_protocol", "_wire", "_public", "_nursery", "_client"},
+    "_relay": {"_protocol", "_server", "_pool"},
     # On top of all, beside each other: like any application they know the public face, which is "" here.
     "_cli": {""},
     "testing": {"", "_public", "_nursery"},

@@ -62,6 +62,7 @@ from ._protocol.sasl import XOAuth as XOAuth
 from ._protocol.server.config import ServerConfig as ServerConfig
 from ._protocol.server.extension import ServerExtension as ServerExtension
 from ._public import show_as_public as _show_as_public
+from ._relay.forward import forward as forward
 from ._server.body import Body as Body
 from ._server.context import ServerStatistics as ServerStatistics
 from ._server.handler import Discard as Discard
@@ -138,6 +139,7 @@ __all__ = [
     "UnsupportedAuthError",
     "XOAuth",
     "__version__",
+    "forward",
     "open_client",
     "open_pool",
     "open_tcp_listeners",

@@ -70,6 +70,7 @@ class Transfer:
         connection: a reusable one.
         report: the message's; the transaction is noted there.
         recipients: the first of those who remain.
+        transaction: theirs, if it was begun.
 
     Attributes:
         message: what is sent.
@@ -78,12 +79,18 @@ class Transfer:
 
     __slots__ = ("_chunked", "_connection", "_report", "message", "transaction")
 
-    def __init__(self, connection: ClientConnection, report: DeliveryReport, recipients: Sequence[str]) -> None:
+    def __init__(
+        self,
+        connection: ClientConnection,
+        report: DeliveryReport,
+        recipients: Sequence[str],
+        transaction: Transaction | None = None,
+    ) -> None:
         self._connection: Final = connection
         self._report: Final = report
         self._chunked: Final = connection.uses_chunking
         self.message: Final = report.message
-        self.transaction: Final = Transaction(recipients, lmtp=connection.lmtp)
+        self.transaction: Final = transaction or Transaction(recipients, lmtp=connection.lmtp)
         report.begin(self.transaction)
 
     def __repr__(self) -> str:

@@ -26,6 +26,7 @@ import trio
 
 from .._client.report import DeliveryReport
 from .._wire.waits import Interrupted
+from .loan import Loan
 
 
 class AttemptState(Enum):
@@ -69,6 +70,7 @@ class Attempt:
     Args:
         report: the message, and what has become of it so far.
         fresh: it has met a connection's end, and is better off on a new one.
+        loan: the caller wants a connection, and does the rest.
 
     Attributes:
         state: WAITING, RUNNING or DONE.
@@ -76,11 +78,23 @@ class Attempt:
         error: DONE: what ended it; ``None`` if it reached its end.
     """
 
-    __slots__ = ("_exchange", "_resting", "_scope", "_waiter", "cancellation", "error", "fresh", "report", "state")
+    __slots__ = (
+        "_exchange",
+        "_resting",
+        "_scope",
+        "_waiter",
+        "cancellation",
+        "error",
+        "fresh",
+        "loan",
+        "report",
+        "state",
+    )
 
-    def __init__(self, report: DeliveryReport, *, fresh: bool = False) -> None:
+    def __init__(self, report: DeliveryReport, *, fresh: bool = False, loan: Loan | None = None) -> None:
         self.report: DeliveryReport = report
         self.fresh: bool = fresh
+        self.loan: Loan | None = loan
         self.state: AttemptState = _WAITING
         self.cancellation: Cancellation = _NO
         self.error: Exception | None = None

@@ -22,8 +22,15 @@ from .._client.opening import Opening, TLSMode
 from .._client.reaching import Connect
 from .._client.report import DeliveryReport, SendResult
 from .._client.signing import MessageSigner, Signing
+from .._client.steps import Steps, given_params
 from .._nursery import open_bare_nursery
-from .._protocol.errors import Delivery, SMTPError
+from .._protocol.errors import (
+    ConnectionLostError,
+    Delivery,
+    RemoteProtocolError,
+    SMTPError,
+    SMTPTimeoutError,
+)
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
 from .._public import NoPublicConstructor
@@ -35,11 +42,14 @@ from .connector import Connector
 from .dispatcher import Dispatcher, closed_error
 from .health import ServerHealth
 from .hosts import Hosts, HostsLike
+from .loan import Loan, errand
 from .ratelimit import RateLimit
 from .retry import Retry
+from .stepped import SteppedMessage
 from .trace import Tracer
 from .worker import Worker
 
+_DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
 _SLACK: Final = 5.0  # seconds beyond end_grace in which a worker must have come to its end
 
 
@@ -357,10 +367,7 @@ class Pool(metaclass=NoPublicConstructor):
         except Exception as exc:
             error = exc
         finally:
-            self._calls -= 1
-            if self._all_done is not None and not self._calls:
-                self._all_done.set()
-                self._all_done = None
+            self._end_call()
         try:
             result = report.outcome(error)
         except Exception:
@@ -368,6 +375,12 @@ class Pool(metaclass=NoPublicConstructor):
             raise
         self._sent += 1
         return result
+
+    def _end_call(self) -> None:
+        self._calls -= 1
+        if self._all_done is not None and not self._calls:
+            self._all_done.set()
+            self._all_done = None
 
     async def _withdraw(self, attempt: Attempt) -> bool:
         """Cancelled in the middle of a try: give it up; whether the message was sent all the same."""
@@ -395,7 +408,79 @@ class Pool(metaclass=NoPublicConstructor):
             assert isinstance(error, SMTPError)
             report.begin_again(error)
         await self._pause(delay, error)
-        return Attempt(report, fresh=last.fresh or error is not None)
+        return Attempt(report, fresh=last.fresh or error is not None, loan=last.loan)
+
+    # -- a message in steps
+
+    async def _begin(self, sender: str, params: Mapping[str, str | None]) -> SteppedMessage:
+        """Begin a message whose recipients and text come later: MAIL, on a connection of its own until it is closed.
+
+        A connection that turns out to be dead, or to have had its share, costs nothing: MAIL is said on another.
+
+        Args:
+            sender: the reverse path.
+            params: of MAIL, as a client has given them; see :func:`given_params`.
+
+        Raises:
+            PoolFullError, PoolClosedError: nothing was sent.
+            SMTPError: as :meth:`send`, with ``delivery == "not_sent"``. A refusal is no error: see ``reply``.
+
+        Cancellation: the connection is closed, if MAIL is on its way.
+        """
+        tries = self._config.connect_retries
+        fresh = False
+        while True:
+            loan = await self._borrow(fresh=fresh)
+            assert loan.connection is not None
+            client = loan.connection.client
+            message = SteppedMessage(loan, Steps(client, sender, given_params(params, client)), self._tracer, self)
+            try:
+                await message.begin()
+            except _DEAD as exc:
+                message.close()
+                if not (loan.may_be_stale and tries):
+                    exc.delivery = Delivery.NOT_SENT
+                    raise
+            except BaseException:
+                message.close()
+                raise
+            else:
+                if not (loan.may_be_stale and tries and message.is_about_connection):
+                    return message
+                loan.connection.abort()
+                message.close()
+            tries -= 1
+            fresh = True
+
+    async def _borrow(self, *, fresh: bool) -> Loan:
+        """A connection to be given back."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        loan, retry = Loan(self._end_call), Retry(self._config)
+        attempt = Attempt(errand(), fresh=fresh, loan=loan)
+        self._calls += 1
+        try:
+            while True:
+                if not self._dispatcher.submit(attempt):
+                    await self._dispatcher.queue(attempt)
+                await attempt.wait()
+                if attempt.error is None:
+                    return loan
+                following = await self._next_attempt(attempt, retry)
+                assert following is not None
+                attempt = following
+        except BaseException as exc:
+            loan.give_back()
+            if isinstance(exc, trio.Cancelled):
+                await self._withdraw(attempt)  # noqa: ASYNC102 - shielded and bounded
+            raise
+
+    def count(self, error: Exception | None) -> None:
+        """A message in steps came to its end, or to this error."""
+        if error is None:
+            self._sent += 1
+            self._health.message_done()
+        else:
+            self._failed += 1
 
     async def _pause(self, delay: float, error: Exception | None) -> None:
         """Wait before the next try; the pool's closing ends it."""

@@ -56,6 +56,8 @@ from .._client.log import logger
 from .._client.refusals import is_about_connection
 from .._client.report import DeliveryReport
 from .._client.sending import deliver
+from .._protocol.client.commands import RSET
+from .._protocol.client.protocol import State
 from .._protocol.errors import (
     ConnectionLostError,
     PoolClosedError,
@@ -70,6 +72,7 @@ from .config import PoolConfig
 from .connector import Connector, PooledConnection
 from .dispatcher import Dispatcher
 from .health import ServerHealth
+from .loan import Loan
 from .pipeline import Pipeline
 from .ratelimit import RateLimit
 from .trace import Tracer
@@ -196,6 +199,9 @@ class Worker:
 
         Its outcome is set, unless this task is being cancelled.
         """
+        if attempt.loan is not None:
+            await self._lend(attempt, attempt.loan)
+            return
         report, rate_limit = attempt.report, self._rate_limit
         try:
             while report.remaining:
@@ -212,6 +218,35 @@ class Worker:
             attempt.finish(exc)
         else:
             attempt.finish()
+
+    async def _lend(self, attempt: Attempt, loan: Loan) -> None:
+        """Let the attempt's caller have the connection, until it gives it back. That it has it is the outcome."""
+        try:
+            if self._rate_limit is not None:
+                await attempt.run_cancellable(self._rate_limit.start)
+            connection = self._connection
+            if attempt.fresh and connection is not None and connection.may_be_stale:
+                await self._close("a message met its end")
+                connection = None
+            if connection is None or connection.client.is_broken or connection.has_limits:
+                connection = await self._find_connection(attempt)
+            if attempt.cancellation is not _WANTED:
+                raise Interrupted
+            loan.lend(connection)
+        except Exception as exc:
+            attempt.finish(exc)
+            return
+        attempt.finish()
+        await loan.come_back()
+        client = connection.client
+        client.check()
+        if client.protocol.farewell is not None:
+            self._health.connection_failed()
+        elif not client.is_broken and client.protocol.state is not State.READY:
+            try:
+                await client.exchange(RSET, client.config.command_timeout)
+            except SMTPError:
+                pass  # it is broken now, and closed before anything else
 
     async def _find_connection(self, attempt: Attempt) -> PooledConnection:
         """The connection there is, if it may be used for this message, or a new one."""
