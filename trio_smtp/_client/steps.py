@@ -15,7 +15,7 @@ from .._protocol.addresses import check_address, wire_address
 from .._protocol.client.commands import RSET, data, mail, rcpt
 from .._protocol.client.protocol import State
 from .._protocol.client.transaction import Transaction
-from .._protocol.errors import SMTPError
+from .._protocol.errors import ConnectionLostError, Delivery, SMTPError
 from .._protocol.parameter_text import format_params, required_extensions
 from .._protocol.replies import Reply
 from .connection import ClientConnection
@@ -75,7 +75,7 @@ class Steps:
         params, self._utf8 = mail_params(connection, message, self._source, None)
         sender = wire_address(message.sender, smtputf8=connection.offers_utf8)
         command = mail(self.transaction, sender, params, utf8=self._utf8)
-        await connection.look()
+        await self._look()
         timeout = connection.config.command_timeout
         if connection.protocol.state is not State.READY:
             await connection.exchange(RSET, timeout)
@@ -97,7 +97,7 @@ class Steps:
         text = format_params(params, smtputf8=self._utf8)
         address = wire_address(checked, smtputf8=connection.offers_utf8)
         command = rcpt(transaction, recipient, address, text, utf8=self._utf8)
-        await connection.look()
+        await self._look()
         assert isinstance(transaction.recipients, list)
         transaction.recipients.append(recipient)
         self._rcpt_params[recipient] = params
@@ -122,7 +122,7 @@ class Steps:
         report = DeliveryReport(message, attempts=1)
         transfer = Transfer(connection, report, transaction.recipients, transaction)
         try:
-            await connection.look()
+            await self._look()
             if not connection.uses_chunking:
                 await connection.exchange(data(transaction), connection.config.command_timeout)
                 if not transaction.go_ahead:
@@ -136,6 +136,13 @@ class Steps:
             connection.check()
         report.settle(transaction)
         return report.result()
+
+    async def _look(self) -> None:
+        """Hear what the server has said unasked; raises if the connection is over."""
+        connection = self._connection
+        if connection.is_broken:
+            raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
+        await connection.look()
 
     async def _send_text(self, transfer: Transfer, report: DeliveryReport, chunks: Any) -> None:
         writer = transfer.open_writer(self._source)
@@ -158,9 +165,9 @@ class Steps:
 def given_params(params: Mapping[str, str | None], connection: ClientConnection) -> dict[str, str | None]:
     """Of the parameters that a client has given to MAIL or RCPT, those that go along to this server.
 
-    Those of DSN are left out where the server does not know them: that loses reports, and no mail. BODY=8BITMIME is left
-    out where 8-bit text cannot be sent: most text that is announced so has none. All else is kept, so that it is an error
-    where the server does not offer it.
+    Those of DSN are left out where the server does not know them: that loses reports, and no mail. BODY=8BITMIME is
+    left out where 8-bit text cannot be sent: most text that is announced so has none. All else is kept, so that it is
+    an error where the server does not offer it.
     """
     kept = dict(params)
     if "DSN" not in connection.extensions:

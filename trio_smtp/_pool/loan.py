@@ -2,9 +2,9 @@
 #
 #   an attempt with a loan ──→ a worker hands its connection over, and waits ──→ give_back(): the worker goes on
 #
-# Guarantees: the worker waits for nothing else, and does nothing with the connection meanwhile. If the pool is cancelled,
-# it closes the connection all the same, and the borrower's next word on it is an error. A loan that its caller gives up
-# before it was handed over comes back at once.
+# Guarantees: the worker waits for nothing else, and does nothing with the connection meanwhile. If the pool is
+# cancelled, it closes the connection all the same, and the borrower's next word on it is an error. A loan that its
+# caller gives up before it was handed over comes back at once.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable

@@ -170,7 +170,7 @@ def _speaks_lmtp(session: Session) -> bool:
 def _passed_on(reply: Reply) -> Reply:
     """What the next server said, as this server says it; a 421 is about a session that is not the client's."""
     if reply.code == 421:
-        return Reply.received(451, reply.lines, None if reply.enhanced is None else reply.enhanced)
+        return Reply.received(451, reply.lines, reply.enhanced)
     return reply
 
 

@@ -280,7 +280,8 @@ class _Handler(trio_smtp.Handler):
                 refused[address] = reply
         if not kept and (len(refused) < len(recipients)):
             keep()
-        return {address: refused.get(address, queue_id) for address in recipients} if self._lmtp else queue_id
+        accepted = Reply(250, f"OK: queued as {queue_id}", "2.0.0")  # no str: that of the 100th looks like a reply
+        return {address: refused.get(address, accepted) for address in recipients} if self._lmtp else accepted
 
 
 class _PrivateHandler(_Handler):
