@@ -8,6 +8,7 @@ from trio_smtp import __version__
 from .demo import demo
 from .errors import Commands
 from .load import load
+from .relay import relay
 from .send import send
 from .serve import serve
 
@@ -28,3 +29,4 @@ cli.add_command(demo)
 cli.add_command(serve)
 cli.add_command(send)
 cli.add_command(load)
+cli.add_command(relay)
