@@ -22,6 +22,7 @@ if __name__ == "__main__":
 from trio_smtp._pool.attempt import AttemptState  # noqa: E402
 from trio_smtp._pool.worker import WorkerState  # noqa: E402
 from trio_smtp._protocol.client import protocol as client  # noqa: E402
+from trio_smtp._protocol.client.transaction import Left  # noqa: E402
 from trio_smtp._protocol.server.commands import COMMANDS  # noqa: E402
 from trio_smtp._protocol.server.states import COMMAND_STATES, MOVES, Occurrence, State  # noqa: E402
 from trio_smtp._server.shutdown import ACTIONS, Phase, Shutdown  # noqa: E402
@@ -148,7 +149,22 @@ def draw_client() -> str:
     edges += [
         (client.State.WAIT.name, target, f"{digits} to {'/'.join(verbs)}") for (target, digits), verbs in groups.items()
     ]
+    edges += [
+        (source.name, target.name, occurrence.value)
+        for occurrence, row in client._MOVES.items()
+        for source, target in row.items()
+        if row is not client._CLOSING and source is not target
+    ]
     return picture(edges, start=client.State.WAIT.name)
+
+
+def draw_refusals() -> str:
+    """Where the refusal that ends a group leads, by what the refusals leave open at the server."""
+    rows = [
+        ["/".join(verb.name for verb, each in client._LEFT.items() if each is row), *(row[left].name for left in Left)]
+        for row in {id(row): row for row in client._LEFT.values()}.values()
+    ]
+    return table(["refused last", *(left.value for left in Left)], rows)
 
 
 def draw_shutdown() -> str:
@@ -171,6 +187,7 @@ DRAWINGS: Mapping[str, Callable[[], str]] = {
     "server": draw_server,
     "commands": draw_commands,
     "client": draw_client,
+    "refusals": draw_refusals,
     "shutdown": draw_shutdown,
     "worker": lambda: _draw(WORKER, WorkerState.BUSY),
     "attempt": lambda: _draw(ATTEMPT, AttemptState.WAITING),

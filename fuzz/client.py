@@ -70,7 +70,7 @@ class Talk:
         self.lmtp = bool(kind & 1)
         self.pipelining = bool(kind & 2)
         self.chunking = bool(kind & 4)
-        self.protocol = ClientProtocol(lmtp=self.lmtp, max_reply_size=MAX_REPLY)
+        self.protocol = ClientProtocol(max_reply_size=MAX_REPLY)
         self.sent: list[Command] = []
         self.answers: list[tuple[str, int]] = []
         self.transactions: list[Transaction] = []
@@ -82,7 +82,7 @@ class Talk:
         if kind & 128:
             self.steps.append(lambda: self.send(STARTTLS))
         self.steps += [self.send_message, self.send_message, lambda: self.send(NOOP), lambda: self.send(QUIT)]
-        self.protocol.pipelining = self.pipelining
+        self.protocol.learn(pipelining=self.pipelining)
 
     def feed(self, piece: bytes) -> None:
         """Take a piece of the input, read replies, and send more whenever no reply is outstanding."""

@@ -40,7 +40,7 @@ def let_leave(attempt: Attempt) -> None:
     """The end of the message is on its way."""
     transaction = Transaction(["b@y.test"])
     transaction.begun = transaction.ended = True
-    attempt.report.begin(transaction)
+    attempt.report.track(transaction)
 
 
 # -- the outcome

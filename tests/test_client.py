@@ -1153,3 +1153,55 @@ async def test_debug_log_has_the_dialogue_without_secrets_and_text(caplog: pytes
     assert "AG1lAHRvcHMzY3JldA" not in caplog.text
     assert "tops3cret" not in caplog.text
     assert "private" not in caplog.text
+
+
+BETWEEN_MESSAGES = [("noop", "NOOP"), ("reset", "RSET"), ("verify", "VRFY x"), ("command", "HELP")]
+ENDS_OF_A_SESSION = [
+    (None, trio_smtp.ConnectionLostError),
+    ("250-half\r\n550 another", trio_smtp.RemoteProtocolError),
+    ("gibberish", trio_smtp.RemoteProtocolError),
+    ("", trio_smtp.SMTPTimeoutError),
+]
+
+
+@pytest.mark.parametrize(("operation", "line"), BETWEEN_MESSAGES)
+@pytest.mark.parametrize(("said", "error"), ENDS_OF_A_SESSION)
+async def test_errors_of_commands_between_messages_have_a_stage(
+    autojump_clock: trio.testing.MockClock,
+    operation: str,
+    line: str,
+    said: str | None,
+    error: type[trio_smtp.SMTPError],
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear(line)
+        if said is None:
+            await peer.aclose()
+            return
+        if said:
+            await peer.say(said)
+        await peer.drain()
+
+    arguments = {"verify": ["x"], "command": ["HELP"]}.get(operation, [])
+    async with client_and(script) as client:
+        with pytest.raises(error) as caught:
+            await getattr(client, operation)(*arguments)
+        assert caught.value.stage == "mail"
+        with pytest.raises(trio_smtp.ConnectionLostError, match="closed") as closed:
+            await getattr(client, operation)(*arguments)
+        assert (closed.value.stage, closed.value.delivery) == ("mail", "not_sent")
+
+
+async def test_words_unasked_before_such_a_command_have_a_stage_too() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.say("421 going")
+        await peer.drain()
+
+    async with client_and(script) as client:
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio_smtp.ConnectionLostError) as caught:
+            await client.noop()
+        assert caught.value.stage == "mail"
+        assert caught.value.reply is not None

@@ -71,7 +71,7 @@ def test_rcptmax_splits_a_list_that_can_be_sent_twice() -> None:
     two = allowance(Limits(rcptmax=2))
     message = report("b@y.test", "c@y.test", "d@y.test")
     assert two.next_batch(message) == ["b@y.test", "c@y.test"]
-    two.settle(message, accepted(["b@y.test", "c@y.test"]))
+    two.record(message, accepted(["b@y.test", "c@y.test"]))
     assert two.next_batch(message) == ["d@y.test"]
     with pytest.raises(ExtensionNotSupportedError, match="takes 2 of the recipients"):
         two.next_batch(report("b@y.test", "c@y.test", "d@y.test", replayable=False))
@@ -83,7 +83,7 @@ def test_rcptdomainmax_takes_the_domains_that_fit_first() -> None:
     assert one.next_batch(message) == ["b@y.test", "d@Y.test"]
     assert message.remaining == ["b@y.test", "d@Y.test", "c@z.test"]
     one.count(message.message, ["b@y.test", "d@Y.test"])
-    one.settle(message, accepted(["b@y.test", "d@Y.test"]))
+    one.record(message, accepted(["b@y.test", "d@Y.test"]))
     assert one.is_used_up(message)
     with pytest.raises(ConnectionLostError, match="recipients of 1 domains"):
         one.next_batch(message)
@@ -94,7 +94,7 @@ def test_rcptdomainmax_takes_the_domains_that_fit_first() -> None:
 def test_a_452_that_says_too_many_is_remembered_at_once() -> None:
     learner = Allowance()
     message = report("b@y.test", "c@y.test", "d@y.test")
-    learner.settle(message, accepted(message.remaining, {"d@y.test": Reply(452, "too many", "4.5.3")}))
+    learner.record(message, accepted(message.remaining, {"d@y.test": Reply(452, "too many", "4.5.3")}))
     assert message.remaining == ["d@y.test"]
     assert learner.most_recipients == 2
     assert learner.next_batch(report("b@y.test", "c@y.test", "d@y.test")) == ["b@y.test", "c@y.test"]
@@ -105,9 +105,9 @@ def test_a_452_that_says_too_many_is_remembered_at_once() -> None:
 def test_a_bare_452_is_remembered_once_the_rest_is_accepted() -> None:
     learner = Allowance()
     message = report("b@y.test", "c@y.test", "d@y.test")
-    learner.settle(message, accepted(message.remaining, {"d@y.test": Reply(452, "no")}))
+    learner.record(message, accepted(message.remaining, {"d@y.test": Reply(452, "no")}))
     assert (message.remaining, learner.most_recipients) == (["d@y.test"], None)
-    learner.settle(message, accepted(["d@y.test"]))
+    learner.record(message, accepted(["d@y.test"]))
     assert (message.remaining, learner.most_recipients) == ([], 2)
     assert message.result().accepted == ["b@y.test", "c@y.test", "d@y.test"]
 

@@ -761,3 +761,16 @@ async def test_blank_lines_between_replies_are_borne() -> None:
     async with client_and(script) as client:
         for _ in range(2):
             await client.send("a@x.test", ["b@y.test"], b"hi\r\n")
+
+
+async def test_a_421_behind_the_answer_to_hello_is_the_end_of_the_session_and_no_breach() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say("220 mail.test")
+        await peer.hear("EHLO me.test")
+        await peer.say("250-mail.test", "250 AUTH PLAIN", "421 4.3.2 going down")
+        await peer.drain()
+
+    options = {"auth": ("me", "secret"), "allow_insecure_auth": True, "tls": "none"}
+    error = await refused(trio_smtp.ConnectionLostError, script, "going down", **options)
+    assert error.reply == Reply(421, "going down", "4.3.2")
+    assert error.stage == "auth"

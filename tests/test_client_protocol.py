@@ -37,16 +37,16 @@ def events(protocol: ClientProtocol, octets: bytes) -> list[tuple[Command, Reply
 
 
 def ready(*, lmtp: bool = False, pipelining: bool = True) -> ClientProtocol:
-    protocol = ClientProtocol(lmtp=lmtp)
+    protocol = ClientProtocol()
     events(protocol, b"220 hi\r\n")
     protocol.send(hello(Verb.LHLO if lmtp else Verb.EHLO, "me.test"))
     events(protocol, b"250 hi\r\n")
-    protocol.pipelining = pipelining
+    protocol.learn(pipelining=pipelining)
     return protocol
 
 
-def begin(protocol: ClientProtocol, *recipients: str) -> Transaction:
-    transaction = Transaction(list(recipients), lmtp=protocol._lmtp)
+def begin(protocol: ClientProtocol, *recipients: str, lmtp: bool = False) -> Transaction:
+    transaction = Transaction(list(recipients), lmtp=lmtp)
     protocol.send(mail(transaction, "a@x.test"))
     for recipient in recipients:
         protocol.send(rcpt(transaction, recipient, recipient))
@@ -179,7 +179,7 @@ def test_refused_bdat_needs_rset() -> None:
 def test_of_refusals_by_recipient_only_so_much_is_kept(lmtp: bool) -> None:
     """A thousand of them, of 57 KB each, were as many octets in the error."""
     protocol = ready(lmtp=lmtp)
-    transaction = begin(protocol, "b@y.test", "c@y.test")
+    transaction = begin(protocol, "b@y.test", "c@y.test", lmtp=lmtp)
     protocol.send(data(transaction))
     long = b"".join(b"550-%b\r\n" % (b"x" * 500) for _ in range(110)) + b"550 x\r\n"
     got = events(protocol, b"250 ok\r\n" + long + b"250 ok\r\n354 go\r\n")
@@ -193,7 +193,7 @@ def test_of_refusals_by_recipient_only_so_much_is_kept(lmtp: bool) -> None:
 
 def test_lmtp_has_a_reply_for_each_accepted_recipient() -> None:
     protocol = ready(lmtp=True)
-    transaction = begin(protocol, "b@y.test", "c@y.test", "d@y.test")
+    transaction = begin(protocol, "b@y.test", "c@y.test", "d@y.test", lmtp=True)
     protocol.send(data(transaction))
     events(protocol, b"250 ok\r\n250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n")
     protocol.send(end(transaction, b".\r\n"))
@@ -246,6 +246,73 @@ def test_421_refuses_a_message_only_at_its_end(answered: int) -> None:
     assert protocol.state is State.CLOSED
 
 
+def test_a_reply_after_421_opens_nothing_again() -> None:
+    protocol = ready()
+    protocol.send(NOOP, hello(Verb.EHLO, "me.test"))
+    events(protocol, b"421 bye\r\n250 hello\r\n")
+    assert protocol.state is State.CLOSED
+    assert not protocol.is_reusable
+    with pytest.raises(LocalProtocolError):
+        protocol.send(NOOP)
+
+
+@pytest.mark.parametrize("behind", [b"", b"503 no\r\n503 no\r\n503 no\r\n", b"250 ok\r\n250 ok\r\n421 bye\r\n"])
+def test_what_stands_behind_a_421_is_not_sent(behind: bytes) -> None:
+    protocol = ready()
+    first = begin(protocol, "b@y.test")
+    protocol.send(bdat(first, 3, last=True))
+    second = begin(protocol, "c@y.test")
+    protocol.send(bdat(second, 3, last=True))
+    events(protocol, b"250 ok\r\n250 ok\r\n421 bye\r\n" + behind)
+    assert first.delivery is Delivery.REFUSED
+    assert second.delivery is Delivery.NOT_SENT
+    assert second.fates() == ([], {}, [])
+    assert protocol.state is State.CLOSED
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+def test_a_text_accepted_after_421_is_in_doubt(lmtp: bool) -> None:
+    protocol = ready(lmtp=lmtp)
+    transaction = begin(protocol, "b@y.test", "c@y.test", lmtp=lmtp)
+    protocol.send(bdat(transaction, 3, last=True))
+    with pytest.raises(RemoteProtocolError, match="after 421"):
+        events(protocol, b"250 ok\r\n250 ok\r\n421 too many\r\n250 queued\r\n")
+    assert transaction.delivery is Delivery.UNKNOWN
+    assert transaction.fates() == ([], {}, ["b@y.test", "c@y.test"])
+    assert protocol.state is State.CLOSED
+
+
+@pytest.mark.parametrize("octets", [b"250 what\r\n", b"250-wh", b"gibberish\r\n"])
+def test_what_is_said_unasked_is_a_breach_wherever_it_is_noticed(octets: bytes) -> None:
+    for notice in (ClientProtocol.hear_unasked, lambda protocol: protocol.send(NOOP)):
+        protocol = ready()
+        protocol.receive_data(octets)
+        with pytest.raises(RemoteProtocolError):
+            notice(protocol)
+        assert protocol.state is State.CLOSED
+        protocol.hear_unasked()  # once is enough
+
+
+def test_an_error_between_messages_says_nothing_of_the_last_message() -> None:
+    protocol = ready()
+    transaction = begin(protocol, "b@y.test")
+    protocol.send(data(transaction))
+    events(protocol, b"250 ok\r\n550 no\r\n554 no\r\n")
+    assert transaction.delivery is Delivery.REFUSED
+    with pytest.raises(RemoteProtocolError) as caught:
+        events(protocol, b"250 what\r\n")
+    assert caught.value.delivery is Delivery.NOT_SENT
+
+
+@pytest.mark.parametrize("command", [NOOP, QUIT, RSET, other("HELP")])
+def test_an_error_about_a_command_between_messages_has_a_stage(command: Command) -> None:
+    protocol = ready()
+    protocol.send(command)
+    with pytest.raises(RemoteProtocolError) as caught:
+        events(protocol, b"334 what\r\n" if command.verb is not Verb.OTHER else b"what\r\n")
+    assert command.verb is Verb.OTHER or caught.value.stage == "mail"
+
+
 @pytest.mark.parametrize(
     ("octets", "verb"), [(b"354 go\r\n", Verb.MAIL), (b"334 x\r\n", Verb.EHLO), (b"250 no\r\n", Verb.DATA)]
 )
@@ -286,7 +353,7 @@ def test_refusal_in_the_middle_of_the_text_is_understood() -> None:
 )
 def test_text_accepted_after_its_envelope_was_refused_is_in_doubt(answers: bytes, lmtp: bool) -> None:
     protocol = ready(lmtp=lmtp)
-    transaction = begin(protocol, "b@y.test", "c@y.test")
+    transaction = begin(protocol, "b@y.test", "c@y.test", lmtp=lmtp)
     protocol.send(bdat(transaction, 3, last=True))
     events(protocol, answers)
     with pytest.raises(RemoteProtocolError, match="that was refused") as caught:
@@ -322,7 +389,7 @@ def test_octets_behind_the_answer_to_starttls_are_seen() -> None:
     protocol.receive_data(b"220 go\r\n250-evil\r\n")
     assert protocol.next_event() is not None
     assert protocol.state is State.TLS
-    assert not protocol.is_clean
+    assert not protocol.is_silent
 
 
 def test_after_tls_everything_begins_again() -> None:
@@ -334,6 +401,14 @@ def test_after_tls_everything_begins_again() -> None:
     assert not protocol.pipelining
     with pytest.raises(LocalProtocolError):
         protocol.tls_started()
+
+
+def test_a_handshake_before_the_greeting_changes_nothing() -> None:
+    protocol = ClientProtocol()
+    protocol.tls_started()
+    assert protocol.state is State.WAIT
+    [(command, _)] = events(protocol, b"220 hi\r\n")
+    assert command.verb is Verb.CONNECT
 
 
 def test_auth_goes_to_and_fro() -> None:

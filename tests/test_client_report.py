@@ -29,7 +29,7 @@ def begun(report: DeliveryReport, *, lmtp: bool = False, refused: dict[str, Repl
     transaction.begun = transaction.answered = transaction.ended = True
     transaction.refused = dict(refused or {})
     transaction.accepted = [written for written in transaction.recipients if written not in transaction.refused]
-    report.begin(transaction)
+    report.track(transaction)
     return transaction
 
 
@@ -198,3 +198,39 @@ def test_attempts_and_transactions_are_counted_and_forgotten() -> None:
     assert not report.is_spent
     report.stream()
     assert not report.is_spent  # octets can be produced again
+
+
+async def test_the_end_is_announced_once_in_each_attempt() -> None:
+    announced: list[int] = []
+
+    async def before_end() -> None:
+        announced.append(report.attempts)
+
+    report = DeliveryReport(Message("a@x.test", ["b@y.test", "c@y.test"], b"hi\r\n", before_end=before_end))
+    report.count_attempt()
+    for _ in range(2):  # the list was split
+        await report.announce_end()
+    report.uncount_attempt()  # it goes on, on another connection
+    report.count_attempt()
+    await report.announce_end()
+    assert announced == [1]
+    report.count_attempt()
+    await report.announce_end()
+    assert announced == [1, 2]
+
+
+async def test_what_before_end_raises_is_the_callers_error() -> None:
+    error = lost()
+
+    async def before_end() -> None:
+        raise error
+
+    report = DeliveryReport(Message("a@x.test", ["b@y.test"], b"hi\r\n", before_end=before_end), attempts=1)
+    with pytest.raises(ConnectionLostError):
+        await report.announce_end()
+    assert report.is_caller_error(error)
+    report.explain(error)
+    with pytest.raises(ConnectionLostError) as caught:
+        report.outcome(error)
+    assert caught.value is error
+    assert (error.delivery, error.unknown) == (None, [])

@@ -335,3 +335,12 @@ async def test_a_retry_sends_the_same_signature() -> None:
     assert result.attempts == 2
     assert again.read == 1
     assert is_valid(sink.messages[0].content)
+
+
+async def test_a_nul_is_dropped_before_the_signature() -> None:
+    text = HEADER + b"a\0b\r\n"
+    async with open_sink() as sink, client_of(sink, config=ClientConfig(nul="drop")) as client:
+        await client.send("me@x.test", ["you@y.test"], text)
+        await client.send("me@x.test", ["you@y.test"], Again(text))
+    assert [received.content[-4:] for received in sink.messages] == [b"ab\r\n"] * 2
+    assert all(is_valid(received.content) for received in sink.messages)

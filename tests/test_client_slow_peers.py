@@ -256,3 +256,48 @@ async def test_good_bye_that_drips_ends(autojump_clock: trio.testing.MockClock) 
     async with client_and(script, config=ClientConfig(quit_timeout=7)):
         began = trio.current_time()
     assert trio.current_time() - began == pytest.approx(7, abs=1)
+
+
+async def test_each_reply_to_one_write_has_the_limit_of_its_command(autojump_clock: trio.testing.MockClock) -> None:
+    """The limit for the end of a message is longer, and is not that of the envelope that leaves with it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING", "CHUNKING")
+        await peer.hear("MAIL…", RCPT, "BDAT 4 LAST", "hi")
+        await trio.sleep(50)
+        await peer.say("250 ok", "250 ok")
+        await trio.sleep(500)
+        await peer.say("250 taken")
+        await peer.hear("MAIL…", RCPT, "BDAT 4 LAST", "hi")
+        await peer.drain()
+
+    config = ClientConfig(early_text=True, command_timeout=60, end_timeout=600)
+    async with client_and(script, config=config) as client:
+        result = await client.send("a@x.test", ["b@y.test"], b"hi\r\n")
+        assert result.reply.text == "taken"
+        started = trio.current_time()
+        with pytest.raises(trio_smtp.SMTPTimeoutError, match="no reply to MAIL within 60") as caught:
+            await client.send("a@x.test", ["b@y.test"], b"hi\r\n")
+        assert trio.current_time() - started == 60
+    assert caught.value.delivery is Delivery.UNKNOWN  # its end has left
+
+
+@pytest.mark.parametrize("logged", [False, True])
+async def test_replies_to_a_group_that_come_one_by_one_have_their_own_limits(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture, logged: bool
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet("PIPELINING")
+        await peer.hear("MAIL…", RCPT, "DATA")
+        for reply in ("250 ok", "250 ok"):
+            await trio.sleep(50)
+            await peer.say(reply)
+        await peer.drain()
+
+    caplog.set_level("DEBUG" if logged else "INFO", "trio_smtp")
+    async with client_and(script, config=ClientConfig(command_timeout=60)) as client:
+        started = trio.current_time()
+        with pytest.raises(trio_smtp.SMTPTimeoutError, match="no reply to DATA within 60") as caught:
+            await client.send("a@x.test", ["b@y.test"], b"hi\r\n")
+        assert trio.current_time() - started == 160
+    assert (caught.value.stage, caught.value.delivery) == ("data", Delivery.NOT_SENT)

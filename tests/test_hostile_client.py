@@ -110,7 +110,7 @@ def test_a_reply_to_nothing_is_noticed_at_once() -> None:
         replies(protocol, b"250 one\r\n250 two\r\n")
     protocol = ready()
     protocol.receive_data(b"250 ea")
-    assert not protocol.is_clean
+    assert not protocol.is_silent
     assert not protocol.is_reusable
     with pytest.raises(RemoteProtocolError):
         protocol.send(NOOP)

@@ -550,3 +550,53 @@ async def test_reply_to_a_pipelined_rset_that_never_comes_leaves_an_error_with_a
         outcomes = await send_all(pool, [b"%d\r\n" % i for i in range(3)])
     [error] = outcomes.errors.values()
     assert (error.stage, error.delivery) == ("mail", Delivery.UNKNOWN)
+
+
+async def test_an_envelope_in_flight_has_the_limit_of_its_commands(net: Network, autojump_clock: Clock) -> None:
+    """From when its replies are awaited: behind the reply to the end before it, which may take longer."""
+
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet("PIPELINING")
+        await net.message(peer)
+        if number == 1:
+            await peer.take_envelope("MAIL FROM:<a@x.test>")
+            await peer.text()
+            await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
+            await trio.sleep(500)
+            await peer.say("250 taken")
+            await peer.drain()
+
+    net.script = script
+    net.delay = 0.5
+    client_config = trio_smtp.ClientConfig(command_timeout=60, end_timeout=600)
+    async with pool_of(DEEP, client_config=client_config) as pool:
+        outcomes = await send_all(pool, [b"0\r\n", b"1\r\n", b"2\r\n"])
+        assert trio.current_time() < 600
+    assert set(outcomes.results) >= {b"0\r\n", b"1\r\n"}
+    for error in outcomes.errors.values():
+        assert isinstance(error, trio_smtp.SMTPTimeoutError)
+        assert (error.stage, error.delivery) == ("mail", Delivery.NOT_SENT)
+        assert "within 60" in str(error)
+
+
+async def test_replies_that_came_before_a_send_failed_count(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet("PIPELINING", "CHUNKING")
+        await net.message(peer)
+        await peer.hear("MAIL…", "RCPT…", "BDAT 3 LAST", "…")
+        for _ in range(3):
+            await peer.hear("RSET", "MAIL…", "RCPT…", "BDAT 3 LAST", "…")
+        peer.stream.receive_stream.close()  # type: ignore[attr-defined]
+        replies = "250 ok\r\n250 ok\r\n250 taken\r\n"
+        await peer.send(f"{replies}250 ok\r\n{replies}".encode())
+        await peer.aclose()
+
+    net.script = script
+    net.delay = 0.5
+    texts = [b"%d\r\n" % i for i in range(6)]
+    async with pool_of(DEEP, client_config=EARLY) as pool:
+        outcomes = await send_all(pool, texts)
+    assert set(outcomes.results) == set(texts[:3])
+    assert {text: error.delivery for text, error in outcomes.errors.items()} == dict.fromkeys(
+        texts[3:], Delivery.UNKNOWN
+    )

@@ -73,6 +73,13 @@ def test_errors_of_others_are_not_tried_again() -> None:
     assert Retry(PoolConfig()).after_error(OSError("disk"), report_of()) is None
 
 
+def test_an_error_of_the_callers_own_is_not_tried_again() -> None:
+    report, error = report_of(), ConnectionLostError("the store is gone", delivery=Delivery.NOT_SENT)
+    assert Retry(PoolConfig()).after_error(error, report) is not None
+    report.blame_caller(error)
+    assert Retry(PoolConfig()).after_error(error, report) is None
+
+
 def test_refusals_with_4xx_so_many_times() -> None:
     retry = Retry(PoolConfig(retry_temporary=2, retry_delay=1))
     report = report_of()

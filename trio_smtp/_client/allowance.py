@@ -24,11 +24,21 @@ class Allowance:
         most_recipients: of one transaction, by LIMITS or by experience; ``None`` if nothing is known.
     """
 
-    __slots__ = ("_domains", "_is_limited", "_limits", "_transactions", "most_recipients")
+    __slots__ = (
+        "_domains",
+        "_is_limited",
+        "_limits",
+        "_suspected",
+        "_suspects",
+        "_transactions",
+        "most_recipients",
+    )
 
     def __init__(self) -> None:
         self._transactions = 0  # MAIL commands
         self._domains: set[str] = set()  # of the recipients so far, where the server counts them
+        self._suspects: Sequence[str] = ()  # a 452 to them may have meant that the transaction had too many
+        self._suspected = 0  # recipients that it was accepted for
         self.learn(_NONE)
 
     def __repr__(self) -> str:
@@ -118,22 +128,24 @@ class Allowance:
             delivery=Delivery.NOT_SENT,
         )
 
-    def settle(self, report: DeliveryReport, transaction: Transaction) -> None:
+    def record(self, report: DeliveryReport, transaction: Transaction) -> None:
         """Give a decided transaction's fates to the report, and learn from them.
 
         Recipients who were too many for it remain, if the message can be sent again.
         """
-        before = report.accepted_at_limit
+        suspects, self._suspects = self._suspects, ()
         too_many: Sequence[str] = ()
         if transaction.refused and report.message.content.replayable:
             too_many = one_too_many(transaction)
         report.settle(transaction, too_many)
-        if not too_many and before is None:
+        if not too_many and not suspects:
             return
         if any(transaction.refused[written].enhanced is not None for written in too_many):
             self.most_recipients = len(transaction.accepted)
-        elif before is not None and transaction.accepted:
-            self.most_recipients = before  # 452 may be a full mailbox; it was not, since they are accepted now
+            return
+        if any(written in suspects for written in transaction.accepted):
+            self.most_recipients = self._suspected  # 452 may be a full mailbox; it was not, since they are accepted now
+        self._suspects, self._suspected = too_many, len(transaction.accepted)
 
 
 def _domain(address: str) -> str:

@@ -19,12 +19,12 @@ from .._protocol.errors import (
     Stage,
 )
 from .._protocol.newlines import NewlineEncoder
+from .._protocol.nul import treat_nul
 from .connection import ClientConnection
-from .envelope import too_large
+from .mail_parameters import too_large
 
 BLOCK: Final = 1 << 18  # octets in one send, and so in what data_timeout bounds
 _WINDOW: Final = 8  # BDAT chunks in flight; their replies fit into any socket's buffer
-_LAST_WORDS: Final = 1.0  # seconds to look for a reply when a send has failed
 
 
 class BodyWriter:
@@ -34,16 +34,15 @@ class BodyWriter:
         connection: after 354, or after RCPT with BDAT.
         transaction: the message.
         encoder: makes pieces fit for the wire; ``None`` if they are already.
-        chunked: with BDAT.
         eight_bit: MAIL has announced octets above 127.
         max_size: octets that the server takes, as RFC 1870 counts them, without stuffed dots; ``None`` for any number.
     """
 
     __slots__ = (
-        "_chunked",
         "_connection",
         "_eight_bit",
         "_encoder",
+        "_error",
         "_max_size",
         "_pending",
         "_size",
@@ -57,18 +56,17 @@ class BodyWriter:
         transaction: Transaction,
         encoder: NewlineEncoder | None,
         *,
-        chunked: bool,
         eight_bit: bool = True,
         max_size: int | None = None,
     ) -> None:
         self._connection = connection
         self._transaction = transaction
         self._encoder = encoder
-        self._chunked = chunked
         self._eight_bit = eight_bit
         self._pending: list[bytes | memoryview] = []
         self._size = 0  # octets of those
         self._max_size = max_size
+        self._error: SMTPError | None = None  # of a piece; the rest alone is not the message
         self._total = 0  # octets that came without an encoder, which counts for itself
 
     async def write(self, piece: bytes | bytearray) -> bool:
@@ -76,13 +74,23 @@ class BodyWriter:
 
         Raises:
             TypeError: the piece is no bytes.
-            LocalProtocolError: a bare CR or LF, with ``newlines="reject"``.
+            LocalProtocolError: a NUL, with ``nul="reject"``; a bare CR or LF, with ``newlines="reject"``.
             ExtensionNotSupportedError: 8-bit octets that MAIL has not announced.
             MessageTooLargeError: with this piece the message is larger than the server takes.
             ConnectionLostError, SMTPTimeoutError: the connection is broken.
         """
         if not isinstance(piece, bytes | bytearray):
             raise TypeError(f"message text comes as bytes, not {type(piece).__name__}")
+        if self._error is not None:
+            raise self._error
+        try:
+            data = self._encode(piece)
+        except SMTPError as exc:
+            self._error = exc
+            raise
+        return await self.write_encoded(data)
+
+    def _encode(self, piece: bytes | bytearray) -> bytes:
         if not self._eight_bit and not piece.isascii():  # RFC 6152 §3: the server may do with them what it likes
             raise ExtensionNotSupportedError(
                 "the stream has 8-bit octets: that needs 8BITMIME, which was not announced, or is not offered",
@@ -90,12 +98,12 @@ class BodyWriter:
                 delivery=Delivery.NOT_SENT,
             )
         if self._encoder is not None:
-            data = self._encoder.encode(piece)
+            data = self._encoder.encode(treat_nul(piece, self._connection.config.nul))
         else:
             data = bytes(piece)
             self._total += len(data)
         self._check_size()
-        return await self.write_encoded(data)
+        return data
 
     def _check_size(self) -> None:
         size = self._total if self._encoder is None else self._encoder.size
@@ -129,13 +137,15 @@ class BodyWriter:
 
         Raises: as :meth:`write`.
         """
+        if self._error is not None:
+            raise self._error
         if tail is None:
             tail = self._encoder.finish() if self._encoder is not None else b""
             self._check_size()  # with the last line end, which the text may have lacked
         transaction = self._transaction
         if not await self._connection.look(transaction):
             return
-        if self._chunked:
+        if self._connection.uses_chunking:
             head = self._connection.encode((bdat(transaction, self._size + len(tail), last=True),))
             await self._send([head, *self._pending, tail])
         else:
@@ -145,14 +155,14 @@ class BodyWriter:
     async def _flush(self) -> bool:
         connection = self._connection
         pieces = self._pending
-        if self._chunked:
+        if connection.uses_chunking:
             pieces = [connection.encode((bdat(self._transaction, BLOCK),)), *pieces]
         self._pending, self._size = [], 0
         await self._send(pieces)
-        if self._chunked:
+        if connection.uses_chunking:
             protocol = connection.protocol
             if not protocol.pipelining or len(protocol.outstanding) >= _WINDOW:
-                await connection.drain(connection.config.command_timeout)
+                await connection.drain()
         elif not await connection.look(self._transaction):
             return False
         return self._transaction.reply is None and not connection.is_broken
@@ -171,14 +181,8 @@ async def write_text(connection: ClientConnection, transaction: Transaction, dat
     try:
         await connection.write(data, connection.config.data_timeout)
     except (ConnectionLostError, SMTPTimeoutError) as exc:
-        failure = exc
-    else:
-        return
-    # A server that gives up in mid-message says why and closes; then the send fails first.
-    try:
-        while transaction.reply is None:
-            await connection.next_event(_LAST_WORDS)
-    except SMTPError:
+        if transaction.reply is not None:
+            return
         if transaction.farewell is not None:
-            failure = connection.farewell_error(transaction)
-        raise failure from failure.__cause__
+            raise connection.farewell_error(transaction) from exc.__cause__
+        raise

@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from .._protocol.client.commands import NOOP, RSET, Command, other
-from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError
+from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError, Stage
 from .._protocol.extensions import Extensions
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
@@ -100,7 +100,7 @@ async def open_client(
         connect=connect,
         config=ClientConfig() if config is None else config,
     )
-    signing = None if sign is None else Signing(sign, opening.config.newlines)
+    signing = None if sign is None else Signing(sign, opening.config)
     connection = await open_connection(opening, host, port, stream=stream)
     try:
         yield Client._create(connection, signing)
@@ -186,8 +186,8 @@ class Client(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: `recipients` is a str, `content` cannot be sent, or `before_end` is not async.
-            LocalProtocolError: an invalid address or parameter, no recipients, or a message that cannot be signed, with
-                ``sign``; nothing was sent.
+            LocalProtocolError: an invalid address or parameter, no recipients, a NUL in the text, or, with ``sign``, a
+                message that cannot be signed; nothing was sent, or a stream's text without its end.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent, or a stream's text without its end.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for every recipient.
@@ -377,7 +377,7 @@ class _Guard:
         if self._busy:
             raise trio.BusyResourceError(_IN_USE)
         if self._connection.is_broken:
-            raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
+            raise ConnectionLostError("the connection is closed", stage=Stage.MAIL, delivery=Delivery.NOT_SENT)
         self._busy = True
 
     def __exit__(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .._protocol.checks import check_choice, check_count, check_flag, check_seconds
+from .._protocol.nul import CLIENT_NUL_POLICIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,9 @@ class ClientConfig:
         quit_timeout: for the reply to QUIT.
         newlines: bare CR and LF in a message are made CR LF (``"normalize"``), or the message is not sent
             (``"reject"``).
+        nul: a NUL in a message, which neither 7-bit nor 8-bit text may have and some servers drop: the message is not
+            sent (``"reject"``), or goes without it (``"drop"``) or with it (``"keep"``). With ``BODY=BINARYMIME`` it is
+            kept.
         max_reply_size: octets one reply may have.
         local_address: the address to connect from (``None``: the system's choice).
         chunking: use BDAT where the server offers CHUNKING (RFC 3030).
@@ -46,6 +50,7 @@ class ClientConfig:
     end_grace: float = 10
     quit_timeout: float = 5
     newlines: Literal["normalize", "reject"] = "normalize"
+    nul: Literal["reject", "drop", "keep"] = "reject"
     max_reply_size: int = 65536
     local_address: str | None = None
     chunking: bool = True
@@ -68,6 +73,7 @@ class ClientConfig:
                 raise TypeError(f"{name} cannot be None: it bounds what happens under cancellation")
             check_seconds(name, value, zero=True)
         check_choice("newlines", self.newlines, ("normalize", "reject"))
+        check_choice("nul", self.nul, CLIENT_NUL_POLICIES)
         check_count("max_reply_size", self.max_reply_size, least=512, optional=False)
         check_flag("chunking", self.chunking)
         check_flag("pipelining", self.pipelining)

@@ -13,11 +13,12 @@ import logging
 import math
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
 
-from .._protocol.client.commands import QUIT, STAGES, Command
+from .._protocol.client.commands import QUIT, STAGES, Command, Verb
 from .._protocol.client.protocol import ClientProtocol, Event, State
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, RemoteProtocolError, SMTPError, SMTPTimeoutError, Stage
@@ -30,12 +31,14 @@ from .config import ClientConfig
 from .log import logger
 
 _CLOSED: Final = State.CLOSED
+_ENDS: Final = (Verb.END, Verb.LAST)
 _STAGES_BETWEEN: Final = {
     State.MAIL: Stage.RCPT,
     State.RCPT: Stage.BODY,
     State.BODY: Stage.BODY,
     State.CHUNKS: Stage.BODY,
 }  # where a message is while nothing is asked
+_LAST_WORDS: Final = 1.0  # seconds for each reply that is there to be read when a send has failed
 _REST_OF_REPLY: Final = 1.0  # seconds for what is still to come of a refusal in the middle of a message
 RECENT: Final = 1.0  # seconds: a server that answered so lately is taken to be there still
 
@@ -93,7 +96,7 @@ class ClientConnection:
         self.config: Final = config
         self.lmtp: Final = lmtp
         self.name: Final = name
-        self.protocol: Final = ClientProtocol(lmtp=lmtp, max_reply_size=config.max_reply_size)
+        self.protocol: Final = ClientProtocol(max_reply_size=config.max_reply_size)
         self.allowance: Final = Allowance()
         self.greeting: Reply | None = None
         self._answered_at = -math.inf
@@ -126,11 +129,19 @@ class ClientConnection:
         return self.allowance.most_recipients
 
     @property
+    def reply_timeout(self) -> float | None:
+        """For the reply that is due: to the end of a message, or to another command (RFC 5321 section 4.5.3.2)."""
+        outstanding = self.protocol.outstanding
+        if outstanding and outstanding[0].verb in _ENDS:
+            return self.config.end_timeout
+        return self.config.command_timeout
+
+    @property
     def stage(self) -> Stage | None:
         """Where the session is: the stage of the oldest command that has no reply, or of the message's text."""
         protocol = self.protocol
         if protocol.outstanding:
-            return STAGES.get(protocol.outstanding[0].verb)
+            return STAGES[protocol.outstanding[0].verb]
         return _STAGES_BETWEEN.get(protocol.state)
 
     def place(self, error: SMTPError) -> None:
@@ -146,7 +157,7 @@ class ClientConnection:
         self.offers_8bit = "8BITMIME" in extensions
         self.offers_utf8 = "SMTPUTF8" in extensions
         self.uses_chunking = self.config.chunking and "CHUNKING" in extensions
-        self.protocol.pipelining = self.config.pipelining and "PIPELINING" in extensions
+        self.protocol.learn(pipelining=self.config.pipelining and "PIPELINING" in extensions)
         self.sends_early_text = self.config.early_text and self.uses_chunking and self.protocol.pipelining
 
     def abort(self) -> None:
@@ -181,12 +192,29 @@ class ClientConnection:
         """Hand octets over.
 
         Raises:
-            ConnectionLostError, SMTPTimeoutError: the connection is broken.
+            ConnectionLostError, SMTPTimeoutError: the connection is broken. What the server said before was heard.
         """
         wire = self.wire
-        sent = wire.send_nowait(data)  # nearly always all of it: then there is no deadline to be set
-        if sent < len(data) or wire.broken:
-            await wire.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
+        was_broken = wire.broken
+        try:
+            sent = wire.send_nowait(data)  # nearly always all of it: then there is no deadline to be set
+            if sent < len(data) or wire.broken:
+                await wire.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
+        except (ConnectionLostError, SMTPTimeoutError) as exc:
+            failure: SMTPError = exc
+        else:
+            return
+        if not was_broken:
+            await self._hear_last_words()
+            if self.protocol.farewell is not None:
+                raise self.farewell_error() from failure.__cause__
+        raise failure from failure.__cause__
+
+    async def _hear_last_words(self) -> None:
+        """A server that gives up answers, says why, and closes: then a send fails before that was read."""
+        with suppress(SMTPError):
+            while True:
+                await self.next_event(_LAST_WORDS)
 
     async def exchange(self, command: Command, timeout: float | None) -> Reply:
         """Send one command and wait for its reply, whatever it says.
@@ -195,11 +223,13 @@ class ClientConnection:
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken.
         """
         try:
+            if self.protocol.unread and not self.protocol.outstanding:
+                await self.hear_unasked(None)
             await self.write(self.encode((command,)), timeout)
             return (await self.next_event(timeout))[1]
         except SMTPError as exc:
             if exc.stage is None:
-                at_stage(exc, STAGES.get(command.verb))
+                at_stage(exc, STAGES[command.verb])
             raise
         finally:
             if self.protocol.outstanding:
@@ -224,47 +254,46 @@ class ClientConnection:
                     data = await self.wire.receive(deadline)
                 except SMTPTimeoutError:
                     raise self._too_late(timeout) from None
-                self._take(data)
+                if not data:
+                    raise self._gone()
+                self._answered_at = trio.current_time()
+                protocol.receive_data(data)
                 event = protocol.next_event()
         if self._is_logged:
             self._log_reply(event[1])
         return event
 
-    async def drain(self, timeout: float | None) -> None:
-        """Read replies until every command has its own, or the server has said 421.
-
-        Args:
-            timeout: for each reply.
+    async def drain(self) -> None:
+        """Read replies until every command has its own, or the server has said 421; each in its ``reply_timeout``.
 
         Raises: as :meth:`next_event`.
         """
         protocol = self.protocol
-        if self._is_logged:  # hear them one by one
-            while protocol.outstanding and protocol.state is not _CLOSED:
-                await self.next_event(timeout)
-            return
-        outstanding = protocol.outstanding
-        if protocol.unread:
-            protocol.next_event(skip=True)
+        outstanding, is_logged = protocol.outstanding, self._is_logged
+        timeout: float | None = None
         deadline: float | None = None  # of the reply that is being waited for
         while outstanding and protocol.state is not _CLOSED:
+            event = protocol.next_event(skip=not is_logged) if protocol.unread else None
+            if event is not None:
+                deadline = None
+                if is_logged:
+                    self._log_reply(event[1])
+                continue
             if deadline is None:
+                timeout = self.reply_timeout
                 deadline = deadline_after(timeout)
             try:
                 data = await self.wire.receive(deadline)
             except SMTPTimeoutError:
                 raise self._too_late(timeout) from None
-            self._take(data)
-            if protocol.next_event(skip=True) is not None:
-                deadline = None
+            if not data:
+                raise self._gone()
+            self._answered_at = trio.current_time()
+            protocol.receive_data(data)
 
-    def _take(self, data: bytes | bytearray) -> None:
-        """Give what was received to the machine."""
-        if not data:
-            self.abort()
-            raise ConnectionLostError("the server closed the connection")
-        self._answered_at = trio.current_time()
-        self.protocol.receive_data(data)
+    def _gone(self) -> ConnectionLostError:
+        self.abort()
+        return ConnectionLostError("the server closed the connection")
 
     def _log_reply(self, reply: Reply) -> None:
         # Challenges belong to the secrets of AUTH.
@@ -289,67 +318,70 @@ class ClientConnection:
         protocol, wire = self.protocol, self.wire
         if protocol.outstanding or wire.broken or protocol.state is _CLOSED:
             return True
-        if wire.is_immediate:
-            data: bytes | bytearray | None = wire.receive_nowait()
-        else:
-            timeout = self.config.command_timeout
-            try:
-                data = await wire.receive_pending(deadline_after(timeout))
-            except SMTPTimeoutError:
-                raise self._too_late(timeout) from None
-        if data:
-            protocol.receive_data(data)
-        elif not protocol.unread:
-            if data is None:
-                return True
-            self.abort()
-            raise ConnectionLostError("the server closed the connection")
-        return True if not protocol.unread else await self._hear_unasked(transaction)
-
-    async def look_before_mail(self) -> None:
-        """:meth:`look` before a transaction begins.
-
-        Raises: as :meth:`look`, with the stage.
-        """
         try:
-            await self.look()
+            if wire.is_immediate:
+                data: bytes | bytearray | None = wire.receive_nowait()
+            else:
+                timeout = self.config.command_timeout
+                try:
+                    data = await wire.receive_pending(deadline_after(timeout))
+                except SMTPTimeoutError:
+                    raise self._too_late(timeout) from None
+            if data:
+                protocol.receive_data(data)
+            elif not protocol.unread:
+                if data is None:
+                    return True
+                raise self._gone()
+            return True if not protocol.unread else await self.hear_unasked(transaction)
         except SMTPError as exc:
-            at_stage(exc, Stage.MAIL)
+            if transaction is None:  # between messages
+                at_stage(exc, Stage.MAIL)
             raise
 
-    async def _hear_unasked(self, transaction: Transaction | None) -> bool:
+    async def hear_unasked(self, transaction: Transaction | None) -> bool:
+        """Where nothing is asked: understand what has come all the same; whether there is reason to go on.
+
+        In a transaction that may be the beginning of a refusal: then the rest is awaited, for a moment.
+
+        Args:
+            transaction: as :meth:`look`.
+
+        Raises: as :meth:`look`.
+        """
         protocol = self.protocol
-        if transaction is None:
-            protocol.next_event()
-        else:
-            try:
+        if transaction is not None:
+            with suppress(ConnectionLostError, SMTPTimeoutError):
                 await self.next_event(_REST_OF_REPLY)
-            except (ConnectionLostError, SMTPTimeoutError):
-                pass
             if transaction.reply is not None:
                 return False
+        protocol.hear_unasked()
         self.abort()
-        if protocol.farewell is not None:
-            raise self.farewell_error(transaction)
-        raise RemoteProtocolError("the server spoke before it was asked")
+        raise self.farewell_error(transaction)
 
     def farewell_error(self, transaction: Transaction | None = None) -> ConnectionLostError:
         """The error for a command, or a message, that the server's 421 left undecided."""
-        reply = self.protocol.farewell
-        stage = transaction.stage if transaction is not None and transaction.farewell is not None else self.stage
+        protocol, stage = self.protocol, self.stage
+        with suppress(RemoteProtocolError):  # what has come behind it counts, and what is noted of it is noted
+            protocol.next_event(skip=True)
+        reply = protocol.farewell
+        if transaction is not None and transaction.farewell is not None:
+            stage = transaction.stage
         return ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=stage)
 
     def _too_late(self, timeout: float | None) -> SMTPTimeoutError:
         self.abort()
         waiting = self.protocol.outstanding
         what = waiting[0].verb.value if waiting else "the message"
-        stage = STAGES.get(waiting[0].verb) if waiting else None
+        stage = STAGES[waiting[0].verb] if waiting else None
         return SMTPTimeoutError(f"no reply to {what} within {timeout:g} seconds", stage=stage)
 
     # -- TLS
 
     async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> None:
-        """Shake hands, within ``tls_handshake_timeout``. An error leaves the connection broken.
+        """Shake hands, within ``tls_handshake_timeout``, and forget what was learnt in clear.
+
+        An error leaves the connection broken.
 
         Raises:
             TLSError, SMTPTimeoutError, ConnectionLostError: the handshake failed.
@@ -360,6 +392,7 @@ class ClientConnection:
             server_hostname=server_hostname.removesuffix("."),  # of an absolute name (RFC 6066 §3: without the dot)
             deadline=deadline_after(self.config.tls_handshake_timeout),
         )
+        self.protocol.tls_started()
 
     async def adopt_tls(self) -> None:
         """Go by what TLS says of a stream that is under TLS already; shake hands if that was not done.

@@ -35,11 +35,12 @@ class Source:
         size: octets with CR LF line ends (RFC 1870), ``None`` if unknown or if `whole` says it.
         raw_size: octets as they are, which is how BINARYMIME sends them.
         eight_bit: there are octets above 127; ``None`` if that is not known.
+        has_nul: there is a NUL among what is to be streamed, as far as is known.
         utf8: the header has non-ASCII characters as UTF-8, which is what SMTPUTF8 is for (RFC 6531 section 3.4).
         chunks: what to stream, where `whole` is ``None``.
     """
 
-    __slots__ = ("chunks", "eight_bit", "raw_size", "size", "utf8", "whole")
+    __slots__ = ("chunks", "eight_bit", "has_nul", "raw_size", "size", "utf8", "whole")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Source:
         raw_size: int | None = None,
         eight_bit: bool | None,
         utf8: bool = False,
+        has_nul: bool = False,
         chunks: AsyncIterable[bytes] | None = None,
     ) -> None:
         self.whole = whole
@@ -56,6 +58,7 @@ class Source:
         self.raw_size = raw_size
         self.eight_bit = eight_bit
         self.utf8 = utf8
+        self.has_nul = has_nul
         self.chunks = chunks
 
 
@@ -136,10 +139,8 @@ class File(Content):
             return found.ready
         if isinstance(found, bytes):
             return Octets(found).ready
-        size, raw_size, has_eight_bit, has_utf8 = found
-        return Source(
-            None, size=size, raw_size=raw_size, eight_bit=has_eight_bit, utf8=has_utf8, chunks=_Blocks(self._path)
-        )
+        found.chunks = _Blocks(self._path)
+        return found
 
 
 class _Blocks:
@@ -216,11 +217,10 @@ def as_content(content: ContentLike) -> Content:
     )
 
 
-def _look_through(path: Path) -> Octets | bytes | tuple[int, int, bool, bool]:
-    """A small file's octets; of a large one, what :class:`Source` says of it.
+def _look_through(path: Path) -> Octets | bytes | Source:
+    """A small file's octets; of a large one, all that :class:`Source` says of it but the blocks.
 
-    That is its size with CR LF line ends and without, whether it has 8-bit octets, and whether its header is UTF-8, as
-    far as the header stands in the first block.
+    Whether its header is UTF-8 is known as far as the header stands in the first block.
 
     Of anything but a regular file: all there is to read, as content.
     """
@@ -232,11 +232,13 @@ def _look_through(path: Path) -> Octets | bytes | tuple[int, int, bool, bool]:
             return block
         has_utf8 = has_utf8_header(block, whole=False)
         lines = NewlineNormalizer()
-        size, raw_size, eight_bit = 0, 0, False
+        size, raw_size, eight_bit, has_nul = 0, 0, False, False
         while block:
             raw_size += len(block)
             size += len(lines.feed(block))
             eight_bit = eight_bit or not block.isascii()
+            has_nul = has_nul or b"\0" in block
             block = file.read(SMALL_FILE)
         size += len(lines.finish())
-        return (size if lines.line_start else size + 2), raw_size, eight_bit, has_utf8
+        size = size if lines.line_start else size + 2
+        return Source(None, size=size, raw_size=raw_size, eight_bit=eight_bit, utf8=has_utf8, has_nul=has_nul)

@@ -50,9 +50,13 @@ _DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})+").fullmatch  # R
 _LOOKUP: Final = 5.0  # seconds for our own full name
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Opening:
-    """How connections are opened: the arguments of ``open_client`` and ``open_pool`` that are not the host's."""
+    """How connections are opened: the arguments of ``open_client`` and ``open_pool`` that are not the host's.
+
+    Attributes:
+        login: what `auth` stands for, ``None`` without it.
+    """
 
     tls: TLSMode = "auto"
     ssl_context: ssl.SSLContext | None = None
@@ -80,7 +84,7 @@ class Opening:
         if not isinstance(self.config, ClientConfig):
             raise TypeError(f"the client's configuration is a ClientConfig, not {self.config!r}")
         if self.auth is not None:
-            object.__setattr__(self, "login", Login(as_auth(self.auth)))
+            self.login = Login(as_auth(self.auth))
 
     def port(self, port: int | None) -> int:
         """The port to connect to: by default 24 with LMTP, 465 with implicit TLS, else 25.
@@ -102,12 +106,10 @@ class Opening:
     def context(self) -> ssl.SSLContext:
         """The context for handshakes. It is made once: reading the system's certificates takes a while."""
         if self.ssl_context is None:
-            context = ssl.create_default_context()
+            self.ssl_context = ssl.create_default_context()
             if self.tls == "opportunistic":  # RFC 7435: encryption that may fail is not refused for its certificate
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            object.__setattr__(self, "ssl_context", context)
-        assert self.ssl_context is not None
+                self.ssl_context.check_hostname = False
+                self.ssl_context.verify_mode = ssl.CERT_NONE
         return self.ssl_context
 
 
@@ -307,7 +309,6 @@ async def _start_tls(opening: Opening, connection: ClientConnection, host: str, 
         at_stage(exc, Stage.STARTTLS)
         raise _HandshakeFailed(exc) from exc
     tell("tls", started)
-    connection.protocol.tls_started()
     await say_hello(opening, connection)  # RFC 3207 §4.2
 
 

@@ -64,7 +64,8 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: the chunk is not bytes.
-            LocalProtocolError: the block of the transaction was left; a bare CR or LF, with ``newlines="reject"``.
+            LocalProtocolError: the block of the transaction was left; a NUL, with ``nul="reject"``, or a bare CR or LF,
+                with ``newlines="reject"``.
             ExtensionNotSupportedError: 8-bit octets, and 8BITMIME is not offered, or ``BODY=7BIT`` was given.
             MessageRefusedError: the server has refused the message already.
             MessageTooLargeError: with this piece it is larger than the server's SIZE.
@@ -104,7 +105,7 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
         raise LocalProtocolError(f"the server takes {len(transaction.recipients)} of the recipients at a time")
     source = Source(None, eight_bit=None)
     try:
-        if not await transfer.begin(transfer.envelope(source, None)):
+        if not await transfer.send_envelope(transfer.encoder.envelope(source, None)):
             await transfer.await_end()
             raise transfer.ending()
         writer = transfer.open_writer(source)

@@ -68,7 +68,6 @@ class DeliveryReport:
         transaction: the latest that was begun and is not settled.
         attempts: how often the message was begun.
         maybe_duplicate: an attempt that ended in doubt was repeated.
-        accepted_at_limit: how many the latest transaction was accepted for, if others were too many for it.
     """
 
     __slots__ = (
@@ -79,7 +78,6 @@ class DeliveryReport:
         "_retrying",
         "_streamed",
         "accepted",
-        "accepted_at_limit",
         "attempts",
         "error",
         "maybe_duplicate",
@@ -102,7 +100,6 @@ class DeliveryReport:
         self.transaction: Transaction | None = None
         self.attempts = attempts
         self.maybe_duplicate = False
-        self.accepted_at_limit: int | None = None
         self._caller_error: SMTPError | None = None  # about something else; see blame_caller()
         self._announced = 0  # the attempt whose end was announced last
         self._streamed = False  # reading the caller's iterable has begun
@@ -147,8 +144,8 @@ class DeliveryReport:
         """It goes on with the rest of its recipients, and that is no further attempt."""
         self.attempts -= 1
 
-    def begin(self, transaction: Transaction) -> None:
-        """A transaction for the first of those who remain."""
+    def track(self, transaction: Transaction) -> None:
+        """A transaction for the first of those who remain is to be sent."""
         self.transaction = transaction
 
     def forget_transaction(self) -> None:
@@ -177,8 +174,8 @@ class DeliveryReport:
 
     def prefer(self, recipients: Sequence[str]) -> None:
         """Let these be the first of those who remain."""
-        others = set(recipients)
-        self.remaining = [*recipients, *(written for written in self.remaining if written not in others)]
+        first = set(recipients)
+        self.remaining = [*recipients, *(written for written in self.remaining if written not in first)]
 
     def stream(self) -> None:
         """Reading the caller's iterable begins; it may not be possible again."""
@@ -231,7 +228,6 @@ class DeliveryReport:
         reply = transaction.reply
         self.transaction = None
         self.remaining = [*too_many, *self.remaining[len(batch) :]]
-        self.accepted_at_limit = len(transaction.accepted) if too_many else None
         for written in too_many:
             refused.pop(written)
         self.accepted += delivered
@@ -243,8 +239,8 @@ class DeliveryReport:
         else:
             self.error = refusal(transaction)
             if reply is not None and not reply.is_success:
-                others = {} if transaction.stage is Stage.MAIL else refused  # 503 to RCPT says nothing new
-                refused = dict.fromkeys(batch, reply) | others
+                own = {} if transaction.stage is Stage.MAIL else refused  # 503 to RCPT says nothing new
+                refused = dict.fromkeys(batch, reply) | own
         if refused:
             self.refused.update(refused)
 

@@ -4,7 +4,7 @@
 # goes wrong before MAIL. However a transaction ends, the connection afterwards is reusable or broken.
 from __future__ import annotations
 
-from .._protocol.errors import ConnectionLostError, Delivery, SMTPError
+from .._protocol.errors import ConnectionLostError, Delivery, SMTPError, Stage
 from .connection import ClientConnection
 from .report import DeliveryReport
 from .transfer import Transfer
@@ -35,7 +35,7 @@ async def deliver(connection: ClientConnection, report: DeliveryReport, *, stop_
                 raise
         finally:
             connection.check()
-        allowance.settle(report, transfer.transaction)
+        allowance.record(report, transfer.transaction)
 
 
 async def next_transfer(connection: ClientConnection, report: DeliveryReport) -> Transfer:
@@ -49,8 +49,8 @@ async def next_transfer(connection: ClientConnection, report: DeliveryReport) ->
     """
     try:
         if connection.is_broken:
-            raise ConnectionLostError("the connection is closed", delivery=Delivery.NOT_SENT)
-        await connection.look_before_mail()
+            raise ConnectionLostError("the connection is closed", stage=Stage.MAIL, delivery=Delivery.NOT_SENT)
+        await connection.look()
         return Transfer(connection, report, connection.allowance.next_batch(report))
     except SMTPError as exc:
         report.explain(exc)  # of a list that was split, some may have it

@@ -12,7 +12,9 @@ from typing import Any, Final, Protocol
 import trio
 
 from .._protocol.errors import Delivery, LocalProtocolError
-from .._protocol.newlines import NewlinePolicy, encode_newlines
+from .._protocol.newlines import encode_newlines
+from .._protocol.nul import treat_nul
+from .config import ClientConfig
 from .content import Content, Octets, Source
 from .serialize import has_utf8_header
 
@@ -44,19 +46,19 @@ class Signing:
 
     Args:
         signer: makes the signatures.
-        newlines: what becomes of bare CR and LF before.
+        config: what becomes of bare CR and LF, and of NUL, before.
 
     Raises:
         TypeError: `signer` has no method ``sign``.
     """
 
-    __slots__ = ("newlines", "signer")
+    __slots__ = ("config", "signer")
 
-    def __init__(self, signer: MessageSigner, newlines: NewlinePolicy) -> None:
+    def __init__(self, signer: MessageSigner, config: ClientConfig) -> None:
         if isinstance(signer, type) or not callable(getattr(signer, "sign", None)):
             raise TypeError(f"sign is an object with a method sign, such as a trio_smtp.dkim.Signer, not {signer!r}")
         self.signer: Final = signer
-        self.newlines: Final = newlines
+        self.config: Final = config
 
     def __repr__(self) -> str:
         return f"<Signing by {self.signer!r}>"
@@ -123,7 +125,8 @@ async def _read(chunks: Any) -> bytes:
 
 def _sign(octets: bytes, signing: Signing) -> bytes:
     """The message with its line ends, below its signature."""
-    text, tail = encode_newlines(octets, signing.newlines)
+    config = signing.config
+    text, tail = encode_newlines(bytes(treat_nul(octets, config.nul)), config.newlines)
     message = text + tail if tail else text
     fields = signing.signer.sign(message)
     if not isinstance(fields, bytes):

@@ -20,7 +20,7 @@ from .._protocol.parameter_text import format_params, required_extensions
 from .._protocol.replies import Reply
 from .connection import ClientConnection
 from .content import Source
-from .envelope import mail_params, require
+from .mail_parameters import mail_params, require
 from .message import Message, Params
 from .report import DeliveryReport, SendResult
 from .transfer import Transfer

@@ -28,43 +28,27 @@ from typing import Any, Final
 
 import trio
 
-from .._protocol.addresses import wire_address
-from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end, mail, rcpt
+from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import State
 from .._protocol.client.transaction import Transaction
-from .._protocol.dotstuff import DotEncoder, encode_message
 from .._protocol.errors import RemoteProtocolError, SMTPError
-from .._protocol.newlines import NewlineEncoder, encode_newlines
 from .._wire.waits import Interrupted
 from .body import BLOCK, BodyWriter, write_text
 from .cleanup import ShieldedCleanup
 from .connection import ClientConnection
 from .content import Source
-from .envelope import mail_params, rcpt_params
+from .encoder import ONE_WRITE, TransactionEncoder, open_content
 from .message import Message
 from .report import DeliveryReport, refusal
 
 _CLOSED: Final = State.CLOSED
-_READY: Final = State.READY
+_BODY: Final = State.BODY
 _DATA: Final = Verb.DATA
-ONE_WRITE: Final = 1 << 15  # octets of text that are worth sending before the server has agreed to take them
 _GROUP: Final = 200  # commands in one write: their replies fit into the buffers, so that neither side blocks the other
 
 
-async def open_content(connection: ClientConnection, message: Message) -> Source:
-    """The message's content, made ready for this server.
-
-    Raises:
-        LocalProtocolError: an ``EmailMessage`` that cannot be written.
-        OSError: of reading a file.
-    """
-    return await message.content.open(
-        eight_bit=connection.offers_8bit, utf8=message.needs_utf8 and connection.offers_utf8
-    )
-
-
 class Transfer:
-    """A message's transaction with these recipients. Used once.
+    """A message's transaction with these recipients: what is sent when, and what is waited for. Used once.
 
     Args:
         connection: a reusable one.
@@ -73,11 +57,12 @@ class Transfer:
         transaction: theirs, if it was begun.
 
     Attributes:
+        encoder: makes what is sent.
         message: what is sent.
         transaction: its facts.
     """
 
-    __slots__ = ("_chunked", "_connection", "_report", "message", "transaction")
+    __slots__ = ("_connection", "_report", "encoder", "message", "transaction")
 
     def __init__(
         self,
@@ -88,10 +73,10 @@ class Transfer:
     ) -> None:
         self._connection: Final = connection
         self._report: Final = report
-        self._chunked: Final = connection.uses_chunking
-        self.message: Final = report.message
+        self.message: Final[Message] = report.message
         self.transaction: Final = transaction or Transaction(recipients, lmtp=connection.lmtp)
-        report.begin(self.transaction)
+        self.encoder: Final = TransactionEncoder(connection, self.message, self.transaction)
+        report.track(self.transaction)
 
     def __repr__(self) -> str:
         return f"<Transfer of {self.message!r} on {self._connection!r}: {self.transaction!r}>"
@@ -141,38 +126,35 @@ class Transfer:
         self._report.explain(error)
 
     async def _send_whole(self, source: Source, octets: bytes) -> None:
-        connection, transaction, chunked = self._connection, self.transaction, self._chunked
-        text, tail, size = self.encode_whole(octets)
-        commands = self.envelope(source, size)
+        connection, transaction, encoder = self._connection, self.transaction, self.encoder
+        text, tail, size = encoder.whole(octets)
+        commands = encoder.envelope(source, size)
         is_early = connection.sends_early_text and size <= ONE_WRITE and len(commands) < _GROUP
         if is_early and self.message.before_end is not None and connection.has_just_answered:
             await self._report.announce_end()
-            await connection.look_before_mail()  # it may have taken a while
+            await connection.look()  # it may have taken a while
         if is_early and connection.has_just_answered:
             commands.append(bdat(transaction, size, last=True))
             await write_text(connection, transaction, connection.encode(commands) + text + tail)
             return
-        if not await self.begin(commands):
+        if not await self.send_envelope(commands):
             return
         if len(text) > BLOCK:
-            writer = BodyWriter(connection, transaction, None, chunked=chunked)
+            writer = BodyWriter(connection, transaction, None)
             if await writer.write_encoded(text):
-                await self.announce_end()
+                if self.message.before_end is not None:
+                    await self._announce_end()
                 await writer.finish(tail)
             return
         if self.message.before_end is not None:
-            await self.announce_end()
+            await self._announce_end()
         if await connection.look(transaction):
-            if chunked:
-                wire = connection.encode((bdat(transaction, size, last=True),)) + text + tail
-            else:
-                wire = text + connection.encode((end(transaction, tail),))
-            await write_text(connection, transaction, wire)
+            await write_text(connection, transaction, encoder.last(text, tail))
 
     async def _send_stream(self, source: Source) -> None:
         assert source.chunks is not None
         size = source.raw_size if self.message.is_binary else source.size
-        if not await self.begin(self.envelope(source, size)):
+        if not await self.send_envelope(self.encoder.envelope(source, size)):
             return
         writer = self.open_writer(source)
         self._report.stream()
@@ -200,47 +182,14 @@ class Transfer:
 
     # -- the parts
 
-    def encode_whole(self, octets: bytes) -> tuple[bytes, bytes, int]:
-        """The text of a message at hand, what comes after it, and its size in octets (RFC 1870)."""
-        if self.message.is_binary:
-            return octets, b"", len(octets)
-        newlines = self._connection.config.newlines
-        if self._chunked:
-            text, tail = encode_newlines(octets, newlines)
-            return text, tail, len(text) + len(tail)
-        return encode_message(octets, newlines)
-
-    def envelope(self, source: Source, size: int | None) -> list[Command]:
-        """RSET if a failed transaction is open, MAIL, and RCPT for each recipient of the transaction.
-
-        Raises:
-            ExtensionNotSupportedError, MessageTooLargeError: the server cannot take this message.
-        """
-        connection, message, transaction = self._connection, self.message, self.transaction
-        params, utf8 = mail_params(connection, message, source, size)
-        is_plain, recipients = message.is_ascii, message.recipients
-        has_utf8 = connection.offers_utf8
-        sender = message.sender if is_plain else wire_address(message.sender, smtputf8=has_utf8)
-        commands = [mail(transaction, sender, params, utf8=utf8)]
-        if connection.protocol.state is not _READY:
-            commands.insert(0, RSET)
-        params = ""
-        for written in transaction.recipients:
-            address = recipients[written] if is_plain else wire_address(recipients[written], smtputf8=has_utf8)
-            if message.rcpt_params is not None:
-                params = rcpt_params(connection, message, written, utf8=utf8)
-            commands.append(rcpt(transaction, written, address, params, utf8=utf8))
-        connection.allowance.count(message, transaction.recipients)
-        return commands
-
-    async def begin(self, commands: list[Command]) -> bool:
+    async def send_envelope(self, commands: list[Command]) -> bool:
         """Send the envelope, and DATA unless the text goes by BDAT; whether the text is to follow.
 
         If not, the transaction's facts say why, and nothing is owed to the server.
         """
         connection, transaction = self._connection, self.transaction
-        protocol, timeout = connection.protocol, connection.config.command_timeout
-        if not self._chunked:
+        protocol = connection.protocol
+        if not connection.uses_chunking:
             commands.append(data(transaction))
         step = _GROUP if protocol.pipelining else 1
         for at in range(0, len(commands), step):
@@ -248,10 +197,10 @@ class Transfer:
             is_over = transaction.reply is not None or protocol.state is _CLOSED
             if at and (is_over or (group[0].verb is _DATA and transaction.all_refused)):
                 return False
-            await connection.write(connection.encode(group), timeout)
-            await connection.drain(timeout)
+            await connection.write(connection.encode(group), connection.config.command_timeout)
+            await connection.drain()
             if protocol.unread and not protocol.outstanding:  # a 421 on their heels?
-                protocol.next_event()
+                await connection.hear_unasked(transaction)
         if transaction.reply is not None or protocol.state is _CLOSED:
             return False
         if not transaction.refused or not transaction.all_refused:
@@ -262,20 +211,12 @@ class Transfer:
 
     def open_writer(self, source: Source) -> BodyWriter:
         """A writer for text that comes in pieces."""
-        connection, given = self._connection, self.message.mail_params
-        encoder: NewlineEncoder | None = None
-        if not self.message.is_binary:
-            encoder = (NewlineEncoder if self._chunked else DotEncoder)(connection.config.newlines)
-        if given and "BODY" in given:
-            eight_bit = str(given["BODY"]).upper() != "7BIT"
-        else:
-            eight_bit = connection.offers_8bit if source.eight_bit is None else source.eight_bit
+        connection, encoder = self._connection, self.encoder
         return BodyWriter(
             connection,
             self.transaction,
-            encoder,
-            chunked=self._chunked,
-            eight_bit=eight_bit,
+            encoder.pieces(),
+            eight_bit=encoder.takes_eight_bit(source),
             max_size=connection.extensions.size,
         )
 
@@ -286,14 +227,14 @@ class Transfer:
         comes, this returns normally; the cancellation is then met at the caller's next checkpoint.
         """
         connection, transaction = self._connection, self.transaction
-        config, protocol = connection.config, connection.protocol
-        async with ShieldedCleanup(config.end_grace, self._await_reply, trio.Cancelled, Interrupted):
-            await connection.drain(config.end_timeout if transaction.ended else config.command_timeout)
-        if transaction.reply is None and (protocol.outstanding or transaction.farewell is not None):
+        protocol = connection.protocol
+        async with ShieldedCleanup(connection.config.end_grace, self._await_reply, trio.Cancelled, Interrupted):
+            await connection.drain()
+        if transaction.reply is None and (protocol.farewell is not None or transaction.farewell is not None):
             raise connection.farewell_error(transaction)
-        if protocol.unread and protocol.farewell is None:  # there is a reply too many, and this connection is over
+        if protocol.unread:  # there is a reply too many, and this connection is over
             try:
-                protocol.next_event()
+                protocol.hear_unasked()
             except RemoteProtocolError:
                 if transaction.reply is None:
                     raise
@@ -303,10 +244,10 @@ class Transfer:
         connection, transaction = self._connection, self.transaction
         if transaction.ended and not connection.is_broken:
             with suppress(SMTPError, Interrupted):
-                await connection.drain(connection.config.end_grace)
+                await connection.drain()
         return transaction.ended and transaction.reply is not None
 
-    async def announce_end(self) -> None:
+    async def _announce_end(self) -> None:
         """Await the caller's ``before_end``, if there is one; if it raises, the message is given up."""
         async with self.giving_up():
             await self._report.announce_end()
@@ -321,13 +262,12 @@ class Transfer:
 
     async def _forget(self) -> bool:
         connection = self._connection
-        if connection.protocol.state is State.BODY or connection.is_broken:
+        if connection.protocol.state is _BODY or connection.is_broken:
             connection.abort()
             return False
-        timeout = connection.config.command_timeout
         try:
-            await connection.drain(timeout)
-            await connection.exchange(RSET, timeout)
+            await connection.drain()
+            await connection.exchange(RSET, connection.config.command_timeout)
         except SMTPError:  # the exception that gave the message up is the one to be raised
             connection.abort()
         return False

@@ -31,7 +31,8 @@ class PoolConfig:
         pipeline_depth: messages in flight on one connection, where the server offers PIPELINING; only one with
             ``rate_limit``.
         host_retry: how long a host that could not be reached is avoided while there are others.
-        trace: called with a :class:`TraceEvent` for each event; must be synchronous and quick, and must not raise.
+        trace: called with a :class:`TraceEvent` for each event; must be synchronous and quick. What it
+            raises is logged, the first time.
 
     Raises:
         ValueError, TypeError: naming the field.

@@ -23,8 +23,8 @@ from typing import Final, NamedTuple
 import trio
 
 from .._client.connection import ClientConnection
+from .._client.encoder import ONE_WRITE, TransactionEncoder, open_content
 from .._client.refusals import is_about_connection
-from .._client.transfer import ONE_WRITE, Transfer, open_content
 from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
@@ -285,10 +285,11 @@ class Pipeline:
         source = await open_content(client, report.message)
         if source.whole is None or len(source.whole) > ONE_WRITE:
             return None
-        transfer = Transfer(client, report, report.remaining)
-        transaction = transfer.transaction
-        text, tail, size = transfer.encode_whole(source.whole)
-        commands = transfer.envelope(source, size)
+        transaction = Transaction(report.remaining, lmtp=client.lmtp)
+        report.track(transaction)
+        encoder = TransactionEncoder(client, report.message, transaction)
+        text, tail, size = encoder.whole(source.whole)
+        commands = encoder.envelope(source, size)
         if client.sends_early_text:
             commands.append(bdat(transaction, size, last=True))
         elif not client.uses_chunking:
@@ -313,7 +314,7 @@ class Pipeline:
     async def _hear(self) -> None:
         """Hear one reply; if it is a message's last, its fate is settled."""
         protocol = self._client.protocol
-        command, _ = await self._event(self._client.config.end_timeout)
+        command, _ = await self._event(self._client.reply_timeout)
         transaction = command.transaction
         if transaction is None:
             return
@@ -342,7 +343,7 @@ class Pipeline:
     def _settle(self, begun: _Begun, transaction: Transaction) -> None:
         attempt = begun.attempt
         report = attempt.report
-        self._client.allowance.settle(report, transaction)
+        self._client.allowance.record(report, transaction)
         if is_about_connection(report.error):
             report.readmit_temporary()
         if report.remaining and attempt.cancellation is _WANTED:

@@ -108,7 +108,7 @@ async def open_pool(
         connect=connect,
         config=ClientConfig() if client_config is None else client_config,
     )
-    signing = None if sign is None else Signing(sign, opening.config.newlines)
+    signing = None if sign is None else Signing(sign, opening.config)
     hosts = Hosts(host, opening.port(port), settings.host_retry)
     tracer = Tracer(settings.trace)
     rate_limit = RateLimit(*settings.rate_limit) if settings.rate_limit is not None else None

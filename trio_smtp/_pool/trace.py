@@ -1,4 +1,5 @@
 # What happens in a pool, as values: for logs, metrics and tests. No event is made unless a function was given for it.
+# What the function raises is logged, and is never taken for something that happened to a message or a connection.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -6,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import trio
+
+from .._client.log import logger
 
 TraceName: TypeAlias = Literal["wait", "tls", "auth", "connect", "send", "retry", "retire"]
 
@@ -42,10 +45,11 @@ class Tracer:
         is_on: there is a function.
     """
 
-    __slots__ = ("_function", "is_on")
+    __slots__ = ("_function", "_has_failed", "is_on")
 
     def __init__(self, function: Callable[[TraceEvent], None] | None) -> None:
         self._function: Callable[[TraceEvent], None] | None = function
+        self._has_failed: bool = False
         self.is_on: bool = function is not None
 
     def tell(
@@ -58,6 +62,12 @@ class Tracer:
         error: BaseException | None = None,
     ) -> None:
         """Tell of something that began at `started` and is over."""
-        if self._function is not None:
-            seconds = trio.current_time() - started
+        if self._function is None:
+            return
+        seconds = trio.current_time() - started
+        try:
             self._function(TraceEvent(name=name, seconds=seconds, connection=connection, detail=detail, error=error))
+        except Exception:
+            if not self._has_failed:  # it may well fail for each message
+                logger.exception("pool: the trace function failed; further failures are not logged")
+            self._has_failed = True

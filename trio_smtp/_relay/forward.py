@@ -119,7 +119,10 @@ class _Forward(Handler):
         except SMTPError as exc:
             if exc is text.error:
                 raise  # the client's own fault, and the server knows what to say
-            reply = self._in_doubt if exc.delivery is Delivery.UNKNOWN else _answer_to(exc, _LOST)
+            if isinstance(exc, LocalProtocolError):
+                reply = Reply(554, f"the message cannot be sent on: {exc}", "5.6.0")
+            else:
+                reply = self._in_doubt if exc.delivery is Delivery.UNKNOWN else _answer_to(exc, _LOST)
             replies, accepted, unknown = exc.refused, exc.accepted, exc.unknown
         else:
             reply, replies = _passed_on(result.reply), result.refused | result.replies

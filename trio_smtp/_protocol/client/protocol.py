@@ -5,22 +5,26 @@
 # has accepted everything sent so far. So a group of commands can be sent at once, and the next message behind the end
 # of the last one. When the last reply is in, `state` is corrected by what the replies said.
 #
-# Rule 1: every change of state happens in this file. _NEXT and _REPLIES list those by commands and replies; the others
-# are in _refused(), _unasked(), _broken() and tls_started(), and a 421 closes anywhere. A missing key is an error: ours
-# (LocalProtocolError, before an octet is sent) or the server's (RemoteProtocolError, and the session is over).
-# Rule 2: a reply to nothing is an error, except for a 421, which is kept as `farewell`.
+# Rule 1: every change of state is looked up in a table of this file: _NEXT by the command that is sent, _REPLIES by the
+# reply to it, _LEFT by what the refusal that ends a group leaves open at the server, _MOVES by what happens besides. A
+# missing key is an error: ours (LocalProtocolError, before an octet is sent) or the server's (RemoteProtocolError, and
+# the session is over).
+# Rule 2: a reply to nothing is an error, except for a 421, which is kept as `farewell`. A 421 ends the session whatever
+# it answers; replies to what was sent before it came are still taken, and open nothing again.
+# Rule 3: what a reply says of a message is noted by the Transaction itself, by the method that _FACTS names.
 # Not known here: sockets, TLS, time, what a message looks like.
 from __future__ import annotations
 
 from collections import deque
-from enum import StrEnum
+from collections.abc import Callable
+from enum import Enum, StrEnum
 from typing import Final, TypeAlias
 
 from ..errors import Delivery, LocalProtocolError, RemoteProtocolError, Stage
 from ..replies import Reply
 from ..reply_reader import ReplyReader
 from .commands import CONNECT, STAGES, Command, Verb
-from .transaction import Transaction
+from .transaction import Left, Transaction
 
 
 class State(StrEnum):
@@ -39,6 +43,15 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+class Occurrence(Enum):
+    """What changes the state besides commands and the replies to them."""
+
+    HANDSHAKE = "the TLS handshake is done"
+    GAVE_UP = "refused in mid-text"
+    FAREWELL = "421"
+    BREACH = "a breach of the protocol"
+
+
 _ANYWHERE: Final = (Verb.NOOP, Verb.OTHER)
 
 
@@ -49,108 +62,147 @@ def _row(state: State, **moves: State) -> dict[Verb, State]:
     return row
 
 
-_S = State
 # (state, command) -> state, as if the command had been accepted. WAIT where nothing may follow before the reply: after
 # these a group ends (RFC 2920 §3.1), and what comes next depends on the answer.
 _NEXT: Final[dict[State, dict[Verb, State]]] = {
-    _S.WAIT: {},
-    _S.HELLO: _row(_S.HELLO, EHLO=_S.WAIT, HELO=_S.WAIT, LHLO=_S.WAIT, RSET=_S.HELLO),
-    _S.READY: _row(
-        _S.READY,
-        EHLO=_S.WAIT,
-        HELO=_S.WAIT,
-        LHLO=_S.WAIT,
-        STARTTLS=_S.WAIT,
-        AUTH=_S.WAIT,
-        MAIL=_S.MAIL,
-        RSET=_S.READY,
+    State.WAIT: {},
+    State.HELLO: _row(State.HELLO, EHLO=State.WAIT, HELO=State.WAIT, LHLO=State.WAIT, RSET=State.HELLO),
+    State.READY: _row(
+        State.READY,
+        EHLO=State.WAIT,
+        HELO=State.WAIT,
+        LHLO=State.WAIT,
+        STARTTLS=State.WAIT,
+        AUTH=State.WAIT,
+        MAIL=State.MAIL,
+        RSET=State.READY,
     ),
-    _S.MAIL: _row(_S.MAIL, RCPT=_S.RCPT, RSET=_S.READY),
-    _S.RCPT: _row(_S.RCPT, RCPT=_S.RCPT, DATA=_S.WAIT, BDAT=_S.CHUNKS, LAST=_S.READY, RSET=_S.READY),
-    _S.BODY: {Verb.END: _S.READY},
-    _S.CHUNKS: _row(_S.CHUNKS, BDAT=_S.CHUNKS, LAST=_S.READY, RSET=_S.READY),
-    _S.SPOILT: _row(_S.SPOILT, RSET=_S.READY),
-    _S.AUTH: {Verb.RESPONSE: _S.WAIT},
-    _S.TLS: {},
-    _S.CLOSED: {},
+    State.MAIL: _row(State.MAIL, RCPT=State.RCPT, RSET=State.READY),
+    State.RCPT: _row(
+        State.RCPT, RCPT=State.RCPT, DATA=State.WAIT, BDAT=State.CHUNKS, LAST=State.READY, RSET=State.READY
+    ),
+    State.BODY: {Verb.END: State.READY},
+    State.CHUNKS: _row(State.CHUNKS, BDAT=State.CHUNKS, LAST=State.READY, RSET=State.READY),
+    State.SPOILT: _row(State.SPOILT, RSET=State.READY),
+    State.AUTH: {Verb.RESPONSE: State.WAIT},
+    State.TLS: {},
+    State.CLOSED: {},
 }
 
 # command -> {first digit of the reply -> state}. None leaves the state to what is known of the transaction.
 _Outcomes: TypeAlias = dict[int, State | None]
-_HELLO: Final[_Outcomes] = {2: _S.READY, 4: _S.HELLO, 5: _S.HELLO}
-_AUTH: Final[_Outcomes] = {2: _S.READY, 3: _S.AUTH, 4: _S.READY, 5: _S.READY}
+_HELLO: Final[_Outcomes] = {2: State.READY, 4: State.HELLO, 5: State.HELLO}
+_AUTH: Final[_Outcomes] = {2: State.READY, 3: State.AUTH, 4: State.READY, 5: State.READY}
 _ORDINARY: Final[_Outcomes] = {2: None, 4: None, 5: None}
 _REPLIES: Final[dict[Verb, _Outcomes]] = {
     **dict.fromkeys(Verb, _ORDINARY),
-    Verb.CONNECT: {2: _S.HELLO, 4: _S.CLOSED, 5: _S.CLOSED},
+    Verb.CONNECT: {2: State.HELLO, 4: State.CLOSED, 5: State.CLOSED},
     Verb.EHLO: _HELLO,
     Verb.HELO: _HELLO,
     Verb.LHLO: _HELLO,
-    Verb.STARTTLS: {2: _S.TLS, 4: _S.READY, 5: _S.READY},
+    Verb.STARTTLS: {2: State.TLS, 4: State.READY, 5: State.READY},
     Verb.AUTH: _AUTH,
     Verb.RESPONSE: _AUTH,
-    Verb.DATA: {3: _S.BODY, 4: None, 5: None},
+    Verb.DATA: {3: State.BODY, 4: None, 5: None},
     Verb.OTHER: {2: None, 3: None, 4: None, 5: None},
-    Verb.QUIT: {2: _S.CLOSED, 4: _S.CLOSED, 5: _S.CLOSED},
+    Verb.QUIT: {2: State.CLOSED, 4: State.CLOSED, 5: State.CLOSED},
+}
+
+# command -> {what is left of a transaction -> state}, where the last reply of a group refuses the command. After the
+# end of a text nothing is left, whatever the reply (RFC 5321 §4.1.1.4). After DATA and BDAT servers differ in what
+# remains (RFC 3030 §2).
+_NO_TRANSACTION: Final = {Left.NOTHING: State.READY, Left.ANOTHER: State.SPOILT}
+_ENVELOPE: Final = _NO_TRANSACTION | {Left.SENDER: State.MAIL, Left.RECIPIENTS: State.RCPT}
+_TEXT: Final = _NO_TRANSACTION | {Left.SENDER: State.SPOILT, Left.RECIPIENTS: State.SPOILT}
+_LEFT: Final[dict[Verb, dict[Left, State]]] = {
+    Verb.MAIL: _ENVELOPE,
+    Verb.RCPT: _ENVELOPE,
+    Verb.DATA: _TEXT,
+    Verb.BDAT: _TEXT,
+    Verb.LAST: _TEXT,
+}
+
+_CLOSING: Final = dict.fromkeys(State, State.CLOSED)
+_MOVES: Final[dict[Occurrence, dict[State, State]]] = {
+    Occurrence.HANDSHAKE: {State.WAIT: State.WAIT, State.TLS: State.HELLO},  # WAIT: for the greeting
+    Occurrence.GAVE_UP: {State.BODY: State.CLOSED},  # the server would read the rest of the text as commands
+    Occurrence.FAREWELL: _CLOSING,
+    Occurrence.BREACH: _CLOSING,
+}
+
+# command -> the method of its transaction that notes the reply, and says whether it was the command's last.
+_FACTS: Final[dict[Verb, Callable[[Transaction, str, Reply], bool]]] = {
+    Verb.MAIL: Transaction.answer_mail,
+    Verb.RCPT: Transaction.answer_rcpt,
+    Verb.DATA: Transaction.answer_data,
+    Verb.BDAT: Transaction.answer_chunk,
+    Verb.LAST: Transaction.answer_end,
+    Verb.END: Transaction.answer_end,
 }
 
 # In a transaction that is not decided: where a 421 that answers no command belongs.
-_UNDECIDED: Final = {_S.MAIL: Stage.RCPT, _S.RCPT: Stage.DATA, _S.CHUNKS: Stage.BODY, _S.BODY: Stage.BODY}
+_UNDECIDED: Final = {
+    State.MAIL: Stage.RCPT,
+    State.RCPT: Stage.DATA,
+    State.CHUNKS: Stage.BODY,
+    State.BODY: Stage.BODY,
+}
 
 Event: TypeAlias = tuple[Command, Reply]
 
-# Python 3.11 takes 60 ns to look a member up in its enumeration, and a message makes fifty such look-ups.
+# Python 3.11 takes 60 ns to look a member up in its enumeration, and a message makes fifty such look-ups. So methods
+# name states, verbs and occurrences by these; tables name them in full.
+_WAIT: Final = State.WAIT
+_BODY: Final = State.BODY
 _CLOSED: Final = State.CLOSED
 _MAIL: Final = Verb.MAIL
-_RCPT: Final = Verb.RCPT
 _RSET: Final = Verb.RSET
-_DATA: Final = Verb.DATA
 _END: Final = Verb.END
 _LAST: Final = Verb.LAST
-_AT_END: Final = Stage.END
+_HANDSHAKE: Final = Occurrence.HANDSHAKE
+_GAVE_UP: Final = Occurrence.GAVE_UP
+_FAREWELL: Final = Occurrence.FAREWELL
+_BREACH: Final = Occurrence.BREACH
 
 
 class ClientProtocol:
     """One client's view of one session.
 
     Args:
-        lmtp: speak LMTP: after the end of a message there is a reply for each accepted recipient.
         max_reply_size: octets that one reply may have.
 
     Attributes:
         state: the :class:`State`.
         outstanding: commands that have no reply yet, the oldest first.
-        pipelining: the server offers PIPELINING, so that commands may be sent while others are outstanding.
+        pipelining: commands may be sent while others are outstanding.
         unread: octets have come that belong to no reply handed out yet.
         farewell: the 421 with which the server said that it goes away, if it did.
     """
 
-    __slots__ = ("_current", "_lmtp", "_reader", "farewell", "outstanding", "pipelining", "state", "unread")
+    __slots__ = ("_current", "_reader", "farewell", "outstanding", "pipelining", "state", "unread")
 
-    def __init__(self, *, lmtp: bool = False, max_reply_size: int = 65536) -> None:
-        self._lmtp = lmtp
+    def __init__(self, *, max_reply_size: int = 65536) -> None:
         self._reader = ReplyReader(max_reply_size)
         self._current: Transaction | None = None  # of the last MAIL
-        self.state = State.WAIT
+        self.state = _WAIT
         self.outstanding: deque[Command] = deque((CONNECT,))
         self.pipelining = False
         self.unread = False
         self.farewell: Reply | None = None
 
     @property
-    def is_clean(self) -> bool:
-        """Nothing is asked, and nothing was said unasked."""
-        return not self.outstanding and not self.unread
-
-    @property
     def is_silent(self) -> bool:
-        """The same, and not even an empty line came behind the last reply: the handshake of STARTTLS may begin."""
-        return self.is_clean and not self._reader.blank
+        """Nothing came behind the last reply, not even an empty line: STARTTLS's handshake may begin."""
+        return not self.unread and not self._reader.blank
 
     @property
     def is_reusable(self) -> bool:
         """The next message can be sent, after RSET if need be."""
         return not self.outstanding and not self.unread and _RSET in _NEXT[self.state]
+
+    def learn(self, *, pipelining: bool) -> None:
+        """The server takes commands in groups, or one at a time."""
+        self.pipelining = pipelining
 
     # -- out
 
@@ -162,34 +214,40 @@ class ClientProtocol:
             RemoteProtocolError: the server spoke unasked before.
         """
         outstanding = self.outstanding
+        octets = b""  # of a group: few enough to be added one by one
         for command in commands:
             verb = command.verb
             state = _NEXT[self.state].get(verb)
             if state is None:
-                raise LocalProtocolError(f"{verb.value} cannot be sent {self.state.value}", stage=STAGES.get(verb))
+                raise LocalProtocolError(f"{verb.value} cannot be sent {self.state.value}", stage=STAGES[verb])
             if outstanding:
                 if not self.pipelining:
                     raise LocalProtocolError(f"{verb.value} must wait for the reply to {outstanding[-1].verb.value}")
             elif self.unread:
-                self.next_event()
-                raise self._broken("the server spoke before it was asked", self.farewell)
+                self.hear_unasked()
+                raise self._breach("the server spoke before it was asked", self.farewell)
             self.state = state
             outstanding.append(command)
+            octets += command.wire
             transaction = command.transaction
             if transaction is not None:
                 if verb is _MAIL:
-                    transaction.begun = True
+                    transaction.note_mail()
                     self._current = transaction
                 elif verb is _LAST or verb is _END:
-                    transaction.ended = True
-        return commands[0].wire if len(commands) == 1 else b"".join([command.wire for command in commands])
+                    transaction.note_end()
+        return octets
 
     def tls_started(self) -> None:
-        """The handshake is done: forget what was learnt in clear (RFC 3207 section 4.2)."""
-        if self.state is not State.TLS:
+        """The handshake is done: forget what was learnt in clear (RFC 3207 section 4.2).
+
+        Raises:
+            LocalProtocolError: it was not its time: neither before the greeting nor after the reply to STARTTLS.
+        """
+        if self.state not in _MOVES[_HANDSHAKE]:
             raise LocalProtocolError("STARTTLS was not accepted", stage=Stage.STARTTLS)
-        self.state = State.HELLO
-        self.pipelining = False
+        self._move(_HANDSHAKE)
+        self.learn(pipelining=False)
 
     # -- in
 
@@ -217,118 +275,100 @@ class ClientProtocol:
         try:
             while (reply := reader.next_reply()) is not None:
                 event = self._match(reply) if outstanding else self._unasked(reply)
-                if not skip or not outstanding or self.state is _CLOSED:
+                if not skip or not outstanding:
                     break
         except RemoteProtocolError:
-            self.state = _CLOSED
+            self._move(_BREACH)
             raise
         finally:
             self.unread = reader.unread
         return event
 
+    def hear_unasked(self) -> None:
+        """Where nothing is asked: understand what the server has said all the same, if it has said something.
+
+        After a 421 there is a `farewell`, after a refusal in the middle of a text the message is decided; either way
+        the session is over.
+
+        Raises:
+            RemoteProtocolError: it has said something else, or not the whole of it.
+        """
+        if not self.unread or self.outstanding:
+            return
+        self.next_event()
+        if self.state is not _CLOSED:
+            raise self._breach("the server spoke before it was asked")
+
     def _match(self, reply: Reply) -> Event:
         """Give a reply to the oldest command that has none."""
+        if self.farewell is not None:
+            return self._match_late(reply)
         command = self.outstanding[0]
-        outcomes = _REPLIES[command.verb]
+        verb, transaction = command.verb, command.transaction
+        outcomes = _REPLIES[verb]
         kind = reply.code // 100
         if kind not in outcomes:
-            raise self._broken(f"{reply} is no answer to {command.verb.value}", reply, STAGES.get(command.verb))
-        if self._answer(command, reply):
-            self.outstanding.popleft()
-            if reply.code == 421:  # RFC 5321 §3.8: it closes the connection now, whatever it was asked
-                self._part(reply)
-            elif (state := outcomes[kind]) is not None:
-                self.state = state
-            elif kind > 3 and not self.outstanding:
-                self._refused(command)
+            raise self._breach(f"{reply} is no answer to {verb.value}", reply, STAGES[verb])
+        if transaction is not None and not _FACTS[verb](transaction, command.recipient, reply):
+            return command, reply  # LMTP: there is another to come
+        self.outstanding.popleft()
+        if reply.code == 421:  # RFC 5321 §3.8: it closes the connection now, whatever it was asked
+            self._part(reply)
+        elif (state := outcomes[kind]) is not None:
+            self.state = state
+        elif kind > 3 and not self.outstanding and transaction is not None and verb in _LEFT:
+            self.state = _LEFT[verb][transaction.left]
         return command, reply
 
-    def _answer(self, command: Command, reply: Reply) -> bool:
-        """Note what the reply says of the message; whether it was the command's last."""
-        transaction = command.transaction
-        if transaction is None:
-            return True
-        verb = command.verb
-        refused = reply.code >= 400
-        if verb is _RCPT:
-            if not refused:
-                transaction.accepted.append(command.recipient)
-            elif reply.code == 421:  # the session ended, and the recipient was not refused
-                transaction.lose(Stage.RCPT, reply)
-            else:
-                transaction.refused[command.recipient] = reply.abridged()
-            return True
-        if verb is _MAIL:
-            transaction.answered = True
-        if verb is _DATA:
-            if not refused and transaction.reply is not None:
-                raise self._broken(f"{reply} to DATA, after MAIL was refused", reply, Stage.DATA)
-            transaction.go_ahead = not refused
-        if verb is _END or verb is _LAST:
-            # Not after DATA: there the text was sent only if a recipient was accepted.
-            if verb is _LAST and not refused and (transaction.reply is not None or not transaction.accepted):
-                transaction.contradict()
-                raise self._broken(f"{reply} to the end of a message that was refused", reply, _AT_END)
-            if self._lmtp and transaction.accepted and transaction.reply is None:
-                return self._answer_recipient(transaction, reply)
-            transaction.decide(_AT_END, reply)
-        elif reply.code == 421:
-            transaction.lose(STAGES[verb], reply)
-        elif refused:
-            transaction.decide(STAGES[verb], reply)
-        return True
+    def _match_late(self, reply: Reply) -> Event:
+        """The same after a 421. It opens nothing again, and what it refuses was not accepted anyway.
 
-    def _answer_recipient(self, transaction: Transaction, reply: Reply) -> bool:
-        """RFC 2033 §4.2: one reply for each accepted recipient, in the order of their RCPT commands."""
-        replies = transaction.replies
-        replies[transaction.accepted[len(replies)]] = reply.abridged()
-        if len(replies) < len(transaction.accepted):
-            return False
-        transaction.decide(Stage.END, next((r for r in replies.values() if r.is_success), reply))
-        return True
+        Raises:
+            RemoteProtocolError: the server has accepted a text all the same. Which one is not known.
+        """
+        command = self.outstanding[0]
+        is_end = command.verb in (_LAST, _END)
+        if is_end and reply.is_success:
+            for each in self.outstanding:
+                if each.transaction is not None:
+                    each.transaction.contradict()
+            raise self._breach(f"{reply} to the end of a message, after 421", reply, Stage.END)
+        if not (is_end and command.transaction is not None and command.transaction.lmtp):  # that may have several
+            self.outstanding.popleft()
+        return command, reply
 
     def _part(self, farewell: Reply) -> None:
         """The server has said 421: whatever has no reply was not accepted."""
         self.farewell = farewell
-        self.state = _CLOSED
+        self._move(_FAREWELL)
         for command in self.outstanding:
             if command.transaction is not None:
                 command.transaction.lose(STAGES[command.verb], farewell)
 
-    def _refused(self, command: Command) -> None:
-        """Correct the state after the last reply of a group, a refusal: is a transaction open at the server?"""
-        verb, transaction = command.verb, command.transaction
-        if transaction is None or verb is Verb.END:
-            return  # after the end the buffers are cleared, whatever the reply (RFC 5321 §4.1.1.4)
-        if transaction.stage is Stage.MAIL:
-            # 503 to MAIL: a transaction that we do not know of is open already (RFC 5321 §4.1.4).
-            nested = transaction.reply is not None and transaction.reply.code == 503
-            self.state = State.SPOILT if nested else State.READY
-        elif verb is Verb.MAIL or verb is Verb.RCPT:
-            self.state = State.MAIL if transaction.all_refused else State.RCPT
-        else:
-            # After DATA and BDAT servers differ in what remains of the transaction (RFC 3030 §2).
-            self.state = State.SPOILT
-
     def _unasked(self, reply: Reply) -> Event | None:
-        if self.state is State.BODY and reply.code >= 400 and reply.code != 421 and self._current is not None:
-            # The server gave up in mid-message. It would read the rest of the text as commands.
-            self._current.decide(Stage.BODY, reply)
-            self.state = State.CLOSED
-            return Command(Verb.END, b"", self._current), reply
+        current = self._current
+        if self.state is _BODY and reply.code >= 400 and reply.code != 421 and current is not None:
+            current.decide(Stage.BODY, reply)
+            self._move(_GAVE_UP)
+            return Command(_END, b"", current), reply
         if reply.code == 421:
-            if self._current is not None and (stage := _UNDECIDED.get(self.state)) is not None:
-                self._current.lose(stage, reply)  # said behind the replies to RCPT, it answers what comes next
+            if current is not None and (stage := _UNDECIDED.get(self.state)) is not None:
+                current.lose(stage, reply)  # said behind the replies to RCPT, it answers what comes next
             self._part(reply)
             return None
-        last = self._current
-        if last is not None and last.ended and not last.lmtp and last.contradicts(reply):
-            last.retract()  # one of the two answered the end of the message, and it is not known which
-            raise self._broken(f"the server answered the message twice: {reply}", reply, Stage.END)
-        raise self._broken(f"the server spoke before it was asked: {reply}", reply)
+        if current is not None and current.ended and not current.lmtp and current.contradicts(reply):
+            current.retract()  # one of the two answered the end of the message, and it is not known which
+            raise self._breach(f"the server answered the message twice: {reply}", reply, Stage.END)
+        raise self._breach(f"the server spoke before it was asked: {reply}", reply)
 
-    def _broken(self, text: str, reply: Reply | None = None, stage: Stage | None = None) -> RemoteProtocolError:
-        self.state = State.CLOSED
+    # -- the state
+
+    def _move(self, occurrence: Occurrence) -> None:
+        self.state = _MOVES[occurrence][self.state]
+
+    def _breach(self, text: str, reply: Reply | None = None, stage: Stage | None = None) -> RemoteProtocolError:
+        self._move(_BREACH)
         transaction = self._current
-        delivery = transaction.delivery if transaction is not None and transaction.begun else Delivery.NOT_SENT
+        is_open = transaction is not None and not transaction.is_decided
+        delivery = transaction.delivery if transaction is not None and is_open else Delivery.NOT_SENT
         return RemoteProtocolError(text, reply=reply, stage=stage, delivery=delivery)

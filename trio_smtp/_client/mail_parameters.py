@@ -1,8 +1,8 @@
-# The parameters of MAIL for one message on one connection, and whether the server can take the message at all.
+# The parameters of MAIL and RCPT for one message on one connection, and whether the server can take the message at all.
 #
 # SIZE, BODY and SMTPUTF8 are found out; a caller's own values replace them. Guarantee: whatever the message needs and
 # the server does not offer is an error here, before MAIL.
-# Not known here: the commands and their order (transfer.py).
+# Not known here: the commands and their order (encoder.py).
 from __future__ import annotations
 
 import re
