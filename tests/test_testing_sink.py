@@ -460,3 +460,12 @@ def test_nothing_but_trio_is_needed():
 def test_the_library_does_not_load_it():
     code = "import sys, trio_smtp; assert 'trio_smtp.testing' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+async def test_it_takes_more_than_a_hundred_messages() -> None:
+    """The number of the 100th message looks like a reply, which is no answer of a handler's."""
+    async with open_sink() as sink, trio_smtp.open_client(sink.host, sink.port, **sink.client_options) as client:
+        for _ in range(101):
+            result = await client.send("a@x.test", ["b@y.test"], b"x\r\n")
+    assert len(sink.messages) == 101
+    assert result.reply.text == "OK: queued as 101"
