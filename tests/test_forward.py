@@ -86,8 +86,8 @@ async def test_parameters_go_along() -> None:
     assert (sender.address, sender.body, sender.smtputf8) == ("mé@x.test", "8BITMIME", True)
     assert (sender.ret, sender.envid, sender.size) == ("HDRS", "QQ+1", 20)
     a, u = first.envelope.recipients
-    assert (a.notify, a.orcpt) == ({"SUCCESS", "DELAY"}, ("rfc822", "first+one@z.test"))
-    assert (u.notify, u.orcpt) == ({"NEVER"}, ("utf-8", "ä@z.test"))
+    assert (a.params["NOTIFY"], a.orcpt) == ("SUCCESS,DELAY", ("rfc822", "first+one@z.test"))
+    assert (u.params["NOTIFY"], u.orcpt) == ("NEVER", ("utf-8", "ä@z.test"))
     assert (second.sender, second.envelope.sender.smtputf8) == ("", False)
 
 

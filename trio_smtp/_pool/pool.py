@@ -433,7 +433,9 @@ class Pool(metaclass=NoPublicConstructor):
             loan = await self._borrow(fresh=fresh)
             assert loan.connection is not None
             client = loan.connection.client
-            message = SteppedMessage(loan, Steps(client, sender, given_params(params, client)), self._tracer, self)
+            message = SteppedMessage(
+                loan, Steps(client, sender, given_params(params, client)), self._tracer, self._count
+            )
             try:
                 await message.begin()
             except _DEAD as exc:
@@ -474,7 +476,7 @@ class Pool(metaclass=NoPublicConstructor):
                 await self._withdraw(attempt)  # noqa: ASYNC102 - shielded and bounded
             raise
 
-    def count(self, error: Exception | None) -> None:
+    def _count(self, error: Exception | None) -> None:
         """A message in steps came to its end, or to this error."""
         if error is None:
             self._sent += 1

@@ -3,8 +3,8 @@
 # Guarantee: close() gives the connection back, whatever state it is in, and is to be called once, at the end.
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
-from typing import Final, Protocol
+from collections.abc import AsyncIterable, Callable, Mapping
+from typing import Final
 
 import trio
 
@@ -17,13 +17,6 @@ from .loan import Loan
 from .trace import Tracer
 
 
-class Counter(Protocol):
-    """Counts what has come to an end."""
-
-    def count(self, error: Exception | None) -> None:
-        """A message was taken, or came to this error."""
-
-
 class SteppedMessage:
     """One message; made by ``Pool._begin``, which says MAIL.
 
@@ -31,21 +24,21 @@ class SteppedMessage:
         loan: its connection.
         steps: what is said on that.
         tracer: is told of the message when its text is over.
-        counter: too.
+        count: is called then, with the error if it came to one.
 
     Attributes:
         reply: to MAIL.
         lmtp: the text has a reply for each recipient.
     """
 
-    __slots__ = ("_counter", "_loan", "_started", "_steps", "_tracer", "lmtp", "reply")
+    __slots__ = ("_count", "_loan", "_started", "_steps", "_tracer", "lmtp", "reply")
 
-    def __init__(self, loan: Loan, steps: Steps, tracer: Tracer, counter: Counter) -> None:
+    def __init__(self, loan: Loan, steps: Steps, tracer: Tracer, count: Callable[[Exception | None], None]) -> None:
         assert loan.connection is not None
         self._loan: Final = loan
         self._steps: Final = steps
         self._tracer: Final = tracer
-        self._counter: Final = counter
+        self._count: Final = count
         self._started = trio.current_time()
         self.lmtp: Final = loan.connection.client.lmtp
         self.reply: Reply | None = None
@@ -86,7 +79,7 @@ class SteppedMessage:
             error = exc
             raise
         finally:
-            self._counter.count(error)
+            self._count(error)
             if self._tracer.is_on:
                 assert self._loan.connection is not None
                 number = self._loan.connection.number
