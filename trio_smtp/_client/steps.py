@@ -26,6 +26,7 @@ from .report import DeliveryReport, SendResult
 from .transfer import Transfer
 
 _NOBODY: Final = "postmaster"  # where a recipient is wanted, and none is known yet
+_OF_DSN: Final = dict.fromkeys(("RET", "ENVID", "NOTIFY", "ORCPT"), "DSN")  # RFC 3461 §4
 
 
 class Steps:
@@ -169,10 +170,8 @@ def given_params(params: Mapping[str, str | None], connection: ClientConnection)
     left out where 8-bit text cannot be sent: most text that is announced so has none. All else is kept, so that it is
     an error where the server does not offer it.
     """
-    kept = dict(params)
-    if "DSN" not in connection.extensions:
-        for keyword in ("RET", "ENVID", "NOTIFY", "ORCPT"):
-            kept.pop(keyword, None)
+    offered = connection.extensions.keys()
+    kept = {keyword: value for keyword, value in params.items() if _OF_DSN.get(keyword) in (None, *offered)}
     if str(kept.get("BODY")).upper() == "8BITMIME" and not connection.offers_8bit:
         del kept["BODY"]
     if not connection.offers_size:
