@@ -12,7 +12,7 @@ from socks_server import open_socks
 from test_client_reaching import unix_server
 
 import trio_smtp
-from trio_smtp import oauth
+from trio_smtp.oauth import _providers as oauth
 from trio_smtp.testing import open_sink
 
 TEXT = (Path(__file__).parent.parent / "docs" / "connecting.md").read_text(encoding="utf-8")

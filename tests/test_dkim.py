@@ -241,7 +241,7 @@ def test_wrong_types_of_options(options) -> None:
 
 def test_the_least_key_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"a=rsa-sha256" in Signer("x.test", "s", of(SMALL)).sign(MESSAGE)
-    monkeypatch.setattr("trio_smtp.dkim._LEAST_BITS", 1025)
+    monkeypatch.setattr("trio_smtp.dkim._signer._LEAST_BITS", 1025)
     with pytest.raises(ValueError, match="at least 1025 bits"):
         Signer("x.test", "s", of(SMALL))
 

@@ -627,3 +627,15 @@ async def test_wrong_arguments() -> None:
         with pytest.raises(ValueError, match="unknown"):
             forward(pool, unknown="lose")  # type: ignore[arg-type]
         assert repr(forward(pool)).startswith("<trio_smtp.forward through <trio_smtp.Pool mail.test")
+
+
+async def test_a_pool_that_signs_cannot_relay() -> None:
+    """Its messages would go out without their signature."""
+
+    class Signer:
+        def sign(self, message: bytes, /) -> bytes:
+            return b"X: 1\r\n"
+
+    async with trio_smtp.open_pool("mail.test", sign=Signer()) as pool:
+        with pytest.raises(ValueError, match="cannot relay"):
+            forward(pool)

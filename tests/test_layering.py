@@ -23,10 +23,10 @@ MAY = {
     # On top of all, beside each other: like any application they know the public face, which is "" here.
     "_cli": {""},
     "testing": {"", "_public", "_nursery"},
-    "dkim": {""},
+    "dkim": {"", "_public"},
     "reports": {"", "_public"},
-    "socks": {""},
-    "oauth": {""},
+    "socks": {"", "_public"},
+    "oauth": {"", "_public"},
 }
 CORE_NEVER = {"trio", "ssl", "socket", "logging", "asyncio", "select", "threading"}
 

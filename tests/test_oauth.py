@@ -12,8 +12,8 @@ from token_server import TokenServer, open_token_server
 
 import trio_smtp
 from trio_smtp import AuthenticationError, ConnectError, OAuth, PoolConfig, ServerConfig, SMTPTimeoutError, Stage
-from trio_smtp import oauth as module
 from trio_smtp.oauth import ClientCredentials, RefreshToken
+from trio_smtp.oauth import _providers as module
 from trio_smtp.testing import open_server
 
 SECRETS = ("s3cret-of-the-app", "s3cret-refresh")

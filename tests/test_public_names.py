@@ -11,9 +11,9 @@ import traceback
 import pytest
 
 import trio_smtp
-from trio_smtp import testing
+from trio_smtp import dkim, oauth, reports, socks, testing
 
-MODULES = (trio_smtp, testing)
+MODULES = (trio_smtp, testing, dkim, oauth, reports, socks)
 EXPORTED = {name: getattr(module, name) for module in MODULES for name in module.__all__ if not name.startswith("__")}
 CLASSES = [thing for thing in EXPORTED.values() if inspect.isclass(thing)]
 FUNCTIONS = [thing for thing in EXPORTED.values() if inspect.isfunction(thing)]
@@ -39,7 +39,8 @@ PUBLIC_FUNCTIONS = public_functions()
 
 @pytest.mark.parametrize("thing", [*CLASSES, *FUNCTIONS], ids=lambda thing: thing.__name__)
 def test_names_its_public_module(thing):
-    assert thing.__module__ == ("trio_smtp" if hasattr(trio_smtp, thing.__name__) else "trio_smtp.testing")
+    [module] = [module.__name__ for module in MODULES if thing.__name__ in module.__all__]
+    assert thing.__module__ == module
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

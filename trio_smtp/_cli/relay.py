@@ -48,7 +48,7 @@ def _options() -> list[click.Parameter]:
             required=True,
             metavar="HOST:PORT",
             type=host_port,
-            help="The server that gets the messages; [ADDRESS]:PORT for IPv6.",
+            help="The server that gets the messages; [ADDRESS]:PORT for IPv6, unix:PATH for a UNIX socket.",
         ),
         *(_to_option(option) for option in send.params if option.name in _SENDING),
         click.Option(

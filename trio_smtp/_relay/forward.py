@@ -58,13 +58,15 @@ def forward(pool: Pool, *, unknown: Literal["refuse", "accept"] = "refuse") -> H
             ``"refuse"`` (451: it tries again, and the message may arrive twice) or ``"accept"`` (250: it may be lost).
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind.
+        TypeError, ValueError: an argument is of the wrong kind, or the pool signs messages.
 
     Cancelling a hook gives the message up; after its end, once ``end_grace`` is over. The connection is given back.
     """
     if not isinstance(pool, Pool):
         raise TypeError(f"forward() relays through a Pool, not {type(pool).__name__}")
     check_choice("unknown", unknown, ("refuse", "accept"))
+    if pool._signing is not None:
+        raise ValueError("a pool with sign= cannot relay: the signature stands above the text, which is not known yet")
     return _Forward(pool, _IN_DOUBT if unknown == "refuse" else _PRESUMED)
 
 

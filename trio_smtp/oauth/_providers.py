@@ -3,8 +3,6 @@
 # Guarantees. A provider asks one request at a time, however many connections, clients and pools wait for the answer. A
 # token is kept until shortly before it expires, or until a mail server has refused it. No secret is in a repr, an error
 # or a log, and none leaves in clear: the endpoint is https, or on this machine.
-"""OAuth: ``auth=OAuth(user, RefreshToken.google(...))``. Needs ``pip install 'trio-smtp[oauth]'``."""
-
 from __future__ import annotations
 
 import json
@@ -16,8 +14,6 @@ import httpx  # noqa: ASYNC127 - what a caller gives as http= is one of its clie
 import trio
 
 from trio_smtp import AuthenticationError, ConnectError, SMTPTimeoutError, Stage
-
-__all__ = ["ClientCredentials", "RefreshToken"]
 
 REQUEST_TIMEOUT: Final = 30.0  # seconds for one request, of all connections that wait for it
 KEEP_TIMEOUT: Final = 10.0  # seconds for the application to store a new refresh token

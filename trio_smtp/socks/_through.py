@@ -2,8 +2,6 @@
 #
 # Guarantees: a URL is checked when it is given, and no error or repr shows its password. SOCKS only: a server for mail
 # speaks first, and python-socks may read its greeting together with an HTTP proxy's answer.
-"""SOCKS: ``open_client(..., connect=connect_through("socks5://…"))``. Needs ``pip install 'trio-smtp[socks]'``."""
-
 from __future__ import annotations
 
 from typing import Final
@@ -14,8 +12,6 @@ from python_socks import ProxyError, ProxyType
 from python_socks.async_.trio import Proxy
 
 from trio_smtp import Connect, ConnectError, Delivery, Stage
-
-__all__ = ["connect_through"]
 
 # What the scheme says: the protocol, and whether the proxy looks names up. In SOCKS 5 it always does here: a name that
 # is looked up at home tells the home network about it.

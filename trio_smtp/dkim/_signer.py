@@ -3,8 +3,6 @@
 # Guarantees: the key, the names and the identity are checked when a signer is made, so that what can go wrong with a
 # message is the message's fault. From is signed once more than it is there, so that no other can be put above it
 # (RFC 6376 section 8.15). A signer never changes, and may be used in several threads.
-"""DKIM: ``open_client(..., sign=Signer(...))``. Needs ``pip install 'trio-smtp[dkim]'``."""
-
 from __future__ import annotations
 
 import base64
@@ -25,8 +23,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from trio_smtp import Delivery, LocalProtocolError
-
-__all__ = ["DEFAULT_HEADERS", "Signer"]
 
 # RFC 6376 §5.4.1, and what unsubscribing by one click wants signed (RFC 8058 §4).
 DEFAULT_HEADERS: Final[tuple[str, ...]] = (
