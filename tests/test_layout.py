@@ -35,10 +35,8 @@ ELSEWHERE = {
     "_client/steps": "test_pool_steps",
     "_client/transfer": "test_client_fates",
     "_pool/config": "test_pool",
-    "_pool/connector": "test_pool",
     "_pool/loan": "test_pool_steps",
     "_pool/stepped": "test_pool_steps",
-    "_pool/worker": "test_pool",
     "_protocol/client/commands": "test_client_protocol",
     "_protocol/client/transaction": "test_client_protocol",
     "_protocol/hosts": "test_refusals",
@@ -81,6 +79,7 @@ DECLARATIONS = {
     "_protocol/errors": "classes; those that raise them test them",
     "_protocol/server/events": "values",
     "_protocol/server/fixed_replies": "values",
+    "_protocol/server/observation": "a value",
     "_version": "a number",
     "reports/_values": "values",
 }

@@ -6,6 +6,8 @@ from typing import TypeAlias, cast
 
 import trio
 
+from .._client.reaching import address_name
+
 Host: TypeAlias = "str | tuple[str, int | None]"
 HostsLike: TypeAlias = "str | Sequence[Host] | Callable[[], Awaitable[str | Sequence[Host]]]"
 Route: TypeAlias = "tuple[str, int | None]"
@@ -77,3 +79,8 @@ class Hosts:
         if not routes:
             raise ValueError("there is no host to connect to")
         return list(dict.fromkeys(routes))
+
+
+def name_of(route: Route) -> str:
+    """A host as logs and traces show it."""
+    return address_name(*route)
