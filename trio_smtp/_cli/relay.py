@@ -15,9 +15,8 @@ import trio_smtp
 
 from .descriptors import make_room_for
 from .errors import Status, describe, run
-from .options import Target, host_port, target
+from .options import Target, client_options, host_port, target
 from .output import say
-from .send import send
 from .serve import _serve as serve_until_signal
 from .serve import serve
 from .serve_plan import Plan, make_plan
@@ -25,7 +24,7 @@ from .serve_plan import Plan, make_plan
 # Options of `serve` that say what becomes of messages, with the values for one that keeps none; and those for which a
 # relay has no use.
 _KEEPING: Final[dict[str, Any]] = {"maildir": None, "show": False, "forget": True, "workers": 1}
-_SENDING: Final = ("tls", "ca", "auth", "password_file", "allow_insecure_auth", "hostname", "lmtp")
+_SENDING: Final = click.command()(client_options(lambda: None)).params
 _STORE_WORDS: Final = "messages are thrown away"
 _HANDLER_TIMEOUT: Final = 900.0  # seconds; the other server has 600 for its last reply
 # Left out of the offer if the other server does not have them.
@@ -37,7 +36,7 @@ def _to_option(option: click.Parameter) -> click.Option:
     renamed = copy.copy(option)
     assert isinstance(renamed, click.Option)
     renamed.name = f"to_{option.name}"
-    renamed.opts = [f"--to-{name.removeprefix('--')}" for name in option.opts]
+    renamed.opts = [f"--to-{name.removeprefix('--')}" for name in option.opts if name.startswith("--")]
     return renamed
 
 
@@ -50,7 +49,7 @@ def _options() -> list[click.Parameter]:
             type=host_port,
             help="The server that gets the messages; [ADDRESS]:PORT for IPv6, unix:PATH for a UNIX socket.",
         ),
-        *(_to_option(option) for option in send.params if option.name in _SENDING),
+        *(_to_option(option) for option in _SENDING),
         click.Option(
             ["--to-connections"],
             type=click.IntRange(1),
@@ -89,7 +88,7 @@ def _relay(
     The first Ctrl-C or SIGTERM ends it gracefully: it accepts no new connections and finishes the messages that are on
     their way. The second ends it at once.
     """
-    sending = {name: options.pop(f"to_{name}") for name in _SENDING}
+    sending = {str(option.name): options.pop(f"to_{option.name}") for option in _SENDING}
     plan = make_plan(**_KEEPING, **options)
     there = target(server=to, **sending)
     make_room_for(plan.config.max_connections)
