@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from trio_smtp import LocalProtocolError
-from trio_smtp._client.serialize import envelope_of, header_needs_utf8
+from trio_smtp._message.header_envelope import envelope_of, header_needs_utf8
 
 HIDDEN = [
     "=?utf-8?q?attacker=40evil.test=2C?=foo@trusted.test",

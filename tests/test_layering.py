@@ -17,16 +17,18 @@ MAY = {
     "_nursery": set(),
     "_wire": {"_protocol"},
     "_server": {"_protocol", "_wire", "_public"},
-    "_client": {"_protocol", "_wire", "_public"},
+    "_message": {"_protocol"},
+    "_client": {"_protocol", "_wire", "_public", "_message"},
     "_pool": {"_protocol", "_wire", "_public", "_nursery", "_client"},
     "_relay": {"_protocol", "_server", "_pool"},
     # On top of all, beside each other: like any application they know the public face, which is "" here.
-    "_cli": {""},
+    "_cli": {"", "inbox"},
     "testing": {"", "_public", "_nursery"},
     "dkim": {"", "_public"},
     "reports": {"", "_public"},
     "socks": {"", "_public"},
     "oauth": {"", "_public"},
+    "inbox": {"", "testing", "_public", "_nursery"},
 }
 CORE_NEVER = {"trio", "ssl", "socket", "logging", "asyncio", "select", "threading"}
 
@@ -62,7 +64,9 @@ def imports(path):
     return foreign, ours
 
 
-@pytest.mark.parametrize("path", modules("_protocol"), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "path", [*modules("_protocol"), *modules("_message")], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 def test_the_core_knows_no_tasks_sockets_or_logs(path):
     foreign, _ = imports(path)
     assert not foreign & CORE_NEVER
@@ -77,7 +81,7 @@ def test_arrows_only_downwards(layer):
 
 def test_the_public_face_knows_nothing_on_top_of_it():
     _, ours = imports(ROOT / "__init__.py")
-    assert ours <= set(MAY) - {"_cli", "testing", "dkim", "reports", "socks", "oauth"}
+    assert ours <= set(MAY) - {"_cli", "testing", "inbox", "dkim", "reports", "socks", "oauth"}
 
 
 def test_the_test_kit_needs_pytest_and_trustme_only_where_they_are_asked_for():

@@ -72,8 +72,12 @@ from ._server.handler import Handler as Handler
 from ._server.server import Server as Server
 from ._server.server import serve as serve
 from ._server.session import Session as Session
+from ._server.unix_listening import UnixListener as UnixListener
+from ._server.unix_listening import open_unix_listener as open_unix_listener
 from ._version import __version__ as __version__
+from ._wire.inherited import inherited_listeners as inherited_listeners
 from ._wire.listening import open_tcp_listeners as open_tcp_listeners
+from ._wire.renewal import watch_certificates as watch_certificates
 from ._wire.tls import TLSInfo as TLSInfo
 
 __all__ = [
@@ -140,14 +144,18 @@ __all__ = [
     "TokenSource",
     "TraceEvent",
     "TraceName",
+    "UnixListener",
     "UnsupportedAuthError",
     "XOAuth",
     "__version__",
     "forward",
+    "inherited_listeners",
     "open_client",
     "open_pool",
     "open_tcp_listeners",
+    "open_unix_listener",
     "serve",
+    "watch_certificates",
 ]
 
 _show_as_public(__name__, __all__, globals())

@@ -23,7 +23,14 @@ from .serve_plan import Plan, make_plan
 
 # Options of `serve` that say what becomes of messages, with the values for one that keeps none; and those for which a
 # relay has no use.
-_KEEPING: Final[dict[str, Any]] = {"maildir": None, "show": False, "forget": True, "workers": 1}
+_KEEPING: Final[dict[str, Any]] = {
+    "maildir": None,
+    "show": False,
+    "raw": False,
+    "forget": True,
+    "quiet": True,
+    "workers": 1,
+}
 _SENDING: Final = click.command()(client_options(lambda: None)).params
 _STORE_WORDS: Final = "messages are thrown away"
 _HANDLER_TIMEOUT: Final = 900.0  # seconds; the other server has 600 for its last reply
@@ -92,7 +99,12 @@ def _relay(
     plan = make_plan(**_KEEPING, **options)
     there = target(server=to, **sending)
     make_room_for(plan.config.max_connections)
-    run(_relay_until_signal, plan, there, to_connections, unknown)
+    plan.output.take_log()
+    try:
+        plan.output.start()
+        run(_relay_until_signal, plan, there, to_connections, unknown)
+    finally:
+        plan.output.close()
 
 
 relay = click.Command(

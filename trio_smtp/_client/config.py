@@ -17,6 +17,8 @@ class ClientConfig:
     Attributes:
         connect_timeout: for looking up the host's name and connecting to it.
         greeting_timeout: for the server's 220.
+        submission_greeting_timeout: the same on ports 465 and 587, if it is less. No server greets late there on
+            purpose; one that is silent most often waits for a TLS handshake.
         tls_handshake_timeout: for a TLS handshake, of either kind.
         command_timeout: for the reply to each command.
         data_timeout: for handing over each block of a message.
@@ -36,6 +38,8 @@ class ClientConfig:
             CHUNKING: one round trip, not two. Only for servers that are known to swallow the chunk of a BDAT they
             refuse (RFC 3030 section 2). One that does not takes the text of a message whose recipients it has refused
             for commands, and whoever writes that text speaks in our session.
+        add_missing: a message object without Date or Message-ID is sent with one (RFC 5322 section 3.6), the same one
+            if it is sent again. The object stays as it is. Bytes, str, files and streams get nothing added.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -43,6 +47,7 @@ class ClientConfig:
 
     connect_timeout: float | None = 60
     greeting_timeout: float | None = 300
+    submission_greeting_timeout: float | None = 30
     tls_handshake_timeout: float | None = 60
     command_timeout: float | None = 300
     data_timeout: float | None = 180
@@ -56,11 +61,13 @@ class ClientConfig:
     chunking: bool = True
     pipelining: bool = True
     early_text: bool = False
+    add_missing: bool = False
 
     def __post_init__(self) -> None:
         for name in (
             "connect_timeout",
             "greeting_timeout",
+            "submission_greeting_timeout",
             "tls_handshake_timeout",
             "command_timeout",
             "data_timeout",
@@ -78,5 +85,6 @@ class ClientConfig:
         check_flag("chunking", self.chunking)
         check_flag("pipelining", self.pipelining)
         check_flag("early_text", self.early_text)
+        check_flag("add_missing", self.add_missing)
         if self.local_address is not None and not isinstance(self.local_address, str):
             raise TypeError(f"local_address is a str or None, not {self.local_address!r}")

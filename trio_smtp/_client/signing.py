@@ -15,8 +15,7 @@ from .._protocol.errors import Delivery, LocalProtocolError
 from .._protocol.newlines import encode_newlines
 from .._protocol.nul import treat_nul
 from .config import ClientConfig
-from .content import Content, Octets, Source
-from .serialize import has_utf8_header
+from .content import Content, Octets, Source, has_utf8_header
 
 IN_THREAD: Final = 1 << 16  # octets of a message from which on it is signed in a thread
 
@@ -83,21 +82,24 @@ class Signing:
 class Signed(Content):
     """Content below its signature. It is held whole."""
 
-    __slots__ = ("_content", "_done", "_signing", "at_hand", "needs_utf8")
+    __slots__ = ("_content", "_done", "_signing", "at_hand", "needs_utf8", "prefers_utf8")
 
     def __init__(self, content: Content, signing: Signing) -> None:
         self._content = content
         self._signing = signing
         self._done: dict[tuple[bool, bool], Source] = {}
         self.needs_utf8 = content.needs_utf8
+        self.prefers_utf8 = content.prefers_utf8
         ready = content.ready if isinstance(content, Octets) else None
         self.at_hand = ready is not None and ready.whole is not None and len(ready.whole) < IN_THREAD
 
-    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+    async def open(self, *, eight_bit: bool, utf8: bool, add_missing: bool = False) -> Source:
         form = (False, False) if self._content.ready is not None else (eight_bit, utf8)
         source = self._done.get(form)
         if source is None:
-            source = self._done[form] = await self._sign(await self._content.open(eight_bit=eight_bit, utf8=utf8))
+            source = self._done[form] = await self._sign(
+                await self._content.open(eight_bit=eight_bit, utf8=utf8, add_missing=add_missing)
+            )
         return source
 
     async def _sign(self, source: Source) -> Source:
