@@ -20,6 +20,7 @@ ELSEWHERE = {
     "_cli/letters": "test_cli_send",
     "_cli/main": "test_cli",
     "_cli/options": "test_cli",
+    "_cli/queueing": "test_cli_outbox",
     "_cli/samples": "test_cli",
     "_cli/serve_plan": "test_cli",
     "_cli/trace": "test_maildir",
@@ -75,6 +76,9 @@ ELSEWHERE = {
     "inbox/_answers": "test_inbox_mailpit",
     "inbox/_box": "test_inbox_inbox",
     "inbox/_web": "test_inbox_inbox",
+    "outbox/_outbox": "test_outbox",
+    "outbox/_store": "test_outbox",
+    "outbox/_trace": "test_outbox_work",
     "testing/_certificates": "test_testing_sink",
     "testing/_points": "test_testing_sink",
     "testing/_server": "test_testing_sink",
@@ -88,6 +92,7 @@ DECLARATIONS = {
     "_protocol/server/observation": "a value",
     "_version": "a number",
     "reports/_values": "values",
+    "outbox/_errors": "classes; those that raise them test them",
 }
 
 

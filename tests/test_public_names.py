@@ -11,9 +11,9 @@ import traceback
 import pytest
 
 import trio_smtp
-from trio_smtp import dkim, inbox, oauth, reports, socks, testing
+from trio_smtp import dkim, inbox, oauth, outbox, reports, socks, testing
 
-MODULES = (trio_smtp, dkim, inbox, oauth, reports, socks, testing)
+MODULES = (trio_smtp, dkim, inbox, oauth, outbox, reports, socks, testing)
 EXPORTED = {name: getattr(module, name) for module in MODULES for name in module.__all__ if not name.startswith("__")}
 CLASSES = [thing for thing in EXPORTED.values() if inspect.isclass(thing)]
 FUNCTIONS = [thing for thing in EXPORTED.values() if inspect.isfunction(thing)]
@@ -90,7 +90,7 @@ def annotations_of(path):
 
 def exported_from():
     """Where each public name is defined: pairs of module and name."""
-    for package in (ROOT / "__init__.py", ROOT / "inbox" / "__init__.py", ROOT / "testing" / "__init__.py"):
+    for package in (ROOT / f"{name}/__init__.py" for name in (".", "inbox", "outbox", "testing")):
         for node in ast.walk(ast.parse(package.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
                 path = package.parent.joinpath(*node.module.split("."))

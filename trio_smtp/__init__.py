@@ -9,6 +9,8 @@ from ._client.config import ClientConfig as ClientConfig
 from ._client.content import ContentLike as ContentLike
 from ._client.message import Params as Params
 from ._client.opening import TLSMode as TLSMode
+from ._client.prepared import PreparedMessage as PreparedMessage
+from ._client.prepared import prepare_message as prepare_message
 from ._client.push import OutgoingMessage as OutgoingMessage
 from ._client.reaching import Connect as Connect
 from ._client.report import SendResult as SendResult
@@ -119,6 +121,7 @@ __all__ = [
     "PoolConfig",
     "PoolFullError",
     "PoolStatistics",
+    "PreparedMessage",
     "ProxyHeader",
     "Recipient",
     "RecipientsRefusedError",
@@ -154,6 +157,7 @@ __all__ = [
     "open_pool",
     "open_tcp_listeners",
     "open_unix_listener",
+    "prepare_message",
     "serve",
     "watch_certificates",
 ]

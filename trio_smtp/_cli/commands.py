@@ -9,6 +9,7 @@ from .demo import demo
 from .errors import Commands
 from .inbox import inbox
 from .load import load
+from .outbox import outbox
 from .records import log_as_json
 from .relay import relay
 from .send import send
@@ -36,3 +37,4 @@ cli.add_command(inbox)
 cli.add_command(send)
 cli.add_command(load)
 cli.add_command(relay)
+cli.add_command(outbox)
