@@ -39,7 +39,7 @@ PUBLIC_FUNCTIONS = public_functions()
 
 @pytest.mark.parametrize("thing", [*CLASSES, *FUNCTIONS], ids=lambda thing: thing.__name__)
 def test_names_its_public_module(thing):
-    [module] = [module for module in MODULES if thing.__name__ in module.__all__]
+    [module] = [module for module in MODULES if getattr(module, thing.__name__, None) is thing]
     assert thing.__module__ == module.__name__
 
 
