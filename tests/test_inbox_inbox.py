@@ -127,7 +127,7 @@ async def test_faults_from_python():
 
 
 async def test_messages_outlive_it_in_a_file(tmp_path):
-    path = str(tmp_path / "inbox.db")
+    path = tmp_path / "inbox.db"
     certificates = make_certificates()
     async with open_inbox(store=path, tls="starttls", certificates=certificates, auth=("me", "secret")) as inbox:
         name = await send(inbox, PLAIN, ["bob@example.com", "eve@example.com"])
@@ -145,6 +145,7 @@ async def test_messages_outlive_it_in_a_file(tmp_path):
         assert message.tls is not None
         assert message.tls.version == "TLSv1.3"
         assert message.envelope.sender.params == before.envelope.sender.params
+        assert (await http.get("/api/about")).json()["Store"] == str(path)
         assert (await http.get("/api/v1/messages")).json()["messages"][0]["Bcc"][0]["Address"] == "eve@example.com"
         assert "AUTH PLAIN ***" in (await http.get(f"/api/v1/message/{name}/transcript")).text
         assert (await inbox.wait_for(to="eve@example.com")).queue_id == name
