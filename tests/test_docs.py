@@ -130,7 +130,10 @@ def programs() -> list[Any]:
     """Each Python block of a page that starts something, or holds tests."""
     found = []
     for page in PAGES:
-        blocks = [code for language, code in BLOCK.findall(page.read_text(encoding="utf-8")) if language == "python"]
+        text = page.read_text(encoding="utf-8")
+        if re.search(r"`tests/test_\w+_docs\.py`\s+runs the code on this page", text):
+            continue
+        blocks = [code for language, code in BLOCK.findall(text) if language == "python"]
         blocks = [code for code in blocks if re.search(r"^(import|from) ", code, re.M)]  # others are parts of one
         for number, code in enumerate(blocks, 1):
             found.append(pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}"))
