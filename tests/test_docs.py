@@ -83,6 +83,8 @@ def test_links_lead_somewhere(page):
 def known_names() -> set[str]:
     """Public names, their attributes, and the arguments of public functions."""
     names = set(trio_smtp.__all__)
+    for name in public_modules():
+        names |= set(getattr(sys.modules.get(name), "__all__", []))
     objects: list[Any] = [getattr(trio_smtp, name) for name in trio_smtp.__all__]
     for thing in objects:
         if inspect.isclass(thing):

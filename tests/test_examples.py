@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.server
 import importlib.util
 import json
@@ -24,7 +25,7 @@ import pytest
 import trio
 
 import trio_smtp
-from trio_smtp.testing import make_certificates, open_server, open_sink
+from trio_smtp.testing import Certificates, make_certificates, open_server, open_sink, virtual_network
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LETTER = b"From: me@example.com\r\nTo: you@example.com\r\nSubject: Hi\r\n\r\nHello!\r\n"
@@ -247,6 +248,124 @@ def test_anyio_program():
         assert {message.recipients for message in sink.messages} == {("a@example.com",), ("b@example.com",)}
 
     anyio.run(main, backend="trio")
+
+
+async def test_content_filter(nursery):
+    example = load("content_filter")
+    async with open_sink() as sink:
+        sink.refuse("end", 554, "not this one", "5.6.0", address=None, times=1)
+        [listener, *_] = await nursery.start(example.main, 0, sink.port)
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(trio_smtp.MessageRefusedError, match="not this one"):
+            await send(port, ["you@example.com"])
+        await send(port, ["you@example.com"])
+        with pytest.raises(trio_smtp.MessageRefusedError, match="no, thank you"):
+            await send(port, ["you@example.com"], b"X-Spam: yes\r\n" + LETTER)
+        nursery.cancel_scope.cancel()
+    assert [message.content for message in sink.messages] == [LETTER]
+
+
+async def test_relay(nursery):
+    example = load("relay")
+    async with open_sink() as sink:
+        sink.refuse("rcpt", 550, "no such user", "5.1.1", address="b@example.com")
+        [listener, *_] = await nursery.start(example.main, 0, sink.host, sink.port)
+        result = await send(listener.socket.getsockname()[1], ["a@example.com", "b@example.com"])
+        nursery.cancel_scope.cancel()
+    assert result.accepted == ["a@example.com"]
+    assert str(result.refused["b@example.com"]) == "550 5.1.1 no such user"
+    assert [message.content for message in sink.messages] == [LETTER]
+
+
+async def test_unix_socket(capsys, tmp_path):
+    path = tmp_path / "mail.sock"
+    await load("unix_socket").main(str(path))
+    assert capsys.readouterr().out == "23 octets\n"
+    assert not path.exists()
+
+
+async def test_certificates(nursery, tmp_path, autojump_clock):
+    example = load("certificates")
+    first, second = make_certificates(), make_certificates()
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    def write(certificates: Certificates) -> None:
+        leaf = certificates.authority.issue_cert("localhost")
+        cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        key.write_bytes(leaf.private_key_pem.bytes())
+
+    write(first)
+    with virtual_network():
+        [listener, *_] = await nursery.start(example.main, str(cert), str(key), 0)
+        port = listener.socket.getsockname()[1]
+        await send(port, ["you@example.com"], tls="starttls", ssl_context=first.client_context())
+        write(second)
+        await trio.sleep(61)
+        await send(port, ["you@example.com"], tls="starttls", ssl_context=second.client_context())
+        nursery.cancel_scope.cancel()
+
+
+async def test_json_logs(caplog):
+    example = load("json_logs")
+    with caplog.at_level("DEBUG", logger="trio_smtp"):
+        async with open_server(trio_smtp.Discard()) as server:
+            await send(server.port, ["you@example.com"])
+    documents = [json.loads(example.JSON().format(record)) for record in caplog.records]
+    assert any("smtp_session" in document and "MAIL FROM" in document["message"] for document in documents)
+
+
+async def test_dkim_signing():
+    dkim = pytest.importorskip("dkim")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    private = ed25519.Ed25519PrivateKey.generate()
+    key = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    record = b"v=DKIM1; k=ed25519; p=" + base64.b64encode(public)
+    async with open_sink() as sink:
+        await load("dkim_signing").main(sink.host, key, sink.port)
+    assert dkim.verify(sink.messages[0].content, dnsfunc=lambda *args, **options: record)
+
+
+@pytest.mark.parametrize("sender", ["me@gmail.com", "me@example.com"])
+async def test_gmail(sender, monkeypatch):
+    httpx = pytest.importorskip("httpx")
+    example = load("gmail")
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
+        monkeypatch.setenv(name, name.lower())
+    asked: list[str] = []
+
+    def answer(request: Any) -> Any:
+        asked.append(request.url.host)
+        return httpx.Response(200, json={"access_token": "fresh", "expires_in": 3600, "token_type": "Bearer"})
+
+    class Submission(trio_smtp.Discard):
+        async def on_auth(self, session, credentials):
+            return credentials.token == "fresh" and credentials.username
+
+    refresh_token = example.RefreshToken
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    for preset in ("google", "microsoft365"):
+        original = getattr(refresh_token, preset)
+        monkeypatch.setattr(refresh_token, preset, partial(original, http=http))
+    config = trio_smtp.ServerConfig(auth="required", auth_mechanisms=("XOAUTH2",))
+    certificates = make_certificates()
+    async with http, open_server(Submission(), config=config, tls="starttls", certificates=certificates) as server:
+        opened = trio_smtp.open_pool
+
+        def here(host: str, port: int, **options: Any) -> Any:
+            hosts.append((host, port))
+            return opened("localhost", server.port, ssl_context=certificates.client_context(), **options)
+
+        hosts: list[tuple[str, int]] = []
+        monkeypatch.setattr(trio_smtp, "open_pool", here)
+        await example.main(sender, "you@example.com")
+    google = sender.endswith("gmail.com")
+    assert hosts == [("smtp.gmail.com" if google else "smtp.office365.com", 587)]
+    assert asked == ["oauth2.googleapis.com" if google else "login.microsoftonline.com"]
 
 
 # --- programs ported from other libraries: what theirs does, ours does ---

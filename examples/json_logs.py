@@ -1,0 +1,26 @@
+"""The library's log as JSON, one document a line, with its fields: session, peer, and what else a record has.
+
+The command line does the same: ``trio-smtp --log-json serve``.
+"""
+
+import json
+import logging
+
+import trio
+
+import trio_smtp
+
+
+class JSON(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        document = {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        document |= {name: str(value) for name, value in vars(record).items() if name.startswith("smtp_")}
+        return json.dumps(document)
+
+
+if __name__ == "__main__":
+    handler = logging.StreamHandler()
+    handler.setFormatter(JSON())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("trio_smtp").setLevel(logging.DEBUG)  # every command and reply, secrets masked
+    trio.run(trio_smtp.serve, trio_smtp.Discard(), 2525)
