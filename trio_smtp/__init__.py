@@ -12,7 +12,9 @@ from ._client.opening import TLSMode as TLSMode
 from ._client.prepared import PreparedMessage as PreparedMessage
 from ._client.prepared import prepare_message as prepare_message
 from ._client.push import OutgoingMessage as OutgoingMessage
+from ._client.reaching import Connect as Connect
 from ._client.report import SendResult as SendResult
+from ._client.signing import MessageSigner as MessageSigner
 from ._pool.bulk import Job as Job
 from ._pool.bulk import Outcome as Outcome
 from ._pool.bulk import Outcomes as Outcomes
@@ -64,6 +66,7 @@ from ._protocol.server.extension import ServerExtension as ServerExtension
 from ._protocol.server.observation import ServerEvent as ServerEvent
 from ._protocol.server.observation import ServerEventName as ServerEventName
 from ._public import show_as_public as _show_as_public
+from ._relay.forward import forward as forward
 from ._server.body import Body as Body
 from ._server.context import ServerStatistics as ServerStatistics
 from ._server.handler import Discard as Discard
@@ -85,6 +88,7 @@ __all__ = [
     "Body",
     "Client",
     "ClientConfig",
+    "Connect",
     "ConnectError",
     "ConnectionLostError",
     "ContentLike",
@@ -104,6 +108,7 @@ __all__ = [
     "LocalProtocolError",
     "MessageAbortedError",
     "MessageRefusedError",
+    "MessageSigner",
     "MessageTooLargeError",
     "OAuth",
     "Outcome",
@@ -146,6 +151,7 @@ __all__ = [
     "UnsupportedAuthError",
     "XOAuth",
     "__version__",
+    "forward",
     "inherited_listeners",
     "open_client",
     "open_pool",
