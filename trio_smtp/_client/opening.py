@@ -47,7 +47,8 @@ IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
 SMTP_PORT: Final = 25
 LMTP_PORT: Final = 24  # "any private mail system": what Postfix takes; RFC 2033 §5 forbids 25
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})+").fullmatch  # RFC 5321 §4.1.2, Domain
+# RFC 5321 §4.1.2, Domain; the last label is not all digits (RFC 3696 §2), so that an address is none.
+_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*\.(?![0-9]+\Z){_LABEL}").fullmatch
 _WITH_PORT = re.compile(r"(?!unix:)\[?([^\[\]:/]+|(?<=\[)[^\[\]/]+)\]?:(\d+)").fullmatch
 _SUBMISSION: Final = frozenset({465, 587})  # RFC 8314 §3.3; RFC 6409
 _WRONG_NAME: Final = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
