@@ -2,7 +2,7 @@
 
 Invariant: for any bytes, in pieces of any size, and any answers of the application, the server core yields events and
 the right number of well-formed replies, within its limits, or closes. It raises no exception. The sizes of the pieces
-make no difference, and an accepted message has no bare CR or LF unless it is BINARYMIME.
+make no difference, and an accepted message has no NUL and no bare CR or LF unless it is BINARYMIME.
 """
 
 from __future__ import annotations
@@ -90,7 +90,6 @@ class Talk:
     def __init__(self, switches: int, more: int, mood: int) -> None:
         identity = "me" if more & 32 else None
         self.protocol = ServerProtocol(profile(switches, more), tls=bool(more & 8), external_identity=identity)
-        self.rejects = not switches & 2
         self.protocol.transfer = CountingTransfer()
         self.protocol.trust(bool(more & 16))
         self.mood = mood
@@ -170,8 +169,8 @@ class Talk:
             protocol.conclude(self.verdict)
             return
         self.waits = reply is None or when == 1
-        if not self.waits and event.chunking and self.rejects:
-            self.depends_on_pieces = True  # the application may have read some text before a bare newline
+        if not self.waits and event.chunking:
+            self.depends_on_pieces = True  # the application may have read some text before a bare newline or a NUL
         protocol.start_body()
         self.text = b""
 
@@ -233,7 +232,7 @@ def check(data: bytes) -> None:
             assert _ENHANCED(session.out) is None
         for text, binary in session.messages:
             assert len(text) <= 300
-            assert binary or _BARE(text) is None, text
+            assert binary or (_BARE(text) is None and b"\0" not in text), text
     if any(session.tls_wanted for session in sessions) or b"STARTTLS" in data.upper():
         return  # octets in one segment with STARTTLS are refused, later ones belong to TLS
     if any(session.depends_on_pieces for session in sessions):

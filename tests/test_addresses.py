@@ -59,8 +59,8 @@ GOOD = [
     ("a@[ipv6:::1]", "a", "[ipv6:::1]"),
     ("a@[IPv6:::ffff:192.0.2.1]", "a", "[IPv6:::ffff:192.0.2.1]"),
     ("a@[x400:c=us/@]", "a", "[x400:c=us/@]"),
-    ("jürgen@bücher.example", "jürgen", "bücher.example"),
-    ("用户@例子.广告", "用户", "例子.广告"),
+    ("jürgen@bücher.example", "jürgen", "xn--bcher-kva.example"),
+    ("用户@例子.广告", "用户", "xn--fsqu00a.xn--4rr70v"),
     ('"jürgen x"@d', "jürgen x", "d"),
 ]
 
@@ -387,11 +387,7 @@ def test_what_a_server_takes_a_client_can_send(path):
         address = forward(f"<{path}>")[0]
     except Reject:
         return
-    try:
-        checked = check_address(address, postmaster=True)
-    except LocalProtocolError as exc:
-        assert "domain" in str(exc)  # noqa: PT017  # no IDNA 2008 name, which a server does not look at
-        return
+    checked = check_address(address, postmaster=True)
     assert forward(f"<{wire_address(checked, smtputf8=True)}>")[1] == split_address(checked)[0]
 
 
@@ -530,7 +526,7 @@ def test_normalised_to_nfc():
         ("a@BÜCHER.example", False, "a@xn--bcher-kva.example"),
         ("a@straße.example", False, "a@xn--strae-oqa.example"),
         ("a@under_score.bücher.example", False, "a@under_score.xn--bcher-kva.example"),
-        ("a@日本語。jp", False, "a@xn--wgv71a119e.jp"),
+        ("a@日本語.jp", False, "a@xn--wgv71a119e.jp"),
         ('"@é"@b', True, '"@é"@b'),
         ("jürgen@bücher.example", True, "jürgen@xn--bcher-kva.example"),
     ],
@@ -549,7 +545,7 @@ def test_smtputf8(address, needs, ascii_form):
 
 
 @pytest.mark.parametrize(
-    "domain", ["b＠ü", "ü ü", "xn--ü", "-ü", "ü-", "ü..b", "ü.", "☃\u200d.net", "\u0301ü.de", "a＞ü.de"]
+    "domain", ["b＠ü", "ü ü", "xn--ü", "-ü", "ü-", "ü..b", "ü.", "☃\u200d.net", "\u0301ü.de", "a＞ü.de", "ü。de"]
 )
 def test_no_idna_name(domain):
     with pytest.raises(LocalProtocolError, match="domain"):

@@ -7,15 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_smtp._server.budget import DataBudget
+from trio_smtp._server.budget import DataBudget as Budget
+from trio_smtp._server.stress import Stress
+
+
+def budget_of(limit, rate, stress=None):
+    return Budget(limit, rate, stress or Stress())
 
 
 def test_the_time_is_the_limit_at_first():
-    assert DataBudget(60, 100).deadline(1000) == 1060
+    assert budget_of(60, 100).deadline(1000) == 1060
 
 
 def test_waiting_takes_time_and_octets_give_some():
-    budget = DataBudget(60, 100)
+    budget = budget_of(60, 100)
     budget.spend(30, 1000)
     assert budget.left == 40
     budget.spend(30, 0)
@@ -24,13 +29,13 @@ def test_waiting_takes_time_and_octets_give_some():
 
 
 def test_there_is_never_more_than_the_limit():
-    budget = DataBudget(60, 100)
+    budget = budget_of(60, 100)
     budget.spend(1, 10**9)
     assert budget.left == 60
 
 
 def test_without_a_rate_any_octet_earns_all():
-    budget = DataBudget(60, None)
+    budget = budget_of(60, None)
     budget.spend(59, 0)
     assert budget.left == 1
     budget.spend(0.5, 1)
@@ -39,7 +44,7 @@ def test_without_a_rate_any_octet_earns_all():
 
 @pytest.mark.parametrize("rate", [None, 100])
 def test_no_limit(rate):
-    budget = DataBudget(math.inf, rate)
+    budget = budget_of(math.inf, rate)
     for octets in (0, 1, 10**6):
         budget.spend(10**6, octets)
         assert budget.deadline(0) == math.inf
@@ -48,7 +53,7 @@ def test_no_limit(rate):
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 200))))
 def test_a_trickle_runs_out_of_time_however_it_is_cut(waits):
     """What is left is at most the limit, less the time taken, more the time earned."""
-    budget = DataBudget(60, 100)
+    budget = budget_of(60, 100)
     for seconds, octets in waits:
         budget.spend(seconds, octets)
     taken, earned = sum(seconds for seconds, _ in waits), sum(octets for _, octets in waits) / 100
@@ -57,4 +62,4 @@ def test_a_trickle_runs_out_of_time_however_it_is_cut(waits):
 
 
 def test_repr():
-    assert repr(DataBudget(60, 100)) == "<DataBudget 60 of 60 s left>"
+    assert repr(budget_of(60, 100)) == "<DataBudget 60 of 60 s left>"

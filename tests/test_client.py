@@ -449,6 +449,26 @@ async def test_bad_address_is_refused_before_a_byte_is_sent(sender: str, recipie
         assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("domain", ["exam\u200bple.test", "ｅxample.test", "example\u3002test", "\u212aelvin.test"])
+async def test_a_domain_that_looks_like_another_is_refused_before_anything_is_sent(domain: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet(*OFFERS, "SMTPUTF8")
+        await peer.goodbye()
+
+    message = EmailMessage()
+    message["From"] = "a@x.test"
+    message["To"] = f"x@{domain}"
+    async with client_and(script) as client:
+        with pytest.raises(trio_smtp.LocalProtocolError, match="bad domain"):
+            await client.send("a@x.test", [f"x@{domain}"], b"x")
+        with pytest.raises(trio_smtp.LocalProtocolError, match="bad domain"):
+            await client.send(f"é@{domain}", ["b@y.test"], b"x")
+        with pytest.raises(trio_smtp.LocalProtocolError, match="bad domain"):
+            await client.send_message(message)
+        with pytest.raises(trio_smtp.LocalProtocolError, match="bad domain"):  # the header alone
+            await client.send("a@x.test", ["b@y.test"], message)
+
+
 @pytest.mark.parametrize(
     "params", [{"ENVID": "a b"}, {"ENVID": "a\r\nDATA"}, {"A B": "c"}, {"X": "a=b"}, {"RET": "FULL", "ret": "HDRS"}]
 )

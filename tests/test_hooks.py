@@ -11,6 +11,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trio_smtp import Discard, MessageTooLargeError, Reject, RemoteProtocolError, Reply, ServerConfig
 from trio_smtp._protocol.server.events import Data, Hello
+from trio_smtp._protocol.server.fixed_replies import NUL_IN_TEXT
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._server.channel import Channel
 from trio_smtp._server.context import ServerContext
@@ -37,7 +38,7 @@ async def calling(handler=None, **options):
         caller: Any = None
         timer = keeper.timer(lambda: caller.expire() or channel.expire())  # type: ignore[func-returns-value]
         protocol = ServerProtocol(context.profile)
-        channel = Channel(context.config, protocol, far, timer)
+        channel = Channel(context.config, protocol, far, timer, stress=context.stress)
         caller = HookCaller(context, channel, Session._create(protocol, None, None))
         yield caller
         await channel.aclose(cancelled=True)
@@ -101,12 +102,13 @@ async def test_what_a_failure_means(error, outcome, failed, caplog):
         with caller.open_scope():
             await caller.ask(row_of(hook, told), EVENT)
         assert told == [(EVENT, outcome)]
-        assert caller.context.statistics.failed_hooks == failed
+        assert caller.context.counters.read(connections=0).failed_hooks == failed
     assert ("on_test failed" in caplog.text) == bool(failed)
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(MessageTooLargeError("x"), 552), (RemoteProtocolError("x"), 550), (ValueError(), 451)]
+    ("error", "code"),
+    [(MessageTooLargeError("x"), 552), (RemoteProtocolError("x", reply=NUL_IN_TEXT), 550), (ValueError(), 451)],
 )
 async def test_a_faulty_body_takes_precedence_over_451(error, code):
     told: list[Any] = []
@@ -189,7 +191,7 @@ async def test_a_hook_that_returns_although_it_was_cancelled_is_in_time(autojump
         caller.time_out()
         caller.conclude()
         assert told == [(EVENT, "late")]
-        assert caller.context.statistics.failed_hooks == 0
+        assert caller.context.counters.read(connections=0).failed_hooks == 0
 
 
 async def test_a_hooks_time_stands_still_while_it_waits_for_the_peer(autojump_clock):
@@ -286,7 +288,7 @@ async def test_on_reset_is_shielded_and_bounded(autojump_clock):
             scope.cancel()
             await caller.end_transaction()
         assert trio.current_time() == 10
-        assert caller.context.statistics.failed_hooks == 1
+        assert caller.context.counters.read(connections=0).failed_hooks == 1
 
 
 async def test_what_else_goes_wrong_in_a_cancelled_hook_is_logged_and_does_not_get_past(caplog):

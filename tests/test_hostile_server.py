@@ -49,7 +49,7 @@ SEQUENCES = {
     "CR in a line": b"body\rmore",
     "LFLF.LFLF": b"\n\n.\n\n",
 }
-CLEAN = {"CRLF NUL.CRLF", "CRLF.NUL CRLF"}  # no bare newline in them: text like any other
+WITH_NUL = {"CRLF NUL.CRLF", "CRLF.NUL CRLF"}
 
 
 @pytest.mark.parametrize("newlines", ["reject", "normalize"])
@@ -60,7 +60,7 @@ def test_lone_dots_between_other_line_ends_are_no_end_of_data(name: str, newline
         core = Core(bare_newlines=newlines)
         core.say(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n")
         lines = core.say_split(wire, size)
-        refused = newlines == "reject" and name not in CLEAN
+        refused = newlines == "reject" or name in WITH_NUL
         assert codes(lines) == ["550" if refused else "250"], (size, lines)
         assert len(core.messages) == (0 if refused else 1)
         assert codes(core.say(b"RCPT TO:<d@b.test>\r\nNOOP\r\n")) == ["503", "250"]
@@ -68,6 +68,44 @@ def test_lone_dots_between_other_line_ends_are_no_end_of_data(name: str, newline
             assert b"smuggled" in message
             assert b"\n" not in message.replace(b"\r\n", b"")
             assert b"\r" not in message.replace(b"\r\n", b"")
+
+
+@pytest.mark.parametrize("newlines", ["reject", "normalize"])
+@pytest.mark.parametrize("text", [b"\0", b"a\0\r\n", b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"x\r\0\n.\r\n", b"y\r\n\0\r\n"])
+def test_a_nul_in_text_is_refused_at_the_true_end(text: bytes, newlines: str) -> None:
+    wire = {
+        b"": b"DATA\r\n" + text + SECOND,
+        b" BODY=8BITMIME": b"BDAT %d\r\n%sBDAT 6 LAST\r\nlast\r\n" % (len(text), text),
+    }
+    for body, octets in wire.items():
+        for size in range(len(octets)):
+            core = Core(bare_newlines=newlines)
+            core.say(b"EHLO x\r\nMAIL FROM:<a@a.test>%s\r\nRCPT TO:<b@b.test>\r\n" % body)
+            lines = core.say_split(octets, size)
+            assert lines[-1][:10] == "550 5.6.11", (octets, size, lines)
+            assert core.messages == []
+            assert codes(core.say(b"RCPT TO:<d@b.test>\r\nNOOP\r\n")) == ["503", "250"]
+            core = Core(bare_newlines=newlines, nul="keep")
+            core.say(b"EHLO x\r\nMAIL FROM:<a@a.test>%s\r\nRCPT TO:<b@b.test>\r\n" % body)
+            core.say_split(octets, size)
+            assert all(b"\0" in message for message in core.messages)
+            assert core.messages or b"\r\0" in text
+
+
+def test_a_nul_is_kept_in_binarymime() -> None:
+    core = Core()
+    core.say(b"EHLO x\r\nMAIL FROM:<a@a.test> BODY=BINARYMIME\r\nRCPT TO:<b@b.test>\r\n")
+    assert codes(core.say(b"BDAT 3 LAST\r\n\0\n\r")) == ["250"]
+    assert core.messages == [b"\0\n\r"]
+
+
+def test_of_a_message_with_a_nul_no_octet_after_it_is_handed_on() -> None:
+    core = Core()
+    core.say(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n")
+    core.say(b"one\r\n")
+    core.say(b"two\0\r\n")
+    core.say(b"three\r\n")
+    assert core.text == b"one\r\n"
 
 
 def test_a_stray_cr_before_the_end_of_data_is_no_part_of_it() -> None:
@@ -348,6 +386,56 @@ def test_nul_and_eight_bits_never_reach_a_hook(line: bytes, code: str) -> None:
     core = Core()
     core.say(b"EHLO x\r\n")
     assert codes(core.say(line + b"\r\nNOOP\r\n")) == [code, "250"]
+
+
+LOOK_ALIKE = [
+    "exam\u200bple.test",  # ZERO WIDTH SPACE
+    "exam\u00adple.test",  # SOFT HYPHEN
+    "ｅxample.test",
+    "example\uff0etest",  # FULLWIDTH FULL STOP
+    "example\u3002test",  # IDEOGRAPHIC FULL STOP
+    "e\u212aample.test",  # KELVIN SIGN
+    "example\u2024test",  # ONE DOT LEADER
+    "\ufb01rst.test",  # LATIN SMALL LIGATURE FI
+    "exam\u200dple.test",  # ZERO WIDTH JOINER
+    "\u202eelpmaxe.test",  # RIGHT-TO-LEFT OVERRIDE
+    "exam\ufe0fple.test",  # VARIATION SELECTOR-16
+    "\u2603.test",
+]
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize("domain", LOOK_ALIKE)
+def test_domains_that_look_alike_never_reach_a_hook(domain: str, lenient: bool) -> None:
+    core = Core(lenient_addresses=lenient)
+    address = f"x@{domain}".encode()
+    core.say(b"EHLO x\r\n")
+    assert codes(core.say(b"MAIL FROM:<%s> SMTPUTF8\r\n" % address)) == ["501"]
+    core.say(b"MAIL FROM:<> SMTPUTF8\r\n")
+    assert codes(core.say(b"RCPT TO:<%s>\r\nRCPT TO:<%s>\r\n" % (address, address.replace(b"x@", "é@".encode())))) == [
+        "501",
+        "501",
+    ]
+    assert core.protocol.envelope is not None
+    assert core.protocol.envelope.recipients == []
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_all_spellings_of_a_domain_are_one_for_a_hook(lenient: bool) -> None:
+    core = Core(lenient_addresses=lenient)
+    core.say(b"EHLO x\r\nMAIL FROM:<a@M\xc3\x9cLLER.test> SMTPUTF8\r\n")
+    spellings = ["müller.test", "MÜLLER.TEST", "mu\u0308ller.test", "xn--mller-kva.test", "XN--MLLER-KVA.test"]
+    for domain in spellings:
+        assert codes(core.say(f"RCPT TO:<a@{domain}>\r\n".encode())) == ["250"]
+    envelope = core.protocol.envelope
+    assert envelope is not None
+    assert {each.domain for each in (envelope.sender, *envelope.recipients)} == {"xn--mller-kva.test"}
+    assert [each.address for each in envelope.recipients] == [f"a@{domain}" for domain in spellings]
+
+
+def test_a_u_label_in_hello_is_refused() -> None:
+    core = Core()
+    assert codes(core.say("EHLO müller.test\r\nEHLO exam\u200bple.test\r\n".encode())) == ["501", "501"]
 
 
 @pytest.mark.parametrize("line", [b"MAIL FROM:<a@b>\nRCPT TO:<c@d>\r\n", b"NOOP\n", b"NOOP a\rb\r\n", b"\n"])

@@ -72,6 +72,7 @@ DECLARATIONS = {
     "_protocol/errors": "classes; those that raise them test them",
     "_protocol/server/events": "values",
     "_protocol/server/fixed_replies": "values",
+    "_protocol/server/observation": "a value",
     "_version": "a number",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_smtp import Reject, Reply
-from trio_smtp._server.outcomes import leaves_of, lmtp_outcome, message_outcome, rejection_in, reply_or_none
+from trio_smtp._server.outcomes import leaves_of, login_outcome, message_outcome, rejection_in, reply_or_none
 
 LATER = Reply(450, "later")
 NEVER = Reply(550, "never")
@@ -38,13 +38,12 @@ def test_a_message_takes_nothing_else(result: object) -> None:
         message_outcome(result)
 
 
-def test_lmtp_takes_an_outcome_for_each_address() -> None:
-    outcome = lmtp_outcome({"a@a.test": None, "b@b.test": "7", "c@c.test": NEVER})
-    assert isinstance(outcome, dict)
-    assert [reply.code for reply in outcome.values()] == [250, 250, 550]
-    assert lmtp_outcome(LATER) is LATER
-    with pytest.raises(TypeError):
-        lmtp_outcome({"a@a.test": 1})
+def test_a_login_takes_what_says_whether_it_accepts() -> None:
+    assert [login_outcome(result) for result in (True, 17, {"uid": 1}, "me")] == [True] * 4
+    assert [login_outcome(result) for result in (False, None, "", 0)] == [False] * 4
+    for result in (int, "535 no", (True, "x"), ValueError()):
+        with pytest.raises(TypeError):
+            login_outcome(result)
 
 
 def test_a_reject_in_a_group_and_a_permanent_one_first() -> None:

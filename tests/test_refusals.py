@@ -14,7 +14,6 @@ from loopback import serving_tcp
 from support import DATA, Peer, Recorder, make_server
 from trio.testing import memory_stream_pair
 
-from trio_smtp import Discard, Server, ServerConfig
 from trio_smtp._cli.descriptors import make_room_for
 from trio_smtp._protocol.hosts import plain_host
 from trio_smtp._server.descriptors import MAX_KEPT, SPARE, are_short
@@ -87,7 +86,12 @@ async def test_a_slot_that_the_named_client_does_not_get_leaves_one_record(caplo
 
 
 async def test_a_flood_is_counted_and_not_logged_one_by_one(autojump_clock, caplog):
-    server = Server(Discard(), config=ServerConfig(hostname="mx.test", max_connections=1))
+    finish = trio.Event()
+
+    async def on_hello(session, name):
+        await finish.wait()
+
+    server = make_server(Recorder(on_hello=on_hello), max_connections=1)
 
     async def refuse() -> None:
         near, far = memory_stream_pair()
@@ -99,11 +103,13 @@ async def test_a_flood_is_counted_and_not_logged_one_by_one(autojump_clock, capl
         near, far = memory_stream_pair()
         nursery.start_soon(server.serve_stream, far)
         await near.receive_some()
+        await near.send_all(b"EHLO x\r\n")  # a connection whose hook runs makes no room
         for _ in range(MAX_RECORDS + 7):
             await refuse()
         assert len(records(caplog)) == MAX_RECORDS
         await trio.sleep(PERIOD)
         await refuse()
+        finish.set()
         await near.aclose()
     assert len(records(caplog)) == MAX_RECORDS + 2
     assert records(caplog)[-2] == "refused 7 more connections than were logged: max_connections are open"

@@ -197,6 +197,71 @@ async def test_what_the_hook_may_answer(result: object, answer: str, identity: o
         assert handler.sessions[0].identity == identity
 
 
+class AuthResult:
+    """As aiosmtpd has it."""
+
+    def __init__(self, success: bool) -> None:
+        self.success = success
+
+
+async def forgotten() -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AuthResult(False),
+        lambda: AuthResult(True),
+        lambda: {"success": False},
+        lambda: (False, "no"),
+        lambda: (535, b"no"),
+        lambda: b"535 no",
+        forgotten,
+        trio.Event,
+        lambda: trio.Event,
+        lambda: forgotten,
+        lambda: [].clear,
+        lambda: ValueError("no"),
+        lambda: Reject(535, "no"),
+    ],
+)
+async def test_an_object_that_is_true_without_saying_so_accepts_nobody(make: Any, caplog):
+    class Careless(Recorder):
+        async def on_auth(self, session, credentials):
+            self.sessions.append(session)
+            return make() if make is not trio.Event else trio.Event().wait()
+
+    handler = Careless()
+    async with session(handler, allow_insecure_auth=True) as peer:
+        assert await log_in(peer, "PLAIN", "me", "x") == "451 4.3.0 local error in processing"
+        assert handler.sessions[-1].identity is None
+    [record] = caplog.records
+    assert isinstance(record.exc_info[1], TypeError)
+    assert str(record.exc_info[1]).startswith("the hook must return an identity, True, a Reply, False or None, not ")
+
+
+@pytest.mark.parametrize("identity", [17, {"uid": 17}, ("me", "admin"), ["me"], b"me", object(), 1.5])
+async def test_any_plain_object_is_an_identity(identity: object):
+    handler = Recorder(on_auth=identity)
+    async with session(handler, allow_insecure_auth=True) as peer:
+        assert await log_in(peer, "PLAIN", "me", "x") == ACCEPTED
+        assert handler.sessions[0].identity is identity
+
+
+async def test_where_tls_is_required_no_credentials_are_asked_for_in_clear():
+    handler = Recorder(on_auth=True)
+    server = make_server(handler, ssl_context=server_context(), require_tls=True, allow_insecure_auth=True)
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.reply()
+        await peer.send("EHLO x\r\n")
+        assert not any("AUTH" in line for line in await peer.reply())
+        for line in ("AUTH PLAIN AG1lAHg=", "AUTH PLAIN", "AUTH LOGIN"):
+            assert await peer.ask(line) == "530 5.7.0 must issue a STARTTLS command first"
+    assert handler.count("on_auth") == 0
+
+
 class Undecided:
     def __init__(self, error: Exception) -> None:
         self.error = error

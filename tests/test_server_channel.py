@@ -16,6 +16,7 @@ from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._server.channel import MAX_DELAY, TURN, Channel
 from trio_smtp._server.shutdown import Shutdown
+from trio_smtp._server.stress import Stress
 from trio_smtp._wire.timekeeper import Timekeeper
 from trio_smtp._wire.waits import Interrupted
 
@@ -32,7 +33,9 @@ async def channel_pair(pair=memory_stream_pair, *, awaits_tls=False, **options):
         nursery.start_soon(keeper.run)
         channel: Any = None
         timer = keeper.timer(lambda: channel.expire())
-        channel = Channel(config, ServerProtocol(ServerProfile(config)), far, timer, awaits_tls=awaits_tls)
+        stress = Stress(config.max_connections, config.command_timeout or math.inf)
+        protocol = ServerProtocol(ServerProfile(config))
+        channel = Channel(config, protocol, far, timer, awaits_tls=awaits_tls, stress=stress)
         yield channel, near
         await channel.aclose(cancelled=True)
         nursery.cancel_scope.cancel()

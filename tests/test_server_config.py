@@ -18,7 +18,7 @@ FLAG = (0, 1, "no", None)
 NAMES = ("PLAIN", 5, None, ("NO-SUCH-THING",))
 NETWORKS = ("10.0.0.0/8", 5, None, ("10.0.0.1/8",), ("example.com",), (None,))
 
-BAD = {
+BAD: dict[str, tuple[object, ...]] = {
     "hostname": ("", "a b", "a\r\nb", "ü", "a\0", None, b"mx"),
     "banner": ("a\r\nb", "ü", "\0", None, 5),
     "command_timeout": SECONDS,
@@ -65,19 +65,21 @@ BAD = {
     "max_auth_line": (2047, None, 12288.0, "12288"),
     "max_reply_buffer": (0, -1, None, 65536.0, "65536", True),
     "bare_newlines": ("accept", None, True),
+    "nul": ("drop", None, True),
     "lenient_addresses": FLAG,
     "reject_early_talkers": FLAG,
     "lmtp": FLAG,
     "proxy_protocol_from": NETWORKS,
     "xclient_from": NETWORKS,
     "scram_secret": (b"", b"x" * 15, "x" * 32, None),
+    "trace": (5, "print", []),
     "scram_iterations": (0, 4095, 10**9, None, 4096.0, "4096"),
 }
 MAY_BE_NONE = {
     *(f"{what}_timeout" for what in ("command", "data", "session", "handler", "tls_handshake", "proxy")),
     *("min_data_rate", "error_delay", "soft_errors", "max_message_size", "max_connections", "max_connections_per_host"),
     *("max_recipients", "max_messages", "max_errors", "max_junk_commands", "max_auth_failures"),
-    *("max_auth_failures_per_host", "max_hold", "max_hold_until", "min_deliver_by"),
+    *("max_auth_failures_per_host", "max_hold", "max_hold_until", "min_deliver_by", "trace"),
 }
 FIELDS = [field.name for field in dataclasses.fields(ServerConfig)]
 

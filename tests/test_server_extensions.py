@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 
 import pytest
@@ -257,8 +258,8 @@ def test_utf8_and_8bit(lines: str, answers: list[str]) -> None:
 
 def test_eight_bits_without_a_declaration_are_kept() -> None:
     core = Core()
-    core.say(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n\xff\xfe\x00\r\n.\r\n")
-    assert core.messages == [b"\xff\xfe\x00\r\n"]
+    core.say(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n\xff\xfe\x80\r\n.\r\n")
+    assert core.messages == [b"\xff\xfe\x80\r\n"]
 
 
 async def test_a_reply_is_utf8_only_where_the_client_said_so() -> None:
@@ -288,9 +289,9 @@ def test_without_enhanced_codes_there_are_none() -> None:
         ("RET=HDRS ENVID=" + "x" * 100, "250"),
         ("RET=BOTH", "501"),
         ("RET=FULL RET=FULL", "501"),
-        ("ENVID=" + "x" * 101, "501"),
-        ("ENVID=a+00b", "501"),
-        ("ENVID=a+3db", "501"),
+        ("ENVID=" + "x" * 101, "250"),  # dropped
+        ("ENVID=a+00b", "250"),
+        ("ENVID=a+3db", "250"),
         ("ENVID=a+3Db", "250"),
         ("REQUIRETLS=1", "501"),
         ("MT-PRIORITY=-9", "250"),
@@ -310,6 +311,20 @@ def test_parameters_of_mail(parameters: str, code: str) -> None:
     assert codes(core.say(f"MAIL FROM:<a@a.test> {parameters}\r\n".encode())) == [code]
 
 
+async def test_parameters_that_cannot_be_read_are_logged_once_in_a_session(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trio_smtp")
+    handler = Recorder()
+    async with session(handler, enabled_extensions=["DSN"]) as peer:
+        assert await peer.ask("MAIL FROM:<a@a.test> ENVID=+00 SMTPUTF8") == "250 2.1.0 OK"
+        assert await peer.ask("RCPT TO:<b@b.test> ORCPT=rfc822;r+C3+B6bert@b.test") == "250 2.1.5 OK"
+        assert await peer.ask("RCPT TO:<c@b.test> ORCPT=rfc822;+0A") == "250 2.1.5 OK"
+    sender, first, second = (seen for name, seen in handler.seen if name in ("on_mail", "on_rcpt"))
+    assert (sender.envid, first.orcpt, second.orcpt) == (None, ("rfc822", "röbert@b.test"), None)
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "dropped parameters that cannot be read: ENVID='+00'"
+    ]
+
+
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
@@ -317,8 +332,8 @@ def test_parameters_of_mail(parameters: str, code: str) -> None:
         ("NOTIFY=NEVER,FAILURE", "501"),
         ("NOTIFY=FAILURE,FAILURE", "501"),
         ("ORCPT=rfc822;a+2Bb@a.test", "250"),
-        ("ORCPT=rfc822;a+00@a.test", "501"),
-        ("ORCPT=rfc822", "501"),
+        ("ORCPT=rfc822;a+00@a.test", "250"),  # dropped
+        ("ORCPT=rfc822", "250"),
         (r"ORCPT=utf-8;\x{E4}@a.test", "250"),
     ],
 )

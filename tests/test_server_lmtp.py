@@ -84,8 +84,14 @@ async def test_the_session_knows():
             ["451 4.3.0 no word about this recipient"] * 2 + ["450 4.2.0 later"],
         ),
         ({}, ["451 4.3.0 no word about this recipient"] * 3),
-        ({"a@a.test": 17}, ["451 4.3.0 local error in processing"] * 3),
-        ({"a@a.test": Reply(354)}, ["451 4.3.0 local error in processing"] * 3),
+        (
+            {"a@a.test": 17},
+            ["451 4.3.0 local error in processing"] + ["451 4.3.0 no word about this recipient"] * 2,
+        ),
+        (
+            {"a@a.test": Reply(354)},
+            ["451 4.3.0 local error in processing"] + ["451 4.3.0 no word about this recipient"] * 2,
+        ),
     ],
 )
 async def test_a_reply_for_each(result: object, replies: list[str], chunking: bool):
@@ -161,6 +167,23 @@ async def test_accepted_for_one_is_accepted():
         await peer.ask("NOOP")
     assert server.statistics().messages == 1
     assert handler.count("on_reset") == 0
+
+
+@pytest.mark.parametrize("value", [17, "550 no", Reply(354, "go on"), False])
+async def test_an_outcome_that_is_none_costs_its_own_recipient_alone(value: object, caplog):
+    handler = reads({"a@a.test": "Q1", "b@b.test": value, "c@c.test": Reply(550, "no", "5.7.1")})
+    server = make_server(handler, lmtp=True)
+    async with serving(server) as connect:
+        peer = connect()
+        await peer.reply()
+        await peer.ask("LHLO x")
+        assert await deliver(peer) == [
+            "250 2.0.0 OK: queued as Q1",
+            "451 4.3.0 local error in processing",
+            "550 5.7.1 no",
+        ]
+    assert (server.statistics().messages, server.statistics().failed_hooks) == (1, 1)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 @pytest.mark.parametrize("chunking", [False, True])

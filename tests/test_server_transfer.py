@@ -66,7 +66,7 @@ def test_a_message_in_chunks(source: LineReader):
     message.begin_chunk(0, True)
     assert message.next() is BODY_END
     assert message.fault is None
-    assert message.received == 4
+    assert message.content.received == 4
 
 
 def test_a_message_that_is_too_large_is_read_to_its_end(source: LineReader):

@@ -16,6 +16,7 @@ from trio_smtp._protocol.parameters import PARAMETERS
 from trio_smtp._protocol.sasl import CLIENT_MECHANISMS, SERVER_MECHANISMS
 from trio_smtp._protocol.server.commands import COMMANDS, UNIMPLEMENTED
 from trio_smtp._protocol.server.reply_queue import MAX_REPLIES
+from trio_smtp._server.stress import FEW_SLOTS, NEWCOMER, PATIENCE, SHORTER_WAITS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "supported.md").read_text(encoding="utf-8")
@@ -127,6 +128,14 @@ def test_limits() -> None:
 
 def test_limits_that_are_fixed() -> None:
     assert f"when {MAX_REPLIES} of them have gathered" in PAGE
+
+
+def test_waits_that_become_shorter() -> None:
+    rows = table("When slots run short")
+    assert rows[1:] == [[f"{share:.0%}".replace("%", " %"), f"{seconds:g} seconds"] for share, seconds in SHORTER_WAITS]
+    text = PAGE.replace("\n", " ")
+    for words in (f"fewer than {FEW_SLOTS} slots", f"first {NEWCOMER} seconds", f"more than {PATIENCE:g} seconds"):
+        assert words in text
 
 
 def test_limits_of_the_client() -> None:

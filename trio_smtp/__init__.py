@@ -59,6 +59,8 @@ from ._protocol.sasl import TokenSource as TokenSource
 from ._protocol.sasl import XOAuth as XOAuth
 from ._protocol.server.config import ServerConfig as ServerConfig
 from ._protocol.server.extension import ServerExtension as ServerExtension
+from ._protocol.server.observation import ServerEvent as ServerEvent
+from ._protocol.server.observation import ServerEventName as ServerEventName
 from ._public import show_as_public as _show_as_public
 from ._server.body import Body as Body
 from ._server.context import ServerStatistics as ServerStatistics
@@ -121,6 +123,8 @@ __all__ = [
     "SenderRefusedError",
     "Server",
     "ServerConfig",
+    "ServerEvent",
+    "ServerEventName",
     "ServerExtension",
     "ServerStatistics",
     "Session",

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, NamedTuple, TypeAlias
 
-import idna
-
+from .domains import MAX_DOMAIN, canonical_domain
 from .errors import Delivery, ExtensionNotSupportedError, LocalProtocolError
 from .replies import Reject
 from .xtext import CONTROL
@@ -22,11 +21,10 @@ from .xtext import CONTROL
 # Octets. RFC 5321 §4.5.3.1.1 demands 64 for a local part, and asks for no limit where possible: the bounce addresses of
 # SRS and of mailing lists have more.
 MAX_LOCAL_PART: Final = 256
-MAX_DOMAIN: Final = 255  # RFC 5321 §4.5.3.1.2; the DNS has no longer names
 MAX_PATH: Final = len("<") + MAX_LOCAL_PART + len("@") + MAX_DOMAIN + len(">")
 
 Path: TypeAlias = tuple[str, str, str, str]
-"""Address, local part (unquoted), domain (lower case), and the text after the path."""
+"""Address, local part (unquoted), domain (canonical: A-labels in lower case), and the text after the path."""
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _ATOM_UTF8 = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"  # RFC 6531 §3.3
@@ -70,8 +68,9 @@ class _Side(NamedTuple):
                 final one of the domain is dropped) and local parts of any length; see docs/supported.md.
 
         Returns:
-            The address (``""`` for the null path, which RCPT cannot have), its local part without quotes, its domain in
-            lower case (``""`` for postmaster alone; an address literal as received), and the parameters' text.
+            The address (``""`` for the null path, which RCPT cannot have), its local part without quotes, its domain
+            as A-labels in lower case (``""`` for postmaster alone; an address literal as received), and the
+            parameters' text.
 
         Raises:
             Reject: 501 with 5.5.4 (no ``FROM:`` or ``TO:``), 5.1.7 or 5.1.3 (bad address), or 5.5.2 (control
@@ -155,7 +154,8 @@ def _parse_mailbox(path: str, side: _Side, lenient: bool) -> tuple[str, str, str
     if lenient:
         if "@" in path:
             path = path.removesuffix(".")  # of the domain, as in the DNS
-        return path, *split_address(path)
+        local_part, domain = _split(path)
+        return path, local_part, domain if domain.startswith("[") else canonical_domain(domain)
     return path, *_parse_address(path)
 
 
@@ -177,7 +177,7 @@ def _parse_address(address: str) -> tuple[str, str]:
         return _unquote(local_part), domain
     if _DOMAIN.fullmatch(domain) is None:
         raise ValueError("bad domain")
-    return _unquote(local_part), domain.lower()
+    return _unquote(local_part), canonical_domain(domain)
 
 
 def _check_literal(literal: str) -> None:
@@ -214,19 +214,27 @@ def _unquote(local_part: str) -> str:
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """Local part without quotes and domain in lower case, of any text, valid or not.
+    """Local part without quotes and domain, as A-labels in lower case where it has them, of any text, valid or not.
 
     The results for a quoted and an unquoted form of one mailbox (RFC 5321 section 4.1.2) are equal.
     """
+    local_part, domain = _split(address)
+    try:
+        return local_part, domain if domain.startswith("[") else canonical_domain(domain)
+    except ValueError:
+        return local_part, domain.lower()
+
+
+def _split(address: str) -> tuple[str, str]:
     match = _MAILBOX.fullmatch(address)
     if match is not None:
         local_part, domain = match.groups()
         if domain.startswith("["):
             return _unquote(local_part), domain
         if "@" not in domain:
-            return _unquote(local_part), domain.lower()
+            return _unquote(local_part), domain
     local_part, at, domain = address.rpartition("@")  # the last "@", as in every mailer that accepts such an address
-    return (local_part, domain.lower()) if at else (address, "")
+    return (local_part, domain) if at else (address, "")
 
 
 def check_address(address: str, *, null: bool = False, postmaster: bool = False) -> str:
@@ -238,7 +246,7 @@ def check_address(address: str, *, null: bool = False, postmaster: bool = False)
         postmaster: ``postmaster`` without a domain is allowed (a recipient).
 
     Returns:
-        The address in Unicode's NFC, ready for :func:`wire_address`.
+        The address, its local part in Unicode's NFC, ready for :func:`wire_address`.
 
     Raises:
         TypeError: the address is not a str.
@@ -266,12 +274,11 @@ def _check(address: str, postmaster: bool) -> str:
     if len(address) > 4 * MAX_PATH:  # first, since the checks below are slow for long text
         raise ValueError(f"with angle brackets it is longer than {MAX_PATH} octets")
     if not address.isascii():
-        address = unicodedata.normalize("NFC", address)  # RFC 6532 §3.1
+        local_part, at, domain = address.rpartition("@")
+        address = unicodedata.normalize("NFC", local_part) + at + domain  # RFC 6532 §3.1
     if postmaster and address.lower() == "postmaster":
         return address
-    _, domain = _parse_address(address)
-    if not domain.isascii():
-        to_ascii(address)  # ValueError if it has no such form
+    _parse_address(address)
     return address
 
 
@@ -281,34 +288,27 @@ def needs_smtputf8(address: str) -> bool:
 
 
 def to_ascii(address: str) -> str:
-    """The address with its domain as A-labels (IDNA 2008, after the mapping of UTS 46) and its local part unchanged.
+    """The address with its domain as A-labels (IDNA 2008) and its local part unchanged.
 
     Raises:
-        ValueError: the domain has no such form.
+        LocalProtocolError: the domain has no such form.
     """
     if address.isascii():
         return address
     local_part, _, domain = address.rpartition("@")
-    return f"{local_part}@{_domain_to_ascii(domain)}"
-
-
-def _domain_to_ascii(domain: str) -> str:
     try:
-        # One label at a time: idna refuses an underscore, but ASCII labels may have one.
-        labels = idna.uts46_remap(domain, std3_rules=False).split(".")
-        domain = ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels)
-    except idna.IDNAError as exc:
-        raise ValueError(f"bad domain: {exc}") from None
-    if len(domain) > MAX_DOMAIN or _DOMAIN.fullmatch(domain) is None:
-        raise ValueError("bad domain")
-    return domain
+        return f"{local_part}@{canonical_domain(domain)}"
+    except ValueError as exc:
+        raise LocalProtocolError(f"{address!r} is not an address: {exc}", delivery=Delivery.NOT_SENT) from None
 
 
 def own_name(node: str) -> str:
     """What a machine may call itself in the protocol: its name if that is one, in ASCII; else ``localhost``."""
     try:
-        name = _domain_to_ascii(node)
+        name = canonical_domain(node)
     except ValueError:
+        return "localhost"
+    if len(name) > MAX_DOMAIN or _DOMAIN.fullmatch(name) is None:
         return "localhost"
     return node if node.isascii() else name  # in upper case, maybe, as the machine has it
 
@@ -317,7 +317,7 @@ def wire_address(address: str, *, smtputf8: bool) -> str:
     """The text to send between the angle brackets, for an address that :func:`check_address` returned.
 
     The domain is sent as A-labels if the local part is ASCII. Then the transaction does not need SMTPUTF8, which the
-    next server may not offer.
+    next server may not offer. Otherwise it is sent in NFC.
 
     Args:
         address: the checked address.
@@ -332,4 +332,4 @@ def wire_address(address: str, *, smtputf8: bool) -> str:
         raise ExtensionNotSupportedError(
             f"{address!r} needs SMTPUTF8, which the server does not offer", delivery=Delivery.NOT_SENT
         )
-    return address
+    return unicodedata.normalize("NFC", address)

@@ -4,7 +4,9 @@
 # application's own parameter may set further attributes (parameters.py).
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from .addresses import split_address
@@ -29,6 +31,7 @@ class _Party:
     local_part: str
     domain: str
     params: dict[str, str | None]
+    unreadable: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -66,8 +69,10 @@ class Sender(_Party):
     Attributes:
         address: as received; ``""`` is the null sender of bounces (RFC 5321 section 4.5.5).
         local_part: the part before the ``@``, without quotes.
-        domain: the part after it, in lower case; ``""`` without a domain. An address literal keeps its brackets.
+        domain: the part after it, as A-labels in lower case, however it was written: ``xn--mller-kva.test`` for
+            ``MÜLLER.test``. ``""`` without a domain. An address literal keeps its brackets.
         params: upper-case keyword to the value as received; ``None`` for a keyword without one.
+        unreadable: advisory parameters (``AUTH``, ``ENVID``) whose values could not be read; they are not in `params`.
         size: ``SIZE=``, octets (RFC 1870).
         body: ``"7BIT"``, ``"8BITMIME"`` or ``"BINARYMIME"`` (RFC 6152, RFC 3030).
         smtputf8: addresses and header fields may be UTF-8 (RFC 6531).
@@ -100,8 +105,10 @@ class Recipient(_Party):
     Attributes:
         address: as received.
         local_part: the part before the ``@``, without quotes.
-        domain: the part after it, in lower case; ``""`` for postmaster alone. An address literal keeps its brackets.
+        domain: the part after it, as A-labels in lower case, as in :class:`Sender`; ``""`` for postmaster alone. An
+            address literal keeps its brackets.
         params: upper-case keyword to the value as received; ``None`` for a keyword without one.
+        unreadable: as in :class:`Sender`; ``ORCPT``.
         notify: ``{"NEVER"}``, or some of ``"SUCCESS"``, ``"FAILURE"``, ``"DELAY"`` (RFC 3461 section 4.1).
         orcpt: address type (in lower case) and original recipient, decoded (RFC 3461 section 4.2, RFC 6533).
     """

@@ -106,7 +106,7 @@ class LocalProtocolError(SMTPError, ValueError):
 
 
 class RemoteProtocolError(SMTPError):
-    """The peer violated the protocol. A client closes the connection. In a server's hook: a bare CR or LF."""
+    """The peer violated the protocol. A client closes the connection. In a server's hook: a bare CR or LF, or a NUL."""
 
 
 class ConnectError(SMTPError, OSError):

@@ -117,7 +117,6 @@ class Offer:
 
     Attributes:
         tls: the session is inside TLS.
-        starttls: TLS can be started.
         auth: the mechanisms that are allowed now; AUTH is not offered if there are none.
         max_message_size: octets, or ``None`` for no maximum.
         max_recipients: RCPT per transaction, or ``None``.
@@ -130,7 +129,6 @@ class Offer:
     """
 
     tls: bool = False
-    starttls: bool = False
     auth: Sequence[str] = ()
     max_message_size: int | None = None
     max_recipients: int | None = None
@@ -188,7 +186,7 @@ EXTENSIONS: Final = (
     Extension("8BITMIME", always),
     Extension("SMTPUTF8", always, requires=("8BITMIME",)),  # RFC 6531 §3.1
     Extension("ENHANCEDSTATUSCODES", always),
-    Extension("STARTTLS", lambda offer: _when(offer.starttls and not offer.tls)),  # RFC 3207 §4.2: not inside TLS
+    Extension("STARTTLS", lambda offer: _when(not offer.tls)),  # RFC 3207 §4.2: not inside TLS
     Extension("AUTH", lambda offer: " ".join(offer.auth) or None),
     Extension("CHUNKING", always),
     Extension("BINARYMIME", always, requires=("CHUNKING", "8BITMIME")),  # RFC 3030 §3

@@ -3,6 +3,9 @@
 # To add a parameter, add a row, here or, for an application's own keyword, in ParameterContext(extra=...). parse_mail()
 # and parse_rcpt() read the whole argument of their command, with the path, and return the value object or raise Reject;
 # the session only writes the reply. parameter_text.py is the client's side.
+#
+# An advisory parameter (ENVID, ORCPT, AUTH) says something of the message, and asks for nothing. It is read when all of
+# the command is known, since SMTPUTF8 may follow it; where its value cannot be read, it costs itself and not the mail.
 from __future__ import annotations
 
 import re
@@ -74,6 +77,9 @@ class ParameterContext:
 ParameterParser: TypeAlias = Callable[[str | None, Any, ParameterContext], None]
 
 
+Reader: TypeAlias = Callable[[str, Any, bool], None]
+
+
 class Parameter(NamedTuple):
     """A row of the table.
 
@@ -84,13 +90,16 @@ class Parameter(NamedTuple):
         parse: called with the value (``None`` for a bare keyword), the :class:`Sender` or :class:`Recipient`, and the
             context; stores the result there, or raises :class:`Reject`.
         utf8: the value may be UTF-8 in a transaction with SMTPUTF8.
+        read: of an advisory parameter, instead of `parse`: called with the value, the object, and whether the
+            transaction has SMTPUTF8; raises ValueError for what it cannot read.
     """
 
     keyword: str
     command: Literal["MAIL", "RCPT"]
     extension: str
-    parse: ParameterParser
+    parse: ParameterParser | None
     utf8: bool = False
+    read: Reader | None = None
 
 
 def parse_mail(argument: bytes | bytearray, context: ParameterContext) -> Sender:
@@ -106,12 +115,14 @@ def parse_mail(argument: bytes | bytearray, context: ParameterContext) -> Sender
     address, local_part, domain, rest = parse_reverse_path(argument, lenient=context.lenient)
     sender = Sender(address, local_part, domain, {})
     if rest:
-        _take(rest, sender, context.mail, context)
+        advisory = _take(rest, sender, context.mail, context)
+        if advisory is not None:
+            _read(advisory, sender, context.mail, sender.smtputf8)
     if not sender.smtputf8:
         # Checked here, since SMTPUTF8 follows the address that it allows.
         if not address.isascii():
             raise Reject(553, "a non-ASCII sender address needs SMTPUTF8", "5.6.7")  # RFC 6531 §3.5
-        if rest and not rest.isascii():
+        if rest and not rest.isascii() and _has_utf8(sender):
             raise Reject(501, "a non-ASCII parameter needs SMTPUTF8", "5.5.4")
     return sender
 
@@ -132,13 +143,19 @@ def parse_rcpt(argument: bytes | bytearray, context: ParameterContext, *, smtput
         raise Reject(550, "a non-ASCII recipient address needs SMTPUTF8 with MAIL", "5.6.7")  # RFC 6531 §3.5
     recipient = Recipient(address, local_part, domain, {})
     if rest:
-        if not smtputf8 and not rest.isascii():
+        advisory = _take(rest, recipient, context.rcpt, context)
+        if advisory is not None:
+            _read(advisory, recipient, context.rcpt, smtputf8)
+        if not smtputf8 and not rest.isascii() and _has_utf8(recipient):
             raise Reject(501, "a non-ASCII parameter needs SMTPUTF8 with MAIL", "5.5.4")
-        _take(rest, recipient, context.rcpt, context)
     return recipient
 
 
-def _take(rest: str, target: Sender | Recipient, rows: dict[str, Parameter], context: ParameterContext) -> None:
+def _take(
+    rest: str, target: Sender | Recipient, rows: dict[str, Parameter], context: ParameterContext
+) -> list[str] | None:
+    """Take the parameters; returns the keywords of those that are advisory, which are not read yet."""
+    advisory: list[str] | None = None
     params = target.params
     for item in rest.split(" "):
         if not item:
@@ -153,11 +170,35 @@ def _take(rest: str, target: Sender | Recipient, rows: dict[str, Parameter], con
             raise Reject(555, f"parameter {keyword} is not supported", "5.5.4")  # RFC 5321 §4.1.1.11
         if keyword in params:
             raise Reject(501, f"{keyword} is given twice", "5.5.4")
-        if (equals and (not value or "=" in value)) or not (row.utf8 or value.isascii()):  # RFC 5321 §4.1.2
+        if (equals and (not value or "=" in value)) or (row.parse is None and not equals):  # RFC 5321 §4.1.2
+            raise Reject(501, f"bad {keyword} value", "5.5.4")
+        if row.parse is None:
+            advisory = [*(advisory or ()), keyword]
+            params[keyword] = value
+            continue
+        if not (row.utf8 or value.isascii()):
             raise Reject(501, f"bad {keyword} value", "5.5.4")
         checked = value if equals else None
         params[keyword] = checked
         row.parse(checked, target, context)
+    return advisory
+
+
+def _read(keywords: list[str], target: Sender | Recipient, rows: dict[str, Parameter], smtputf8: bool) -> None:
+    """Read advisory parameters; those that cannot be read are dropped, and noted in `target.unreadable`."""
+    for keyword in keywords:
+        value, read = target.params[keyword], rows[keyword].read
+        assert value is not None
+        assert read is not None
+        try:
+            read(value, target, smtputf8)
+        except ValueError:
+            del target.params[keyword]
+            target.unreadable = {**target.unreadable, keyword: value}
+
+
+def _has_utf8(target: Sender | Recipient) -> bool:
+    return not all(value is None or value.isascii() for value in target.params.values())
 
 
 def _bad(keyword: str, wanted: str) -> Reject:
@@ -197,21 +238,15 @@ def _ret(value: str | None, sender: Sender, context: ParameterContext) -> None:
     sender.ret = ret
 
 
-def _envid(value: str | None, sender: Sender, context: ParameterContext) -> None:
-    try:
-        envid = decode_xtext(value or "")
-    except ValueError:
-        envid = ""
-    if not 1 <= len(envid) <= MAX_ENVID:
-        raise _bad("ENVID", f"ENVID=xtext of at most {MAX_ENVID} printable characters")
+def _envid(value: str, sender: Sender, smtputf8: bool) -> None:
+    envid = decode_xtext(value, utf8=smtputf8)
+    if len(envid) > MAX_ENVID:
+        raise ValueError(f"more than {MAX_ENVID} characters")
     sender.envid = envid
 
 
-def _auth(value: str | None, sender: Sender, context: ParameterContext) -> None:
-    try:
-        identity = decode_xtext(value or "")
-    except ValueError:
-        raise _bad("AUTH", "AUTH=xtext or AUTH=<>") from None
+def _auth(value: str, sender: Sender, smtputf8: bool) -> None:
+    identity = decode_xtext(value, utf8=smtputf8)
     sender.auth = "" if identity == "<>" else identity  # RFC 4954 §5
 
 
@@ -295,31 +330,31 @@ def _notify(value: str | None, recipient: Recipient, context: ParameterContext) 
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+").fullmatch  # RFC 3461 §4.2: an atom
 
 
-def _orcpt(value: str | None, recipient: Recipient, context: ParameterContext) -> None:
-    kind, semicolon, encoded = (value or "").partition(";")
+def _orcpt(value: str, recipient: Recipient, smtputf8: bool) -> None:
+    kind, semicolon, encoded = value.partition(";")
     kind = kind.lower()
-    try:
-        if not semicolon or not _ADDRESS_TYPE(kind):
-            raise ValueError
-        # parse_rcpt() has refused UTF-8 without SMTPUTF8.
-        address = decode_utf8_addr(encoded, smtputf8=True) if kind == "utf-8" else decode_xtext(encoded)
-    except ValueError:
-        raise _bad("ORCPT", "ORCPT=type;xtext") from None
-    recipient.orcpt = kind, address
+    if not semicolon or not _ADDRESS_TYPE(kind):
+        raise ValueError("no address type")
+    decode = decode_utf8_addr if kind == "utf-8" else _decode_xtext
+    recipient.orcpt = kind, decode(encoded, smtputf8=smtputf8)
+
+
+def _decode_xtext(text: str, *, smtputf8: bool) -> str:
+    return decode_xtext(text, utf8=smtputf8)
 
 
 PARAMETERS: Final = (
     Parameter("SIZE", "MAIL", "SIZE", _size),
     Parameter("BODY", "MAIL", "8BITMIME", _body),
     Parameter("SMTPUTF8", "MAIL", "SMTPUTF8", _smtputf8),
-    Parameter("AUTH", "MAIL", "AUTH", _auth),
+    Parameter("AUTH", "MAIL", "AUTH", None, read=_auth),
     Parameter("RET", "MAIL", "DSN", _ret),
-    Parameter("ENVID", "MAIL", "DSN", _envid),
+    Parameter("ENVID", "MAIL", "DSN", None, read=_envid),
     Parameter("REQUIRETLS", "MAIL", "REQUIRETLS", _requiretls),
     Parameter("MT-PRIORITY", "MAIL", "MT-PRIORITY", _mt_priority),
     Parameter("BY", "MAIL", "DELIVERBY", _by),
     Parameter("HOLDFOR", "MAIL", "FUTURERELEASE", _holdfor),
     Parameter("HOLDUNTIL", "MAIL", "FUTURERELEASE", _holduntil),
     Parameter("NOTIFY", "RCPT", "DSN", _notify),
-    Parameter("ORCPT", "RCPT", "DSN", _orcpt, utf8=True),
+    Parameter("ORCPT", "RCPT", "DSN", None, utf8=True, read=_orcpt),
 )

@@ -21,22 +21,27 @@ _UNITEXT = re.compile(rf"(?:[!-*,-<>-\[\]-~\x80-\U0010ffff]|{_EMBEDDED.pattern.r
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def decode_xtext(text: str) -> str:
+def decode_xtext(text: str, *, utf8: bool = False) -> str:
     """Decode xtext.
 
     Args:
         text: a parameter's value as received.
+        utf8: its octets may be UTF-8: Postfix writes addresses so in a transaction with SMTPUTF8.
 
     Raises:
-        ValueError: the text is not xtext, or does not decode to printable ASCII.
+        ValueError: the text is not xtext, or does not decode to printable text, which is ASCII unless `utf8`.
     """
     if not _XTEXT.fullmatch(text):
         raise ValueError("not xtext (RFC 3461 section 4)")
     if "+" not in text:
         return text
     decoded = _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), text)
-    if not decoded.isascii() or CONTROL.search(decoded):  # RFC 3461 §4.2 and §4.4; Postfix refuses +00 since 2026-06
-        raise ValueError("xtext must decode to printable ASCII (RFC 3461 section 4)")
+    if utf8:
+        decoded = decoded.encode("latin-1").decode("utf-8")
+    if not (utf8 or decoded.isascii()) or CONTROL.search(
+        decoded
+    ):  # RFC 3461 §4.2 and §4.4; Postfix refuses +00 since 2026-06
+        raise ValueError(f"xtext must decode to printable {'text' if utf8 else 'ASCII'} (RFC 3461 section 4)")
     return decoded
 
 

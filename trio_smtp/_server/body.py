@@ -48,7 +48,7 @@ class Body(metaclass=NoPublicConstructor):
             session, or ``shutdown``'s grace is over.
         MessageAbortedError: it gave the message up (RSET between two BDAT chunks).
         MessageTooLargeError: more than ``max_message_size`` octets.
-        RemoteProtocolError: a bare CR or LF; known at the end of the message.
+        RemoteProtocolError: a bare CR or LF, or a NUL; known at the end of the message.
         trio.ClosedResourceError: ``on_data`` has returned.
 
     Cancelling a read leaves the rest of the message to be dropped.
@@ -144,7 +144,9 @@ class Body(metaclass=NoPublicConstructor):
     async def _obey(self, channel: Channel, event: Event) -> None:
         """Do what is neither octets nor simply receiving."""
         if event is BODY_END:
-            raise self._spoil(RemoteProtocolError("the message has a bare CR or LF"))
+            fault = channel.protocol.body_fault
+            assert fault is not None
+            raise self._spoil(RemoteProtocolError(fault.text, reply=fault))
         if event is Signal.BODY_TOO_LARGE:
             raise self._spoil(MessageTooLargeError(f"the message has more than {self._limit} octets"))
         if event is Signal.BODY_ABORTED:
@@ -158,7 +160,8 @@ class Body(metaclass=NoPublicConstructor):
             self._clock.resume(channel.now())
 
     def _cut_off(self, reason: Exception) -> SMTPError:
-        return self._spoil(ConnectionLostError(f"the message was cut off: {str(reason) or 'shutting down'}"))
+        assert self._channel is not None
+        return self._spoil(ConnectionLostError(f"the message was cut off: {str(reason) or self._channel.farewell.why}"))
 
     def _spoil(self, error: SMTPError) -> SMTPError:
         self._error = error

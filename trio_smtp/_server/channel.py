@@ -24,7 +24,9 @@ from .._wire.timekeeper import Timer
 from .._wire.tls import TLSInfo
 from .._wire.waits import Interrupted
 from .._wire.wire import Wire
+from .outcomes import SHUTDOWN, Farewell
 from .shutdown import Shutdown
+from .stress import Stress
 
 MAX_DELAY: Final = 10.0  # seconds that one reply is kept back at most
 TURN: Final = 2048  # octets of replies that a session sends before others have their turn, while it has input
@@ -41,6 +43,7 @@ class Channel:
         stream: the connected stream, owned from now on.
         timer: expires the waits; its callback must call :meth:`expire` while no hook runs by itself.
         awaits_tls: a handshake comes before the first word.
+        stress: says how long to wait for a command, and makes other waits shorter.
 
     Attributes:
         wire: the connection; another object after :meth:`start_tls`.
@@ -49,16 +52,18 @@ class Channel:
         held_since: since when replies may have been waiting to be sent; infinite if none can.
         awaits_tls: nothing may be said in clear: a handshake is due, or in progress.
         shutdown: how far a shutdown of the server has come.
+        farewell: how the session ends when a wait is interrupted.
     """
 
     __slots__ = (
-        "_command_end",
-        "_command_limit",
+        "_command_began",
         "_config",
         "_delay",
         "_sent",
+        "_stress",
         "awaits_tls",
         "end",
+        "farewell",
         "held_since",
         "now",
         "protocol",
@@ -75,6 +80,7 @@ class Channel:
         timer: Timer,
         *,
         awaits_tls: bool = False,
+        stress: Stress,
     ) -> None:
         self._config: ServerConfig = config
         self.protocol: ServerProtocol = protocol
@@ -86,8 +92,9 @@ class Channel:
         self.held_since: float = math.inf
         self.awaits_tls: bool = awaits_tls
         self.shutdown: Shutdown = _NO
-        self._command_limit: float = math.inf if config.command_timeout is None else config.command_timeout
-        self._command_end: float = math.inf  # of the command that is coming in; infinite before it is waited for
+        self._command_began: float = math.inf  # the wait for the one that is coming in; infinite before it
+        self._stress: Stress = stress
+        self.farewell: Farewell = SHUTDOWN
         self._sent: int = 0  # octets, since others had their turn
         self._delay: trio.CancelScope | None = None  # around a reply that is kept back
 
@@ -103,7 +110,7 @@ class Channel:
             SMTPTimeoutError: the peer did not take them in time.
             ConnectionLostError: the connection was lost.
         """
-        self.held_since = self._command_end = math.inf  # what was answered: the next command has all its time
+        self.held_since = self._command_began = math.inf  # what was answered: the next command has all its time
         protocol, wire = self.protocol, self.wire
         if not protocol.replies:
             return False
@@ -158,7 +165,7 @@ class Channel:
         if protocol.replies:
             if not self.wire.is_immediate:
                 return self._flush_and_receive_command()
-            self.held_since = self._command_end = math.inf
+            self.held_since = self._command_began = math.inf
             data = protocol.queue.take()
             sent = self.wire.send_nowait(data)
             if sent < len(data):
@@ -166,9 +173,11 @@ class Channel:
         if self.shutdown >= _END:
             raise Interrupted
         now = self.now()
-        if self._command_end == math.inf or not protocol.has_input:
-            self._command_end = now + self._command_limit
-        deadline = self._command_end if self._command_end < self.end else self.end
+        if self._command_began == math.inf or not protocol.has_input:
+            self._command_began = now
+        deadline = self._command_began + self._stress.command_limit
+        if self.end < deadline:
+            deadline = self.end
         if deadline <= now:
             raise SMTPTimeoutError("the command or the session has lasted too long")
         self._sent = 0
@@ -192,8 +201,18 @@ class Channel:
         self.end = math.inf if seconds is None else self.now() + seconds
 
     def deadline(self, limit: float | None) -> float:
-        """When `limit` seconds are over, or the session's time."""
-        return self.end if limit is None else min(self.now() + limit, self.end)
+        """When `limit` seconds are over, or what stress leaves of them, or the session's time."""
+        if limit is None or self._stress.limit < limit:
+            limit = self._stress.limit
+        return min(self.now() + limit, self.end)
+
+    def hurry(self) -> None:
+        """Let the wait for the peer that is in progress last no longer than one that begins now."""
+        self.wire.shorten(self.now() + self._stress.limit)
+
+    def waited_for_command(self, now: float) -> float:
+        """For how many seconds the peer has kept us waiting for the command that is coming in."""
+        return now - self._command_began if self._command_began < math.inf else 0.0
 
     async def hold_back(self) -> None:
         """Keep the next reply back from a peer that makes many mistakes. The session's time goes on.
@@ -257,6 +276,11 @@ class Channel:
         if self._delay is not None:
             self._delay.cancel(reason="shutdown")
 
+    def leave(self, farewell: Farewell) -> None:
+        """End the wait for the peer that is in progress, and the session with it."""
+        self.farewell = farewell
+        self.wire.abandon()
+
     def say_last_word(self, reply: Reply) -> None:
         """Let `reply` be the last one, unless the last word was said already, or it would be said in clear."""
         if self.awaits_tls:
@@ -272,7 +296,7 @@ class Channel:
 
     async def aclose(self, *, cancelled: bool) -> None:
         """Close the wire; unless its task is cancelled, wait for the peer to read the last word. Shielded, bounded."""
-        if cancelled or self.protocol.quit or self.protocol.peer_gone:
+        if cancelled or self.protocol.quit or self.protocol.peer_gone or not self.farewell.lingers:
             await self.wire.aclose()
         else:
             await self.wire.aclose_lingering()

@@ -51,6 +51,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -78,10 +79,11 @@ from .channel import Channel
 from .context import ServerContext
 from .hooks import HookCaller, HookState
 from .limits import is_within
-from .log import facts, log_error, log_line, logger
-from .outcomes import SHUTTING_DOWN, UNAVAILABLE
+from .log import facts, log_error, log_line, log_notice, logger
+from .outcomes import MADE_ROOM, SHUTTING_DOWN, UNAVAILABLE, Farewell
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
+from .trace import Witness, witness_of
 
 FAREWELL_LIMIT: Final = 20.0  # seconds for a peer to take the last replies, where command_timeout is longer
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
@@ -95,6 +97,8 @@ _PHASES: Final[Mapping[HookState, Phase]] = {
     HookState.TOLD: Phase.HOOK,
     HookState.SUSPENDED: Phase.BODY,
 }
+
+_WAITS_FOR_PEER: Final = (HookState.NONE, HookState.SUSPENDED)  # if anything does
 
 current_connection: contextvars.ContextVar[ServerConnection | None] = contextvars.ContextVar(
     "trio_smtp_connection", default=None
@@ -138,7 +142,12 @@ class ServerConnection:
         protocol = ServerProtocol(context.profile)
         self._context: ServerContext = context
         self._channel: Channel = Channel(
-            config, protocol, stream, keeper.timer(self._expire), awaits_tls=tls_context is not None
+            config,
+            protocol,
+            stream,
+            keeper.timer(self._expire),
+            awaits_tls=tls_context is not None,
+            stress=context.stress,
         )
         wire = self._channel.wire
         self.session: Session = Session._create(protocol, wire.peer, wire.local)
@@ -169,6 +178,7 @@ class ServerConnection:
                         await self._converse()
                     break
                 if channel.shutdown is Shutdown.CUT_OFF:
+                    self._note_reason(Interrupted())
                     if caller.has_taken_message:  # on_data was not to be cancelled: what it has taken is not sent again
                         caller.conclude()
                     break
@@ -182,6 +192,8 @@ class ServerConnection:
             try:
                 await self._close(is_cancelled)  # noqa: ASYNC102 - shielded and bounded
             finally:
+                if self._context.trace is not None and (witness := witness_of(channel.protocol)) is not None:
+                    witness.close(cancelled=is_cancelled, farewell=channel.farewell.why)
                 current_connection.reset(token)
                 ended(self)
 
@@ -208,10 +220,11 @@ class ServerConnection:
 
     def _give_up(self, reason: Exception) -> None:
         channel = self._channel
+        self._note_reason(reason)
         if isinstance(reason, SMTPTimeoutError):
             channel.say_last_word(_TIMEOUT)
         elif isinstance(reason, Interrupted):
-            channel.say_last_word(SHUTTING_DOWN)
+            channel.say_last_word(channel.farewell.reply)
         elif isinstance(reason, ConnectionLostError):
             channel.protocol.lose_peer()
         elif isinstance(reason, TLSError):
@@ -220,6 +233,10 @@ class ServerConnection:
         else:
             log_error(self.session, "internal error", reason)
             channel.say_last_word(UNAVAILABLE)
+
+    def _note_reason(self, reason: Exception) -> None:
+        if self._context.trace is not None and (witness := witness_of(self._channel.protocol)) is not None:
+            witness.note_reason(reason)
 
     async def _close(self, is_cancelled: bool) -> None:
         """Say what is left to say, tell the application that it is over, and close; all for a limited time."""
@@ -245,7 +262,10 @@ class ServerConnection:
         protocol = self._channel.protocol
         if logger.isEnabledFor(logging.DEBUG):
             protocol.trace(self._trace)
-        self._decide_trust()
+        if self._context.trace is not None:
+            Witness(self._context.trace, self.session, protocol)
+        if self._context.relays:
+            self._decide_trust()
         is_relayed = self.session.proxy is not None and self._tls_context is None
         if is_relayed and (data := self._channel.wire.receive_nowait()):
             protocol.receive_data(data)  # what shares a segment with the PROXY header is no early talking
@@ -267,8 +287,8 @@ class ServerConnection:
 
         Decided again after XCLIENT, so that the client that it names does not inherit trust.
         """
-        networks = self._context.config.xclient_from
-        self._channel.protocol.trust(bool(networks) and is_within(self.session.host, networks))
+        relays = self._context.relays
+        self._channel.protocol.trust(bool(relays) and is_within(self.session.host, relays))
 
     async def _talks_early(self) -> bool:
         now = self._channel.now()
@@ -281,7 +301,16 @@ class ServerConnection:
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
         self._stage = Phase.HANDSHAKE
-        tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
+        if self._context.trace is None or (witness := witness_of(self._channel.protocol)) is None:
+            tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
+        else:
+            began = self._channel.now()
+            try:
+                tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
+            except BaseException as exc:
+                witness.note_tls(began, None, exc)
+                raise
+            witness.note_tls(began, tls)
         self._stage = Phase.IDLE
         self.session._apply_tls(tls)
         self._channel.protocol.start_tls(certificate_identity(tls))
@@ -301,6 +330,8 @@ class ServerConnection:
             event = protocol.next_event()
             if session.envelope is not protocol.envelope:
                 await caller.end_transaction()
+            if protocol.notice:
+                log_notice(session, protocol.take_notice())
             if event is NEED_DATA:
                 if channel.shutdown is not _NO or protocol.state in MESSAGE_STATES:
                     await self._receive_rarely()
@@ -399,6 +430,42 @@ class ServerConnection:
     def runs_a_hook(self) -> bool:
         """Whether one of the application's hooks runs, waiting or not."""
         return self._caller.state is not HookState.NONE
+
+    @property
+    def useless_since(self) -> float:
+        """Since when it has been of no use (stress.py); infinite while it is of use, or does not wait for its peer."""
+        caller, channel = self._caller, self._channel
+        if channel.protocol.envelope is not None or caller.state is not HookState.NONE or self._is_leaving:
+            return math.inf
+        return caller.used_at
+
+    def has_stalled_for(self, now: float) -> float:
+        """For how many seconds its peer has kept a transaction waiting; 0 while a hook runs by itself."""
+        caller, channel = self._caller, self._channel
+        if channel.protocol.envelope is None or caller.state not in _WAITS_FOR_PEER or self._is_leaving:
+            return 0.0
+        if channel.protocol.state not in MESSAGE_STATES and caller.state is HookState.NONE:
+            return channel.waited_for_command(now)
+        budget = caller.budget or self._chunk_budget
+        return 0.0 if budget is None else budget.wasted + now - budget.since
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether it does not wait for its peer, or only to say goodbye."""
+        return not self._channel.wire.is_waiting or self._stage is Phase.CLOSING
+
+    def make_room(self, *, lingers: bool) -> None:
+        """End the session, which waits for its peer, because another one needs the slot.
+
+        Args:
+            lingers: the client has time to read why.
+        """
+        self._channel.leave(Farewell(MADE_ROOM, "the server is full", lingers))
+
+    def hurry(self) -> None:
+        """Slots run short: let the wait for the peer that is in progress be as short as those that begin now."""
+        if self._caller.state in _WAITS_FOR_PEER and self._stage is not Phase.CLOSING:
+            self._channel.hurry()
 
     def begin_shutdown(self) -> None:
         """Say 421 now if nothing is in progress, else as soon as nothing is."""

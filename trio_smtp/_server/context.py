@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, WeakSet
 
-from .._protocol.server.config import ServerConfig
+from .._protocol.server.config import Network, ServerConfig, networks
 from .._protocol.server.profile import ServerProfile
 from .._wire.tls import watch_server_name
 from .budget import DataBudget
 from .handler_check import Hooks
 from .limits import FailureLimit
 from .log import logger
+from .stress import Stress
+from .trace import Tracer
 
 if TYPE_CHECKING:
     from .event_rows import EventRow
@@ -28,6 +30,7 @@ class ServerStatistics:
         connections: open now.
         total_connections: taken in all.
         refused_connections: turned away at a limit.
+        ended_for_others: ended because no slot was left for another connection, and they were of no use.
         transactions: MAIL commands accepted.
         messages: messages accepted.
         octets: octets of message content read, accepted or not.
@@ -37,14 +40,56 @@ class ServerStatistics:
     connections: int = 0
     total_connections: int = 0
     refused_connections: int = 0
+    ended_for_others: int = 0
     transactions: int = 0
     messages: int = 0
     octets: int = 0
     failed_hooks: int = 0
 
-    def copy(self) -> ServerStatistics:
-        """The numbers as they are now."""
-        return replace(self)
+
+class Counters:
+    """What a server counts; :class:`ServerStatistics` is what it shows of that."""
+
+    def __init__(self) -> None:
+        self._statistics: ServerStatistics = ServerStatistics()
+
+    def take_connection(self) -> None:
+        """A connection has a session."""
+        self._statistics.total_connections += 1
+
+    def refuse_connection(self) -> None:
+        """A connection has none."""
+        self._statistics.refused_connections += 1
+
+    def make_room(self) -> None:
+        """A connection was ended for another one."""
+        self._statistics.ended_for_others += 1
+
+    def begin_transaction(self) -> None:
+        """MAIL was accepted."""
+        self._statistics.transactions += 1
+
+    def end_transaction(self, octets: int, *, accepted: bool) -> None:
+        """A transaction is over.
+
+        Args:
+            octets: of its messages.
+            accepted: the last of them was accepted.
+        """
+        self._statistics.octets += octets
+        self._statistics.messages += accepted
+
+    def fail_hook(self) -> None:
+        """A hook has raised, or took too long."""
+        self._statistics.failed_hooks += 1
+
+    def read(self, *, connections: int) -> ServerStatistics:
+        """The numbers as they are now.
+
+        Args:
+            connections: that are open.
+        """
+        return replace(self._statistics, connections=connections)
 
 
 class ServerContext:
@@ -63,8 +108,12 @@ class ServerContext:
         config: as given.
         ssl_context: as given.
         implicit_tls: as given.
-        statistics: the counters.
+        counters: what is counted of all connections.
+        trace: told of what happens, if anything is.
+        proxies: networks whose connections begin with a PROXY header.
+        relays: networks that may use XCLIENT and XFORWARD.
         auth_failures: failed logins of each host.
+        stress: makes waits for peers shorter when slots run short.
         is_closing: ``shutdown()`` was called.
         profile: what the protocol offers and allows.
 
@@ -87,8 +136,14 @@ class ServerContext:
         self.config: ServerConfig = config
         self.ssl_context: ssl.SSLContext | None = ssl_context
         self.implicit_tls: bool = implicit_tls
-        self.statistics: ServerStatistics = ServerStatistics()
+        self.counters: Counters = Counters()
+        self.trace: Tracer | None = None if config.trace is None else Tracer(config.trace)
+        self.proxies: tuple[Network, ...] = networks("proxy_protocol_from", config.proxy_protocol_from)
+        self.relays: tuple[Network, ...] = networks("xclient_from", config.xclient_from)
         self.auth_failures: FailureLimit = FailureLimit(config.max_auth_failures_per_host)
+        self.stress: Stress = Stress(
+            config.max_connections, math.inf if config.command_timeout is None else config.command_timeout
+        )
         self.is_closing: bool = False
         self._prepared: WeakSet[ssl.SSLContext] = WeakSet()
         self._data_limit: float = math.inf if config.data_timeout is None else config.data_timeout
@@ -115,7 +170,7 @@ class ServerContext:
 
     def new_budget(self) -> DataBudget:
         """A client's time for one message."""
-        return DataBudget(self._data_limit, self.config.min_data_rate)
+        return DataBudget(self._data_limit, self.config.min_data_rate, self.stress)
 
     def prepare(self, context: ssl.SSLContext) -> None:
         """Make sure that handshakes with `context` tell what a session wants to know, and come once only."""

@@ -22,10 +22,11 @@ from .._protocol.server.events import (
     Verify,
 )
 from .._protocol.server.fixed_replies import TOO_MANY_FAILURES_OF_HOST
+from .._protocol.server.message import Verdict
 from .handler_check import Hook, Hooks
 from .hooks import HookCaller
 from .log import log_error
-from .outcomes import lmtp_outcome, login_outcome, message_outcome, reply_or_none
+from .outcomes import login_outcome, message_outcome, reply_or_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,27 @@ def conclude_message(caller: HookCaller, event: Data, outcome: object) -> None:
     Raises:
         Exception: what has cut the message off, and ends the session.
     """
-    error = caller.end_body()
+    assert caller.body is not None
+    error = caller.body._detach()
     protocol = caller.channel.protocol
     if error is not None and isinstance(error, ConnectionLostError) and not protocol.is_closed:
         raise error.__cause__ or error
-    protocol.conclude(caller.convert(lmtp_outcome if caller.context.config.lmtp else message_outcome, outcome))
+    if caller.context.config.lmtp and isinstance(outcome, Mapping):
+        protocol.conclude(_outcome_for_each(caller, outcome))
+    else:
+        protocol.conclude(caller.convert(message_outcome, outcome))
+
+
+def _outcome_for_each(caller: HookCaller, outcome: Mapping[Any, object]) -> Verdict:
+    """An LMTP outcome for each address (RFC 2033 section 4.2); one that is none costs its own recipient alone."""
+    items = caller.convert(_items, outcome)  # an application's own mapping may fail here
+    if isinstance(items, Reply):
+        return items
+    return {address: caller.convert(message_outcome, each) for address, each in items}
+
+
+def _items(outcome: Any) -> list[tuple[str, object]]:
+    return list(outcome.items())
 
 
 def conclude_auth(caller: HookCaller, event: Authenticate, outcome: object) -> None:

@@ -56,7 +56,9 @@ class Handler:
         """AUTH; offered only by a handler that defines this hook.
 
         A truthy result accepts and is kept as ``session.identity`` (``True`` or a 2xx reply keeps the user name); a
-        falsy one refuses with 535; a 4xx or 5xx reply refuses.
+        falsy one refuses with 535; a 4xx or 5xx reply refuses. What is true for Python only because it is an object is
+        a programming error (451, logged): something to await, a function or class, an exception, a tuple that begins
+        with a bool, and what has a ``success`` of its own, as aiosmtpd's ``AuthResult``.
         """
         return False
 

@@ -21,7 +21,7 @@ from .._protocol.envelope import Envelope
 from .._protocol.errors import MessageTooLargeError, RemoteProtocolError, SMTPError
 from .._protocol.replies import Reply
 from .._protocol.server.events import Data, Event
-from .._protocol.server.fixed_replies import BARE_NEWLINE, TOO_LARGE
+from .._protocol.server.fixed_replies import TOO_LARGE
 from .body import Body
 from .budget import DataBudget
 from .channel import Channel
@@ -30,6 +30,7 @@ from .handler_check import Hook
 from .log import log_error
 from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, rejection_in, reply_or_none
 from .session import Session
+from .trace import witness_of
 
 if TYPE_CHECKING:
     from .event_rows import EventRow
@@ -66,6 +67,8 @@ class HookCaller:
         session: as given.
         state: whether a hook runs, and how.
         body: the message that ``on_data`` reads, or has read, until its transaction ends.
+        used_at: when the session was of use for the last time: when ``on_connect`` was reached, from which on
+            ``on_close`` is due, or with its last accepted message; infinite before.
     """
 
     __slots__ = (
@@ -73,16 +76,16 @@ class HookCaller:
         "_event",
         "_is_spent",
         "_limit",
-        "_on_close_is_due",
         "_outcome",
         "_row",
         "_scope",
-        "_suspended_at",
+        "_turned_at",
         "body",
         "channel",
         "context",
         "session",
         "state",
+        "used_at",
     )
 
     def __init__(self, context: ServerContext, channel: Channel, session: Session) -> None:
@@ -94,13 +97,13 @@ class HookCaller:
         self.body: Body | None = None
         self._limit: float = math.inf if limit is None else limit
         self._deadline: float = math.inf
-        self._suspended_at: float = 0.0
+        self._turned_at: float = 0.0  # when the hook in progress was asked, or began or ended to wait for the peer
+        self.used_at: float = math.inf
         self._row: EventRow | None = None  # of the event that the hook in progress is about
         self._event: Event | None = None
         self._outcome: object = _UNKNOWN
         self._scope: trio.CancelScope | None = None
         self._is_spent: bool = False  # the scope was cancelled
-        self._on_close_is_due: bool = False  # on_connect was reached
 
     def __repr__(self) -> str:
         hook = f" {self._row.name}" if self._row is not None and self.state is not _NONE else ""
@@ -151,17 +154,25 @@ class HookCaller:
         assert row.hook is not None
         self._row, self._event = row, event
         arguments = row.arguments(self, event)
+        self._turned_at = began
         self._deadline = began + self._limit
         channel.timer.set(self._deadline)
         self.state = _ASKED
+        error: BaseException | None = None
         try:
             outcome = await row.hook(self.session, *arguments)
         except Exception as exc:
             outcome = self._failure(row.name, exc)
-        except BaseExceptionGroup as exc:
-            raise self._without_failures(row.name, exc) from None
+            error = exc
+        except BaseException as exc:
+            self._note_hook(row.name, began, None, exc)
+            if isinstance(exc, BaseExceptionGroup):
+                raise self._without_failures(row.name, exc) from None
+            raise
         self._outcome = outcome
         self.state = _NONE
+        if self.context.trace is not None:
+            self._note_hook(row.name, began, outcome, error)
         if self._is_spent:  # too late to be cancelled, and a cancelled scope is of no more use
             await trio.lowlevel.checkpoint()
         self.conclude()
@@ -170,18 +181,23 @@ class HookCaller:
         """The hook waits for the peer: its time stands still."""
         if self.state is _ASKED:
             self.state = HookState.SUSPENDED
-            self._suspended_at = now
+            self._turned_at = now
 
     def resume(self, now: float) -> None:
         """It runs by itself again."""
         if self.state is HookState.SUSPENDED:
             self.state = _ASKED
-            self._deadline += now - self._suspended_at
+            self._deadline += now - self._turned_at
+            if self.context.trace is not None and (witness := witness_of(self.channel.protocol)) is not None:
+                witness.note_wait(now - self._turned_at)
+            self._turned_at = now
             self.channel.timer.set(self._deadline)
 
     def announce_message(self, event: Data) -> tuple[Envelope | None, Body]:
         """What ``on_data`` gets: the envelope and the message, with time of its own."""
         context = self.context
+        if context.trace is not None and (witness := witness_of(self.channel.protocol)) is not None:
+            witness.begin_message(chunking=event.chunking)
         self.body = Body._create(self.channel, self, context.new_budget(), context.config.max_message_size)
         return self.session.envelope, self.body
 
@@ -189,11 +205,6 @@ class HookCaller:
     def budget(self) -> DataBudget | None:
         """The time that is left for that message, also when the hook has ended before it."""
         return self.body._budget if self.body is not None else None
-
-    def end_body(self) -> SMTPError | None:
-        """The hook reads no more; returns what was wrong with the message, as far as the hook has read."""
-        assert self.body is not None
-        return self.body._detach()
 
     # ---- its outcome
 
@@ -245,7 +256,8 @@ class HookCaller:
         error = self._body_error
         if isinstance(error, MessageTooLargeError):
             return TOO_LARGE
-        return BARE_NEWLINE if isinstance(error, RemoteProtocolError) else LOCAL_ERROR
+        fault = error.reply if isinstance(error, RemoteProtocolError) else None
+        return fault or LOCAL_ERROR
 
     @property
     def _body_error(self) -> SMTPError | None:
@@ -255,23 +267,32 @@ class HookCaller:
 
     async def ask_on_connect(self) -> Reply | None:
         """Ask ``on_connect`` for the greeting; a failure refuses the client."""
-        self._on_close_is_due = True
+        self.used_at = self.channel.now()
         hook = self.context.hooks.on_connect
         if hook is None:
             return None
-        with trio.CancelScope(deadline=trio.current_time() + self._limit):
+        outcome: Reply | None = None
+        error: BaseException | None = None
+        with trio.CancelScope(deadline=self.used_at + self._limit) as scope:
             self.state = HookState.TOLD
             try:
-                return reply_or_none(await hook(self.session))
+                outcome = reply_or_none(await hook(self.session))
             except Exception as exc:
-                reply = rejection_in(exc)
-                if reply is None:
+                error, outcome = exc, rejection_in(exc)
+                if outcome is None:
                     self._report_failure("on_connect", exc)
-                return reply or UNAVAILABLE
-            except BaseExceptionGroup as exc:
-                raise self._without_failures("on_connect", exc) from None
+                    outcome = UNAVAILABLE
+            except BaseException as exc:
+                error = exc
+                if isinstance(exc, BaseExceptionGroup):
+                    raise self._without_failures("on_connect", exc) from None
+                raise
             finally:
                 self.state = _NONE
+                if self.context.trace is not None:
+                    self._note_hook("on_connect", self.used_at, outcome, error)
+        if not scope.cancelled_caught:
+            return outcome
         self._report_timeout("on_connect")
         return UNAVAILABLE
 
@@ -282,20 +303,28 @@ class HookCaller:
 
     async def tell_on_close(self) -> None:
         """Tell the application that the session is over, if it has heard of it. Shielded and bounded."""
-        if self._on_close_is_due and self.context.hooks.on_close is not None:
+        if self.used_at < math.inf and self.context.hooks.on_close is not None:
             await self._tell("on_close", self.context.hooks.on_close, CLEANUP_LIMIT, shield=True)
 
     async def _tell(self, name: str, hook: Hook, limit: float, *, shield: bool = False) -> None:
-        with trio.CancelScope(deadline=trio.current_time() + limit, shield=shield) as scope:
+        began = self.channel.now()
+        error: BaseException | None = None
+        with trio.CancelScope(deadline=began + limit, shield=shield) as scope:
             self.state = HookState.TOLD
             try:
                 await hook(self.session)
             except Exception as exc:
+                error = exc
                 self._report_failure(name, exc)
-            except BaseExceptionGroup as exc:
-                raise self._without_failures(name, exc) from None
+            except BaseException as exc:
+                error = exc
+                if isinstance(exc, BaseExceptionGroup):
+                    raise self._without_failures(name, exc) from None
+                raise
             finally:
                 self.state = _NONE
+                if self.context.trace is not None:
+                    self._note_hook(name, began, None, error)
         if scope.cancelled_caught:
             self._report_timeout(name)
 
@@ -303,7 +332,7 @@ class HookCaller:
 
     def begin_transaction(self, envelope: Envelope) -> None:
         """MAIL was accepted."""
-        self.context.statistics.transactions += 1
+        self.context.counters.begin_transaction()
         self.session._begin_transaction(envelope)
 
     async def end_transaction(self) -> None:
@@ -311,18 +340,29 @@ class HookCaller:
 
         Shielded and bounded, so that a session that is cancelled meanwhile has not begun that in vain, nor twice.
         """
-        statistics, protocol = self.context.statistics, self.channel.protocol
-        statistics.octets += protocol.transfer.take_octets()
+        protocol = self.channel.protocol
+        octets = protocol.transfer.take_octets()
+        self.context.counters.end_transaction(octets, accepted=protocol.accepted)
+        if self.context.trace is not None and (witness := witness_of(protocol)) is not None:
+            witness.end_message(octets)
         self.body = None
         try:
             if protocol.accepted:
-                statistics.messages += 1
+                self.used_at = self._turned_at
             elif self.context.hooks.on_reset is not None:
                 await self._tell("on_reset", self.context.hooks.on_reset, CLEANUP_LIMIT, shield=True)
         finally:
             self.session._end_transaction()
 
     # ---- records
+
+    def _note_hook(self, name: str, began: float, outcome: object, error: BaseException | None) -> None:
+        """Tell what looks of a hook that has ended; a rejection is an answer, and no error."""
+        if self.context.trace is None or (witness := witness_of(self.channel.protocol)) is None:
+            return
+        if isinstance(error, Exception) and rejection_in(error) is not None:
+            error = None
+        witness.note_hook(name, began, outcome, error)
 
     def _without_failures(self, name: str, group: BaseExceptionGroup[BaseException]) -> BaseException:
         """Log what else went wrong in a hook that was cancelled, so that only the cancellation gets past."""
@@ -332,9 +372,9 @@ class HookCaller:
         return rest if rest is not None else group
 
     def _report_failure(self, name: str, exc: Exception) -> None:
-        self.context.statistics.failed_hooks += 1
+        self.context.counters.fail_hook()
         log_error(self.session, f"{name} failed", exc)
 
     def _report_timeout(self, name: str) -> None:
-        self.context.statistics.failed_hooks += 1
+        self.context.counters.fail_hook()
         log_error(self.session, f"{name} took too long and was cancelled")

@@ -23,12 +23,12 @@ def network_of(host: str) -> str:
     return host if address is None else str(address)
 
 
-def is_within(host: str | None, networks: Iterable[str | Network]) -> bool:
+def is_within(host: str | None, networks: Iterable[Network]) -> bool:
     """Whether a host's address is in one of these networks."""
     address = ip_address(plain_host(host)) if host is not None else None
     if address is None:
         return False
-    return any(address in network for network in networks if not isinstance(network, str))  # ServerConfig made them
+    return any(address in network for network in networks)
 
 
 class ConnectionLimits:
@@ -37,30 +37,39 @@ class ConnectionLimits:
     Args:
         total: connections at one time, or ``None``.
         per_host: the same for one host, or ``None``.
+
+    Attributes:
+        in_use: slots that are taken.
     """
 
     def __init__(self, total: int | None, per_host: int | None) -> None:
         self._total: int | None = total
         self._per_host: int | None = per_host
         self._hosts: Counter[str] = Counter()
-        self._in_use: int = 0
+        self.in_use: int = 0
 
     def __repr__(self) -> str:
-        return f"<ConnectionLimits: {self._in_use} in use, of {len(self._hosts)} hosts>"
+        return f"<ConnectionLimits: {self.in_use} in use, of {len(self._hosts)} hosts>"
 
     @property
-    def in_use(self) -> int:
-        """Slots that are taken."""
-        return self._in_use
+    def is_full(self) -> bool:
+        """Whether no slot is left."""
+        return self._total is not None and self.in_use >= self._total
 
     def take_slot(self, host: str | None) -> Reply | None:
-        """Take a slot, to be given back by :meth:`release`; or return the reply for one connection too many."""
-        if self._total is not None and self._in_use >= self._total:
-            return FULL
+        """Take a slot, to be given back by :meth:`release`; or return the reply for one connection too many.
+
+        A host that has all its slots is told so also where there is none for others.
+        """
+        if self._total is not None and self.in_use >= self._total:
+            return FULL_FOR_HOST if self._host_is_full(host) else FULL
         refusal = self.take_host_slot(host)
         if refusal is None:
-            self._in_use += 1
+            self.in_use += 1
         return refusal
+
+    def _host_is_full(self, host: str | None) -> bool:
+        return host is not None and self._per_host is not None and self._hosts[network_of(host)] >= self._per_host
 
     def take_host_slot(self, host: str | None) -> Reply | None:
         """The same for the host alone: its connection has a slot already, but its host was not known."""
@@ -73,7 +82,7 @@ class ConnectionLimits:
 
     def release(self, host: str | None) -> None:
         """Give a slot back, and the host's unless it is ``None``."""
-        self._in_use -= 1
+        self.in_use -= 1
         if host is not None and self._per_host is not None:
             network = network_of(host)
             self._hosts[network] -= 1

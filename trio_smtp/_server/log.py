@@ -21,6 +21,11 @@ def log_line(session: Session, direction: str, line: bytes) -> None:
     logger.debug("session %s %s %s", session.id, direction, text, extra=facts(session))
 
 
+def log_notice(session: Session, what: str) -> None:
+    """Something about a client that an operator may want to know, and that needs no one to do anything."""
+    logger.info("session %s: %s", session.id, what, extra=facts(session))
+
+
 def log_error(session: Session, what: str, exc: BaseException | None = None) -> None:
     """Something that the operator should look at, with the traceback of `exc`."""
     logger.error("session %s: %s", session.id, what, exc_info=exc, extra=facts(session))

@@ -1,15 +1,36 @@
 # What a hook returned or raised, as the reply that the client gets. A TypeError from here is the application's mistake.
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from .._protocol.replies import Reject, Reply
 
 LOCAL_ERROR: Final = Reply(451, "local error in processing", "4.3.0")
 SHUTTING_DOWN: Final = Reply(421, "the server is shutting down", "4.3.2", close=True)
+MADE_ROOM: Final = Reply(
+    421, "too many connections, and this one has been of no use for the longest time", "4.3.2", close=True
+)
 UNAVAILABLE: Final = Reply(421, "service not available", "4.3.0", close=True)
+
+
+class Farewell(NamedTuple):
+    """How a session ends that the server does not let wait any more.
+
+    Attributes:
+        reply: the last word.
+        why: what ``on_data`` is told, in a few words.
+        lingers: the client has time to read it.
+    """
+
+    reply: Reply
+    why: str
+    lingers: bool = True
+
+
+SHUTDOWN: Final = Farewell(SHUTTING_DOWN, "shutting down")
 _QUEUED: Final = Reply(250, "OK: queued", "2.0.0")
 # Other servers take "550 no thanks" from a hook for the reply that it is. 4711 and 550e8400-... are queue ids.
 _looks_like_reply = re.compile(r"[0-9]{3}(?:[ -]|\Z)").match
@@ -52,17 +73,35 @@ def message_outcome(result: object) -> Reply:
 
 
 def login_outcome(result: object) -> bool:
-    """Whether what ``on_auth`` has returned accepts the client."""
+    """Whether what ``on_auth`` has returned accepts the client.
+
+    Raises:
+        TypeError: it is true for Python, but says something else, or nothing, of the client.
+    """
     if isinstance(result, str):
         check_word(result)
+    elif not isinstance(result, bool | None):
+        mistake = _not_an_identity(result)
+        if mistake:
+            raise TypeError(f"the hook must return an identity, True, a Reply, False or None, not {mistake}")
     return bool(result)
 
 
-def lmtp_outcome(result: object) -> Reply | Mapping[str, Reply]:
-    """The same with LMTP: one outcome for all recipients, or one for each address (RFC 2033 section 4.2)."""
-    if isinstance(result, Mapping):
-        return {address: message_outcome(each) for address, each in result.items()}
-    return message_outcome(result)
+def _not_an_identity(result: object) -> str:
+    """What is wrong with an object that would be true whatever it means; ``""`` if nothing is."""
+    if isinstance(result, Coroutine):
+        result.close()
+        return "a coroutine: await it"
+    if inspect.isawaitable(result) or inspect.isasyncgen(result):
+        return "something to await"
+    if isinstance(result, BaseException) or callable(result):
+        return f"{type(result).__name__} {result!r}"
+    if isinstance(result, bytes | bytearray) and _looks_like_reply(result.decode("latin-1")):
+        return repr(result)
+    if isinstance(result, tuple) and result[:1] and (isinstance(result[0], bool) or isinstance(result[-1], bytes)):
+        return f"a tuple that begins with {result[0]!r}"
+    says_success = "success" in result if isinstance(result, Mapping) else hasattr(result, "success")
+    return f"a {type(result).__name__}, whose success is not looked at" if says_success else ""
 
 
 def rejection_in(exc: Exception) -> Reply | None:

@@ -1,5 +1,5 @@
-# What the log says of connections that get no session. A client can cause as many of these records as it likes, so each
-# cause has so many in a time; what is left out is counted, and said with the next.
+# What the log says of connections that get no session, or have to end theirs for others. A client can cause as many of
+# these records as it likes, so each cause has so many in a time; what is left out is counted, and said with the next.
 from __future__ import annotations
 
 from collections import Counter
@@ -18,15 +18,23 @@ MAX_RECORDS: Final = 20  # of one cause in that time
 
 
 class Cause(Enum):
-    """Why a connection gets no session."""
+    """Why a connection gets no session, or loses it."""
 
     FULL = "max_connections are open"
     FULL_FOR_HOST = "max_connections_per_host are open"
+    MADE_ROOM = "it has been of no use for the longest time, and another one needs room"
     PROXY_HEADER = "it came without a valid PROXY header"
     DESCRIPTORS = (
         "the process is short of file descriptors, and what is left is for messages that are being received; raise the"
         " limit (ulimit -n) or lower max_connections"
     )
+
+
+class Shortage(Enum):
+    """What there is too little of for one connection more."""
+
+    SLOTS = "max_connections are open"
+    DESCRIPTORS = "the process is short of file descriptors"
 
 
 class RefusalLog:
@@ -46,12 +54,14 @@ class RefusalLog:
             return
         host = session.host or "a stream without an address"
         reason = f"{cause.value}: {detail}" if detail else cause.value
-        logger.warning("refused a connection from %s: %s", host, reason, extra=facts(session))
+        what = "ended" if cause is Cause.MADE_ROOM else "refused"
+        logger.warning("%s a connection from %s: %s", what, host, reason, extra=facts(session))
 
     def _begin(self, cause: Cause, now: float) -> None:
         left_out = self._counts.pop(cause, 0) - _limit_of(cause)
         if left_out > 0:
-            logger.warning("refused %s more connections than were logged: %s", left_out, cause.value)
+            what = "ended" if cause is Cause.MADE_ROOM else "refused"
+            logger.warning("%s %s more connections than were logged: %s", what, left_out, cause.value)
         self._since[cause] = now
 
 

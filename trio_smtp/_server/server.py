@@ -11,7 +11,6 @@ import math
 import ssl
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -26,16 +25,19 @@ from .._wire.timekeeper import Timekeeper
 from .accepting import accept_all
 from .connection import ServerConnection, current_connection
 from .context import ServerContext, ServerStatistics
-from .descriptors import are_short
+from .descriptors import SPARE, are_short
 from .event_rows import rows_of
 from .handler_check import Hooks
 from .limits import FULL, FULL_FOR_HOST, ConnectionLimits, is_within
 from .outcomes import SHUTTING_DOWN, leaves_of
 from .proxy import read_proxy_header
-from .refusals import Cause, RefusalLog
+from .refusals import Cause, RefusalLog, Shortage
 from .session import Session
+from .stress import Room
 
-MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time
+MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time; likewise ended ones
+MAX_LEAVING: Final = 200  # connections that have made room and are not gone yet: a hook may still hear of their end
+_NO_SLOT: Final = "\0"  # in place of a host
 
 
 class Server:
@@ -74,7 +76,9 @@ class Server:
             self.config.max_connections, self.config.max_connections_per_host
         )
         self._refusals: RefusalLog = RefusalLog()
-        self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has
+        self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has, or _NO_SLOT
+        self._room: Room[ServerConnection] = Room()
+        self._leaving: int = 0  # connections without a slot, which have made room
         self._accepting: set[trio.CancelScope] = set()
         self._lingering: int = 0  # refused connections whose clients may still be sending
         self._stoppers: list[ServerConnection] = []  # a hook of theirs waits in shutdown(), once for each time it does
@@ -96,7 +100,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Counters since the server was made, as they are now."""
-        return replace(self._context.statistics, connections=len(self._connections))
+        return self._context.counters.read(connections=len(self._connections))
 
     async def serve(
         self,
@@ -208,12 +212,14 @@ class Server:
             stream = _without_pending_tls(stream)
         connection = ServerConnection(self._context, stream, keeper, context)
         host = connection.session.host
-        proxies = self.config.proxy_protocol_from
+        proxies = self._context.proxies
         behind_proxy = bool(proxies) and is_within(host, proxies)
         if behind_proxy:
             host = None  # the slot that is taken is that of the client that the proxy names
         refusal = SHUTTING_DOWN if self._context.is_closing else self._admit(connection.session, stream, host)
         if refusal is not None:
+            if refusal is SHUTTING_DOWN:
+                self._tell_refusal("shutting down")
             return self._refuse(connection, None if context is not None else refusal)
         if behind_proxy:
             return self._serve_behind_proxy(connection, stream, says_why=context is None)
@@ -221,16 +227,46 @@ class Server:
 
     def _admit(self, session: Session, stream: trio.abc.Stream, host: str | None) -> Reply | None:
         """Take a slot for a connection of `host`, or return why there is none."""
-        if are_short(stream, self._limits.in_use):
-            self._refusals.note(Cause.DESCRIPTORS, session)
+        limits, stress = self._limits, self._context.stress
+        if are_short(stream, limits.in_use) and not self._make_room(Shortage.DESCRIPTORS):
+            self._turn_away(Cause.DESCRIPTORS, session)
             return FULL
-        refusal = self._limits.take_slot(host)
+        refusal = limits.take_slot(host)
+        if refusal is FULL and self._make_room(Shortage.SLOTS):
+            refusal = limits.take_slot(host)
+        if limits.in_use >= stress.begins_at and stress.note(limits.in_use, trio.current_time()):
+            for connection in self._connections:
+                connection.hurry()
         self._note_refusal(refusal, session)
         return refusal
 
+    def _make_room(self, shortage: Shortage) -> bool:
+        """End the connection that is of least use, and take its slot from it; returns whether there is one."""
+        if self._leaving >= (MAX_LEAVING if shortage is Shortage.SLOTS else SPARE // 2):
+            return False
+        connection = self._room.choose(self._connections, trio.current_time())
+        if connection is None:
+            return False
+        self._refusals.note(Cause.MADE_ROOM, connection.session, shortage.value)
+        self._limits.release(self._connections[connection])
+        self._connections[connection] = _NO_SLOT
+        self._leaving += 1
+        self._context.counters.make_room()
+        connection.make_room(lingers=shortage is Shortage.SLOTS and self._leaving <= MAX_LINGERING)
+        return True
+
     def _note_refusal(self, refusal: Reply | None, session: Session) -> None:
         if refusal is FULL or refusal is FULL_FOR_HOST:
-            self._refusals.note(Cause.FULL if refusal is FULL else Cause.FULL_FOR_HOST, session)
+            self._turn_away(Cause.FULL if refusal is FULL else Cause.FULL_FOR_HOST, session)
+
+    def _turn_away(self, cause: Cause, session: Session, detail: str = "") -> None:
+        """Note that a connection gets no session, and why."""
+        self._refusals.note(cause, session, detail)
+        self._tell_refusal(cause.name.lower().replace("_", " "))
+
+    def _tell_refusal(self, reason: str) -> None:
+        if self._context.trace is not None:
+            self._context.trace.tell("refuse", None, code=421, detail=reason)
 
     async def _serve_behind_proxy(
         self, connection: ServerConnection, stream: trio.abc.Stream, *, says_why: bool
@@ -246,6 +282,8 @@ class Server:
             session._apply_proxy(header)
             # shutdown() knows only the sessions that it finds, and this one was not there yet.
             refusal = SHUTTING_DOWN if self._context.is_closing else self._limits.take_host_slot(session.host)
+            if refusal is SHUTTING_DOWN:
+                self._tell_refusal("shutting down")
             self._note_refusal(refusal, session)
             if refusal is not None:
                 await self._refuse(connection, refusal if says_why else None)
@@ -257,12 +295,20 @@ class Server:
     def _run(self, connection: ServerConnection, host: str | None) -> Coroutine[Any, Any, None]:
         """Count a connection that has a slot, of `host`; returns the coroutine that runs it."""
         self._connections[connection] = host
-        self._context.statistics.total_connections += 1
+        self._context.counters.take_connection()
         return connection.run(self._ended)
 
     def _ended(self, connection: ServerConnection) -> None:
         """Forget a connection that has run."""
-        self._limits.release(self._connections.pop(connection))
+        host = self._connections.pop(connection)
+        if self._room.candidates:
+            self._room.forget(connection)
+        if host is _NO_SLOT:
+            self._leaving -= 1
+        else:
+            self._limits.release(host)
+            if self._context.stress.limit < math.inf:
+                self._context.stress.note(self._limits.in_use, trio.current_time())
         self._wake()
 
     async def _read_proxy_header(self, stream: trio.abc.Stream, session: Session) -> ProxyHeader | None:
@@ -277,20 +323,22 @@ class Server:
                 finally:
                     self._accepting.discard(scope)
         except RemoteProtocolError as exc:
-            self._refusals.note(Cause.PROXY_HEADER, session, str(exc))
+            self._turn_away(Cause.PROXY_HEADER, session, str(exc))
         except ConnectionLostError:
-            pass
+            self._tell_refusal("proxy header")
         except BaseException:  # cancelled from outside, maybe together with the time limit
             await trio.aclose_forcefully(stream)
             raise
         else:
             if not self._context.is_closing:
-                self._refusals.note(Cause.PROXY_HEADER, session, "not within proxy_timeout")
+                self._turn_away(Cause.PROXY_HEADER, session, "not within proxy_timeout")
+            else:
+                self._tell_refusal("shutting down")
         return None
 
     async def _refuse(self, connection: ServerConnection, refusal: Reply | None) -> None:
         """Say why there is no session, and close. ``None`` says nothing: under implicit TLS, to spare the handshake."""
-        self._context.statistics.refused_connections += 1
+        self._context.counters.refuse_connection()
         lingers = refusal is not None and self._lingering < MAX_LINGERING
         self._lingering += lingers
         try:

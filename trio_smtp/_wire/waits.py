@@ -82,6 +82,16 @@ class Waits:
         if self.timer is not None and self.waiting is not NOTHING:
             self._wake(SMTPTimeoutError("the peer took too long"))
 
+    def shorten(self, deadline: float) -> None:
+        """Let the wait in progress, if any, end at `deadline` at the latest, with :class:`SMTPTimeoutError`."""
+        if self.waiting is NOTHING:
+            return
+        if self.timer is not None:
+            if deadline < self.timer.deadline:
+                self.timer.set(deadline)
+        elif self.scope is not None and deadline < self.scope.deadline:
+            self.scope.deadline = deadline
+
     def interrupt(self) -> None:
         """End the receive in progress, or the next one, with :class:`Interrupted`. A send is left alone."""
         if self.waiting is RECEIVE:

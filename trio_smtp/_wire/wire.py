@@ -76,7 +76,7 @@ import trio
 
 from .._protocol.errors import ConnectionLostError, SMTPTimeoutError
 from .tls import TLSInfo
-from .waits import RECEIVE, Interrupted, Waits
+from .waits import NOTHING, RECEIVE, Interrupted, Waits
 
 Octets: TypeAlias = bytes | bytearray | memoryview
 
@@ -181,6 +181,15 @@ class Wire(abc.ABC):
     def expire(self) -> None:
         """End the wait in progress, if any, with :class:`SMTPTimeoutError`: the timer's callback."""
         self._waits.expire()
+
+    @property
+    def is_waiting(self) -> bool:
+        """A task waits for the peer, for octets or for room to send."""
+        return self._waits.waiting is not NOTHING
+
+    def shorten(self, deadline: float) -> None:
+        """Let the wait in progress, if any, end at `deadline` at the latest."""
+        self._waits.shorten(deadline)
 
     def interrupt(self) -> None:
         """End the receive in progress, or the next one, with :class:`Interrupted`. A send is left alone."""

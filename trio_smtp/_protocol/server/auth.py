@@ -20,7 +20,7 @@ from ..sasl import (
     encode_challenge,
 )
 from .events import Authenticate
-from .fixed_replies import AUTH_BAD_ENDING, AUTH_CANCELLED, AUTH_SUCCESS, HELLO_FIRST, TOO_MANY_FAILURES
+from .fixed_replies import AUTH_BAD_ENDING, AUTH_CANCELLED, AUTH_SUCCESS, HELLO_FIRST, TLS_FIRST, TOO_MANY_FAILURES
 from .offences import Offences
 from .rows import Taken
 from .states import Occurrence
@@ -112,7 +112,7 @@ class Authentication:
 
     def mechanisms(self, profile: ServerProfile, *, tls: bool) -> tuple[str, ...]:
         """What EHLO offers."""
-        if "AUTH" not in profile.extensions or not (tls or profile.config.allow_insecure_auth):
+        if "AUTH" not in profile.extensions or not (tls or profile.auth_in_clear):
             return ()
         if self.external_identity is None and "EXTERNAL" in profile.mechanisms:
             return tuple(name for name in profile.mechanisms if name != "EXTERNAL")
@@ -180,7 +180,9 @@ def take_auth(protocol: ServerProtocol, argument: bytes) -> Taken:
         return Reply(503, "already authenticated", "5.5.1")  # RFC 4954 §4
     if not protocol.esmtp:
         return HELLO_FIRST
-    if not (protocol.tls or profile.config.allow_insecure_auth):
+    if not (protocol.tls or profile.auth_in_clear):
+        if profile.config.allow_insecure_auth:
+            return TLS_FIRST  # it is TLS that is required, not by AUTH
         return Reply(538, "encryption is required for authentication", "5.7.11")  # RFC 4954 §6
     words = argument.split()
     if not 1 <= len(words) <= 2:

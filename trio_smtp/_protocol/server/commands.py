@@ -83,7 +83,10 @@ def take_mail(protocol: ServerProtocol, argument: bytes) -> Taken:
         return replies.AUTH_FIRST
     if config.max_messages is not None and protocol.transaction_count >= config.max_messages:
         return replies.TOO_MANY_MESSAGES
-    return Mail(parse_mail(argument, protocol.rules.parameters))
+    sender = parse_mail(argument, protocol.rules.parameters)
+    if sender.unreadable:
+        protocol.note_unreadable(sender.unreadable)
+    return Mail(sender)
 
 
 def take_rcpt(protocol: ServerProtocol, argument: bytes) -> Taken:
@@ -93,7 +96,10 @@ def take_rcpt(protocol: ServerProtocol, argument: bytes) -> Taken:
     limit = protocol.profile.config.max_recipients
     if limit is not None and len(protocol.addressees) >= limit:
         return replies.TOO_MANY_RECIPIENTS
-    return Rcpt(parse_rcpt(argument, protocol.rules.parameters, smtputf8=envelope.sender.smtputf8))
+    recipient = parse_rcpt(argument, protocol.rules.parameters, smtputf8=envelope.sender.smtputf8)
+    if recipient.unreadable:
+        protocol.note_unreadable(recipient.unreadable)
+    return Rcpt(recipient)
 
 
 def take_rset(protocol: ServerProtocol, argument: bytes) -> Taken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import ipaddress
 import platform
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -14,6 +14,7 @@ from ..checks import check_choice, check_count, check_flag, check_names, check_s
 from ..extensions import KNOWN_EXTENSIONS, MAX_INTERVAL, OPT_IN_EXTENSIONS
 from ..sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
 from .extension import ServerExtension, check_extensions
+from .observation import ServerEvent
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -38,10 +39,10 @@ class ServerConfig:
         proxy_timeout: for the PROXY header of a peer in `proxy_protocol_from`.
         auth: ``"required"`` refuses MAIL until the client has authenticated itself.
         auth_mechanisms: SASL mechanisms to offer, in the order of the EHLO line.
-        allow_insecure_auth: offer AUTH in clear too.
+        allow_insecure_auth: offer AUTH in clear too, unless `require_tls`.
         max_message_size: octets of a message, dots and the end of data not counted (RFC 1870).
         enable_ehlo: ``False`` speaks plain SMTP: HELO only.
-        require_tls: refuse MAIL, RCPT, DATA, BDAT, VRFY, EXPN and the commands of `extensions` before TLS.
+        require_tls: refuse AUTH, MAIL, RCPT, DATA, BDAT, VRFY, EXPN and the commands of `extensions` before TLS.
         disabled_extensions: EHLO keywords not to offer; their commands and parameters are then unknown.
         enabled_extensions: EHLO keywords to offer that oblige the application: DSN, REQUIRETLS, DELIVERBY,
             FUTURERELEASE, MT-PRIORITY.
@@ -49,7 +50,9 @@ class ServerConfig:
         max_hold_until: the latest time that ``HOLDUNTIL=`` may ask for, with a time zone.
         min_deliver_by: the least seconds that ``BY=`` with mode R may ask for, where DELIVERBY is offered (RFC 2852).
         extensions: extensions of your own, each a :class:`ServerExtension`.
-        max_connections: connections at one time; the next gets 421 4.3.2.
+        max_connections: connections at one time. From three quarters on, waits become shorter; when all are open, the
+            one that has been of no use for the longest time makes room for the next, or, if all are of use, the next
+            gets 421 4.3.2. docs/supported.md has the rules.
         max_connections_per_host: the same for one IPv4 address or IPv6 /64 network; the next gets 421 4.7.0.
         max_recipients: accepted recipients of one message; the next gets 452 4.5.3 (RFC 5321 section 4.5.3.1.10).
         max_messages: transactions on one connection; the next MAIL gets 421.
@@ -71,6 +74,8 @@ class ServerConfig:
             the reply that reaches it.
         bare_newlines: a message with a bare CR or LF is refused (``"reject"``), or they are made CR LF
             (``"normalize"``).
+        nul: a message with a NUL is refused (``"reject"``), or passed on as it is (``"keep"``); one that is BINARYMIME
+            may have any. Some servers drop a NUL and take the line ``NUL .`` for the end of the message.
         lenient_addresses: take addresses without angle brackets, without a domain, with a final dot after it, or after
             several spaces; and commands that end with LF alone. docs/supported.md has the list.
         reject_early_talkers: a client that speaks before the greeting gets 554, and so does one that does not wait for
@@ -80,6 +85,8 @@ class ServerConfig:
         xclient_from: networks that may use XCLIENT and XFORWARD.
         scram_secret: makes the SCRAM salt of each user name; give every process of one service the same.
         scram_iterations: rounds of the SCRAM key derivation.
+        trace: called with a :class:`ServerEvent` for each thing that happens; must be synchronous and quick. What it
+            raises is logged once, and has no other effect. Without it no events are made.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -121,6 +128,7 @@ class ServerConfig:
     max_auth_line: int = 12288
     max_reply_buffer: int = 65536
     bare_newlines: Literal["reject", "normalize"] = "reject"
+    nul: Literal["reject", "keep"] = "reject"
     lenient_addresses: bool = False
     reject_early_talkers: bool = False
     lmtp: bool = False
@@ -128,6 +136,7 @@ class ServerConfig:
     xclient_from: Sequence[str | ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
     scram_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     scram_iterations: int = 4096
+    trace: Callable[[ServerEvent], None] | None = None
 
     def __post_init__(self) -> None:
         check_text("hostname", self.hostname, word=True)
@@ -164,6 +173,7 @@ class ServerConfig:
             raise ValueError(f"scram_iterations must be at most {MAX_ITERATIONS}, not {self.scram_iterations}")
         check_choice("auth", self.auth, ("optional", "required"))
         check_choice("bare_newlines", self.bare_newlines, ("reject", "normalize"))
+        check_choice("nul", self.nul, ("reject", "keep"))
         for name in (
             "allow_insecure_auth",
             "enable_ehlo",
@@ -183,8 +193,10 @@ class ServerConfig:
             check_names("disabled_extensions", self.disabled_extensions, KNOWN_EXTENSIONS | own),
         )
         self._store("enabled_extensions", check_names("enabled_extensions", self.enabled_extensions, OPT_IN_EXTENSIONS))
-        self._store("proxy_protocol_from", _networks("proxy_protocol_from", self.proxy_protocol_from))
-        self._store("xclient_from", _networks("xclient_from", self.xclient_from))
+        self._store("proxy_protocol_from", networks("proxy_protocol_from", self.proxy_protocol_from))
+        self._store("xclient_from", networks("xclient_from", self.xclient_from))
+        if self.trace is not None and not callable(self.trace):
+            raise TypeError(f"trace is a function or None, not {self.trace!r}")
         if not isinstance(self.scram_secret, bytes):
             raise TypeError("scram_secret is bytes")
         if len(self.scram_secret) < MIN_SECRET:
@@ -208,7 +220,12 @@ def _check_moment(name: str, value: object) -> None:
         raise ValueError(f"{name} needs a time zone")
 
 
-def _networks(name: str, values: object) -> tuple[Network, ...]:
+def networks(name: str, values: object) -> tuple[Network, ...]:
+    """Networks as objects, whatever they are given as.
+
+    Raises:
+        TypeError, ValueError: naming the field.
+    """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} is a sequence of networks, not {values!r}")
     try:

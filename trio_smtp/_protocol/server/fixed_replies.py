@@ -28,6 +28,7 @@ AUTH_BAD_ENDING: Final = Reply(501, "unexpected response", "5.5.2")
 # messages
 TOO_LARGE: Final = Reply(552, "the message is too large", "5.3.4")  # RFC 1870 §6.3
 BARE_NEWLINE: Final = Reply(550, "the message has a bare CR or LF", "5.6.11")  # RFC 5321 §2.3.8
+NUL_IN_TEXT: Final = Reply(550, "the message has a NUL, which needs BODY=BINARYMIME", "5.6.11")  # RFC 2045 §2.7, §2.8
 
 # lines that are no command of ours
 UNKNOWN: Final = Reply(500, "command not recognized", "5.5.1")

@@ -9,11 +9,11 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from ..dotstuff import DotDecoder
-from ..newlines import NewlinePolicy
+from ..newlines import NewlinePolicy, NULPolicy
 from ..replies import Reply
 from .chunks import ChunkedBody
 from .events import BODY_END, EOF, NEED_DATA, Signal
-from .fixed_replies import BARE_NEWLINE, TOO_LARGE
+from .fixed_replies import BARE_NEWLINE, NUL_IN_TEXT, TOO_LARGE
 from .input import LineReader
 
 Verdict: TypeAlias = Reply | Mapping[str, Reply]
@@ -36,30 +36,54 @@ class IncomingMessage:
     Args:
         source: where its octets come from.
         newlines: what becomes of a bare CR or LF.
+        nul: what becomes of a NUL in a message that is text.
         limit: octets that it may have, or ``None``.
         binary: BODY=BINARYMIME.
         chunking: it comes by BDAT.
 
     Attributes:
+        content: what reads its octets; its ``received`` says how many there are so far.
         is_over: its end was met.
         verdict: what the application has concluded; the rest is dropped. ``None``: the application is not done with it.
         fault: what it must be refused with, known when its end was met.
     """
 
-    __slots__ = ("_chunked", "_dotted", "_limit", "_newlines", "_source", "fault", "is_over", "verdict")
+    __slots__ = (
+        "_chunked",
+        "_dotted",
+        "_flaw",
+        "_limit",
+        "_newlines",
+        "_rejects_nul",
+        "_source",
+        "content",
+        "fault",
+        "is_over",
+        "verdict",
+    )
 
     def __init__(
-        self, source: LineReader, newlines: NewlinePolicy, limit: int | None, *, binary: bool, chunking: bool
+        self,
+        source: LineReader,
+        newlines: NewlinePolicy,
+        nul: NULPolicy,
+        limit: int | None,
+        *,
+        binary: bool,
+        chunking: bool,
     ) -> None:
         self._source = source
         self._newlines = newlines
+        self._rejects_nul = nul == "reject" and not binary
+        self._flaw: Reply | None = None  # what its text must be refused with at its end, beside bare newlines
         self._limit = limit
         self._dotted: DotDecoder | None = None
         self._chunked: ChunkedBody | None = None
         if chunking:
-            self._chunked = ChunkedBody(newlines, limit, binary=binary)
+            self.content: DotDecoder | ChunkedBody = ChunkedBody(newlines, limit, binary=binary)
+            self._chunked = self.content
         else:
-            self._dotted = DotDecoder(newlines)
+            self.content = self._dotted = DotDecoder(newlines)
         self.is_over: bool = False
         self.verdict: Verdict | None = None
         self.fault: Reply | None = None
@@ -72,13 +96,6 @@ class IncomingMessage:
     def conclude(self, verdict: Verdict) -> None:
         """The application is done with it."""
         self.verdict = verdict
-
-    @property
-    def received(self) -> int:
-        """Octets of the message so far."""
-        body = self._dotted or self._chunked
-        assert body is not None
-        return body.received
 
     def next(self) -> bytes | Signal | Progress | None:
         """Octets for the application, or why there are none; ``None``: look again."""
@@ -101,13 +118,15 @@ class IncomingMessage:
         if not data:
             return None
         text = decoder.feed(data)
+        if self._rejects_nul and b"\0" in text:
+            self._flaw = NUL_IN_TEXT
         if self._limit is not None and decoder.received > self._limit:
             self.fault = TOO_LARGE
         if decoder.done:
             self._end(bare=decoder.bare and self._newlines == "reject")
             if decoder.rest:
                 self._source.feed(decoder.rest)
-        return text
+        return text if self._flaw is None else b""
 
     def _read_chunk(self, body: ChunkedBody | None) -> bytes | Progress | None:
         assert body is not None
@@ -116,9 +135,11 @@ class IncomingMessage:
             if not data:
                 return None
             text = body.feed(data)
+            if self._rejects_nul and b"\0" in text:
+                self._flaw = NUL_IN_TEXT
             if body.too_large:  # looked at only with octets in hand, so that next() sees when it becomes true
                 self.fault = TOO_LARGE
-            return text
+            return text if self._flaw is None else b""
         if isinstance(self.verdict, Reply) and not self.verdict.is_success:
             if body.last:
                 self._end(bare=body.bare)
@@ -128,10 +149,10 @@ class IncomingMessage:
             if body.too_large:
                 self.fault = TOO_LARGE
             self._end(bare=body.bare)
-            return text
+            return text if self._flaw is None else b""
         return CHUNK_TAKEN
 
     def _end(self, *, bare: bool) -> None:
         self.is_over = True
-        if bare and self.fault is None:
-            self.fault = BARE_NEWLINE
+        if self.fault is None:
+            self.fault = BARE_NEWLINE if bare else self._flaw

@@ -33,6 +33,7 @@ class ServerProfile:
         rules_for: what holds in a session without TLS (``False``) or with it.
         enhanced: replies have enhanced status codes.
         mechanisms: of AUTH, all that are configured.
+        auth_in_clear: AUTH is allowed without TLS.
         must_take_turns: a client that was not offered PIPELINING has to wait for each answer.
         greeting: the usual one.
         farewell: the reply to QUIT.
@@ -72,6 +73,7 @@ class ServerProfile:
         )
         self.enhanced: bool = "ENHANCEDSTATUSCODES" in self.extensions
         self.mechanisms: tuple[str, ...] = tuple(config.auth_mechanisms)
+        self.auth_in_clear: bool = config.allow_insecure_auth and not config.require_tls
         self.must_take_turns: bool = config.reject_early_talkers
         self.greeting: Reply = Reply(
             220, f"{config.hostname} {'LMTP' if config.lmtp else 'ESMTP'} {config.banner}".rstrip()
@@ -109,7 +111,6 @@ class ServerProfile:
             return Reply(250, lines)
         offer = Offer(
             tls=tls,
-            starttls=True,
             auth=mechanisms,
             max_message_size=self.config.max_message_size,
             max_recipients=self.config.max_recipients,

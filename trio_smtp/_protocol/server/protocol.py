@@ -74,6 +74,7 @@ class ServerProtocol:
         accepted: whether the transaction that ended last ended with its message accepted.
         transaction_count: transactions begun.
         ending: why the session ended.
+        notice: what the log should say of the session; ``None`` before there is anything, ``""`` once it was taken.
     """
 
     __slots__ = (
@@ -87,6 +88,7 @@ class ServerProtocol:
         "esmtp",
         "hello",
         "input",
+        "notice",
         "offences",
         "profile",
         "queue",
@@ -123,6 +125,7 @@ class ServerProtocol:
         self.accepted: bool = False
         self.transaction_count: int = 0
         self.ending: Ending = Ending.NONE
+        self.notice: str | None = None
 
     def __repr__(self) -> str:
         return f"<ServerProtocol {self.state.name}: {self._pending or 'nothing to answer'}>"
@@ -369,6 +372,17 @@ class ServerProtocol:
             taken = row.on_success(self, None, taken)
         self.reply(taken, row.success_enhanced)
         return None
+
+    def note_unreadable(self, parameters: Mapping[str, str]) -> None:
+        """Parameters of MAIL or RCPT were dropped. Of each session's the first are noted: a client can send many."""
+        if self.notice is None:
+            dropped = ", ".join(f"{keyword}={value!r:.200}" for keyword, value in parameters.items())
+            self.notice = f"dropped parameters that cannot be read: {dropped}"
+
+    def take_notice(self) -> str:
+        """What the log should say, which is then taken as said."""
+        notice, self.notice = self.notice or "", ""
+        return notice
 
     def await_answer(self, event: Command) -> None:
         """An event comes of something else than a command line."""

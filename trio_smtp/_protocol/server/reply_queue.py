@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..replies import Reply
-from .transcript import Transcript
+from .transcript import Notes
 
 MAX_REPLIES: Final = 256  # that gather before they are to be sent, however much is pipelined
 
@@ -34,7 +34,7 @@ class ReplyQueue:
         self._octets: int = 0
         self.waiting: list[bytes] = []
         self.flush_due: bool = False
-        self.transcript: Transcript | None = None
+        self.transcript: Notes | None = None
 
     def __repr__(self) -> str:
         return f"<ReplyQueue: {self._count} replies, {self._octets} octets{', flush due' * self.flush_due}>"
@@ -76,6 +76,6 @@ class ReplyQueue:
         """The caller was told to send them."""
         self.flush_due = False
 
-    def record(self, transcript: Transcript) -> None:
+    def record(self, transcript: Notes) -> None:
         """Have each reply noted from now on."""
         self.transcript = transcript

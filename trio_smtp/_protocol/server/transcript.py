@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from ..replies import Reply
 from ..sasl import SERVER_MECHANISMS
@@ -12,6 +12,19 @@ from ..sasl import SERVER_MECHANISMS
 Trace: TypeAlias = Callable[[str, bytes], None]  # "<" or ">", and a line without its CR LF or a reply with it
 
 _MECHANISMS: Final = frozenset(name.encode() for name in SERVER_MECHANISMS)
+
+
+class Notes(Protocol):
+    """What is told of each command line and each reply."""
+
+    def note_command(self, line: bytes, *, authenticated: bool) -> None:
+        """A line has come, outside an AUTH exchange."""
+
+    def note_response(self) -> None:
+        """A line of an AUTH exchange has come."""
+
+    def note_reply(self, reply: Reply, wire: bytes) -> None:
+        """A reply was given, and these octets are what will be sent of it."""
 
 
 class Transcript:

@@ -54,7 +54,7 @@ class Transfer:
             chunking: it comes by BDAT.
         """
         message = IncomingMessage(
-            source, config.bare_newlines, config.max_message_size, binary=binary, chunking=chunking
+            source, config.bare_newlines, config.nul, config.max_message_size, binary=binary, chunking=chunking
         )
         self.message = message
         return message
@@ -62,8 +62,13 @@ class Transfer:
     def end(self) -> None:
         """The message in progress is over, if there is one."""
         if self.message is not None:
-            self._octets += self.message.received
+            self._octets += self.message.content.received
             self.message = None
+
+    @property
+    def octets(self) -> int:
+        """Octets of the messages that ended since :meth:`take_octets` was called last."""
+        return self._octets
 
     def take_octets(self) -> int:
         """Octets of the messages that ended since it was asked last."""
@@ -200,7 +205,7 @@ def read_message(protocol: ServerProtocol) -> Event | None:
     event = message.next()
     if event is CHUNK_TAKEN:
         protocol.move(Occurrence.CHUNK_END)
-        protocol.reply(Reply(250, f"{message.received} octets received", "2.0.0"))
+        protocol.reply(Reply(250, f"{message.content.received} octets received", "2.0.0"))
         return None
     if event is FINISHED:
         assert message.verdict is not None

@@ -1,0 +1,281 @@
+# What happens in a session, told to `ServerConfig.trace`.
+#
+# Guarantee: without such a function nothing here is made. What the function raises is logged once for a server, and
+# goes no further.
+#
+# The protocol tells a Witness of each command line and each reply, as it tells the log's Transcript, which a Witness
+# has inside if there is one; the tasks of the session tell it of the rest. It makes the events of that: which reply
+# answers which command, and which are about a message. It changes nothing.
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from .._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
+from .._protocol.replies import Reply
+from .._protocol.sasl import SERVER_MECHANISMS
+from .._protocol.server.observation import ServerEvent, ServerEventName
+from .._protocol.server.protocol import ServerProtocol
+from .._protocol.server.transcript import Notes
+from .._wire.tls import TLSInfo
+from .._wire.waits import Interrupted
+from .log import logger
+
+if TYPE_CHECKING:
+    from .session import Session
+
+_MESSAGE_VERBS: Final = ("DATA", "BDAT")
+
+
+class Tracer:
+    """Calls ``ServerConfig.trace``.
+
+    Args:
+        function: gets the events.
+    """
+
+    __slots__ = ("_function", "_has_failed")
+
+    def __init__(self, function: Callable[[ServerEvent], None]) -> None:
+        self._function: Callable[[ServerEvent], None] = function
+        self._has_failed: bool = False
+
+    def tell(
+        self,
+        name: ServerEventName,
+        session: Session | None,
+        *,
+        seconds: float = 0.0,
+        verb: str = "",
+        code: int = 0,
+        octets: int = 0,
+        detail: str = "",
+        error: BaseException | None = None,
+    ) -> None:
+        """Tell of one thing that is over; the arguments are the fields of :class:`ServerEvent`."""
+        event = ServerEvent(
+            name=name,
+            session=session,
+            seconds=seconds,
+            verb=verb,
+            code=code,
+            octets=octets,
+            detail=detail,
+            error=error,
+        )
+        try:
+            self._function(event)
+        except Exception as exc:
+            if not self._has_failed:
+                self._has_failed = True
+                logger.error("the trace function failed; said once: %r", exc, exc_info=exc)
+
+
+class _Message:
+    """A message that on_data was asked about."""
+
+    __slots__ = ("began", "has_text", "replies", "verb")
+
+    def __init__(self, verb: str, began: float) -> None:
+        self.verb = verb
+        self.began = began
+        self.has_text: bool = verb == "BDAT"  # its content was asked for, or comes by itself
+        self.replies: list[Reply] = []  # to its end
+
+
+class Witness:
+    """What one session does, as events.
+
+    Args:
+        tracer: told of them.
+        session: which it is.
+        protocol: the session's. What it tells of commands and replies now, it tells this object from now on, which
+            passes it on.
+    """
+
+    def __init__(self, tracer: Tracer, session: Session, protocol: ServerProtocol) -> None:
+        self._tracer = tracer
+        self._session = session
+        self._protocol = protocol
+        self._transcript: Notes | None = protocol.queue.transcript
+        protocol.queue.record(self)
+        self._began: float = trio.current_time()
+        self._is_greeted: bool = False
+        self._verb: str | None = None  # of the command that is not answered yet
+        self._latest: str = ""  # verb
+        self._command_began: float = 0.0
+        self._command_size: int = 0
+        self._mechanism: str = ""
+        self._message: _Message | None = None
+        self._octets: int = 0  # of messages
+        self._last_code: int = 0
+        self._waited: float = 0.0  # for message data, by the hook that runs
+        self._reason: BaseException | None = None
+
+    # ---- the protocol's
+
+    def note_command(self, line: bytes, *, authenticated: bool) -> None:
+        """A command line has come, outside an AUTH exchange."""
+        if self._transcript is not None:
+            self._transcript.note_command(line, authenticated=authenticated)
+        if self._message is not None and self._message.replies:  # the session has not heard of its end yet
+            self._tell_message(self._message, self._protocol.transfer.octets)
+        words = line.split(b" ", 2)
+        verb = words[0].rstrip(b"\t").upper()
+        self._verb = self._latest = verb.decode("ascii") if verb in self._protocol.profile.commands else ""
+        self._command_began = trio.current_time()
+        self._command_size = len(line) + 2
+        if verb == b"AUTH":
+            name = words[1].strip().upper().decode("ascii", "replace") if len(words) > 1 else ""
+            self._mechanism = name if name in SERVER_MECHANISMS else ""
+
+    def note_response(self) -> None:
+        """A line of an AUTH exchange has come."""
+        if self._transcript is not None:
+            self._transcript.note_response()
+
+    def note_reply(self, reply: Reply, wire: bytes) -> None:
+        """A reply was given."""
+        if self._transcript is not None:
+            self._transcript.note_reply(reply, wire)
+        self._last_code = reply.code
+        if not self._is_greeted:
+            self._note_greeting(reply.code, reply.text)
+        elif self._is_about_message(reply):
+            assert self._message is not None
+            self._message.replies.append(reply)
+            self._verb = None
+        elif reply.code != 334 and (self._verb is not None or reply.code != 421):
+            self._answer(reply)
+
+    def _note_greeting(self, code: int, text: str) -> None:
+        self._is_greeted = True
+        self._tell("connect", self._began, code=code, detail=text)
+
+    def _is_about_message(self, reply: Reply) -> bool:
+        """Whether a reply is what became of a message, and not of a command or a chunk."""
+        message = self._message
+        return (
+            message is not None
+            and message.has_text
+            and self._latest in _MESSAGE_VERBS
+            and self._protocol.envelope is None
+        )
+
+    def _answer(self, reply: Reply) -> None:
+        verb, self._verb = self._verb or "", None
+        if reply.code == 354 and self._message is not None:
+            self._message.has_text = True
+        began = self._command_began if verb else trio.current_time()
+        self._tell("command", began, verb=verb, code=reply.code, octets=self._command_size, detail=reply.text)
+        self._command_size = 0
+        if verb == "AUTH":
+            self._tell("auth", began, verb=verb, code=reply.code, detail=self._mechanism)
+
+    # ---- the session's
+
+    def note_tls(self, began: float, tls: TLSInfo | None, error: BaseException | None = None) -> None:
+        """A handshake that began then is over."""
+        detail = f"{tls.version} {tls.cipher}" if tls is not None else ""
+        self._tell("tls", began, verb=self._latest, detail=detail, error=error)
+
+    def begin_message(self, *, chunking: bool) -> None:
+        """``on_data`` is asked about a message."""
+        self._message = _Message("BDAT" if chunking else "DATA", trio.current_time())
+
+    def note_wait(self, seconds: float) -> None:
+        """A hook has waited for message data."""
+        self._waited += seconds
+
+    def end_message(self, octets: int) -> None:
+        """A transaction is over, with a message of so many octets if it had one."""
+        self._octets += octets
+        if self._message is not None:
+            self._tell_message(self._message, octets)
+
+    def _tell_message(self, message: _Message, octets: int) -> None:
+        self._message = None
+        if not message.has_text:
+            return
+        replies = message.replies
+        code, detail = 0, "given up"
+        if replies:
+            best = min(replies, key=_code)
+            code, detail = best.code, best.text
+        if len(replies) > 1:
+            taken = sum(reply.is_success for reply in replies)
+            detail = f"{taken} of {len(replies)} recipients"
+        error = self._reason if not replies else None
+        self._tell("message", message.began, verb=message.verb, code=code, octets=octets, detail=detail, error=error)
+
+    def note_hook(self, name: str, began: float, outcome: object = None, error: BaseException | None = None) -> None:
+        """A hook that was called at `began` has ended."""
+        waited, self._waited = self._waited, 0.0
+        code = outcome.code if isinstance(outcome, Reply) else 0
+        self._tell("hook", began + waited, code=code, detail=name, error=error)
+
+    def note_reason(self, reason: BaseException) -> None:
+        """What ends the session."""
+        self._reason = reason
+
+    def close(self, *, cancelled: bool, farewell: str) -> None:
+        """The session has ended.
+
+        Args:
+            cancelled: from outside.
+            farewell: why, where the server did not let it wait any more.
+        """
+        if not self._is_greeted:
+            self._note_greeting(0, "")
+        why = "cancelled" if cancelled else self._why(farewell)
+        error = self._reason if why in ("lost", "timeout", "tls", "error") else None
+        self._tell("close", self._began, code=self._last_code, octets=self._octets, detail=why, error=error)
+
+    def _why(self, farewell: str) -> str:
+        reason = self._reason
+        if self._protocol.quit:
+            return "quit"
+        if isinstance(reason, SMTPTimeoutError):
+            return "timeout"
+        if isinstance(reason, TLSError):
+            return "tls"
+        if isinstance(reason, ConnectionLostError) or self._protocol.peer_gone:
+            return "lost"
+        if isinstance(reason, Interrupted):
+            return farewell
+        return "refused" if reason is None else "error"
+
+    def _tell(
+        self,
+        name: ServerEventName,
+        began: float,
+        *,
+        verb: str = "",
+        code: int = 0,
+        octets: int = 0,
+        detail: str = "",
+        error: BaseException | None = None,
+    ) -> None:
+        seconds = trio.current_time() - began
+        self._tracer.tell(
+            name,
+            self._session,
+            seconds=seconds,
+            verb=verb,
+            code=code,
+            octets=octets,
+            detail=detail,
+            error=error,
+        )
+
+
+def witness_of(protocol: ServerProtocol) -> Witness | None:
+    """Who is told of a session, if it is traced, and has begun."""
+    notes = protocol.queue.transcript
+    return notes if isinstance(notes, Witness) else None
+
+
+def _code(reply: Reply) -> int:
+    return reply.code
