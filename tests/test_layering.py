@@ -15,13 +15,15 @@ MAY = {
     "_version": set(),
     "_public": set(),
     "_nursery": set(),
+    "_observer": set(),
     "_wire": {"_protocol"},
-    "_server": {"_protocol", "_wire", "_public"},
-    "_client": {"_protocol", "_wire", "_public"},
-    "_pool": {"_protocol", "_wire", "_public", "_nursery", "_client"},
+    "_server": {"_protocol", "_wire", "_public", "_observer"},
+    "_client": {"_protocol", "_wire", "_public", "_observer"},
+    "_pool": {"_protocol", "_wire", "_public", "_nursery", "_observer", "_client"},
     # On top of all, beside each other: like any application they know the public face, which is "" here.
     "_cli": {""},
     "testing": {"", "_public", "_nursery"},
+    "telemetry": {"", "_public"},
 }
 CORE_NEVER = {"trio", "ssl", "socket", "logging", "asyncio", "select", "threading"}
 

@@ -1,7 +1,6 @@
 # What ServerConfig.trace is told of: one event for each thing that happens, in order, with what it says.
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -327,7 +326,7 @@ async def test_a_trace_function_that_raises_is_logged_once_and_hurts_no_session(
         await peer.speak(DATA + "C: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
     assert len(handler.messages) == 1
     said = [record.getMessage() for record in caplog.records if "trace" in record.getMessage()]
-    assert said == ["the trace function failed; said once: RuntimeError('hook')"]
+    assert said == ["server: the trace function failed; further failures are not logged: RuntimeError('hook')"]
 
 
 async def test_nothing_is_made_where_nothing_looks(monkeypatch):
@@ -335,7 +334,7 @@ async def test_nothing_is_made_where_nothing_looks(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(Witness, "__init__", fail)
-    monkeypatch.setattr(ServerEvent, "__init__", fail)
+    monkeypatch.setattr(Witness, "_tell", fail)
     async with session() as peer:
         await peer.speak(DATA + "C: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
 
@@ -351,7 +350,7 @@ async def test_the_log_and_the_trace_see_the_same_dialogue(events, caplog):
 
 def test_events_are_frozen_values():
     event = ServerEvent(name="refuse", session=None, code=421)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         event.code = 250  # type: ignore[misc]
     assert event == ServerEvent(name="refuse", session=None, code=421)
 
@@ -359,5 +358,5 @@ def test_events_are_frozen_values():
 def test_the_page_has_each_event_and_each_field():
     rows = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
     assert set(get_args(ServerEventName)) <= set(rows)
-    for field in dataclasses.fields(ServerEvent):
-        assert f"`{field.name}`" in PAGE
+    for field in ServerEvent._fields:
+        assert f"`{field}`" in PAGE

@@ -266,7 +266,7 @@ class Server:
 
     def _tell_refusal(self, reason: str) -> None:
         if self._context.trace is not None:
-            self._context.trace.tell("refuse", None, code=421, detail=reason)
+            self._context.trace.tell_refusal(reason)
 
     async def _serve_behind_proxy(
         self, connection: ServerConnection, stream: trio.abc.Stream, *, says_why: bool

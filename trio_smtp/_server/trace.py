@@ -8,11 +8,12 @@
 # answers which command, and which are about a message. It changes nothing.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from .._observer import Observer
 from .._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
 from .._protocol.replies import Reply
 from .._protocol.sasl import SERVER_MECHANISMS
@@ -21,56 +22,40 @@ from .._protocol.server.protocol import ServerProtocol
 from .._protocol.server.transcript import Notes
 from .._wire.tls import TLSInfo
 from .._wire.waits import Interrupted
-from .log import logger
 
 if TYPE_CHECKING:
     from .session import Session
 
 _MESSAGE_VERBS: Final = ("DATA", "BDAT")
+_COMMAND: Final = "command"
+_new: Final = tuple.__new__  # of a ServerEvent: its own takes twice as long, and a message makes ten events
 
 
 class Tracer:
-    """Calls ``ServerConfig.trace``.
+    """What the witnesses of a server's sessions share.
 
     Args:
-        function: gets the events.
+        function: ``ServerConfig.trace``.
+
+    Attributes:
+        observer: calls it.
+        verbs: the commands that the server has, in upper case and as clients write them, to the former.
     """
 
-    __slots__ = ("_function", "_has_failed")
+    __slots__ = ("observer", "verbs")
 
     def __init__(self, function: Callable[[ServerEvent], None]) -> None:
-        self._function: Callable[[ServerEvent], None] = function
-        self._has_failed: bool = False
+        self.observer: Observer[ServerEvent] = Observer(function, "server")
+        self.verbs: dict[bytes, str] = {}
 
-    def tell(
-        self,
-        name: ServerEventName,
-        session: Session | None,
-        *,
-        seconds: float = 0.0,
-        verb: str = "",
-        code: int = 0,
-        octets: int = 0,
-        detail: str = "",
-        error: BaseException | None = None,
-    ) -> None:
-        """Tell of one thing that is over; the arguments are the fields of :class:`ServerEvent`."""
-        event = ServerEvent(
-            name=name,
-            session=session,
-            seconds=seconds,
-            verb=verb,
-            code=code,
-            octets=octets,
-            detail=detail,
-            error=error,
-        )
-        try:
-            self._function(event)
-        except Exception as exc:
-            if not self._has_failed:
-                self._has_failed = True
-                logger.error("the trace function failed; said once: %r", exc, exc_info=exc)
+    def know(self, commands: Iterable[bytes]) -> None:
+        """The commands that the server has."""
+        if not self.verbs:
+            self.verbs = {verb: verb.decode("ascii") for verb in commands}
+
+    def tell_refusal(self, reason: str) -> None:
+        """A connection got no session."""
+        self.observer.tell(ServerEvent("refuse", code=421, detail=reason))
 
 
 class _Message:
@@ -96,12 +81,15 @@ class Witness:
     """
 
     def __init__(self, tracer: Tracer, session: Session, protocol: ServerProtocol) -> None:
-        self._tracer = tracer
+        tracer.know(protocol.profile.commands)
+        self._verbs = tracer.verbs
+        self._observer = tracer.observer
+        self._now = trio.lowlevel.current_clock().current_time
         self._session = session
         self._protocol = protocol
         self._transcript: Notes | None = protocol.queue.transcript
         protocol.queue.record(self)
-        self._began: float = trio.current_time()
+        self._began: float = self._now()
         self._is_greeted: bool = False
         self._verb: str | None = None  # of the command that is not answered yet
         self._latest: str = ""  # verb
@@ -122,14 +110,16 @@ class Witness:
             self._transcript.note_command(line, authenticated=authenticated)
         if self._message is not None and self._message.replies:  # the session has not heard of its end yet
             self._tell_message(self._message, self._protocol.transfer.octets)
-        words = line.split(b" ", 2)
-        verb = words[0].rstrip(b"\t").upper()
-        self._verb = self._latest = verb.decode("ascii") if verb in self._protocol.profile.commands else ""
-        self._command_began = trio.current_time()
+        verb = self._verbs.get(line.partition(b" ")[0])
+        if verb is None or verb == "AUTH":
+            words = line.split(b" ", 2)
+            verb = self._verbs.get(words[0].rstrip(b"\t").upper(), "")
+            if verb == "AUTH":
+                name = words[1].strip().upper().decode("ascii", "replace") if len(words) > 1 else ""
+                self._mechanism = name if name in SERVER_MECHANISMS else ""
+        self._verb = self._latest = verb
+        self._command_began = self._now()
         self._command_size = len(line) + 2
-        if verb == b"AUTH":
-            name = words[1].strip().upper().decode("ascii", "replace") if len(words) > 1 else ""
-            self._mechanism = name if name in SERVER_MECHANISMS else ""
 
     def note_response(self) -> None:
         """A line of an AUTH exchange has come."""
@@ -140,39 +130,34 @@ class Witness:
         """A reply was given."""
         if self._transcript is not None:
             self._transcript.note_reply(reply, wire)
-        self._last_code = reply.code
+        code = self._last_code = reply.code
         if not self._is_greeted:
-            self._note_greeting(reply.code, reply.text)
-        elif self._is_about_message(reply):
-            assert self._message is not None
-            self._message.replies.append(reply)
-            self._verb = None
-        elif reply.code != 334 and (self._verb is not None or reply.code != 421):
-            self._answer(reply)
+            self._note_greeting(code, reply.text)
+            return
+        message = self._message
+        if message is not None:
+            # Whether the reply is what became of a message, and not of a command or a chunk.
+            if message.has_text and self._latest in _MESSAGE_VERBS and self._protocol.envelope is None:
+                message.replies.append(reply)
+                self._verb = None
+                return
+            if code == 354:
+                message.has_text = True
+        verb = self._verb
+        if code == 334 or (verb is None and code == 421):
+            return
+        self._verb = None
+        now = self._now()
+        seconds = now - self._command_began if verb else 0.0
+        size, self._command_size = self._command_size, 0
+        event = (_COMMAND, self._session, seconds, verb or "", code, size, reply.text, None)
+        self._observer.tell(_new(ServerEvent, event))
+        if verb == "AUTH":
+            self._tell("auth", self._command_began, verb=verb, code=code, detail=self._mechanism)
 
     def _note_greeting(self, code: int, text: str) -> None:
         self._is_greeted = True
         self._tell("connect", self._began, code=code, detail=text)
-
-    def _is_about_message(self, reply: Reply) -> bool:
-        """Whether a reply is what became of a message, and not of a command or a chunk."""
-        message = self._message
-        return (
-            message is not None
-            and message.has_text
-            and self._latest in _MESSAGE_VERBS
-            and self._protocol.envelope is None
-        )
-
-    def _answer(self, reply: Reply) -> None:
-        verb, self._verb = self._verb or "", None
-        if reply.code == 354 and self._message is not None:
-            self._message.has_text = True
-        began = self._command_began if verb else trio.current_time()
-        self._tell("command", began, verb=verb, code=reply.code, octets=self._command_size, detail=reply.text)
-        self._command_size = 0
-        if verb == "AUTH":
-            self._tell("auth", began, verb=verb, code=reply.code, detail=self._mechanism)
 
     # ---- the session's
 
@@ -183,7 +168,7 @@ class Witness:
 
     def begin_message(self, *, chunking: bool) -> None:
         """``on_data`` is asked about a message."""
-        self._message = _Message("BDAT" if chunking else "DATA", trio.current_time())
+        self._message = _Message("BDAT" if chunking else "DATA", self._now())
 
     def note_wait(self, seconds: float) -> None:
         """A hook has waited for message data."""
@@ -200,21 +185,22 @@ class Witness:
         if not message.has_text:
             return
         replies = message.replies
-        code, detail = 0, "given up"
-        if replies:
-            best = min(replies, key=_code)
-            code, detail = best.code, best.text
-        if len(replies) > 1:
-            taken = sum(reply.is_success for reply in replies)
-            detail = f"{taken} of {len(replies)} recipients"
-        error = self._reason if not replies else None
-        self._tell("message", message.began, verb=message.verb, code=code, octets=octets, detail=detail, error=error)
+        error: BaseException | None = None
+        if len(replies) == 1:
+            code, detail = replies[0].code, replies[0].text
+        elif replies:
+            code = min(reply.code for reply in replies)
+            detail = f"{sum(reply.is_success for reply in replies)} of {len(replies)} recipients"
+        else:
+            code, detail, error = 0, "given up", self._reason
+        self._tell("message", message.began, message.verb, code, octets, detail, error)
 
     def note_hook(self, name: str, began: float, outcome: object = None, error: BaseException | None = None) -> None:
         """A hook that was called at `began` has ended."""
-        waited, self._waited = self._waited, 0.0
+        began += self._waited
+        self._waited = 0.0
         code = outcome.code if isinstance(outcome, Reply) else 0
-        self._tell("hook", began + waited, code=code, detail=name, error=error)
+        self._tell("hook", began, "", code, 0, name, error)
 
     def note_reason(self, reason: BaseException) -> None:
         """What ends the session."""
@@ -251,31 +237,11 @@ class Witness:
         self,
         name: ServerEventName,
         began: float,
-        *,
         verb: str = "",
         code: int = 0,
         octets: int = 0,
         detail: str = "",
         error: BaseException | None = None,
     ) -> None:
-        seconds = trio.current_time() - began
-        self._tracer.tell(
-            name,
-            self._session,
-            seconds=seconds,
-            verb=verb,
-            code=code,
-            octets=octets,
-            detail=detail,
-            error=error,
-        )
-
-
-def witness_of(protocol: ServerProtocol) -> Witness | None:
-    """Who is told of a session, if it is traced, and has begun."""
-    notes = protocol.queue.transcript
-    return notes if isinstance(notes, Witness) else None
-
-
-def _code(reply: Reply) -> int:
-    return reply.code
+        event = (name, self._session, self._now() - began, verb, code, octets, detail, error)
+        self._observer.tell(_new(ServerEvent, event))
