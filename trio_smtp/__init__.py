@@ -11,6 +11,8 @@ from ._client.message import Params as Params
 from ._client.opening import TLSMode as TLSMode
 from ._client.push import OutgoingMessage as OutgoingMessage
 from ._client.report import SendResult as SendResult
+from ._client.trace import ClientEvent as ClientEvent
+from ._client.trace import ClientEventName as ClientEventName
 from ._pool.bulk import Job as Job
 from ._pool.bulk import Outcome as Outcome
 from ._pool.bulk import Outcomes as Outcomes
@@ -79,6 +81,8 @@ __all__ = [
     "Body",
     "Client",
     "ClientConfig",
+    "ClientEvent",
+    "ClientEventName",
     "ConnectError",
     "ConnectionLostError",
     "ContentLike",

@@ -1,11 +1,13 @@
 # Everything about a client that is a number, a word or a switch. Pure data, checked when made.
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from .._protocol.checks import check_choice, check_count, check_flag, check_seconds
 from .._protocol.nul import CLIENT_NUL_POLICIES
+from .trace import ClientEvent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class ClientConfig:
             CHUNKING: one round trip, not two. Only for servers that are known to swallow the chunk of a BDAT they
             refuse (RFC 3030 section 2). One that does not takes the text of a message whose recipients it has refused
             for commands, and whoever writes that text speaks in our session.
+        trace: called with a :class:`ClientEvent` for each thing that happens; must be synchronous and quick. What it
+            raises is logged, the first time.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -56,6 +60,7 @@ class ClientConfig:
     chunking: bool = True
     pipelining: bool = True
     early_text: bool = False
+    trace: Callable[[ClientEvent], None] | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -80,3 +85,5 @@ class ClientConfig:
         check_flag("early_text", self.early_text)
         if self.local_address is not None and not isinstance(self.local_address, str):
             raise TypeError(f"local_address is a str or None, not {self.local_address!r}")
+        if self.trace is not None and not callable(self.trace):
+            raise TypeError(f"trace is a function or None, not {self.trace!r}")

@@ -17,6 +17,7 @@ from typing import Final, Literal, TypeAlias
 
 import trio
 
+from .._observer import Observer
 from .._protocol.checks import check_choice, check_count, check_flag, check_text
 from .._protocol.client.commands import STARTTLS, Verb, hello
 from .._protocol.errors import (
@@ -39,6 +40,7 @@ from .._wire.wire import Wire
 from .auth import Login, log_in
 from .config import ClientConfig
 from .connection import ClientConnection, at_stage, deadline_after
+from .trace import ClientEvent, ClientWitness, tell_unreached
 
 TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "none"]
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
@@ -56,6 +58,7 @@ class Opening:
 
     Attributes:
         login: what `auth` stands for, ``None`` without it.
+        observer: calls the configuration's ``trace``, ``None`` without one.
     """
 
     tls: TLSMode = "auto"
@@ -67,6 +70,7 @@ class Opening:
     proxy_header: ProxyHeader | None = None
     config: ClientConfig = field(default_factory=ClientConfig)
     login: Login | None = field(init=False, default=None)
+    observer: Observer[ClientEvent] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_choice("tls", self.tls, TLS_MODES)
@@ -82,6 +86,8 @@ class Opening:
             raise TypeError(f"the client's configuration is a ClientConfig, not {self.config!r}")
         if self.auth is not None:
             self.login = Login(as_auth(self.auth))
+        if self.config.trace is not None:
+            self.observer = Observer(self.config.trace, "client")
 
     def port(self, port: int | None) -> int:
         """The port to connect to: by default 24 with LMTP, 465 with implicit TLS, else 25.
@@ -150,15 +156,36 @@ async def open_connection(
     given = stream is not None
     try:
         try:
-            return await _open(opening, host, port, stream or await _connect(opening, host, port), wrap, tell)
+            return await _connect_and_open(opening, host, port, stream, wrap, tell)
         except _HandshakeFailed as exc:
             if opening.tls != "opportunistic" or given:
                 raise exc.error from exc.error.__cause__
-        clear = await _connect(opening, host, port)
-        return await _open(opening, host, port, clear, wrap, tell, clear=True)
+        return await _connect_and_open(opening, host, port, None, wrap, tell, clear=True)
     except SMTPError as exc:
         exc.delivery = Delivery.NOT_SENT
         raise
+
+
+async def _connect_and_open(
+    opening: Opening,
+    host: str,
+    port: int,
+    stream: trio.abc.Stream | None,
+    wrap: Wrap,
+    tell: Tell,
+    *,
+    clear: bool = False,
+) -> ClientConnection:
+    observer, began = opening.observer, trio.current_time()
+    if stream is None:
+        try:
+            stream = await _connect(opening, host, port)
+        except BaseException as exc:
+            if observer is not None:
+                tell_unreached(observer, began, exc)
+            raise
+    witness = None if observer is None else ClientWitness(observer, began)
+    return await _open(opening, host, port, stream, wrap, tell, witness, clear=clear)
 
 
 async def _connect(opening: Opening, host: str, port: int) -> trio.abc.Stream:
@@ -193,10 +220,13 @@ async def _open(
     stream: trio.abc.Stream,
     wrap: Wrap,
     tell: Tell,
+    witness: ClientWitness | None,
     *,
     clear: bool = False,
 ) -> ClientConnection:
-    connection = ClientConnection(wrap(stream), opening.config, lmtp=opening.lmtp, name=f"{host}:{port}")
+    connection = ClientConnection(
+        wrap(stream), opening.config, lmtp=opening.lmtp, name=f"{host}:{port}", witness=witness
+    )
     try:
         if opening.proxy_header is not None:  # before anything else, TLS included
             await _send_proxy_header(connection, opening.proxy_header)
@@ -224,10 +254,14 @@ async def _open(
                 port=port,
             )
             tell("auth", started)
-    except (SMTPError, _HandshakeFailed):
+    except (SMTPError, _HandshakeFailed) as exc:
+        if witness is not None:
+            witness.note_reason(exc.error if isinstance(exc, _HandshakeFailed) else exc)
         await connection.aclose()
         raise
-    except BaseException:
+    except BaseException as exc:
+        if witness is not None:
+            witness.note_reason(exc)
         connection.abort()
         await connection.aclose()
         raise
