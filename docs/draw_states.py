@@ -32,15 +32,14 @@ from trio_smtp._wire.waits import Waiting  # noqa: E402
 # happens while messages are sent, and compares it with this.
 Edge = tuple[Enum, Enum]
 WORKER: Mapping[Edge, str] = {
-    (WorkerState.BUSY, WorkerState.WARMING): "started without an attempt",
-    (WorkerState.WARMING, WorkerState.BUSY): "connected, failed, or wake()",
+    (WorkerState.OPENING, WorkerState.BUSY): "connected",
     (WorkerState.BUSY, WorkerState.RESTING): "nothing to take",
     (WorkerState.RESTING, WorkerState.PARKED): "the caller has run",
     (WorkerState.RESTING, WorkerState.BUSY): "wake()",
     (WorkerState.PARKED, WorkerState.BUSY): "wake(), or the connection is over",
 }
 ATTEMPT: Mapping[Edge, str] = {
-    (AttemptState.WAITING, AttemptState.RUNNING): "begin()",
+    (AttemptState.WAITING, AttemptState.RUNNING): "attach()",
     (AttemptState.RUNNING, AttemptState.DONE): "finish()",
     (AttemptState.WAITING, AttemptState.DONE): "finish(), never begun",
 }
@@ -189,7 +188,7 @@ DRAWINGS: Mapping[str, Callable[[], str]] = {
     "client": draw_client,
     "refusals": draw_refusals,
     "shutdown": draw_shutdown,
-    "worker": lambda: _draw(WORKER, WorkerState.BUSY),
+    "worker": lambda: _draw(WORKER, WorkerState.OPENING),
     "attempt": lambda: _draw(ATTEMPT, AttemptState.WAITING),
     "waits": lambda: _draw(WAITS, Waiting.NOTHING),
 }

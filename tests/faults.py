@@ -163,6 +163,7 @@ class Scenario:
         together: so many messages at one time over one connection.
         hosts: so many, of which the first has the flaw.
         close: the pool is left as soon as the message was sent, and fails then, too.
+        early: small messages leave in one write with their envelopes (``early_text``).
         config: of the pool, above all `connect_retries`.
     """
 
@@ -175,6 +176,7 @@ class Scenario:
     together: int = 1
     hosts: int = 1
     close: bool = False
+    early: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -265,7 +267,7 @@ class Run:
             NAME if scenario.hosts == 1 else [(NAME, 2525), ("localhost", 2526)],
             2525,
             config=PoolConfig(**config),
-            client_config=ClientConfig(end_grace=5),
+            client_config=ClientConfig(end_grace=5, early_text=scenario.early),
             local_hostname="me.test",
             lmtp=manner.lmtp,
             **options,

@@ -50,7 +50,7 @@ def test_states_and_repr() -> None:
     attempt = new()
     states: list[AttemptState] = [attempt.state]
     assert repr(attempt) == "<Attempt waiting>"
-    attempt.begin(None)
+    attempt.attach(None)
     states.append(attempt.state)
     attempt.finish(ValueError("x"))
     states.append(attempt.state)
@@ -153,7 +153,7 @@ async def test_cancelled_before_a_worker_has_begun() -> None:
 async def test_cancelled_before_the_end_has_left_is_interrupted_at_once(autojump_clock: MockClock) -> None:
     attempt = new()
     exchange = Exchange(attempt)
-    attempt.begin(exchange)
+    attempt.attach(exchange)
     assert not await attempt.cancel(GRACE)
     assert exchange.done == ["abandon"]
     assert isinstance(attempt.error, Interrupted)
@@ -163,7 +163,7 @@ async def test_cancelled_before_the_end_has_left_is_interrupted_at_once(autojump
 async def test_cancelled_after_the_end_waits_for_the_reply(autojump_clock: MockClock) -> None:
     attempt = new()
     exchange = Exchange(attempt)
-    attempt.begin(exchange)
+    attempt.attach(exchange)
     let_leave(attempt)
     transaction = attempt.report.transaction
     assert transaction is not None
@@ -183,7 +183,7 @@ async def test_cancelled_after_the_end_waits_for_the_reply(autojump_clock: MockC
 async def test_cancelled_after_the_end_gives_up_after_the_grace(autojump_clock: MockClock) -> None:
     attempt = new()
     exchange = Exchange(attempt)
-    attempt.begin(exchange)
+    attempt.attach(exchange)
     let_leave(attempt)
     assert not await attempt.cancel(GRACE)
     assert exchange.done == ["abort", "abandon"]
@@ -192,21 +192,21 @@ async def test_cancelled_after_the_end_gives_up_after_the_grace(autojump_clock: 
 
 async def test_cancelled_with_others_in_flight_goes_at_once_unless_it_has_left(autojump_clock: MockClock) -> None:
     attempt = new()
-    attempt.begin(None)
+    attempt.attach(None)
     assert not await attempt.cancel(GRACE)
     assert trio.current_time() == 0
     assert attempt.cancellation is Cancellation.OVERDUE
     # When it is the last one in flight, the wait for it is ended.
     exchange = Exchange(attempt)
-    attempt.begin(exchange)
+    attempt.attach(exchange)
     assert exchange.done == ["abandon"]
 
 
 async def test_cancelled_between_two_exchanges_goes_at_once() -> None:
     attempt = new()
     exchange = Exchange(attempt)
-    attempt.begin(exchange)
-    attempt.pause()
+    attempt.attach(exchange)
+    attempt.detach()
     assert not await attempt.cancel(GRACE)
     assert exchange.done == []
 

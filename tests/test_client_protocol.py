@@ -222,6 +222,15 @@ def test_reply_that_came_too_early_is_noticed_before_the_next_command() -> None:
         protocol.send(NOOP)
 
 
+def test_a_reply_that_comes_after_a_421_does_not_open_the_session_again() -> None:
+    protocol = ready()
+    transaction = Transaction(["b@y.test"])
+    protocol.send(mail(transaction, "a@x.test"), rcpt(transaction, "b@y.test", "b@y.test"))
+    events(protocol, b"421 too many messages\r\n503 sender not yet given\r\n")
+    assert protocol.state is State.CLOSED
+    assert not protocol.is_reusable
+
+
 def test_unasked_421_is_kept() -> None:
     protocol = ready()
     assert events(protocol, b"421 4.3.2 going down\r\n") == []

@@ -34,8 +34,6 @@ ELSEWHERE = {
     "_client/serialize": "test_content",
     "_client/transfer": "test_client_fates",
     "_pool/config": "test_pool",
-    "_pool/connector": "test_pool",
-    "_pool/worker": "test_pool",
     "_protocol/client/commands": "test_client_protocol",
     "_protocol/client/transaction": "test_client_protocol",
     "_protocol/hosts": "test_refusals",

@@ -633,7 +633,7 @@ async def test_cancelled_while_connecting(net: Network, autojump_clock: Clock, m
             await send(pool)
         assert scope.cancelled_caught
         assert trio.current_time() - scope.deadline == pytest.approx(0)
-        assert pool.statistics().connections == 0
+        assert pool.statistics().in_flight == 0
         monkeypatch.setattr(trio, "open_tcp_stream", net.connect)
         await send(pool)
 

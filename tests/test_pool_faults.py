@@ -89,6 +89,24 @@ SCENARIOS = [
     Scenario("two hosts", PIPELINING, hosts=2),
     Scenario("two hosts, TLS and AUTH", replace(CHUNKING, tls="starttls", auth="PLAIN"), hosts=2),
 ]
+ONE_WRITE = [  # what the one-write form may be: for small messages, with PIPELINING and CHUNKING
+    "chunking",
+    "chunking, reused",
+    "implicit, chunking, reused",
+    "some refused, chunking",
+    "LMTP, chunking",
+    "split, chunking",
+    "too many at once, chunking",
+    "three in flight, chunking",
+    "three in flight, chunking, reused",
+]
+SCENARIOS += [
+    replace(scenario, name=f"early text, {scenario.name}", early=True)
+    for name in ONE_WRITE
+    for scenario in SCENARIOS
+    if scenario.name == name
+]
+assert len({scenario.name for scenario in SCENARIOS[-len(ONE_WRITE) :]}) == len(ONE_WRITE)
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "again": {"connect_retries": 2},

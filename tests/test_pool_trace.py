@@ -16,7 +16,7 @@ from trio_smtp import Delivery, PoolConfig, TraceEvent
 from trio_smtp._pool.trace import TraceName, Tracer
 
 Clock = trio.testing.MockClock
-NAMES = [name for name in get_args(TraceName) if name not in ("tls", "auth")]
+NAMES = [name for name in get_args(TraceName) if name not in ("tls", "auth", "alone")]
 
 
 @pytest.fixture
@@ -35,9 +35,18 @@ async def test_the_seconds_are_those_since_the_start(autojump_clock: Clock) -> N
     assert tracer.is_on
 
 
+def test_an_event_may_take_no_time_or_a_known_time() -> None:
+    events: list[TraceEvent] = []
+    tracer = Tracer(events.append)
+    tracer.note("alone", connection=2, detail="mail.test")
+    tracer.note("retry", 1.5)
+    assert [(event.name, event.seconds, event.connection) for event in events] == [("alone", 0, 2), ("retry", 1.5, 0)]
+
+
 async def test_without_a_function_nothing_is_made() -> None:
     tracer = Tracer(None)
     tracer.tell("send", 0)
+    tracer.note("retry", 1.0)
     assert not tracer.is_on
 
 

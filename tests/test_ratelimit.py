@@ -46,3 +46,16 @@ async def test_a_cancelled_start_is_not_counted(autojump_clock: MockClock) -> No
     await limit.start()
     assert trio.current_time() == pytest.approx(10, abs=0.01)
     assert repr(limit) == "<RateLimit 1 in 10 s>"
+
+
+async def test_a_start_that_is_taken_back_is_not_counted(autojump_clock: MockClock) -> None:
+    limit = RateLimit(2, 10)
+    await limit.start()
+    await trio.sleep(1)
+    start = await limit.start()
+    limit.take_back(start)
+    limit.take_back(start)
+    await limit.start()
+    assert trio.current_time() == pytest.approx(1)
+    await limit.start()
+    assert trio.current_time() == pytest.approx(10, abs=0.01)

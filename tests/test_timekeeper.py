@@ -107,3 +107,12 @@ async def test_a_thousand_timers_in_disorder(keeper, autojump_clock):
     await trio.sleep(600)
     assert sorted(n for _, n in fired) == list(range(1000))
     assert all(when == deadlines[n] for when, n in fired)
+
+
+async def test_what_a_timer_calls_may_be_given_later(keeper, autojump_clock):
+    fired = []
+    timer = keeper.timer()
+    timer.bind(lambda: fired.append(trio.current_time()))
+    timer.set(3)
+    await trio.sleep(5)
+    assert fired == [3]

@@ -56,6 +56,7 @@ EXACT = sys.version_info[:2] == (3, 11) and sys.platform == "linux"
 ROOM = 1.02 if EXACT else 1.1  # the pool's tasks run in an order that is Trio's to choose
 
 MESSAGES = 60
+MANY = 10 * MESSAGES  # so that beginning and end do not count
 WARM_UP = 10  # messages that are not counted: the first fills caches
 LINE = b"a line of the message, seventy-two octets long, as mail in flight is.\r\n"
 TEXT = b"Subject: work\r\n\r\n" + LINE * 14
@@ -299,8 +300,8 @@ def test_client_mebibyte() -> None:
 # -- the pool
 
 
-def send_with_pool(offers: bytes, *, early_text: bool = False) -> Work:
-    """The pool's work for messages of four tasks on four connections."""
+def send_with_pool(offers: bytes, *, early_text: bool = False, bulk: bool = False, messages: int = MESSAGES) -> Work:
+    """The pool's work for messages of four tasks on four connections; `bulk`: the tasks are those of ``send_many``."""
     connections = 4
     config = PoolConfig(max_connections=connections, max_messages=None)
 
@@ -314,6 +315,10 @@ def send_with_pool(offers: bytes, *, early_text: bool = False) -> Work:
                 await pool.send("a@example.com", ["b@example.net"], TEXT)
 
         async def send(pool: trio_smtp.Pool, messages: int) -> None:
+            if bulk:
+                async with pool.send_many([("a@example.com", ["b@example.net"], TEXT)] * messages) as outcomes:
+                    assert [outcome.error async for outcome in outcomes] == [None] * messages
+                return
             async with trio.open_nursery() as callers:
                 for _ in range(connections):
                     callers.start_soon(work, pool, messages // connections)
@@ -332,11 +337,11 @@ def send_with_pool(offers: bytes, *, early_text: bool = False) -> Work:
             ) as pool:
                 await send(pool, connections * WARM_UP)
                 meter.on = True
-                await send(pool, MESSAGES)
+                await send(pool, messages)
                 meter.on = False
                 assert pool.statistics().opened == connections
 
-    return measure(run)
+    return measure(run, messages)
 
 
 @pytest.mark.parametrize(
@@ -346,3 +351,10 @@ def send_with_pool(offers: bytes, *, early_text: bool = False) -> Work:
 )
 def test_pool_message(offers: bytes, early_text: bool, today: Work) -> None:
     check(send_with_pool(offers, early_text=early_text), today)
+
+
+def test_send_many_costs_hardly_more_than_tasks_that_call_send() -> None:
+    """Three hundredths: an outcome, and a turn of the consumer for four of them."""
+    tasks = send_with_pool(WITH_DATA, messages=MANY)
+    bulk = send_with_pool(WITH_DATA, bulk=True, messages=MANY)
+    assert bulk.calls <= tasks.calls * 1.035

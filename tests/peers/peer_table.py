@@ -67,7 +67,6 @@ BROKEN: dict[tuple[str, str, str], str] = {
         "Dovecot's submission service fails an assertion and ends (signal 6) when RCPT follows the end of a message "
         "before its reply. The message is relayed, and its sender never hears of it."
     ),
-    ("to", "haraka", "depth 4, DATA"): "Haraka answers 503 to commands that share a packet with the end of a message.",
 }
 
 

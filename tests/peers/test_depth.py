@@ -14,7 +14,6 @@ from peer_exim import open_exim
 from peer_mail import Letter, make_letter
 from peer_routes import Route, open_route
 from peer_servers import Peer, TLSFiles
-from peer_table import fails
 from trio.testing import MockClock
 
 import trio_smtp
@@ -105,7 +104,6 @@ async def test_what_is_said_of_messages_beyond_a_limit(
 # ---- commands that share a packet with the end of a message are refused
 
 
-@fails("503 to what shared a packet with the end of a message is taken for a refusal")
 async def test_refusal_of_what_follows_an_end(haraka: Peer, tls_files: TLSFiles) -> None:
     """Haraka since GHSA-rp4q-8m6x-c43c."""
     async with open_route(haraka, tls_files) as route:
@@ -193,7 +191,6 @@ async def test_what_is_thrown_away_is_sent_again(autojump_clock: MockClock) -> N
     assert sorted(server.messages) == sorted(letter.content for letter in letters)
 
 
-@fails("each connection runs into command_timeout: nothing is learnt about the server")
 async def test_a_server_that_throws_away_is_found_out(autojump_clock: MockClock) -> None:
     """One time limit may pass until it is noticed, but not one for every few messages."""
     start = trio.current_time()

@@ -1,7 +1,9 @@
 # One try of a message, between the caller that waits for its outcome and the worker that sends it.
 #
-#   WAITING ── a worker begins ──→ RUNNING ── its outcome is set ──→ DONE
+#   WAITING ── a worker has it ──→ RUNNING ── its outcome is set ──→ DONE
 #      └───────────── refused, withdrawn or never begun ────────────────↑
+#
+# A pool that closes sends away those that are WAITING. One that is RUNNING may be between two connections: it goes on.
 #
 # Guarantees: the outcome is set once, whatever happens to the worker, so a caller always hears. A new try is a new
 # Attempt; whether there is one is decided elsewhere (retry.py).
@@ -71,16 +73,29 @@ class Attempt:
         fresh: it has met a connection's end, and is better off on a new one.
 
     Attributes:
+        is_alone: it is to be sent with no other in flight.
         state: WAITING, RUNNING or DONE.
         cancellation: what its caller wants.
         error: DONE: what ended it; ``None`` if it reached its end.
     """
 
-    __slots__ = ("_exchange", "_resting", "_scope", "_waiter", "cancellation", "error", "fresh", "report", "state")
+    __slots__ = (
+        "_exchange",
+        "_resting",
+        "_scope",
+        "_waiter",
+        "cancellation",
+        "error",
+        "fresh",
+        "is_alone",
+        "report",
+        "state",
+    )
 
     def __init__(self, report: DeliveryReport, *, fresh: bool = False) -> None:
         self.report: DeliveryReport = report
         self.fresh: bool = fresh
+        self.is_alone: bool = False
         self.state: AttemptState = _WAITING
         self.cancellation: Cancellation = _NO
         self.error: Exception | None = None
@@ -96,7 +111,7 @@ class Attempt:
 
     # -- the worker's side
 
-    def begin(self, exchange: Exchange | None) -> None:
+    def attach(self, exchange: Exchange | None) -> None:
         """A worker sends it now.
 
         Args:
@@ -107,12 +122,13 @@ class Attempt:
         if exchange is not None and self.cancellation is Cancellation.OVERDUE:
             exchange.abandon()  # the last of several in flight, and its caller has gone
 
-    def pause(self) -> None:
-        """The exchange is over, and the outcome not set yet: there may be another one."""
+    def detach(self) -> None:
+        """A worker has had it, and it needs another connection."""
+        self.state = _RUNNING
         self._exchange = None
 
-    async def run_cancellable(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what only a cancel scope can end: connecting, waiting for the rate limit, the caller's iterable.
+    async def run_cancellable(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what only a cancel scope can end: waiting for the rate limit, the caller's iterable.
 
         Raises:
             Interrupted: the attempt was cancelled.

@@ -4,13 +4,14 @@
 # goes on with the next job: two turns of the scheduler for each message, no rendezvous. What bounds the memory is the
 # number of jobs taken whose outcome the consumer does not have: beyond it a task waits until one was taken.
 #
-# Guarantees: each job taken has one outcome, unless the block is left first. It does not know how a message is sent.
+# Guarantees: each job taken has one outcome, unless the block is left after some were read. It does not know how a
+# message is sent.
 from __future__ import annotations
 
 import email.message
 import reprlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +28,9 @@ from .._public import NoPublicConstructor
 
 Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]"
 J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]")
+
+
+_MOST_ERRORS: Final = 1000  # that are raised where no outcome was read; the others are counted
 
 
 class Deliver(Protocol):
@@ -54,6 +58,17 @@ class Outcome(Generic[J]):
         return f"<Outcome job={reprlib.repr(self.job)} {what}>"
 
 
+class _Reading(Enum):
+    """Whether outcomes were asked for, and may be."""
+
+    NONE = "none was asked for"
+    SOME = "some were"
+    LEFT = "the block was left"
+
+
+_NOT_YET: Final = _Reading.NONE
+
+
 class Outcomes(Generic[J], metaclass=NoPublicConstructor):
     """The outcomes of ``send_many``, as they come: ``async for outcome in outcomes``; see :meth:`Pool.send_many`.
 
@@ -64,16 +79,16 @@ class Outcomes(Generic[J], metaclass=NoPublicConstructor):
     Any number of tasks may iterate; each outcome goes to one of them. Cancelling one loses no outcome.
     """
 
-    __slots__ = ("_consumers", "_most", "_open", "_ready", "_source", "_stalled", "_tasks", "_was_left")
+    __slots__ = ("_arrival", "_most", "_open", "_reading", "_ready", "_room", "_source", "_tasks")
 
-    _consumers: trio.lowlevel.ParkingLot  # wait for an outcome
+    _arrival: trio.Event | None  # made by a consumer that waits for an outcome
     _most: int  # jobs in `_open`
     _open: int  # jobs whose outcome was not taken
     _ready: deque[Outcome[J]]
+    _reading: _Reading
+    _room: trio.Event | None  # made by a task that waits until there are fewer open jobs
     _source: _Jobs[J]
-    _stalled: trio.lowlevel.ParkingLot  # tasks that wait until there are fewer open jobs
     _tasks: int  # that have not ended
-    _was_left: bool
 
     @classmethod
     def _create(cls, source: _Jobs[J], most: int, tasks: int) -> Outcomes[J]:
@@ -83,9 +98,8 @@ class Outcomes(Generic[J], metaclass=NoPublicConstructor):
         self._tasks = tasks
         self._open = 0
         self._ready = deque()
-        self._consumers = trio.lowlevel.ParkingLot()
-        self._stalled = trio.lowlevel.ParkingLot()
-        self._was_left = False
+        self._reading = _Reading.NONE
+        self._arrival = self._room = None
         return self
 
     def __repr__(self) -> str:
@@ -96,20 +110,47 @@ class Outcomes(Generic[J], metaclass=NoPublicConstructor):
         return self
 
     async def __anext__(self) -> Outcome[J]:
+        if self._reading is _NOT_YET:
+            self._reading = _Reading.SOME
         if self._ready:  # at most `_most` times without a turn for others
             await trio.lowlevel.checkpoint_if_cancelled()
         while not self._ready:
-            if self._was_left:
+            if self._reading is _Reading.LEFT:
                 raise trio.ClosedResourceError("the block of send_many was left")
             if not self._tasks:
                 await trio.lowlevel.checkpoint()
                 self._source.raise_error()
                 raise StopAsyncIteration from None
-            await self._consumers.park()
-        if self._open >= self._most:
-            self._stalled.unpark_all()
+            if self._arrival is None:
+                self._arrival = trio.Event()
+            await self._arrival.wait()
+        if self._room is not None:
+            self._room.set()
+            self._room = None
         self._open -= 1
         return self._ready.popleft()
+
+    async def _finish_unread(self) -> None:
+        """Send all jobs, if no outcome was ever asked for, and raise what went wrong.
+
+        Raises:
+            ExceptionGroup: of messages, the first ones, and what the jobs have raised.
+        """
+        if self._reading is not _NOT_YET:
+            return
+        errors: list[Exception] = []
+        failed = 0
+        try:
+            async for outcome in self:
+                if outcome.error is not None:
+                    failed += 1
+                    if failed <= _MOST_ERRORS:
+                        outcome.error.add_note(f"of the job {reprlib.repr(outcome.job)}")
+                        errors.append(outcome.error)
+        except Exception as exc:
+            errors.append(exc)
+        if errors:
+            raise ExceptionGroup(f"{failed} messages of send_many have failed, whose outcomes were not read", errors)
 
     # -- the tasks' side
 
@@ -119,9 +160,21 @@ class Outcomes(Generic[J], metaclass=NoPublicConstructor):
         try:
             while True:
                 while self._open >= self._most:
-                    await self._stalled.park()
+                    if self._room is None:
+                        self._room = trio.Event()
+                    await self._room.wait()
                 self._open += 1
-                job = source.next() if source.is_synchronous else await source.next_async()
+                job: J | _End = _END
+                if source.synchronous is None:
+                    job = await source.next()
+                elif not source.at_end:
+                    try:
+                        for job in source.synchronous:  # noqa: B007 - used below
+                            break  # the first one that no other task has: next(), which is a call more for each message
+                        else:
+                            source.end()
+                    except Exception as exc:
+                        source.end(exc)
                 if job is _END:
                     self._open -= 1
                     return
@@ -130,17 +183,22 @@ class Outcomes(Generic[J], metaclass=NoPublicConstructor):
                     result = await deliver(_message_of(job), patient=True)
                 except Exception as exc:
                     error = exc
-                if not self._ready:
-                    self._consumers.unpark_all()
                 self._ready.append(Outcome(job, result, error))
+                if self._arrival is not None:
+                    self._tell_consumers()
         finally:
             self._tasks -= 1
             if not self._tasks:
-                self._consumers.unpark_all()
+                self._tell_consumers()
+
+    def _tell_consumers(self) -> None:
+        if self._arrival is not None:
+            self._arrival.set()
+            self._arrival = None
 
     def _leave(self) -> None:
         """There are no more: the block was left."""
-        self._was_left = True
+        self._reading = _Reading.LEFT
         self._ready.clear()
 
 
@@ -157,48 +215,36 @@ class _Jobs(Generic[J]):
     """The jobs, one at a time, for any task; after an error there are none.
 
     Attributes:
-        is_synchronous: they are to be had from :meth:`next`, else from :meth:`next_async`.
+        synchronous: an iterator to take them from; ``None``: they are to be had from :meth:`next`.
+        at_end: there are no more.
     """
 
-    __slots__ = ("_asynchronous", "_at_end", "_error", "_synchronous", "_turn", "is_synchronous")
+    __slots__ = ("_asynchronous", "_error", "_turn", "at_end", "synchronous")
 
     def __init__(self, jobs: Iterable[J] | AsyncIterable[J]) -> None:
-        self._synchronous = None if isinstance(jobs, AsyncIterable) else iter(jobs)
         self._asynchronous = aiter(jobs) if isinstance(jobs, AsyncIterable) else None
         self._turn: trio.Lock = trio.Lock()
-        self._at_end: bool = False
         self._error: Exception | None = None
-        self.is_synchronous: bool = self._asynchronous is None
+        self.synchronous: Iterator[J] | None = None if isinstance(jobs, AsyncIterable) else iter(jobs)
+        self.at_end: bool = False
 
-    def next(self) -> J | _End:
-        """The next job of an iterable, or the end."""
-        assert self._synchronous is not None
-        if self._at_end:
-            return _END
-        try:
-            return next(self._synchronous)
-        except StopIteration:
-            return self._end()
-        except Exception as exc:
-            return self._end(exc)
-
-    async def next_async(self) -> J | _End:
+    async def next(self) -> J | _End:
         """The next job of an async iterable, or the end."""
         assert self._asynchronous is not None
         async with self._turn:
-            if self._at_end:
-                return _END
-            try:
-                return await anext(self._asynchronous)
-            except StopAsyncIteration:
-                return self._end()
-            except Exception as exc:
-                return self._end(exc)
+            if not self.at_end:
+                try:
+                    return await anext(self._asynchronous)
+                except StopAsyncIteration:
+                    self.end()
+                except Exception as exc:
+                    self.end(exc)
+            return _END
 
-    def _end(self, error: Exception | None = None) -> _End:
-        self._at_end = True
+    def end(self, error: Exception | None = None) -> None:
+        """There are no more jobs, or it was this that came instead."""
+        self.at_end = True
         self._error = error
-        return _END
 
     def raise_error(self) -> None:
         """Raise what the iterable has raised, once."""
@@ -224,6 +270,7 @@ async def send_many(deliver: Deliver, jobs: Iterable[J] | AsyncIterable[J], task
                 nursery.start_soon(outcomes._work, deliver)
             try:
                 yield outcomes
+                await outcomes._finish_unread()
             finally:
                 outcomes._leave()
     finally:
@@ -235,9 +282,11 @@ def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
 
 
 def _message_of(job: Job) -> Message:
-    if isinstance(job, tuple) and len(job) == 3:
-        return Message(*job)
-    if isinstance(job, email.message.Message):
-        sender, recipients = message_envelope(job, None, None)
-        return Message(sender, recipients, job)
-    raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")
+    match job:
+        case tuple((sender, recipients, content)):
+            return Message(sender, recipients, content)
+        case email.message.Message():
+            sender, recipients = message_envelope(job, None, None)
+            return Message(sender, recipients, job)
+        case _:
+            raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")

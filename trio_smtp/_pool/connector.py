@@ -22,7 +22,7 @@ from .._wire.waits import Interrupted
 from .._wire.wire import Wire
 from .config import PoolConfig
 from .health import ServerHealth
-from .hosts import Route
+from .hosts import Route, name_of
 from .retry import is_passing
 from .trace import Tracer
 
@@ -40,12 +40,24 @@ class PooledConnection:
 
     Attributes:
         opened_at: when it was, in Trio's clock.
+        retired: why it is to have no further transaction; ``""``: it may.
         sent: messages begun on it.
         may_be_stale: it has been idle, or had a message: it may have died without a sign.
         has_limits: the server's LIMITS may make it useless for a message (RFC 9422).
     """
 
-    __slots__ = ("_config", "_dies_at", "client", "has_limits", "may_be_stale", "number", "opened_at", "route", "sent")
+    __slots__ = (
+        "_config",
+        "_dies_at",
+        "client",
+        "has_limits",
+        "may_be_stale",
+        "number",
+        "opened_at",
+        "retired",
+        "route",
+        "sent",
+    )
 
     def __init__(self, client: ClientConnection, route: Route, number: int, config: PoolConfig) -> None:
         self.client: ClientConnection = client
@@ -57,6 +69,7 @@ class PooledConnection:
         limits = client.extensions.limits
         self.has_limits: bool = limits.mailmax is not None or limits.rcptdomainmax is not None
         self._config: PoolConfig = config
+        self.retired: str = ""
         age = config.max_age
         self._dies_at: float = math.inf if age is None else self.opened_at + age * random.uniform(1 - _AGE_JITTER, 1)
 
@@ -72,8 +85,14 @@ class PooledConnection:
         self.client.wire.forget_interruption()  # of a caller that gave up when its last reply came
         return may_be_stale
 
+    def retire(self, reason: str) -> None:
+        """Use it for no further transaction."""
+        self.retired = self.retired or reason
+
     def why_close(self) -> str:
         """Why it is not to be used for another message; ``""`` if it may be."""
+        if self.retired:
+            return self.retired
         if self.client.is_broken:
             return "it was lost"
         most = self._config.max_messages
@@ -186,11 +205,7 @@ class Connector:
 
     def _wrap(self, stream: trio.abc.Stream) -> Wire:
         """A wire whose waits the timekeeper ends."""
-        wire = open_wire(stream, self._timekeeper.timer(lambda: wire.expire()))
+        timer = self._timekeeper.timer()
+        wire = open_wire(stream, timer)
+        timer.bind(wire.expire)
         return wire
-
-
-def name_of(route: Route) -> str:
-    """A host as traces show it."""
-    host, port = route
-    return host if port is None else f"{host}:{port}"

@@ -1,23 +1,30 @@
 # Which worker sends which message: attempts on one side, the tasks of connections on the other, and their number.
 #
-# A message finds its worker in one synchronous step: an idle one (the one used last, so that the others may grow old),
-# or a new one if the limiter has a token, or else its caller waits in a memory channel of capacity 0, first come, first
-# served, and the next worker to be free takes it from there. Nothing is queued without a caller that waits for it, and
-# cancelling a call withdraws its message. A token is held on behalf of each worker and given back at its end; whenever
-# there is a token and a caller waits, a worker is started.
+# A message finds its worker in one synchronous step: an idle one (the one used last, so that the others may grow old);
+# or one that opens a connection for no other message; or, if the limiter has a token, a new one that opens one. Else
+# its caller waits in a memory channel of capacity 0, first come, first served. A worker that is free, or has opened its
+# connection, takes the attempt that has waited longest. So a connection that is being opened belongs to no message: if
+# its caller is cancelled, or served by another worker first, the next one has it, or it becomes idle.
 #
-# Rule: every change of which workers are idle, which attempts they were given, who waits and how many workers there may
-# be happens in this file, in functions without a checkpoint; queue() is the one wait. It does not know what a worker
-# does: only how to start one, and how to tell it to look around.
+#   ahead     given back by a worker whose connection is of no more use, or a connection is being opened for it
+#   in line   its caller waits in the channel: there are as many workers as there may be, and none is idle
+#
+# Nothing is queued without a caller that waits for it, and cancelling a call withdraws its message. A token is held on
+# behalf of each worker and given back at its end; whenever there is a token and a message waits, a worker is started.
+#
+# Rule: every change of which workers are idle or opening, which attempts they were given, who waits and how many
+# workers there may be happens in this file, in functions without a checkpoint; queue() is the one wait. It does not
+# know what a worker does: only how to start one, and how to tell it to look around.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import trio
 
 from .._protocol.errors import Delivery, PoolClosedError, PoolFullError
-from .attempt import Attempt
+from .attempt import Attempt, AttemptState
 from .trace import Tracer
 
 _SILENT: Final = Tracer(None)
@@ -27,7 +34,7 @@ class Worker(Protocol):
     """The task of a connection."""
 
     def wake(self) -> None:
-        """Look around, if you are idle or have nothing to do that a message needs. Synchronous."""
+        """Look around, if you are idle; give up, if you are opening a connection. Synchronous."""
 
 
 class Dispatcher:
@@ -38,8 +45,8 @@ class Dispatcher:
         min_idle: workers to keep even if no message needs them.
         max_waiting: callers that may wait for a worker; ``None``: no limit.
         tracer: is told how long they did.
-        hire: makes a worker for this attempt, or for none, and starts its task; that must call :meth:`ended` when it
-            ends.
+        hire: makes a worker and starts its task. That opens a connection and must call :meth:`opened`, or
+            :meth:`opening_failed`; and :meth:`ended` when it ends.
 
     Attributes:
         limit: how many workers there may be now.
@@ -50,6 +57,7 @@ class Dispatcher:
     """
 
     __slots__ = (
+        "_ahead",
         "_assigned",
         "_attempts",
         "_callers",
@@ -58,6 +66,7 @@ class Dispatcher:
         "_limiter",
         "_max_waiting",
         "_min_idle",
+        "_opening",
         "_shortage",
         "_tracer",
         "_workers",
@@ -70,19 +79,21 @@ class Dispatcher:
 
     def __init__(
         self,
-        hire: Callable[[Attempt | None], Worker],
+        hire: Callable[[], Worker],
         *,
         max_connections: int,
         min_idle: int = 0,
         max_waiting: int | None = None,
         tracer: Tracer = _SILENT,
     ) -> None:
-        self._hire: Callable[[Attempt | None], Worker] = hire
+        self._hire: Callable[[], Worker] = hire
         self._min_idle: int = min_idle
         self._max_waiting: int | None = max_waiting
         self._tracer: Tracer = tracer
         self._workers: set[Worker] = set()
+        self._opening: dict[Worker, None] = {}  # those without a connection yet, in the order of their beginning
         self._idle: list[Worker] = []  # the one used last is at the end
+        self._ahead: deque[Attempt] = deque()  # not in line
         self._assigned: dict[Worker, Attempt] = {}  # given to workers that were idle and have not run since
         self._limiter: trio.CapacityLimiter = trio.CapacityLimiter(max_connections)
         self._callers, self._attempts = trio.open_memory_channel[Attempt](0)
@@ -113,22 +124,36 @@ class Dispatcher:
         """There are more workers than must be kept."""
         return len(self._workers) > self._min_idle
 
+    @property
+    def is_awaited(self) -> bool:
+        """A message waits for a connection that is being opened."""
+        return bool(self._ahead)
+
     # -- callers
 
     def submit(self, attempt: Attempt) -> bool:
-        """Give an attempt to a worker that is idle or new, if there is one or may be; else its caller is to wait.
+        """Give an attempt to a worker that is idle or opens a connection, or may be started; else it is to queue.
 
         Raises:
             PoolClosedError: nothing was sent.
         """
         if self.is_closing:
             raise closed_error()
-        if self._idle and not (attempt.fresh and self._may_grow):
-            worker = self._idle.pop()
-            self._assigned[worker] = attempt
-            worker.wake()
+        if self._idle and not (attempt.fresh and self._may_expect):
+            self._assign(attempt)
             return True
-        return self._grow(attempt)
+        if not self._may_expect:
+            return False
+        self._expect(attempt)
+        return True
+
+    def withdraw(self, attempt: Attempt) -> bool:
+        """Its caller was cancelled: whether the attempt was ahead, and no worker will have it from now on."""
+        if attempt not in self._ahead:
+            return False
+        self._ahead.remove(attempt)
+        self._rebalance()
+        return True
 
     async def queue(self, attempt: Attempt, *, patient: bool = False) -> None:
         """Wait until a worker takes an attempt that could not be submitted. Cancellation withdraws it.
@@ -157,16 +182,31 @@ class Dispatcher:
 
     # -- workers
 
+    def opened(self, worker: Worker) -> None:
+        """It has its connection, and looks for work."""
+        del self._opening[worker]
+
+    def opening_failed(self, worker: Worker) -> Attempt | None:
+        """It could not open its connection, and is about to end: the attempt that was to have it, if one was."""
+        is_promised = len(self._ahead) >= len(self._opening)
+        del self._opening[worker]
+        return self._ahead.popleft() if is_promised and self._ahead else None
+
     def take(self) -> Attempt | None:
-        """The attempt that has waited longest, if there may be as many workers as there are, and the pool is open."""
-        if not self.waiting or self.has_too_many or self.is_closing:
+        """The attempt that has waited longest, if there may be as many workers as there are."""
+        if self.has_too_many:
             return None
-        try:
-            attempt = self._attempts.receive_nowait()
-        except trio.WouldBlock:  # a caller that was cancelled and has not run since
-            return None
-        self.waiting -= 1
+        if not self._ahead:
+            return self._take_from_line() if self.waiting else None
+        attempt = self._ahead.popleft()
+        if self.waiting or self.is_closing:
+            self._rebalance()  # a worker opens a connection for none
         return attempt
+
+    def give_back(self, attempts: Iterable[Attempt]) -> None:
+        """A worker's connection is of no more use for these: they are the first to be taken."""
+        self._ahead.extendleft(reversed(list(attempts)))
+        self._rebalance()
 
     def park(self, worker: Worker) -> None:
         """A worker has nothing to do from now on; it is woken when it has."""
@@ -183,6 +223,7 @@ class Dispatcher:
         """A worker's task is at its end: take its token back, and see who needs it."""
         if worker in self._workers:
             self._workers.remove(worker)
+            self._opening.pop(worker, None)
             self._limiter.release_on_behalf_of(worker)
             self.has_too_many = len(self._workers) > self.limit
         self._rebalance()
@@ -203,41 +244,80 @@ class Dispatcher:
 
     def fill(self) -> None:
         """Start workers until there are ``min_idle``, or as many as there may be."""
-        while not self.is_closing and len(self._workers) < self._min_idle and self._grow(None):
-            pass
+        while not self.is_closing and len(self._workers) < self._min_idle and self._may_grow:
+            self._grow()
 
     @property
     def _may_grow(self) -> bool:
         return self._limiter.available_tokens > 0
 
-    def _grow(self, attempt: Attempt | None) -> bool:
-        """Start a worker, if there may be one more."""
-        if not self._may_grow:
-            return False
-        worker = self._hire(attempt)
+    @property
+    def _may_expect(self) -> bool:
+        """There is a connection being opened for no message, or may be one."""
+        return len(self._ahead) < len(self._opening) or self._may_grow
+
+    def _grow(self) -> None:
+        """Start a worker."""
+        worker = self._hire()
         self._limiter.acquire_on_behalf_of_nowait(worker)
         self._workers.add(worker)
-        return True
+        self._opening[worker] = None
+
+    def _expect(self, attempt: Attempt) -> None:
+        """Let an attempt have a connection that is being opened, or is from now on."""
+        if len(self._ahead) >= len(self._opening):
+            self._grow()
+        self._ahead.append(attempt)
+
+    def _assign(self, attempt: Attempt) -> None:
+        """Give an attempt to the worker that was used last."""
+        worker = self._idle.pop()
+        self._assigned[worker] = attempt
+        worker.wake()
+
+    def _take_from_line(self) -> Attempt | None:
+        if self.is_closing:
+            return None
+        try:
+            attempt = self._attempts.receive_nowait()
+        except trio.WouldBlock:  # a caller that was cancelled and has not run since
+            return None
+        self.waiting -= 1
+        return attempt
 
     def _rebalance(self) -> None:
-        """Start workers for callers that wait, and see to ``min_idle``."""
+        """Start workers for messages that wait, or wake them; end those that are not needed; see to ``min_idle``."""
+        while len(self._ahead) > len(self._opening) and self._may_grow:
+            self._grow()
+        while len(self._ahead) > len(self._opening) and self._idle:
+            self._assign(self._ahead.popleft())
         if self.is_closing:
+            for worker in list(self._opening)[len(self._ahead) :]:
+                worker.wake()
             return
-        while self.waiting and self._may_grow and (attempt := self.take()) is not None:
-            self._grow(attempt)
+        while self.waiting and self._may_expect and (attempt := self._take_from_line()) is not None:
+            self._expect(attempt)
         if len(self._workers) < self._min_idle:
             self._shortage.set()
 
     # -- the end
 
     def close(self) -> None:
-        """Take no further message, send the callers away that wait, and let idle workers end."""
+        """Take no further message, send the callers away that wait, and let workers end that none needs.
+
+        A message that was begun, and needs another connection, has it.
+        """
         self.is_closing = True
         self.closed.set()
         self._attempts.close()
+        for attempt in [attempt for attempt in self._ahead if attempt.state is AttemptState.WAITING]:
+            self._ahead.remove(attempt)
+            attempt.finish(closed_error())
+        idle = [worker for worker in self._workers if worker not in self._opening]
         self._idle.clear()
-        for worker in self._workers:
+        for worker in idle:
             worker.wake()
+        self._rebalance()
 
 
 def closed_error() -> PoolClosedError:

@@ -77,3 +77,9 @@ class Hosts:
         if not routes:
             raise ValueError("there is no host to connect to")
         return list(dict.fromkeys(routes))
+
+
+def name_of(route: Route) -> str:
+    """A host as logs and traces show it."""
+    host, port = route
+    return host if port is None else f"{host}:{port}"

@@ -14,6 +14,9 @@
 # without stopping the others. If the message has left, the caller waits for the reply for its grace, and goes; the
 # reply is read all the same. If it has not, it is never sent. When it is the only one in flight, its wait is ended: so
 # it is while its `before_end` runs, since every reply to those before it has come.
+#
+# An envelope that rode behind an unanswered end may be refused or lost for that alone: riding.py says what is learnt.
+# That message, and one that met a 421 before its end, were refused by none: they are sent again alone, and take no try.
 from __future__ import annotations
 
 from collections import deque
@@ -28,23 +31,40 @@ from .._client.refusals import is_about_connection
 from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
-from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError
+from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError, SMTPTimeoutError, Stage
 from .._wire.waits import Interrupted
 from .attempt import Attempt, AttemptState, Cancellation
 from .connector import PooledConnection
 from .health import ServerHealth
+from .riding import Sign
 from .trace import Tracer
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
+_ENDS: Final = (Verb.END, Verb.LAST)
 _DONE: Final = AttemptState.DONE
 _WANTED: Final = Cancellation.NO
 
 
-class _Begun(NamedTuple):
-    """A message in flight, and when it was begun, in Trio's clock: 0 where no function wants to know."""
+class _Flying(NamedTuple):
+    """A message in flight.
+
+    Attributes:
+        attempt: the message's.
+        since: in Trio's clock; 0 where no function wants to know.
+        is_rider: its envelope was sent behind an unanswered end.
+    """
 
     attempt: Attempt
-    at: float
+    since: float
+    is_rider: bool
+
+
+class _Parts(NamedTuple):
+    """A message's octets: its commands, its text, and what comes behind the text."""
+
+    commands: bytes
+    text: bytes
+    tail: bytes
 
 
 class Pipeline:
@@ -59,8 +79,9 @@ class Pipeline:
 
     Attributes:
         again: attempts to be sent alone: too large for this, with a `before_end` where all is one write, with
-            recipients who were too many for one transaction, without a connection that is good, or on one that ended
-            with a 421 before their end was answered.
+            recipients who were too many for one transaction, without a connection that is good, on one that ended with
+            a 421 before their end was answered, or refused or lost as riders.
+        farewell_at: where a message was when the server ended the session with a 421.
         latest: the attempt whose outcome was set last.
     """
 
@@ -74,6 +95,7 @@ class Pipeline:
         "_tracer",
         "_written",
         "again",
+        "farewell_at",
         "latest",
     )
 
@@ -91,9 +113,10 @@ class Pipeline:
         self._take: Callable[[], Attempt | None] = take
         self._health: ServerHealth = health
         self._tracer: Tracer = tracer
-        self._flight: deque[_Begun] = deque()
+        self._flight: deque[_Flying] = deque()
         self._written: int = 0  # so many of them, from the first on: what was encoded of them was handed over
         self.again: list[Attempt] = []
+        self.farewell_at: Stage | None = None
         self.latest: Attempt | None = None
 
     def __repr__(self) -> str:
@@ -121,31 +144,48 @@ class Pipeline:
             self._client.check()
 
     def _fail(self, exc: BaseException) -> None:
-        """The connection is of no use any more: set the outcome of each message in flight."""
+        """The connection is of no use any more: set the outcome of each message in flight, or leave it in `again`."""
         if isinstance(exc, SMTPError):
             self._client.place(exc)
+            self._blame(exc)
         self._connection.abort()
-        failed = [begun for begun in self._flight if begun.attempt.state is not _DONE]
+        failed = [flying for flying in self._flight if flying.attempt.state is not _DONE]
         self._flight.clear()
-        for attempt, _ in failed:
-            report = attempt.report
-            transaction = report.transaction
+        for flying in failed:
+            attempt = flying.attempt
+            report, transaction = attempt.report, attempt.report.transaction
             if transaction is not None and transaction.reply is not None:
                 report.settle(transaction)  # a reply that was read beats a loss noticed later
                 attempt.finish()
-            elif transaction is not None and transaction.farewell is not None and attempt.cancellation is _WANTED:
-                report.forget_transaction()  # it came to nothing, and was refused by no reply
-                self.again.append(attempt)
+            elif isinstance(exc, SMTPError) and _was_not_tried(flying):
+                self._send_again(attempt)
             else:
                 attempt.finish(_own(exc, attempt))
-        for begun in failed:  # when every caller has its outcome, whatever the trace function does
-            self._tell(begun)
+        for flying in failed:  # when every caller has its outcome, whatever the trace function does
+            attempt = flying.attempt
+            self._tell(flying, attempt.error if attempt.state is _DONE else exc)
 
-    def _tell(self, begun: _Begun) -> None:
+    def _blame(self, exc: SMTPError) -> None:
+        """Say what the connection's end tells of the server; see :meth:`_hear` for a 421."""
+        rider = next((flying for flying in self._flight if flying.is_rider), None)
+        if rider is None or _is_answered(rider) or self._client.protocol.farewell is not None:
+            return
+        is_forgotten = rider is self._flight[0] and isinstance(exc, SMTPTimeoutError)
+        self._saw(Sign.FORGOTTEN if is_forgotten else Sign.LOST)
+
+    def _saw(self, sign: Sign) -> None:
+        self._health.riding.saw(sign, self._connection.route, self._connection.number)
+
+    def _send_again(self, attempt: Attempt) -> None:
+        """Leave a message to be sent alone, as if this had not been tried."""
+        attempt.report.forget_transaction()
+        attempt.is_alone = True
+        self.again.append(attempt)
+
+    def _tell(self, flying: _Flying, error: BaseException | None) -> None:
         """A message's transaction is over: it came to its end, or was ended by an error."""
-        error = begun.attempt.error
         if self._tracer.is_on:
-            self._tracer.tell("send", begun.at, self._connection.number, detail="pipeline", error=error)
+            self._tracer.tell("send", flying.since, self._connection.number, detail="pipeline", error=error)
         if error is None and self._client.protocol.farewell is None:
             self._health.message_done()
 
@@ -155,8 +195,8 @@ class Pipeline:
         flight = self._flight
         while True:
             wire: list[bytes] = []
-            while (begun := await self._begin_next(attempt)) is not None:
-                wire += begun
+            while (parts := await self._enter_next(attempt)) is not None:
+                wire += parts
                 attempt = self._take_next()
             await self._write(wire)
             if not flight:
@@ -170,11 +210,10 @@ class Pipeline:
 
     async def _run_riding(self, attempt: Attempt | None) -> None:
         end_of_last: list[bytes] = []
-        while (begun := await self._begin_next(attempt)) is not None:
-            commands, text, tail = begun
+        while (parts := await self._enter_next(attempt)) is not None:
             self._written = 0
-            await self._write([*end_of_last, commands])
-            end_of_last = await self._text_of_last(text, tail)
+            await self._write([*end_of_last, parts.commands])
+            end_of_last = await self._text_of_last(parts.text, parts.tail)
             attempt = self._take_next()
         self._written = 0
         await self._write(end_of_last)
@@ -220,10 +259,10 @@ class Pipeline:
         except Exception as exc:
             if not self._client.uses_chunking:
                 self._connection.abort()  # after 354 there is no other way; with BDAT, RSET stands before the next MAIL
-            begun = self._flight.popleft()
+            flying = self._flight.popleft()
             self._written -= 1
             attempt.finish(exc)
-            self._tell(begun)
+            self._tell(flying, exc)
             return False
         return True
 
@@ -239,17 +278,20 @@ class Pipeline:
             await self._client.write(b"".join(pieces), self._client.config.data_timeout)
         self._written = len(self._flight)
 
-    async def _begin_next(self, attempt: Attempt | None) -> list[bytes] | None:
-        """:meth:`_begin` for the first message from this one on that can be sent; ``None`` if there is none."""
+    async def _enter_next(self, attempt: Attempt | None) -> _Parts | None:
+        """:meth:`_enter` for the first message from this one on that can be sent; ``None`` if there is none."""
         while attempt is not None:
-            begun = await self._begin(attempt)
-            if begun is not None:
-                return begun
+            parts = await self._enter(attempt)
+            if parts is not None:
+                return parts
             attempt = self._take_next()
         return None
 
-    async def _begin(self, attempt: Attempt) -> list[bytes] | None:
+    async def _enter(self, attempt: Attempt) -> _Parts | None:
         """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
+        if attempt.is_alone and self._flight:
+            self.again.append(attempt)
+            return None
         if not self._flight:
             self.again.append(attempt)  # it stays there, whatever ends look(), so that its caller hears
             try:
@@ -260,18 +302,18 @@ class Pipeline:
         if attempt.cancellation is not _WANTED:  # its caller may be gone already: from here on there is no checkpoint
             attempt.finish(Interrupted())
             return None
-        started = trio.current_time() if self._tracer.is_on else 0.0
+        flying = _Flying(attempt, trio.current_time() if self._tracer.is_on else 0.0, bool(self._flight))
         try:
             encoded = await self._encode(attempt)
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
             attempt.report.forget_transaction()
             attempt.finish(exc)
-            self._tell(_Begun(attempt, started))
+            self._tell(flying, exc)
             return None
         if encoded is None:
             self.again.append(attempt)
             return None
-        return self._enter(_Begun(attempt, started), *encoded)
+        return self._launch(flying, *encoded)
 
     async def _encode(self, attempt: Attempt) -> tuple[list[Command], bytes, bytes] | None:
         """A message's commands and text; ``None`` if it is too large, or for too many, to be sent with others."""
@@ -296,42 +338,62 @@ class Pipeline:
             commands.append(data(transaction))
         return commands, text, tail
 
-    def _enter(self, begun: _Begun, commands: list[Command], text: bytes, tail: bytes) -> list[bytes]:
+    def _launch(self, flying: _Flying, commands: list[Command], text: bytes, tail: bytes) -> _Parts:
         """A message is in flight from now on."""
         client, flight = self._client, self._flight
-        attempt = begun.attempt
-        flight.append(begun)
+        attempt = flying.attempt
         attempt.report.count_attempt()
         client.wire.forget_interruption()  # of one whose reply came first, or that is no longer alone
-        is_alone = len(flight) == 1
-        attempt.begin(self._connection if is_alone else None)
-        if not is_alone:
-            flight[0].attempt.begin(None)
+        attempt.attach(None if flying.is_rider else self._connection)
+        if flying.is_rider:
+            flight[0].attempt.attach(None)
             if client.uses_chunking and commands[0] is not RSET:
                 commands.insert(0, RSET)
-        return [client.encode(commands), text, tail]
+        flight.append(flying)
+        return _Parts(client.encode(commands), text, tail)
 
     async def _hear(self) -> None:
-        """Hear one reply; if it is a message's last, its fate is settled."""
-        protocol = self._client.protocol
-        command, _ = await self._event(self._client.reply_timeout)
-        transaction = command.transaction
+        """Hear one reply; if it is a message's last, its fate is known."""
+        client = self._client
+        command, reply = await self._event(client.reply_timeout)
+        protocol, waiting = client.protocol, client.protocol.outstanding
+        transaction, is_at_end = command.transaction, command.verb in _ENDS
+        if reply is protocol.farewell and not is_at_end and self._flight[0].is_rider:
+            self._saw(Sign.REFUSED)
         if transaction is None:
             return
         if transaction.farewell is not None:
-            raise self._client.farewell_error(transaction)
-        waiting = protocol.outstanding
-        over = command.verb in (Verb.END, Verb.LAST) and not (waiting and waiting[0] is command)
-        if over or (command.verb is Verb.DATA and not transaction.go_ahead):
+            self.farewell_at = transaction.stage
+            raise client.farewell_error(transaction)
+        is_last = is_at_end and not (waiting and waiting[0] is command)
+        if is_last or (command.verb is Verb.DATA and not transaction.go_ahead):
             self._conclude(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
         """The first message in flight is decided."""
-        self._settle(self._flight[0], transaction)
-        self._flight.popleft()
+        flying = self._flight.popleft()
         self._written -= 1
         if len(self._flight) == 1:
-            self._flight[0].attempt.begin(self._connection)
+            self._flight[0].attempt.attach(self._connection)
+        attempt, report = flying.attempt, flying.attempt.report
+        is_out_of_order = flying.is_rider and _is_out_of_order(transaction)
+        if is_out_of_order:
+            self._saw(Sign.REFUSED)
+        elif flying.is_rider and transaction.accepted:
+            self._saw(Sign.TAKEN)
+        if is_out_of_order and attempt.cancellation is _WANTED:
+            self._send_again(attempt)
+        else:
+            self._client.allowance.record(report, transaction)
+            if is_about_connection(report.error):
+                report.readmit_temporary()
+            if report.remaining and attempt.cancellation is _WANTED:
+                report.uncount_attempt()  # it goes on, with those who were too many for one transaction
+                self.again.append(attempt)
+            else:
+                attempt.finish()
+                self.latest = attempt
+        self._tell(flying, None)
 
     async def _event(self, timeout: float | None) -> Event:
         try:
@@ -340,19 +402,25 @@ class Pipeline:
             self._client.place(exc)
             raise
 
-    def _settle(self, begun: _Begun, transaction: Transaction) -> None:
-        attempt = begun.attempt
-        report = attempt.report
-        self._client.allowance.record(report, transaction)
-        if is_about_connection(report.error):
-            report.readmit_temporary()
-        if report.remaining and attempt.cancellation is _WANTED:
-            report.uncount_attempt()  # it goes on, with those who were too many for one transaction
-            self.again.append(attempt)
-        else:
-            attempt.finish()
-            self.latest = attempt
-        self._tell(begun)
+
+def _is_answered(flying: _Flying) -> bool:
+    """A reply to the message's MAIL has come."""
+    transaction = flying.attempt.report.transaction
+    return transaction is not None and transaction.answered
+
+
+def _is_out_of_order(transaction: Transaction) -> bool:
+    """The server has refused commands for the order they came in, and not the message: 503 (RFC 5321 section 4.3.2)."""
+    answers = [*transaction.refused.values(), transaction.reply]
+    return not transaction.accepted and any(answer is not None and answer.code == 503 for answer in answers)
+
+
+def _was_not_tried(flying: _Flying) -> bool:
+    """A message whose connection is lost is wanted, and was ended by a 421, or rode and was never answered."""
+    transaction = flying.attempt.report.transaction
+    if transaction is None or flying.attempt.cancellation is not _WANTED:
+        return False
+    return transaction.farewell is not None or (flying.is_rider and not transaction.answered and not transaction.ended)
 
 
 def _own(exc: BaseException, attempt: Attempt) -> Exception:

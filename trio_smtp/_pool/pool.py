@@ -35,6 +35,7 @@ from .health import ServerHealth
 from .hosts import Hosts, HostsLike
 from .ratelimit import RateLimit
 from .retry import Retry
+from .riding import Riding
 from .trace import Tracer
 from .worker import Worker
 
@@ -97,9 +98,9 @@ async def open_pool(
     tracer = Tracer(settings.trace)
     rate_limit = RateLimit(*settings.rate_limit) if settings.rate_limit is not None else None
 
-    def hire(attempt: Attempt | None) -> Worker:
+    def hire() -> Worker:
         worker = Worker(dispatcher, connector, health, settings, rate_limit, tracer)
-        nursery.start_soon(worker.run, attempt)
+        nursery.start_soon(worker.run)
         return worker
 
     def leave(nursery: trio.Nursery, failure: BaseException | None) -> None:
@@ -116,7 +117,7 @@ async def open_pool(
             max_waiting=settings.max_waiting,
             tracer=tracer,
         )
-        health = ServerHealth(hosts, settings, dispatcher)
+        health = ServerHealth(hosts, settings, dispatcher, Riding(tracer))
         connector = Connector(opening, health, settings, tracer, timekeeper)
         keepers.start_soon(timekeeper.run)
         if settings.min_idle:
@@ -248,7 +249,9 @@ class Pool(metaclass=NoPublicConstructor):
         After the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled``, and the fate of the message is unknown.
         """
-        return await self._deliver(Message(sender, recipients, content, mail_params, rcpt_params, before_end))
+        message = Message(sender, recipients, content, mail_params, rcpt_params, before_end)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._deliver(message)
 
     async def send_message(
         self,
@@ -278,15 +281,18 @@ class Pool(metaclass=NoPublicConstructor):
             jobs: an iterable or async iterable of ``(sender, recipients, content)`` or ``EmailMessage``, taken as
                 connections become free.
 
-        Raises:
-            TypeError: `jobs` is not iterable, when the block is entered.
-
         The block's value is an async iterable of :class:`Outcome`, as they come, not in the order of the jobs. What
         a message raises is in its outcome; what `jobs` raises comes out of the iteration, after the outcomes
-        of the messages before it. Leaving the block early gives up what is being sent, as cancellation does.
+        of the messages before it.
+
+        Leaving the block without having asked for an outcome sends all jobs, and raises the errors as a group. Leaving
+        it after some outcomes were read gives up the rest: no further job is taken, and what is being sent is ended, as
+        cancellation does.
 
         Raises:
             TypeError: `jobs` is not iterable; on entering the block.
+            ExceptionGroup: what messages, the first 1000 of them, and `jobs` have raised; on leaving a block that asked
+                for no outcome.
             trio.ClosedResourceError: from the iteration, once the block was left.
         """
         return send_many(self._deliver, jobs, self._config.max_connections * self._config.pipeline_depth)
@@ -323,7 +329,6 @@ class Pool(metaclass=NoPublicConstructor):
             message: what to send.
             patient: wait even beyond ``max_waiting``.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         error: Exception | None = None
         retry: Retry | None = None
         report = DeliveryReport(message)
@@ -336,7 +341,9 @@ class Pool(metaclass=NoPublicConstructor):
                 try:
                     await attempt.wait()
                 except trio.Cancelled:  # noqa: ASYNC103 - met again at the caller's next checkpoint
-                    if not await self._withdraw(attempt):  # noqa: ASYNC102 - shielded and bounded
+                    if self._dispatcher.withdraw(attempt):
+                        raise
+                    if not await self._give_up(attempt):  # noqa: ASYNC102 - shielded and bounded
                         raise
                 if attempt.error is None and not report.refused:
                     break
@@ -357,7 +364,7 @@ class Pool(metaclass=NoPublicConstructor):
         self._sent += 1
         return result
 
-    async def _withdraw(self, attempt: Attempt) -> bool:
+    async def _give_up(self, attempt: Attempt) -> bool:
         """Cancelled in the middle of a try: give it up; whether the message was sent all the same."""
         with trio.move_on_after(self._end_grace + _SLACK, shield=True):
             return await attempt.cancel(self._end_grace)
@@ -388,7 +395,7 @@ class Pool(metaclass=NoPublicConstructor):
     async def _pause(self, delay: float, error: Exception | None) -> None:
         """Wait before the next try; the pool's closing ends it."""
         self._retried += 1
-        self._tracer.tell("retry", trio.current_time() - delay, error=error)
+        self._tracer.note("retry", delay, error=error)
         with trio.move_on_after(delay):
             await self._dispatcher.closed.wait()
         if self._dispatcher.is_closing:

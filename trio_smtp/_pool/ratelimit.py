@@ -31,10 +31,17 @@ class RateLimit:
     def __repr__(self) -> str:
         return f"<RateLimit {self._latest.maxlen} in {self._seconds:g} s>"
 
-    async def start(self) -> None:
-        """Wait until one more may start, and count it."""
+    async def start(self) -> float:
+        """Wait until one more may start, and count it; the moment, for :meth:`take_back`."""
         async with self._turn:
             latest = self._latest
             if len(latest) == latest.maxlen:
                 await trio.sleep_until(latest[0] + self._seconds + _MARGIN)
-            latest.append(trio.current_time())
+            now = trio.current_time()
+            latest.append(now)
+            return now
+
+    def take_back(self, start: float) -> None:
+        """Nothing has started at that moment after all."""
+        if start in self._latest:
+            self._latest.remove(start)

@@ -10,7 +10,7 @@ import trio
 
 from .._client.log import logger
 
-TraceName: TypeAlias = Literal["wait", "tls", "auth", "connect", "send", "retry", "retire"]
+TraceName: TypeAlias = Literal["wait", "tls", "auth", "connect", "send", "retry", "retire", "alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,8 @@ class TraceEvent:
         name: ``"wait"`` (a message was given to a connection after waiting for one), ``"tls"`` and
             ``"auth"`` (this part of connecting is over), ``"connect"`` (connecting as a whole is), ``"send"`` (a
             message's transaction is over), ``"retry"`` (a message will be tried again after `seconds`), ``"retire"`` (a
-            connection is closed; `seconds` is its age).
+            connection is closed; `seconds` is its age), ``"alone"`` (a host does not bear envelopes behind the end of
+            a message, and has one message at a time from now on).
         seconds: how long it took.
         connection: which connection, counted from 1; 0 for none.
         detail: the host, or why a connection was retired.
@@ -62,9 +63,21 @@ class Tracer:
         error: BaseException | None = None,
     ) -> None:
         """Tell of something that began at `started` and is over."""
+        if self._function is not None:
+            self.note(name, trio.current_time() - started, connection, detail=detail, error=error)
+
+    def note(
+        self,
+        name: TraceName,
+        seconds: float = 0.0,
+        connection: int = 0,
+        *,
+        detail: str = "",
+        error: BaseException | None = None,
+    ) -> None:
+        """Tell of something that takes so long, or no time."""
         if self._function is None:
             return
-        seconds = trio.current_time() - started
         try:
             self._function(TraceEvent(name=name, seconds=seconds, connection=connection, detail=detail, error=error))
         except Exception:

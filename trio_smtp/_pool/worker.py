@@ -1,19 +1,22 @@
-# The task of one connection: it takes attempts, opens a connection when there is one to send and none to send it on,
-# keeps the connection while it is good, and is its only owner.
+# The task of one connection: it opens the connection, takes attempts, and keeps the connection while it is good; it is
+# its only owner.
 #
 # States. A worker is in one of four, and wake(), which the dispatcher calls, means something in three of them:
 #
-#   BUSY      sends, connects, closes, or looks for work             nothing: it looks for itself before it rests
-#   WARMING   opens a connection that no message needs               the opening is given up
+#   OPENING   opens its connection, for any message or for none      the opening is given up
+#   BUSY      sends, closes, or looks for work                       nothing: it looks for itself before it rests
 #   RESTING   idle; lets the caller that it has served run           it goes on as BUSY
 #   PARKED    idle; reads from the connection                        the reading is interrupted; it goes on as BUSY
 #
-#                     ┌─────────────── an attempt, or the pool closes ───────────────┐
-#                     ▼                                                              │
-#   start ─→ BUSY: take, connect, send ─→ nothing to take ─→ RESTING ─→ PARKED ──────┤
-#     └────→ WARMING ──↑      │                                           │          │
-#                             ▼                                           ▼          │
-#             no connection and nothing to take: the end     FIN, 421, octets, too long, too old: BUSY, and closes it
+#                        ┌───────────── an attempt, or the pool closes ─────────────┐
+#                        ▼                                                          │
+#   OPENING ─→ BUSY: take, send ─→ nothing to take ─→ RESTING ─→ PARKED ────────────┤
+#      │                 │                                          │               │
+#      ▼                 ▼                                          ▼               │
+#   the end     connection of no more use: the end     FIN, 421, octets, too long, too old: BUSY, and closes it
+#
+# A connection that is being opened belongs to no message (dispatcher.py). If it cannot be opened, the error is that of
+# the message that was to have it, if one was. A message that needs another connection is given back.
 #
 # RESTING: a caller that just got its result often sends again. Waiting a turn for it costs 3 µs, waking the reader 15.
 # PARKED: only a reader sees a FIN or a 421 at once, under TLS too.
@@ -25,15 +28,16 @@
 # * The dispatcher knows a worker as idle in RESTING and PARKED only, and forgets that before it calls wake(); unpark()
 #   comes first after either, whatever ended it, and says which attempt was given meanwhile.
 # * `_attempt` is the attempt whose outcome this task owes. It is set in the same step in which the attempt was taken,
-#   and is finished before the next one is taken, or in the `finally` of run(): every caller hears.
-# * A connection is used by this task alone. After any failure in the middle of a dialogue it is broken; a broken one
-#   is closed before the next attempt is taken.
+#   and is finished or given back before the next one is taken, or in the `finally` of run(): every caller hears.
+# * A connection is used by this task alone. After any failure in the middle of a dialogue it is broken, and no further
+#   attempt is taken.
 # * Exceptions of one attempt end that attempt. What comes out of run() is Cancelled, Ctrl-C or a bug.
 #
 # What may happen at each checkpoint.
 #
-# * Connecting, waiting for the rate limit, reading the caller's iterable: the attempt may be cancelled, which cancels
-#   the scope around it (Attempt.run_cancellable); the server may fail, which is the attempt's error.
+# * Opening: the server may fail; the pool may close, which cancels it if no message waits for it.
+# * Waiting for the rate limit, reading the caller's iterable: the attempt may be cancelled, which cancels the scope
+#   around it (Attempt.run_cancellable).
 # * Waiting for replies to a message alone on the connection: the attempt may be cancelled. Before the end of the
 #   message has left, the wait is interrupted at once, and the connection is broken. Afterwards its caller waits for the
 #   grace; then the connection is aborted, and the fate of the message is unknown.
@@ -81,8 +85,8 @@ _DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
 class WorkerState(Enum):
     """What a worker does; see above."""
 
+    OPENING = "opening"
     BUSY = "busy"
-    WARMING = "warming"
     RESTING = "resting"
     PARKED = "parked"
 
@@ -95,7 +99,7 @@ _WANTED: Final = Cancellation.NO
 
 
 class Worker:
-    """The task of one connection, and of the next one when that is closed.
+    """The task of one connection.
 
     Args:
         dispatcher: where attempts come from.
@@ -113,10 +117,11 @@ class Worker:
         "_connector",
         "_dispatcher",
         "_health",
+        "_opening",
         "_rate_limit",
+        "_start",
         "_state",
         "_tracer",
-        "_warming",
     )
 
     def __init__(
@@ -134,42 +139,37 @@ class Worker:
         self._config: PoolConfig = config
         self._rate_limit: RateLimit | None = rate_limit
         self._tracer: Tracer = tracer
-        self._state: WorkerState = _BUSY
+        self._state: WorkerState = WorkerState.OPENING
         self._attempt: Attempt | None = None
         self._connection: PooledConnection | None = None
-        self._warming: trio.CancelScope | None = None
+        self._opening: trio.CancelScope = trio.CancelScope()
+        self._start: float | None = None  # counted by the rate limit, for the first message
 
     def __repr__(self) -> str:
         return f"<Worker {self._state.value}: {self._connection!r}>"
 
-    async def run(self, attempt: Attempt | None) -> None:
-        """Send messages until there are none and the connection is gone.
-
-        Args:
-            attempt: the first one; ``None``: open a connection to have it.
-        """
+    async def run(self) -> None:
+        """Open a connection, and send messages until there are none and it is of no more use."""
         dispatcher = self._dispatcher
         serve = self._serve_with_others if self._config.pipeline_depth > 1 and self._rate_limit is None else self._serve
         try:
-            if attempt is None:
-                await self._warm_up()
-            else:
-                self._attempt = attempt
-                await self._serve(attempt)
+            connection = await self._open()
+            if connection is None:
+                return
+            attempt = dispatcher.take()
+            self._attempt = attempt
+            self._use_start(attempt)
             while True:
-                connection = self._connection
-                if connection is not None and (reason := self._why_close(connection)):
-                    await self._close(reason)
-                    connection = None
+                if attempt is not None:
+                    await serve(attempt, connection)
+                if reason := self._why_close(connection):
+                    break
                 attempt = dispatcher.take()
                 if attempt is not None:
                     self._attempt = attempt
-                elif connection is None:
-                    return
                 else:
                     attempt = await self._rest(connection)
-                if attempt is not None:
-                    await serve(attempt)
+            await self._close(connection, reason)
         finally:
             for owed in (self._attempt, dispatcher.unpark(self)):
                 if owed is not None and owed.state is not _DONE:
@@ -177,33 +177,38 @@ class Worker:
             if self._connection is not None:
                 self._connection.abort()
                 with trio.move_on_after(_CLOSING, shield=True):
-                    await self._close("the pool was cancelled")
+                    await self._close(self._connection, "the pool was cancelled")
+            self._use_start(None)
             dispatcher.ended(self)
 
     def wake(self) -> None:
-        """Look around: there is an attempt, or the pool is closing."""
-        state, self._state = self._state, _BUSY
+        """Look around: there is an attempt, or the pool is closing and none needs the connection being opened."""
+        state = self._state
+        if state is WorkerState.OPENING:
+            self._opening.cancel(reason="the pool is closing")
+            return
+        self._state = _BUSY
         if state is _PARKED:
             assert self._connection is not None
             self._connection.wake()
-        elif self._warming is not None:
-            self._warming.cancel(reason="the pool is closing")
 
     # -- messages
 
-    async def _serve(self, attempt: Attempt) -> None:
-        """Send a message: on one connection, or on several where one turns out dead or the server's limits ask for it.
+    async def _serve(self, attempt: Attempt, connection: PooledConnection) -> None:
+        """Send a message, or give it back where the connection turns out dead or the server's limits ask for another.
 
-        Its outcome is set, unless this task is being cancelled.
+        Its outcome is set, unless it was given back, or this task is being cancelled.
         """
-        report, rate_limit = attempt.report, self._rate_limit
+        report = attempt.report
         try:
             while report.remaining:
-                if rate_limit is not None:  # before a connection is opened, which has no reader in the meantime
-                    await attempt.run_cancellable(rate_limit.start)
-                connection = self._connection
-                if connection is None or connection.client.is_broken or connection.has_limits:
-                    connection = await self._find_connection(attempt)
+                if connection.has_limits and connection.client.allowance.is_used_up(report):
+                    connection.retire("it is used up")
+                if connection.retired or connection.client.is_broken:
+                    self._give_back([attempt])
+                    return
+                if self._rate_limit is not None:
+                    await self._wait_for_start(attempt, connection, self._rate_limit)
                 if report.message.at_hand:
                     await self._send(attempt, connection)
                 else:
@@ -213,17 +218,25 @@ class Worker:
         else:
             attempt.finish()
 
-    async def _find_connection(self, attempt: Attempt) -> PooledConnection:
-        """The connection there is, if it may be used for this message, or a new one."""
-        connection = self._connection
-        attempt.pause()
-        if connection is not None:
-            if not connection.client.is_broken and not connection.client.allowance.is_used_up(attempt.report):
-                return connection
-            await self._close("it is used up")
-        await attempt.run_cancellable(self._connect)
-        assert self._connection is not None
-        return self._connection
+    def _give_back(self, attempts: list[Attempt]) -> None:
+        """They need another connection, if their callers are there still."""
+        self._attempt = None
+        wanted = [attempt for attempt in attempts if attempt.cancellation is _WANTED]
+        for attempt in attempts:
+            if attempt in wanted:
+                attempt.detach()
+            else:
+                attempt.finish(Interrupted())
+        self._dispatcher.give_back(wanted)
+
+    async def _wait_for_start(self, attempt: Attempt, connection: PooledConnection, rate_limit: RateLimit) -> None:
+        """Wait until the message may be begun."""
+        if self._start is not None:
+            self._start = None  # counted before the connection was opened
+            return
+        await attempt.run_cancellable(rate_limit.start)
+        if not connection.client.has_just_answered:
+            connection.may_be_stale = True
 
     async def _send(self, attempt: Attempt, connection: PooledConnection) -> None:
         """Send on this connection. If it was idle, its death before any answer costs nothing."""
@@ -232,7 +245,7 @@ class Worker:
         report = attempt.report
         may_be_stale = connection.count_message()
         report.count_attempt()
-        attempt.begin(connection)
+        attempt.attach(connection)
         is_traced = self._tracer.is_on
         started = trio.current_time() if is_traced else 0.0
         failure: BaseException | None = None
@@ -255,7 +268,7 @@ class Worker:
             return
         if may_be_stale and not report.is_spent and is_about_connection(report.error):
             report.readmit_temporary()
-            await self._close("the server takes no more on it")
+            connection.retire("the server takes no more on it")
             return
         if report.remaining:
             report.uncount_attempt()  # it goes on with the others on another connection: that is no further try
@@ -270,15 +283,23 @@ class Worker:
         if stage is not None and not (may_be_stale and stage is Stage.MAIL):
             self._health.connection_failed()
 
-    async def _serve_with_others(self, attempt: Attempt) -> None:
+    async def _serve_with_others(self, attempt: Attempt, connection: PooledConnection) -> None:
         """Serve a message, and others in flight with it where ``pipeline_depth`` and the connection allow it."""
-        connection = self._connection
-        if connection is None or not connection.client.protocol.pipelining or not connection.client.has_just_answered:
-            await self._serve(attempt)
+        client, riding = connection.client, self._health.riding
+        if (
+            not connection.sent
+            or attempt.is_alone
+            or not client.protocol.pipelining
+            or not client.has_just_answered
+            or not riding.is_borne_by(connection.route)
+        ):
+            await self._serve(attempt, connection)
             return
 
         def take() -> Attempt | None:
-            more = None if self._why_close(connection) else self._dispatcher.take()
+            if self._why_close(connection) or not riding.is_borne_by(connection.route):
+                return None
+            more = self._dispatcher.take()
             if more is not None:
                 connection.count_message()
             return more
@@ -288,11 +309,15 @@ class Worker:
         try:
             await pipeline.run(attempt)
             self._attempt = pipeline.latest
-            if connection.client.protocol.farewell is not None:
-                self._health.connection_failed()
+            if client.protocol.farewell is not None and pipeline.farewell_at is not Stage.MAIL:
+                self._health.connection_failed()  # at MAIL it may have had its messages
             while pipeline.again:
-                self._attempt = alone = pipeline.again.pop(0)
-                await self._serve(alone)
+                if connection.retired or connection.client.is_broken:
+                    again, pipeline.again = pipeline.again, []
+                    self._give_back(again)
+                else:
+                    self._attempt = alone = pipeline.again.pop(0)
+                    await self._serve(alone, connection)
         finally:
             for alone in pipeline.again:  # unless this task is being cancelled, there is none
                 _close_attempt(alone)
@@ -307,28 +332,52 @@ class Worker:
             return "the pool is closing"
         return "there are too many" if self._dispatcher.has_too_many else ""
 
-    async def _connect(self) -> None:
-        self._connection = await self._connector.connect()
-
-    async def _warm_up(self) -> None:
-        if self._dispatcher.is_closing:
-            return
-        self._state = WorkerState.WARMING
+    async def _open(self) -> PooledConnection | None:
+        """Open the connection; ``None``: it could not be, or is not wanted any more."""
+        dispatcher = self._dispatcher
         try:
-            with trio.CancelScope() as self._warming:
-                await self._connect()
-        except Exception as exc:  # of the host callable or a token provider, too: no caller waits for this connection
-            if isinstance(exc, SMTPError | OSError):
-                logger.debug("pool: no connection to keep: %s", exc)
+            with self._opening:
+                if self._rate_limit is not None and dispatcher.is_awaited:
+                    # Before it is opened: no task reads from it, meanwhile, to see what the server does.
+                    self._start = await self._rate_limit.start()
+                    if not dispatcher.is_awaited:
+                        self._use_start(None)
+                        return None
+                self._connection = await self._connector.connect()
+        except Exception as exc:
+            attempt = dispatcher.opening_failed(self)
+            if attempt is not None:
+                attempt.finish(exc)
             else:
-                logger.exception("pool: no connection to keep")
-            self._health.warming_failed()
-        finally:
-            self._warming = None
+                self._note_failure(exc)
+            return None
+        except BaseException:
+            attempt = dispatcher.opening_failed(self)
+            if attempt is not None:
+                _close_attempt(attempt)
+            raise
+        if self._connection is not None:
+            dispatcher.opened(self)
             self._state = _BUSY
+        return self._connection
+
+    def _note_failure(self, error: Exception) -> None:
+        """No message was to have the connection, which could not be opened."""
+        if isinstance(error, SMTPError | OSError):
+            logger.debug("pool: no connection to keep: %s", error)
+        else:  # of the host callable or a token provider
+            logger.error("pool: no connection to keep", exc_info=error)
+        self._health.warming_failed()
+
+    def _use_start(self, attempt: Attempt | None) -> None:
+        """The start that was counted is for this message, or for none."""
+        if attempt is None and self._start is not None:
+            assert self._rate_limit is not None
+            self._rate_limit.take_back(self._start)
+            self._start = None
 
     async def _rest(self, connection: PooledConnection) -> Attempt | None:
-        """Be idle until there is an attempt; ``None``: there is something else to see to, maybe no connection."""
+        """Be idle until there is an attempt; ``None``: there is something else to see to."""
         dispatcher = self._dispatcher
         reason = ""
         served, self._attempt = self._attempt, None
@@ -346,18 +395,19 @@ class Worker:
         finally:
             self._state = _BUSY
             self._attempt = attempt = dispatcher.unpark(self)
-        if reason:
-            if connection.client.is_broken and not connection.sent and attempt is None:
-                self._health.warming_failed(trio.current_time() - connection.opened_at)
-            if attempt is not None:
-                connection.abort()  # it waits for this: no QUIT
-            await self._close(reason)
-        return attempt
+        if not reason:
+            return attempt
+        if connection.client.is_broken and not connection.sent and attempt is None:
+            self._health.warming_failed(trio.current_time() - connection.opened_at)
+        connection.retire(reason)
+        if attempt is not None:
+            connection.abort()  # a message waits: no QUIT
+            self._give_back([attempt])
+        return None
 
-    async def _close(self, reason: str) -> None:
+    async def _close(self, connection: PooledConnection, reason: str) -> None:
         """Say QUIT if the server will listen, and close; never raises."""
-        connection, self._connection = self._connection, None
-        assert connection is not None
+        self._connection = None
         await self._connector.close(connection, reason)
 
 

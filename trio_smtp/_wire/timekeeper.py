@@ -25,7 +25,7 @@ class Timer:
 
     __slots__ = ("_entry", "_keeper", "_on_expiry", "deadline")
 
-    def __init__(self, keeper: Timekeeper, on_expiry: Callable[[], None]) -> None:
+    def __init__(self, keeper: Timekeeper, on_expiry: Callable[[], None] | None) -> None:
         self._keeper = keeper
         self._on_expiry: Callable[[], None] | None = on_expiry
         self._entry: float = math.inf  # when the keeper will next look at this timer
@@ -33,6 +33,10 @@ class Timer:
 
     def __repr__(self) -> str:
         return f"<Timer: {'closed' if self._on_expiry is None else self.deadline}>"
+
+    def bind(self, on_expiry: Callable[[], None]) -> None:
+        """Let this be called when the deadline passes."""
+        self._on_expiry = on_expiry
 
     def set(self, deadline: float) -> None:
         """Let the timer expire at `deadline`; ``math.inf`` stops it."""
@@ -58,8 +62,8 @@ class Timekeeper:
         self._dead: int = 0  # entries whose timer is closed or has an earlier entry
         self._sleep = trio.CancelScope()
 
-    def timer(self, on_expiry: Callable[[], None]) -> Timer:
-        """Make a stopped timer that calls `on_expiry()` when its deadline passes."""
+    def timer(self, on_expiry: Callable[[], None] | None = None) -> Timer:
+        """Make a stopped timer that calls `on_expiry()`, which `bind` may give later, when its deadline passes."""
         return Timer(self, on_expiry)
 
     async def run(self) -> NoReturn:
