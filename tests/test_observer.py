@@ -37,7 +37,7 @@ def test_what_it_raises_is_logged_once_with_its_traceback(caplog: pytest.LogCapt
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, trio.Cancelled])
 def test_what_is_no_exception_of_the_function_passes(kind: type[BaseException]) -> None:
     def trace(event: int) -> None:
-        raise kind._create(source="unknown") if kind is trio.Cancelled else kind  # type: ignore[attr-defined]
+        raise kind._create(source="unknown") if kind is trio.Cancelled else kind
 
     with pytest.raises(kind):
         Observer(trace, "client").tell(1)

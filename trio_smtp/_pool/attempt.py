@@ -71,6 +71,7 @@ class Attempt:
     Args:
         report: the message, and what has become of it so far.
         fresh: it has met a connection's end, and is better off on a new one.
+        number: which message of the pool it is a try of.
 
     Attributes:
         is_alone: it is to be sent with no other in flight.
@@ -88,12 +89,14 @@ class Attempt:
         "error",
         "fresh",
         "is_alone",
+        "number",
         "report",
         "state",
     )
 
-    def __init__(self, report: DeliveryReport, *, fresh: bool = False) -> None:
+    def __init__(self, report: DeliveryReport, *, fresh: bool = False, number: int = 0) -> None:
         self.report: DeliveryReport = report
+        self.number: int = number
         self.fresh: bool = fresh
         self.is_alone: bool = False
         self.state: AttemptState = _WAITING

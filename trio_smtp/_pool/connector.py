@@ -126,6 +126,8 @@ class PooledConnection:
             return ""
         except ConnectionLostError:
             reason = "it was lost"
+        if client.witness is not None:
+            client.witness.note_reason(ConnectionLostError(reason))
         self.abort()
         logger.debug("%s: idle for %.1f s: %s %r", client.name, trio.current_time() - since, reason, data)
         return reason

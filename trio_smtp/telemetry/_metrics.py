@@ -86,7 +86,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     _seconds("smtp_pool_message", ("delivery",), "From the call of send() to its end, tries and waits included."),
     _counter("smtp_pool_attempts", ("delivery",), "Tries of messages."),
     _counter("smtp_pool_retries", (), "Messages that were to be tried again after a delay."),
-    _seconds("smtp_pool_wait", (), "How long messages waited for a connection; those that did not wait are not counted."),
+    _seconds(
+        "smtp_pool_wait", (), "How long messages waited for a connection; those that did not wait are not counted."
+    ),
     _seconds("smtp_pool_connect", ("host", "outcome"), "Opening a connection, TLS and login included."),
     _counter("smtp_pool_connections_retired", (), "Connections that were closed."),
 )

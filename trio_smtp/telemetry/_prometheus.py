@@ -14,7 +14,25 @@ from ._metrics import METRICS, Kind, Metric
 from ._tally import Labels, Tally, Values
 
 # From a pipelined command to the ten minutes that RFC 5321 §4.5.3.2.6 gives the end of a message.
-BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+BUCKETS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    600.0,
+)
 
 
 class Buckets:

@@ -311,7 +311,7 @@ class Tally:
 
 
 def delivery_word(event: TraceEvent) -> str:
-    """What became of a message or a try of one: ``"accepted"``, a :class:`Delivery`, or ``"none"`` if it was neither."""
+    """What became of a message or a try: ``"accepted"``, a :class:`Delivery`, or ``"none"`` if that is not known."""
     if event.delivery is not None:
         return str(event.delivery)
     return "accepted" if event.error is None else NONE
