@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 _MESSAGE_VERBS: Final = ("DATA", "BDAT")
+_AFTER_VERB: Final = (b" ", b"")  # of four letters, as most are
 _COMMAND: Final = "command"
 _new: Final = tuple.__new__  # of a ServerEvent: its own takes twice as long, and a message makes ten events
 
@@ -83,7 +84,7 @@ class Witness:
     def __init__(self, tracer: Tracer, session: Session, protocol: ServerProtocol) -> None:
         tracer.know(protocol.profile.commands)
         self._verbs = tracer.verbs
-        self._observer = tracer.observer
+        self._tell_observer = tracer.observer.tell
         self._now = trio.lowlevel.current_clock().current_time
         self._session = session
         self._protocol = protocol
@@ -110,7 +111,7 @@ class Witness:
             self._transcript.note_command(line, authenticated=authenticated)
         if self._message is not None and self._message.replies:  # the session has not heard of its end yet
             self._tell_message(self._message, self._protocol.transfer.octets)
-        verb = self._verbs.get(line.partition(b" ")[0])
+        verb = self._verbs.get(line[:4]) if line[4:5] in _AFTER_VERB else None
         if verb is None or verb == "AUTH":
             words = line.split(b" ", 2)
             verb = self._verbs.get(words[0].rstrip(b"\t").upper(), "")
@@ -150,8 +151,9 @@ class Witness:
         now = self._now()
         seconds = now - self._command_began if verb else 0.0
         size, self._command_size = self._command_size, 0
-        event = (_COMMAND, self._session, seconds, verb or "", code, size, reply.text, None)
-        self._observer.tell(_new(ServerEvent, event))
+        lines = reply.lines
+        text = lines[0] if len(lines) == 1 else reply.text
+        self._tell_observer(_new(ServerEvent, (_COMMAND, self._session, seconds, verb or "", code, size, text, None)))
         if verb == "AUTH":
             self._tell("auth", self._command_began, verb=verb, code=code, detail=self._mechanism)
 
@@ -244,4 +246,4 @@ class Witness:
         error: BaseException | None = None,
     ) -> None:
         event = (name, self._session, self._now() - began, verb, code, octets, detail, error)
-        self._observer.tell(_new(ServerEvent, event))
+        self._tell_observer(_new(ServerEvent, event))

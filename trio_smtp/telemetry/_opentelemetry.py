@@ -32,6 +32,7 @@ RECEIVE: Final = "smtp.receive"
 TRANSACTION: Final = "smtp.transaction"
 SEND: Final = "smtp.send"
 ATTEMPT: Final = "smtp.attempt"
+_OF_SPANS: Final = ("message", "send", "connect", "retire")  # events that are spans, or belong to one
 _PROTOCOL: Final = {"network.protocol.name": "smtp"}
 
 
@@ -42,6 +43,10 @@ class _Try:
     event: TraceEvent
     ended: int  # nanoseconds since the epoch
     attributes: Mapping[str, str | int]
+
+    @property
+    def began(self) -> int:
+        return self.ended - _nanoseconds(self.event.seconds)
 
 
 class _Recorder:
@@ -76,6 +81,7 @@ class OpenTelemetry:
     ) -> None:
         self._tracer: Tracer = get_tracer(SCOPE, __version__, tracer_provider)
         self._tally = Tally(self._make)
+        self._takes = self._tally.takes
         self._spans = _Spans(self._tracer)
         self._histograms: dict[str, Histogram] = {}
         meter = get_meter(SCOPE, __version__, meter_provider)
@@ -95,10 +101,11 @@ class OpenTelemetry:
         """Count an event, and make a span if it is a message's.
 
         Raises:
-            TypeError: it is none.
+            KeyError: it is none.
         """
-        self._tally.take(event)
-        self._spans.take(event)
+        self._takes[type(event)][event[0]](event)
+        if event[0] in _OF_SPANS:
+            self._spans.take(event)
 
     def _make(self, metric: Metric, labels: Labels) -> _Recorder:
         return _Recorder(self._histograms[metric.name], dict(zip(metric.labels, labels, strict=True)))
@@ -166,10 +173,12 @@ class _Spans:
     def _end_message(self, event: TraceEvent, tries: list[_Try]) -> None:
         now = time.time_ns()
         number: Mapping[str, str | int] = {"smtp.pool.message": event.message, "smtp.attempts": len(tries)}
-        message = self._start(SEND, SpanKind.INTERNAL, event, now, number)
+        # Tries were told of a moment after their end, and this is: none may seem to begin before its message.
+        began = min([now - _nanoseconds(event.seconds), *(each.began for each in tries)])
+        message = self._start(SEND, SpanKind.INTERNAL, event, began, number)
         context = set_span_in_context(message)
         for each in tries:
-            child = self._start(ATTEMPT, SpanKind.CLIENT, each.event, each.ended, each.attributes, context)
+            child = self._start(ATTEMPT, SpanKind.CLIENT, each.event, each.began, each.attributes, context)
             _judge(child, each.event.error, each.event.code)
             child.end(each.ended)
         _judge(message, event.error, event.code)
@@ -180,12 +189,11 @@ class _Spans:
         name: str,
         kind: SpanKind,
         event: TraceEvent,
-        ended: int,
+        began: int,
         attributes: Mapping[str, str | int],
         context: Context | None = None,
     ) -> Span:
         more: dict[str, str | int] = {"smtp.delivery": delivery_word(event), "smtp.reply.code": event.code}
-        began = ended - _nanoseconds(event.seconds)
         return self._tracer.start_span(name, context, kind, {**attributes, **more}, start_time=began)
 
 

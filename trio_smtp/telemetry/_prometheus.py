@@ -77,7 +77,8 @@ class Prometheus:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._histograms: dict[Metric, dict[Labels, Buckets]] = {}
         self._tally = Tally(self._make)
-        self._take = self._tally.take
+        self._takes = self._tally.takes
+        self._commands = self._tally.commands
         self._registry: CollectorRegistry = REGISTRY if registry is None else registry
         self._registry.register(_Collector(self._tally, self._histograms))
 
@@ -88,9 +89,12 @@ class Prometheus:
         """Count an event.
 
         Raises:
-            TypeError: it is none.
+            KeyError: it is none.
         """
-        self._take(event)
+        if event[0] == "command":  # most are, and a call less for each is felt
+            self._commands[type(event)][event.verb, event.code] += 1
+        else:
+            self._takes[type(event)][event[0]](event)
 
     def _make(self, metric: Metric, labels: Labels) -> Buckets:
         made = Buckets()

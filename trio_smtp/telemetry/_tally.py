@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakSet
 
 from .. import ClientEvent, Pool, PoolStatistics, ServerEvent, TraceEvent
@@ -31,16 +31,16 @@ class Distribution(Protocol):
 MakeHistogram: TypeAlias = Callable[[Metric, Labels], Distribution]
 
 
-class Histograms(dict[Labels, Distribution]):
-    """One metric's distributions by their labels, made when they are wanted."""
+class Histograms(dict[str | Labels, Distribution]):
+    """One metric's distributions by their labels, or by the one label there is, made when they are wanted."""
 
     def __init__(self, name: str, make: MakeHistogram) -> None:
         super().__init__()
         self._metric: Metric = BY_NAME[name]
         self._make: MakeHistogram = make
 
-    def __missing__(self, labels: Labels) -> Distribution:
-        made = self[labels] = self._make(self._metric, labels)
+    def __missing__(self, labels: str | Labels) -> Distribution:
+        made = self[labels] = self._make(self._metric, (labels,) if isinstance(labels, str) else labels)
         return made
 
 
@@ -62,7 +62,8 @@ class SessionTally:
         self.logins: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.messages: defaultdict[int, int] = defaultdict(int)
         self.handshakes = Histograms(f"smtp_{part}_handshake_seconds", make)
-        self.message_seconds = Histograms(f"smtp_{part}_message_seconds", make)
+        self._message_seconds = Histograms(f"smtp_{part}_message_seconds", make)
+        self._by_code: dict[int, Distribution] = {}  # those of the former
 
     def __repr__(self) -> str:
         return f"<SessionTally of the {self.part}: {self.connections} connections>"
@@ -74,13 +75,16 @@ class SessionTally:
         self.logins[event.detail, event.code] += 1
 
     def tls(self, event: ServerEvent | ClientEvent) -> None:
-        self.handshakes["ok" if event.error is None else "failed",].observe(event.seconds)
+        self.handshakes["ok" if event.error is None else "failed"].observe(event.seconds)
 
     def message(self, event: ServerEvent | ClientEvent) -> None:
         code = event.code
         self.messages[code] += 1
         self.octets += event.octets
-        self.message_seconds[outcome_word(code),].observe(event.seconds)
+        seconds = self._by_code.get(code)
+        if seconds is None:
+            seconds = self._by_code[code] = self._message_seconds[outcome_word(code)]
+        seconds.observe(event.seconds)
 
     def values(self) -> dict[str, Values]:
         """Counters and gauges by the metric's name."""
@@ -113,7 +117,7 @@ class ServerTally:
 
     def __init__(self, make: MakeHistogram) -> None:
         both = SessionTally("server", make)
-        self._both = both
+        self.both = both
         self._refused: defaultdict[str, int] = defaultdict(int)
         self._hooks = Histograms("smtp_server_hook_seconds", make)
         self._failures: defaultdict[str, int] = defaultdict(int)
@@ -129,28 +133,28 @@ class ServerTally:
         }
 
     def __repr__(self) -> str:
-        return f"<ServerTally {self._both!r}>"
+        return f"<ServerTally {self.both!r}>"
 
     def _connect(self, event: ServerEvent) -> None:
-        self._both.connections += 1
-        self._both.open += 1
+        self.both.connections += 1
+        self.both.open += 1
 
     def _close(self, event: ServerEvent) -> None:
-        self._both.open -= 1
-        self._both.closed[event.detail] += 1
+        self.both.open -= 1
+        self.both.closed[event.detail] += 1
 
     def _refuse(self, event: ServerEvent) -> None:
         self._refused[event.detail] += 1
 
     def _hook(self, event: ServerEvent) -> None:
-        self._hooks[event.detail,].observe(event.seconds)
+        self._hooks[event.detail].observe(event.seconds)
         if event.error is not None:
             self._failures[event.detail] += 1
 
     def values(self) -> dict[str, Values]:
         """Counters and gauges by the metric's name."""
         return {
-            **self._both.values(),
+            **self.both.values(),
             "smtp_server_connections_refused_total": {(why,): n for why, n in self._refused.copy().items()},
             "smtp_server_hook_failures_total": {(hook,): n for hook, n in self._failures.copy().items()},
         }
@@ -165,7 +169,7 @@ class ClientTally:
 
     def __init__(self, make: MakeHistogram) -> None:
         both = SessionTally("client", make)
-        self._both = both
+        self.both = both
         self._connects = Histograms("smtp_client_connect_seconds", make)
         self.takes: Final[dict[str, Callable[[ClientEvent], None]]] = {
             "connect": self._connect,
@@ -177,23 +181,23 @@ class ClientTally:
         }
 
     def __repr__(self) -> str:
-        return f"<ClientTally {self._both!r}>"
+        return f"<ClientTally {self.both!r}>"
 
     def _connect(self, event: ClientEvent) -> None:
         outcome = outcome_word(event.code, "failed")
-        self._connects[outcome,].observe(event.seconds)
+        self._connects[outcome].observe(event.seconds)
         if event.code:
-            self._both.connections += 1
-            self._both.open += 1
+            self.both.connections += 1
+            self.both.open += 1
 
     def _close(self, event: ClientEvent) -> None:
-        self._both.closed[event.detail] += 1
+        self.both.closed[event.detail] += 1
         if event.code:  # without a greeting it was not counted
-            self._both.open -= 1
+            self.both.open -= 1
 
     def values(self) -> dict[str, Values]:
         """Counters and gauges by the metric's name."""
-        return self._both.values()
+        return self.both.values()
 
 
 class PoolTally:
@@ -213,30 +217,30 @@ class PoolTally:
         self._message_seconds = Histograms("smtp_pool_message_seconds", make)
         self._waits = Histograms("smtp_pool_wait_seconds", make)
         self._connects = Histograms("smtp_pool_connect_seconds", make)
-        self._takes: Final[dict[str, Callable[[TraceEvent], None]]] = {
+        self.takes: Final[dict[str, Callable[[TraceEvent], None]]] = {
             "wait": self._wait,
+            "tls": self._ignore,
+            "auth": self._ignore,
             "connect": self._connect,
             "send": self._send,
             "message": self._message,
             "retry": self._retry,
             "retire": self._retire,
+            "alone": self._ignore,
         }
 
     def __repr__(self) -> str:
         return f"<PoolTally of {len(self._pools)} pools>"
 
-    def take(self, event: TraceEvent) -> None:
-        """Count an event."""
-        if event.pool is not None and event.pool not in self._pools:
-            self._pools.add(event.pool)
-        take = self._takes.get(event.name)
-        if take is not None:
-            take(event)
+    def _ignore(self, event: TraceEvent) -> None:
+        pass
 
     def _wait(self, event: TraceEvent) -> None:
         self._waits[()].observe(event.seconds)
 
     def _connect(self, event: TraceEvent) -> None:
+        if event.pool is not None:
+            self._pools.add(event.pool)  # there is no message without a connection that was tried
         outcome = "ok" if event.error is None else "failed"
         self._connects[self._hosts.word(event.detail), outcome].observe(event.seconds)
 
@@ -246,7 +250,7 @@ class PoolTally:
     def _message(self, event: TraceEvent) -> None:
         word = delivery_word(event)
         self._messages[word] += 1
-        self._message_seconds[word,].observe(event.seconds)
+        self._message_seconds[word].observe(event.seconds)
 
     def _retry(self, event: TraceEvent) -> None:
         self._retries += 1
@@ -278,32 +282,28 @@ class Tally:
 
     Args:
         make: makes the distributions.
+
+    Attributes:
+        takes: what counts an event, by its type and its name, which is its first field.
+        commands: answered commands by the type of their event, by verb and code.
     """
 
     def __init__(self, make: MakeHistogram) -> None:
         self._server = ServerTally(make)
         self._client = ClientTally(make)
         self._pool = PoolTally(make)
-        self._server_takes = self._server.takes
-        self._client_takes = self._client.takes
+        self.takes: Final[Mapping[type, Mapping[str, Callable[[Any], None]]]] = {
+            ServerEvent: self._server.takes,
+            ClientEvent: self._client.takes,
+            TraceEvent: self._pool.takes,
+        }
+        self.commands: Final[Mapping[type, dict[tuple[str, int], int]]] = {
+            ServerEvent: self._server.both.commands,
+            ClientEvent: self._client.both.commands,
+        }
 
     def __repr__(self) -> str:
         return f"<Tally {self._server!r} {self._client!r} {self._pool!r}>"
-
-    def take(self, event: ServerEvent | ClientEvent | TraceEvent) -> None:
-        """Count an event.
-
-        Raises:
-            TypeError: it is none.
-        """
-        if type(event) is ServerEvent:
-            self._server_takes[event[0]](event)
-        elif type(event) is ClientEvent:
-            self._client_takes[event[0]](event)
-        elif isinstance(event, TraceEvent):
-            self._pool.take(event)
-        else:
-            raise TypeError(f"{event!r} is no event of a server, a client or a pool")
 
     def values(self) -> dict[str, Values]:
         """Counters and gauges by the metric's name, each with its values by their labels."""
