@@ -3,6 +3,7 @@
 # cProfile slows each Python call down, so the figures say which functions to look at, not what they cost.
 from __future__ import annotations
 
+import argparse
 import cProfile
 import pstats
 import signal
@@ -81,15 +82,19 @@ def profile_client(environment: Environment, work: ClientWork) -> None:
 
 def main() -> None:
     """Profile, and print the functions that took longest."""
-    if sys.argv[1] in ("serve", "send"):
+    if sys.argv[1:2] in (["serve"], ["send"]):  # this module's own processes
         run = serve if sys.argv.pop(1) == "serve" else send
         run(sys.argv.pop(1))
         return
-    key = sys.argv[1]
+    works = {work.key: work for work in (*SERVER_WORK, *CLIENT_WORK)}
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.profile", description="Profile our server, pool or client under one workload."
+    )
+    parser.add_argument("work", metavar="WORK", choices=works, help=f"one of {', '.join(works)}")
+    work = works[parser.parse_args().work]
     lift_file_limit()
     environment = Environment()
     target = cache() / "profile"
-    work = next(work for work in (*SERVER_WORK, *CLIENT_WORK) if work.key == key)
     if isinstance(work, ServerWork):
         profile_server(environment, work, target)
     else:

@@ -139,8 +139,14 @@ def test_lmtp_is_not_spoken_on_port_25():
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        ("--print --discard", "--maildir, --print and --discard exclude each other."),
-        ("--maildir x --discard", "--maildir, --print and --discard exclude each other."),
+        ("--print --discard", "--maildir, --print (or --raw) and --discard exclude each other."),
+        ("--maildir x --discard", "--maildir, --print (or --raw) and --discard exclude each other."),
+        ("--maildir x --raw", "--maildir, --print (or --raw) and --discard exclude each other."),
+        ("--quiet", "--quiet needs --maildir or --discard"),
+        ("--max-connections 0", "'0' is not a number such as 30, or none."),
+        ("--max-connections 1.5", "'1.5' is not a number such as 30, or none."),
+        ("--command-timeout -1", "'-1' is not a number of seconds such as 30, or none."),
+        ("--command-timeout inf", "'inf' is not a number of seconds such as 30, or none."),
         ("--json", "--json needs --maildir or --discard"),
         ("--implicit-tls", "--implicit-tls and --require-tls need --tls-cert or --tls-self-signed."),
         ("--require-tls", "--implicit-tls and --require-tls need --tls-cert or --tls-self-signed."),

@@ -1,9 +1,11 @@
 # The handlers behind `serve` and `demo`, over memory streams and with stores that fail.
 from __future__ import annotations
 
+import dataclasses
 import errno
-import io
+import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 import trio_smtp
-from trio_smtp._cli.handlers import Mailbox, Printer, PrivateMailbox, discard
+from trio_smtp._cli.handlers import Mailbox, Printer, PrivateMailbox, discard, raw_form, readable_form
 from trio_smtp._cli.maildir import Maildir
 from trio_smtp._cli.trace import Trace
 
@@ -120,21 +122,46 @@ async def parts(*chunks):
         yield chunk
 
 
-async def test_printed_messages_do_not_mix(tmp_path):
-    output = io.StringIO()
-    printer = Printer(output)
+async def test_a_message_is_printed_in_one_piece():
+    printed: list[str] = []
+    printer = Printer(printed.append, raw_form)
     async with trio.open_nursery() as nursery:
         for number in range(20):
             nursery.start_soon(printer.store, trace(f"id{number}"), parts(b"Subject: %d\r\n" % number, b"\r\nbody"))
-    messages = output.getvalue().split("----- id")[1:]
-    assert len(messages) == 20
-    for message in messages:
-        name = message.split()[0]
-        assert message.endswith(f"\nSubject: {name}\n\nbody\n")
+    assert len(printed) == 20
+    for message in printed:
+        name = message.removeprefix("----- id").split()[0]
+        assert message.endswith(f"\nSubject: {name}\n\nbody")
 
 
 async def test_a_printed_message_cannot_reach_the_terminal():
-    output = io.StringIO()
-    size = await Printer(output).store(trace(), parts(b"a\x1b]0;title\x07b\r\nc\xff\r\n\tTAB\rCR\x00"))
+    printed: list[str] = []
+    size = await Printer(printed.append, raw_form).store(
+        trace(), parts(b"a\x1b]0;title\x07b\r\nc\xff\r\n\tTAB\rCR\x00")
+    )
     assert size == 26
-    assert output.getvalue().endswith("\na\\x1b]0;title\\x07b\nc\\xff\n\tTAB\\x0dCR\\x00\n")
+    assert printed[0].endswith("\na\\x1b]0;title\\x07b\nc\\xff\n\tTAB\\x0dCR\\x00")
+
+
+@pytest.mark.parametrize("colour", [False, True])
+async def test_a_message_for_people_is_below_a_line_that_says_how_it_came(colour):
+    printed: list[str] = []
+    printer = Printer(printed.append, partial(readable_form, colour=colour))
+    evil = dataclasses.replace(trace("1.M2P3Rab12Q7"), identity="me\x1b[31m", peer="192.0.2.9", sender="a@x")
+    await printer.store(evil, parts(b"Subject: =?utf-8?q?caf=C3=A9?=\r\n\r\nx\r\n"))
+    [text] = printed
+    assert ("\x1b[" in text) == colour
+    assert "\x1b[31m" not in text
+    plain = re.sub(r"\x1b\[\d*m", "", text)
+    assert (
+        plain.splitlines()
+        == [
+            "----- ab12Q7 00:00:00, 37 octets, SMTP from 192.0.2.9 as me\\x1b[31m",
+            "Envelope  <a@x> to <b@x>",
+            "Subject   café",
+            "",
+            "x",
+            "",
+            "",
+        ][: len(plain.splitlines())]
+    )

@@ -1,6 +1,7 @@
 # `trio-smtp send`: to our own server, to Postfix's smtp-sink, and to a server that says what it is told to say.
 from __future__ import annotations
 
+import email.policy
 import json
 import os
 import socket
@@ -213,6 +214,128 @@ def test_lmtp(tmp_path, letter):
         assert served.messages() == [ON_THE_WIRE]
 
 
+def bare(port, *args, **process):
+    """``send`` without --from and --to."""
+    return run("send", "--server", f"127.0.0.1:{port}", "--hostname", "client.example", *args, **process)
+
+
+WITH_BCC = b"""From: Ada <ada@example.com>
+To: b@example.net, Grace <grace@example.net>
+BCC : hidden@example.net,
+ other@example.net
+Subject: bcc: stays
+Cc: b@example.net
+
+Bcc: stays too
+"""
+
+
+@pytest.mark.parametrize("from_stdin", [False, True])
+def test_the_header_says_sender_and_recipients_and_bcc_is_not_sent(tmp_path, from_stdin):
+    (tmp_path / "letter.eml").write_bytes(WITH_BCC)
+    with serving(tmp_path) as served:
+        done = bare(served.port, stdin=WITH_BCC) if from_stdin else bare(served.port, tmp_path / "letter.eml")
+        assert done.returncode == 0, done.stderr
+        [(trace, content)] = served.traced()
+    delivered = [line.removeprefix("Delivered-To: ") for line in trace.split("\r\n") if line.startswith("Delivered")]
+    assert delivered == ["b@example.net", "grace@example.net", "hidden@example.net", "other@example.net"]
+    assert trace.startswith("Return-Path: <ada@example.com>\r\n")
+    shown = WITH_BCC.replace(b"BCC : hidden@example.net,\n other@example.net\n", b"")
+    assert content == shown.replace(b"\n", b"\r\n")
+
+
+def test_what_is_given_counts_more_than_the_header(tmp_path):
+    with serving(tmp_path) as served:
+        assert bare(served.port, "--from", "", stdin=WITH_BCC).returncode == 0
+        assert bare(served.port, "--to", "me@example.net", stdin=WITH_BCC).returncode == 0
+        (first, _), (second, content) = served.traced()
+    assert first.startswith("Return-Path: <>\r\nDelivered-To: b@example.net\r\n")
+    assert second.startswith("Return-Path: <ada@example.com>\r\nDelivered-To: me@example.net\r\nReceived")
+    assert content == WITH_BCC.replace(b"\n", b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"Subject: x\n\nx\n", "standard input has no From: give the sender with --from"),
+        (b"From: a@x.example\n\nTo: b@x.example\n", "standard input has no To, Cc or Bcc: give recipients with --to"),
+        (b"just text\n", "standard input has no From"),
+        (
+            b"From: a@x.example\nTo: =?utf-8?q?attacker=40evil.test=2C?=foo@trusted.test\n\nx\n",
+            "an address in the field To has an encoded word in it: give --from and --to",
+        ),
+    ],
+)
+def test_a_header_that_does_not_say_to_whom(content, words):
+    done = bare(9, stdin=content)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_quick_message(tmp_path, letter):
+    with serving(tmp_path) as served:
+        options = ["--to", "c@example.net", "--subject", "Grüße", "--body", "Hallo Łódź\n", "--attach", letter]
+        done = send(served.port, *options)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("the message: accepted for <b@example.net>")
+        done = send(served.port, "--subject", "x", stdin="from a pipe é".encode())
+        assert done.returncode == 0, done.stderr
+        first, second = (email.message_from_bytes(content, policy=email.policy.SMTP) for content in served.messages())
+    assert [first[name] for name in ("From", "To", "Subject")] == [
+        "a@example.com",
+        "b@example.net, c@example.net",
+        "Grüße",
+    ]
+    assert first["Message-ID"].endswith("@example.com>")
+    assert first["Date"].datetime.tzinfo is not None
+    text, attachment = first.iter_parts()
+    assert text.get_content() == "Hallo Łódź\r\n"
+    assert (attachment.get_filename(), attachment.get_content_type()) == ("letter.eml", "message/rfc822")
+    assert second.get_content() == "from a pipe é\r\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--subject", "x"], "need --from and --to"),
+        (["--subject", "x", "--from", "a@x", "--to", "b@x", "FILE"], "with a FILE there is one already"),
+        (["--from", "a@x", "--to", "b@x", "--mechanism", "PLAIN"], "--mechanism needs --auth."),
+        (["--from", "a@x", "--to", "b@x", "--auth", "me\r:x"], "--auth: "),
+    ],
+)
+def test_options_of_send_that_make_no_sense(args, words):
+    done = bare(9, *args)
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "words"),
+    [
+        (["--attach", "/no/such"], 66, "cannot read /no/such: No such file or directory"),
+        (["--subject", "x\r\nBcc: y"], 65, "a header field cannot be made"),
+    ],
+)
+def test_a_quick_message_that_cannot_be_made(args, status, words):
+    done = send(9, "--body", "x", *args)
+    assert done.returncode == status
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_the_server_offers_can_be_left_unused(letter):
+    extensions = b"250-mx\r\n250-PIPELINING\r\n250-AUTH PLAIN LOGIN\r\n250 CHUNKING"
+    answers = {"EHLO": extensions, "AUTH": b"334 VXNlcm5hbWU6", "bWU=": b"334 UGFzc3dvcmQ6", "cHc=": b"235 OK"}
+    with script(**answers) as server:
+        options = ["--no-chunking", "--no-pipelining", "--auth", "me:pw", "--allow-insecure-auth"]
+        assert send(server.port, letter, *options, "--mechanism", "login").returncode == 0
+    assert [command.split()[0] for command in server.said] == [
+        *("EHLO", "AUTH", "bWU=", "cHc=", "MAIL", "RCPT", "DATA", "END", "QUIT")
+    ]
+    assert server.said[1] == "AUTH LOGIN"
+
+
 def test_json(tmp_path, letter):
     with serving(tmp_path) as served:
         done = send(served.port, "--json", letter)
@@ -342,6 +465,7 @@ def test_an_unknown_fate_is_the_status_whatever_else_was_accepted(letter):
     assert done.stdout.splitlines() == [
         f"{letter}: accepted for <b@example.net> (250 OK)",
         f"{letter}: unknown for <b@example.net>: it may have been delivered",
+        "2 messages: 1 accepted, 1 unknown",
     ]
     assert done.returncode == 74
 

@@ -201,7 +201,7 @@ def test_a_signal_ends_it_when_the_message_being_received_is_done(tmp_path, numb
             assert busy_lines.readline() == b""
         status, lines = served.process.wait()
         assert status == 0, served.process.errors()
-        assert lines[-1] == "ended"
+        assert lines[-1].startswith("ended: 1 message, 26 octets in ")
         assert served.process.errors() == ""
         assert served.messages() == [b"half of it\r\nand the rest\r\n"]
 
@@ -216,7 +216,7 @@ def test_a_second_signal_ends_it_at_once_and_leaves_no_half_message(tmp_path):
             served.process.signal()
             status, rest = served.process.wait()
         assert status == 0
-        assert rest == ["ended"]
+        assert [line.partition(":")[0] for line in rest] == ["ended"]
         assert served.messages() == []
 
 
@@ -284,14 +284,16 @@ def test_json_lines(tmp_path):
         assert [path.name.startswith(queue_id + ".") for path in (tmp_path / "new").iterdir()] == [True]
         process.signal()
         status, lines = process.wait()
-        assert [json.loads(line) for line in lines] == [{"event": "ending"}, {"event": "ended"}]
+        ending, ended = map(json.loads, lines)
+        assert ending == {"event": "ending"}
+        assert ended == {"event": "ended", "messages": 1, "octets": len(CONTENT), "seconds": ended["seconds"]}
         assert status == 0
     finally:
         process.close()
 
 
-def test_messages_are_printed_without_their_control_characters():
-    process = Process("serve", "--port", "0", "--print")
+def test_messages_are_printed_raw_but_without_their_control_characters():
+    process = Process("serve", "--port", "0", "--raw")
     try:
         port = int(process.line().split()[2].rpartition(":")[2])
         with smtplib.SMTP("127.0.0.1", port) as server:
@@ -305,15 +307,86 @@ def test_messages_are_printed_without_their_control_characters():
         process.close()
 
 
-def test_messages_are_discarded():
-    process = Process("serve", "--port", "0", "--discard")
+def test_messages_are_shown_readable():
+    process = Process("serve", "--port", "0")
     try:
         port = int(process.line().split()[2].rpartition(":")[2])
         with smtplib.SMTP("127.0.0.1", port) as server:
             send(server)
-        assert f"{len(CONTENT)} octets" in process.line()
+        lines = [process.line() for _ in range(6)]
+        assert re.fullmatch(r"----- \w{6}Q1 \d\d:\d\d:\d\d, 1,093 octets, ESMTP from 127.0.0.1", lines[0]), lines[0]
+        assert lines[1:] == [
+            "Envelope  <a@example.com> to <b@example.net>, <c@example.net>",
+            "From      a@example.com",
+            "Subject   café",
+            "",
+            ".a dot",
+        ]
+        process.signal()
+        _, rest = process.wait()
+        assert rest[-3:-2] == [""]  # between messages, and no line more about each
+        assert rest[-1].startswith("ended: 1 message, ")
     finally:
         process.close()
+
+
+@pytest.mark.parametrize("options", [(), ("--quiet",)])
+def test_messages_are_discarded(options):
+    process = Process("serve", "--port", "0", "--discard", *options)
+    try:
+        port = int(process.line().split()[2].rpartition(":")[2])
+        with smtplib.SMTP("127.0.0.1", port) as server:
+            send(server)
+        process.signal()
+        *lines, _, ended = process.wait()[1]
+        assert len(lines) == (not options)
+        assert all(re.search(rf" \w{{6}}Q1: <a@example.com> to .*, {len(CONTENT)} octets", line) for line in lines)
+        assert ended.startswith("ended: 1 message, ")
+    finally:
+        process.close()
+
+
+def test_load_gives_up_when_the_server_is_gone(tmp_path):
+    with serving(tmp_path) as served:
+        command = f"load --server 127.0.0.1:{served.port} --messages 400000 --connections 3 --hostname x"
+        process = Process(*command.split(), "--give-up-after", "30", "--json")
+        try:
+            while len(list((served.maildir / "new").iterdir())) < 50:
+                assert process.errors() == ""
+            served.process.signal(signal.SIGKILL)
+            status, [line] = process.wait()
+            summary = json.loads(line)
+            assert 30 <= sum(summary["errors"].values()) <= 33
+            assert summary["status"] == status != 130
+            assert "failures in a row" in process.errors()
+        finally:
+            process.close()
+
+
+def test_a_client_on_this_machine_may_have_any_number_of_connections(tmp_path):
+    with serving(tmp_path) as served:
+        done = run(
+            *f"load --server 127.0.0.1:{served.port} --messages 120 --connections 60 --hostname x".split(), "--json"
+        )
+    assert (done.returncode, json.loads(done.stdout)["accepted"]) == (0, 120)
+
+
+def test_the_limits_of_the_server_are_switches(tmp_path):
+    options = "--max-connections 2 --max-connections-per-host none --bare-newlines normalize --max-recipients 1"
+    with serving(tmp_path, *options.split(), "--command-timeout", "0.2") as served:
+        idle, lines = talk(served.port)
+        other, other_lines = talk(served.port)
+        with idle, other, lines, other_lines:
+            with socket.create_connection(("127.0.0.1", served.port), timeout=LIMIT) as third:
+                assert third.recv(1000).startswith(b"421 4.3.2 ")
+            assert lines.readline().startswith(b"421 4.4.2 ")
+            assert other_lines.readline().startswith(b"421 4.4.2 ")
+        talker, lines = talk(served.port)
+        with talker, lines:
+            talker.sendall(b"\r\n".join(BEFORE_CONTENT[:3]) + b"\r\nRCPT TO:<c@x.example>\r\nDATA\r\n")
+            talker.sendall(b"Subject: x\r\n\r\nbare\nnewline\r\n.\r\n")
+            assert [lines.readline()[:3] for _ in range(6)] == [b"250", b"250", b"250", b"452", b"354", b"250"]
+        assert served.messages() == [b"Subject: x\r\n\r\nbare\r\nnewline\r\n"]
 
 
 def test_verbose_logs_the_dialogue_but_no_secrets(tmp_path):

@@ -52,7 +52,16 @@ def send(port, content=b"x\r\n"):
 
 def queue_pid(served):
     """The process that has stored the next message that is reported."""
-    return int(found(re.search(r"P(\d+)R", served.process.line())))
+    queue_id = served.process.line().split()[1].removesuffix(":")
+    [path] = (served.maildir / "new").glob(f"*R{queue_id}.*")
+    return int(found(re.search(r"P(\d+)R", path.name)))
+
+
+def ended(served):
+    """Its status, when the end is all that is left to say."""
+    status, [line] = served.process.wait()
+    assert line.startswith("ended: 0 messages, 0 octets in ")
+    return status
 
 
 def test_all_of_them_serve_the_same_port(tmp_path):
@@ -71,7 +80,8 @@ def test_all_of_them_serve_the_same_port(tmp_path):
         assert {queue_pid(served) for _ in connections} <= set(pids)
         served.process.signal()
         status, lines = served.process.wait()
-        assert (status, lines) == (0, ["ending: messages that are being received may finish", "ended"])
+        assert (status, lines[:-1]) == (0, ["ending: messages that are being received may finish"])
+        assert lines[-1].startswith("ended: 16 messages, 48 octets in ")
         assert served.process.errors() == ""
         assert len(list((served.maildir / "new").iterdir())) == 16
         wait_until_gone(pids)
@@ -116,7 +126,7 @@ def test_ctrl_c_lets_messages_finish(tmp_path, to_the_group):
             assert busy_lines.readline().startswith(b"421 ")
         status, lines = served.process.wait()
         assert status == 0
-        assert lines[-1] == "ended"
+        assert lines[-1].startswith("ended: 1 message, ")
         assert [path.read_bytes().endswith(b"half of it\r\nand the rest\r\n") for path in files(served)] == [True]
         wait_until_gone(pids)
 
@@ -149,7 +159,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
             served.process.signal()
             assert served.process.line().startswith("ending")
             served.process.signal()
-            assert served.process.wait() == (0, ["ended"])
+            assert ended(served) == 0
         assert files(served) == []
         wait_until_gone(pids)
 
@@ -163,7 +173,7 @@ def test_a_third_signal_kills_workers_that_do_not_listen(tmp_path):
         served.process.signal(signal.SIGINT)
         wait_until_gone(pids[1:])
         served.process.signal()
-        assert served.process.wait() == (0, ["ended"])
+        assert ended(served) == 0
         wait_until_gone(pids)
 
 
@@ -200,6 +210,22 @@ def test_no_worker_outlives_its_parent(tmp_path):
             pass  # the port is free
 
 
+def test_the_total_is_that_of_all_workers_those_that_were_killed_included(tmp_path):
+    with serving(tmp_path, "--workers", 2, "--quiet") as served:
+        pids = workers_of(served)
+        for _ in range(10):
+            send(served.port)
+        os.kill(pids[0], signal.SIGKILL)
+        assert "it will be replaced" in served.process.line()
+        assert served.process.line().startswith("worker 1 is now")
+        for _ in range(10):
+            send(served.port)
+        served.process.signal()
+        status, lines = served.process.wait()
+        assert (status, len(lines)) == (0, 2)
+        assert lines[1].startswith("ended: 20 messages, 60 octets in ")
+
+
 def test_one_certificate_and_one_password_for_all(tmp_path):
     options = ("--workers", 2, "--tls-self-signed", "--auth", "me:secret")
     with serving(tmp_path, *options) as served:
@@ -228,7 +254,7 @@ def test_json_lines(tmp_path):
         assert born == {"event": "worker started", "worker": 1, "pid": born["pid"]}
         process.signal()
         status, lines = process.wait()
-        assert [json.loads(line) for line in lines] == [{"event": "ending"}, {"event": "ended"}]
+        assert [json.loads(line)["event"] for line in lines] == ["ending", "ended"]
         assert status == 0
     finally:
         process.close()
@@ -316,14 +342,78 @@ def test_a_worker_that_cannot_be_replaced_at_once():
         assert process.stderr.readline() == "trio-smtp: cannot start worker 1: No such file or directory\n"
         assert process.stdout.readline().startswith("worker 1 is now process ")
         process.terminate()
-        assert process.communicate(timeout=LIMIT) == (
-            "ending: messages that are being received may finish\nended\n",
-            "",
-        )
+        words, complaints = process.communicate(timeout=LIMIT)
+        assert re.fullmatch(r"ending: messages that are being received may finish\nended: 0 mes.*\n", words)
+        assert complaints == ""
         assert process.returncode == 0
     finally:
         process.kill()
         process.wait(LIMIT)
+
+
+@contextmanager
+def may_hang(tmp_path, limit):
+    """A ``trio-smtp serve`` whose workers hang while they start, as long as a file exists; and that file."""
+    flag = tmp_path / "hang"
+    patch = (
+        f"import time; workers.START_LIMIT = {limit}; ready = workers.Orders.ready; workers.Orders.ready = lambda self:"
+        f" (open({str(flag)!r} + 's', 'w'), time.sleep(1000)) if os.path.exists({str(flag)!r}) else ready(self)"
+    )
+    process = subprocess.Popen(
+        patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    guard = threading.Timer(LIMIT, process.kill)
+    guard.start()
+    try:
+        yield process, flag
+    finally:
+        guard.cancel()
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_that_hangs_while_it_starts_is_killed_and_replaced(tmp_path):
+    with may_hang(tmp_path, 1) as (process, flag):
+        process.stdout.readline()
+        first, _ = process.stdout.readline().removeprefix("workers: processes ").split(", ")
+        flag.touch()
+        os.kill(int(first), signal.SIGKILL)
+        assert "was killed by SIGKILL" in process.stdout.readline()
+        line = process.stdout.readline()
+        hung = int(
+            found(re.fullmatch(r"worker 1 \(process (\d+)\) did not serve within 1 s and was killed; .*\n", line))
+        )
+        assert not is_alive(hung)
+        flag.unlink()
+        while line and "is now process" not in line:
+            line = process.stdout.readline()
+        assert line.startswith("worker 1 is now process ")
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+
+
+def test_workers_that_hang_from_the_beginning_end_the_whole(tmp_path):
+    (tmp_path / "hang").touch()
+    with may_hang(tmp_path, 0.5) as (process, _):
+        words, complaints = process.communicate(timeout=LIMIT)
+        assert (process.returncode, words) == (70, "")
+        assert re.fullmatch(r"trio-smtp: worker \d did not serve within 0.5 s and was killed\n", complaints)
+
+
+def test_signals_are_heard_while_a_worker_starts(tmp_path):
+    (tmp_path / "hang").touch()
+    with may_hang(tmp_path, 1000) as (process, _):
+        until = time.monotonic() + LIMIT
+        while not (tmp_path / "hangs").exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)  # another process's start is nothing that one could wait for
+        process.terminate()
+        assert process.stdout.readline().startswith("ending: ")
+        process.send_signal(signal.SIGINT)
+        process.terminate()  # the third kills; two of one kind could become one
+        words, _ = process.communicate(timeout=LIMIT)
+        assert process.returncode == 0
+        assert "listening" not in words
 
 
 # --- what a person sees ---

@@ -355,7 +355,7 @@ async def test_a_trace_function_that_raises_is_logged_once_and_hurts_nothing(cap
     async with client_and(script, config=ClientConfig(trace=trace)) as client:
         assert (await client.send("a@x.test", ["b@y.test"], b"text\r\n")).accepted == ["b@y.test"]
     [record] = [each for each in caplog.records if "trace function failed" in each.getMessage()]
-    assert record.getMessage().startswith("client: the trace function failed; further failures are not logged:")
+    assert record.getMessage() == "client: the trace function failed; further failures are not logged"
 
 
 async def test_nothing_is_made_where_nothing_looks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,21 @@ import threading
 from email.header import Header
 from email.message import EmailMessage, Message
 from email.policy import SMTP, SMTPUTF8, Policy, compat32, default
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+import trio_smtp
 from trio_smtp import LocalProtocolError
+from trio_smtp._client import content as content_module
 from trio_smtp._client.content import SMALL_FILE, as_content
-from trio_smtp._client.serialize import serialize
+from trio_smtp._message.serializer import IN_THREAD, serialize
+from trio_smtp.testing import open_sink
 
 
 @pytest.mark.parametrize("size", [0, 10, 2 * SMALL_FILE])
@@ -101,6 +107,7 @@ async def test_a_parsed_header_becomes_encoded_words_where_utf8_cannot_be_sent(p
         "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nbödy\r\n"
     ).encode()
     message = email.message_from_bytes(raw, policy=policy)
+    before = list(message.raw_items())
     source = await as_content(message).open(eight_bit=True, utf8=False)
     assert source.whole is not None
     assert not source.utf8
@@ -111,7 +118,7 @@ async def test_a_parsed_header_becomes_encoded_words_where_utf8_cannot_be_sent(p
     assert again["Subject"] == "viele liebe Grüße an alle"
     assert [(a.display_name, a.addr_spec) for a in again["From"].addresses] == [("Jürgen Müller", "j@x.test")]
     assert again["X-Plain"] == "ascii"
-    assert message.as_bytes(policy=policy.clone(linesep="\r\n", cte_type="8bit")) == raw  # left as it was
+    assert list(message.raw_items()) == before  # left as it was
     latin = email.message_from_bytes(b"Subject: gr\xfc\xdfe\r\n\r\nhi\r\n", policy=policy)
     assert serialize(latin, eight_bit=True, utf8=False) == b"Subject: gr\xfc\xdfe\r\n\r\nhi\r\n"
 
@@ -165,3 +172,127 @@ def test_characters_that_the_email_package_breaks_lines_at_are_refused(kind: str
     for text in (character, character * 2 + "Bcc: evil@z.test", f"ü{character}Bcc: evil@z.test"):
         with pytest.raises(ValueError if kind == "EmailMessage" else LocalProtocolError):
             serialize(with_header(kind, text), eight_bit=True, utf8=False)
+
+
+# -- message objects
+
+
+def large_message() -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"] = "a@x.test", "b@y.test"
+    message.add_attachment(b"x" * IN_THREAD, maintype="application", subtype="octet-stream")
+    return message
+
+
+async def test_a_large_message_object_is_written_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def write(*args: Any, **kwargs: Any) -> bytes:
+        threads.append(threading.get_ident())
+        return serialize(*args, **kwargs)
+
+    monkeypatch.setattr(content_module, "serialize", write)
+    small = EmailMessage()
+    small.set_content("hi\n")
+    for message in (small, large_message()):
+        content = as_content(message)
+        assert content.at_hand is (message is small)
+        for _ in range(2):  # it is written once
+            source = await content.open(eight_bit=True, utf8=False)
+        assert source.whole == serialize(message, eight_bit=True, utf8=False) or message is not small
+    assert len(threads) == 2
+    assert threads[0] == threading.get_ident() != threads[1]
+
+
+async def test_a_cancellation_does_not_wait_for_a_message_object_to_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def write(*args: Any, **kwargs: Any) -> bytes:
+        begun.set()
+        assert go_on.wait(10)
+        ended.set()
+        return serialize(*args, **kwargs)
+
+    monkeypatch.setattr(content_module, "serialize", write)
+    content = as_content(large_message())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(content.open, eight_bit=True, utf8=False))
+        assert await trio.to_thread.run_sync(begun.wait, 10)
+        nursery.cancel_scope.cancel()
+    assert not ended.is_set()
+    go_on.set()
+    assert await trio.to_thread.run_sync(ended.wait, 10)
+    source = await content.open(eight_bit=True, utf8=False)  # it is of further use
+    assert source.whole is not None
+
+
+async def test_a_large_message_arrives_and_cancelling_it_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        open_sink() as sink,
+        trio_smtp.open_pool(sink.host, sink.port, **sink.client_options) as pool,
+    ):
+        await pool.send_message(large_message())
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await pool.send_message(large_message())
+        assert scope.cancelled_caught
+        await pool.send_message(large_message())
+    assert [len(message.recipients) for message in sink.messages] == [1, 1]
+
+
+@pytest.mark.parametrize("policy", [compat32, default], ids=["compat32", "default"])
+@pytest.mark.parametrize("offers", [True, False])
+async def test_a_parsed_header_in_utf8_goes_out_as_it_came_where_the_server_takes_it(
+    policy: Policy, offers: bool
+) -> None:
+    raw = "From: Jürgen <j@x.test>\r\nTo: b@y.test\r\nSubject: Grüße\r\n\r\nhi\r\n".encode()
+    config = trio_smtp.ServerConfig(disabled_extensions=() if offers else ("SMTPUTF8",))
+    async with (
+        open_sink(config=config) as sink,
+        trio_smtp.open_client("localhost", stream=sink.connect(), **sink.client_options) as client,
+    ):
+        await client.send_message(email.message_from_bytes(raw, policy=policy))
+    [message] = sink.messages
+    assert message.envelope.sender.smtputf8 is offers
+    assert (message.content == raw) is offers
+    assert message.content.isascii() is not offers
+    assert message.message["Subject"] == "Grüße" or offers
+
+
+async def test_a_composed_header_needs_no_smtputf8() -> None:
+    message = EmailMessage(policy=SMTPUTF8)
+    message["From"], message["To"], message["Subject"] = "Jürgen <j@münchen.de>", "b@y.test", "Grüße"
+    message.set_content("hi\n")
+    async with (
+        open_sink() as sink,
+        trio_smtp.open_client("localhost", stream=sink.connect(), **sink.client_options) as client,
+    ):
+        await client.send_message(message)
+    [received] = sink.messages
+    assert not received.envelope.sender.smtputf8
+    assert received.content.isascii()
+    assert received.message["From"] == "Jürgen <j@xn--mnchen-3ya.de>"
+
+
+async def test_a_message_that_cannot_be_written_harms_no_other() -> None:
+    signed = email.message_from_bytes(
+        b"From: a@x.test\nTo: b@y.test\nContent-Type: multipart/signed; boundary=s\n\n--s\n\n\xff\n--s--\n"
+    )
+    broken = EmailMessage()
+    broken["From"], broken["To"] = "a@x.test", "b@y.test"
+    broken.set_payload(["\ud800"])
+    fine = EmailMessage()
+    fine["From"], fine["To"] = "a@x.test", "b@y.test"
+    config = trio_smtp.ServerConfig(disabled_extensions=("8BITMIME", "SMTPUTF8"))
+    async with (
+        open_sink(config=config) as sink,
+        trio_smtp.open_client("localhost", stream=sink.connect(), **sink.client_options) as client,
+    ):
+        for message in (signed, broken):
+            with pytest.raises(LocalProtocolError) as caught:
+                await client.send_message(message)
+            assert caught.value.delivery is trio_smtp.Delivery.NOT_SENT
+        await client.send_message(fine)
+    assert len(sink.messages) == 1

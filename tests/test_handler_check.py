@@ -175,7 +175,7 @@ async def test_a_reply_as_text_for_one_recipient_of_lmtp_is_no_queue_id(caplog):
     async with session(Recorder(on_data={"b@b.test": "550 no"}), hello=False, lmtp=True) as peer:
         await peer.reply()
         await peer.ask("LHLO client.test")
-        await peer.speak(MAIL + "    C: DATA\n    S: 451 4.3.0 local error in processing")
+        await peer.speak(DATA + "    C: x\n    C: .\n    S: 451 4.3.0 local error in processing")
     assert "return a Reply or raise a Reject" in caplog.text
 
 

@@ -5,13 +5,14 @@ import errno
 import os
 import re
 import socket
+import time
 from datetime import UTC, datetime
 
 import pytest
 import trio
 
 from trio_smtp._cli import maildir as maildir_module
-from trio_smtp._cli.maildir import CHUNK, Maildir, unique_ids
+from trio_smtp._cli.maildir import CHUNK, CLEANED_EVERY, Maildir, unique_ids
 from trio_smtp._cli.trace import Trace, protocol_name
 
 NOON = datetime(2026, 11, 2, 12, 0, 0, tzinfo=UTC)
@@ -60,6 +61,63 @@ async def test_the_directories_are_private_and_an_existing_maildir_is_used_as_it
     box = Maildir(tmp_path / "Mail")
     assert (box.path / "new").stat().st_mode & 0o777 == 0o700
     assert files(box.path) == ["cur/old:2,S"]
+
+
+def test_each_directory_that_is_made_is_flushed_into_the_one_above(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    Maildir(tmp_path / "deep" / "Mail")
+    box = tmp_path / "deep" / "Mail"
+    assert synced == [str(tmp_path), str(tmp_path / "deep"), str(box), str(box), str(box)]
+    assert box.stat().st_mode & 0o777 == 0o700
+    synced.clear()
+    Maildir(box)
+    assert synced == []
+
+
+def old(path, *, hours):
+    path.write_bytes(b"half")
+    at = time.time() - hours * 3600
+    os.utime(path, (at, at))
+    return path
+
+
+def test_what_dead_deliveries_have_left_is_removed_after_36_hours(tmp_path):
+    box = Maildir(tmp_path / "box")
+    (box.path / "tmp" / "directory").mkdir()
+    (box.path / "tmp" / "link").symlink_to(old(tmp_path / "elsewhere", hours=100))
+    for name in ("tmp/.hidden", "tmp/37", "new/37", "cur/37"):
+        old(box.path / name, hours=100 if name.endswith("hidden") else 37)
+    old(box.path / "tmp" / "35", hours=35)
+    os.utime(old(box.path / "tmp" / "read", hours=37), (time.time(), 0))
+    os.utime(old(box.path / "tmp" / "written", hours=37), (0, time.time()))
+    assert box.remove_abandoned() == 1
+    assert files(box.path) == ["cur/37", "new/37", "tmp/.hidden", "tmp/35", "tmp/link", "tmp/read", "tmp/written"]
+
+
+def test_a_directory_that_is_not_ours_is_not_cleaned(tmp_path):
+    box = Maildir(tmp_path)
+    (tmp_path / "tmp").rmdir()
+    assert box.remove_abandoned() == 0
+
+
+async def test_it_is_cleaned_at_once_and_each_hour(tmp_path, autojump_clock, monkeypatch):
+    async def at_once(function):  # the clock does not wait for threads
+        await trio.lowlevel.checkpoint()
+        function()
+
+    monkeypatch.setattr(maildir_module.trio.to_thread, "run_sync", at_once)  # type: ignore[attr-defined]
+    box = Maildir(tmp_path)
+    with trio.move_on_after(CLEANED_EVERY * 2.5):
+        old(tmp_path / "tmp" / "first", hours=37)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.keep_clean)
+            await trio.sleep(1)
+            assert files(tmp_path) == []
+            old(tmp_path / "tmp" / "second", hours=37)
+            await trio.sleep(CLEANED_EVERY)
+            assert files(tmp_path) == []
+            nursery.cancel_scope.cancel()
 
 
 async def test_an_empty_message_is_its_trace(tmp_path):

@@ -782,6 +782,35 @@ async def test_a_host_that_has_taken_a_rider_is_not_blamed_for_a_lost_connection
     assert "alone" not in [event.name for event in events]
 
 
+async def test_a_lost_rider_that_another_connection_takes_is_alone_there(net: Network, autojump_clock: Clock) -> None:
+    """The connection has others in flight: their replies come first, and nothing rides behind it."""
+
+    async def script(peer: Peer, number: int) -> None:
+        if number == 1:
+            await peer.greet("PIPELINING")
+            for _ in range(4):
+                await net.message(peer)
+            await peer.line()
+            await peer.aclose()
+            return
+        await net.sink(peer, number)
+
+    events: list[trio_smtp.TraceEvent] = []
+    net.script = script
+    net.delay = 0.5
+    texts = [b"%d\r\n" % i for i in range(24)]
+    config = replace(DEEP, trace=events.append, max_connections=2)
+    async with pool_of(config) as pool:
+        outcomes = await send_all(pool, texts)
+    assert not outcomes.errors
+    assert sorted(net.accepted) == sorted(texts)
+    sends = [event for event in events if event.name == "send"]
+    lost = [event for event in sends if event.error is not None]
+    assert len(lost) == 1
+    alone = [event for event in sends if event.detail != "pipeline"]
+    assert len(alone) == net.connections + len(lost)
+
+
 async def test_a_cancelled_rider_that_is_refused_is_not_sent_again(net: Network, autojump_clock: Clock) -> None:
     server = Breaking(net, "503")
     net.script = server.script

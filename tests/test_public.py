@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 import trio_smtp
-from trio_smtp import testing
+from trio_smtp import inbox, outbox, testing
 from trio_smtp._public import NoPublicConstructor, show_as_public
 
 MADE_BY_THE_LIBRARY = [
@@ -18,12 +18,18 @@ MADE_BY_THE_LIBRARY = [
     trio_smtp.OutgoingMessage,
     trio_smtp.Pool,
     trio_smtp.Session,
+    trio_smtp.UnixListener,
+    inbox.Inbox,
+    inbox.ThreadedInbox,
+    outbox.Outbox,
     testing.Certificates,
     testing.FaultPoint,
     testing.Network,
     testing.RunningServer,
     testing.ScriptedServer,
     testing.Sink,
+    testing.ThreadedSink,
+    testing.TrioThread,
 ]
 
 
@@ -54,7 +60,7 @@ def test_these_have_no_public_constructor(cls: type) -> None:
 
 
 def test_no_other_class_refuses_to_be_called() -> None:
-    exported = {getattr(module, name) for module in (trio_smtp, testing) for name in module.__all__}
+    exported = {getattr(module, name) for module in (trio_smtp, inbox, testing, outbox) for name in module.__all__}
     assert {thing for thing in exported if isinstance(thing, NoPublicConstructor)} == set(MADE_BY_THE_LIBRARY)
 
 
@@ -64,8 +70,10 @@ MEMBERS = {
     trio_smtp.Outcomes: "",
     trio_smtp.OutgoingMessage: "accepted refused result send_all",
     trio_smtp.Pool: "drain send send_many send_message statistics",
+    trio_smtp.UnixListener: "accept aclose path socket",
     trio_smtp.Session: "envelope esmtp forwarded hello host id identity local peer proxy state tls transaction_count "
     "xclient",
+    outbox.Outbox: "entries get handler put put_message resolve statistics wait work",
     testing.Network: "address_of connections cut refuse restore silence",
 }
 

@@ -11,9 +11,9 @@ import traceback
 import pytest
 
 import trio_smtp
-from trio_smtp import testing
+from trio_smtp import inbox, outbox, testing
 
-MODULES = (trio_smtp, testing)
+MODULES = (trio_smtp, inbox, outbox, testing)
 EXPORTED = {name: getattr(module, name) for module in MODULES for name in module.__all__ if not name.startswith("__")}
 CLASSES = [thing for thing in EXPORTED.values() if inspect.isclass(thing)]
 FUNCTIONS = [thing for thing in EXPORTED.values() if inspect.isfunction(thing)]
@@ -39,7 +39,8 @@ PUBLIC_FUNCTIONS = public_functions()
 
 @pytest.mark.parametrize("thing", [*CLASSES, *FUNCTIONS], ids=lambda thing: thing.__name__)
 def test_names_its_public_module(thing):
-    assert thing.__module__ == ("trio_smtp" if hasattr(trio_smtp, thing.__name__) else "trio_smtp.testing")
+    [module] = [module for module in MODULES if thing.__name__ in module.__all__]
+    assert thing.__module__ == module.__name__
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -89,7 +90,7 @@ def annotations_of(path):
 
 def exported_from():
     """Where each public name is defined: pairs of module and name."""
-    for package in (ROOT / "__init__.py", ROOT / "testing" / "__init__.py"):
+    for package in (ROOT / f"{name}/__init__.py" for name in (".", "inbox", "outbox", "testing")):
         for node in ast.walk(ast.parse(package.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
                 path = package.parent.joinpath(*node.module.split("."))
@@ -145,7 +146,14 @@ WAITING = {
     or inspect.isasyncgenfunction(function)
     or name == "trio_smtp.Pool.send_many"
 }
-OPENERS = ["open_client", "open_pool", "testing.open_script", "testing.open_server", "testing.open_sink"]
+OPENERS = [
+    "open_client",
+    "open_pool",
+    "inbox.open_inbox",
+    "testing.open_script",
+    "testing.open_server",
+    "testing.open_sink",
+]
 RAISING = [
     *(f"Client.{name}" for name in ("send", "transaction", "noop", "reset", "verify", "command", "quit")),
     *(f"Server.{name}" for name in ("serve", "serve_listeners", "shutdown")),

@@ -74,12 +74,13 @@ BAD: dict[str, tuple[object, ...]] = {
     "scram_secret": (b"", b"x" * 15, "x" * 32, None),
     "trace": (5, "print", []),
     "scram_iterations": (0, 4095, 10**9, None, 4096.0, "4096"),
+    "transcript": (1, "print"),
 }
 MAY_BE_NONE = {
     *(f"{what}_timeout" for what in ("command", "data", "session", "handler", "tls_handshake", "proxy")),
     *("min_data_rate", "error_delay", "soft_errors", "max_message_size", "max_connections", "max_connections_per_host"),
     *("max_recipients", "max_messages", "max_errors", "max_junk_commands", "max_auth_failures"),
-    *("max_auth_failures_per_host", "max_hold", "max_hold_until", "min_deliver_by", "trace"),
+    *("max_auth_failures_per_host", "max_hold", "max_hold_until", "min_deliver_by", "trace", "transcript"),
 }
 FIELDS = [field.name for field in dataclasses.fields(ServerConfig)]
 

@@ -7,6 +7,8 @@ import pytest
 from core_session import Core
 from support import DATA, MAIL, Recorder, session
 
+import trio_smtp
+
 PASSWORD = "hunter2"
 
 
@@ -144,3 +146,40 @@ async def test_a_hook_that_fails_is_logged_with_its_traceback_and_nothing_of_it_
     assert "on_mail failed" in record.getMessage()
     assert record.exc_info[1].args == ("a detail",)
     assert record.smtp_session == handler.sessions[0].id
+
+
+async def test_a_function_gets_the_transcript_without_any_log(caplog):
+    caplog.set_level(logging.INFO, "trio_smtp")
+    lines: list[tuple[str, str, str]] = []
+
+    def note(seen: trio_smtp.Session, side: str, line: str) -> None:
+        lines.append((seen.id, side, line))
+
+    handler = Recorder(on_auth=True)
+    async with session(handler, transcript=note, allow_insecure_auth=True) as peer:
+        await peer.ask(f"AUTH PLAIN {PASSWORD}")
+        await peer.speak(DATA + "C: the content\nC: .\nS: 250…")
+    said = [f"{side}: {line}" for _, side, line in lines]
+    assert said[0] == "S: 220 mx.test ESMTP trio_smtp"
+    assert said[1] == "C: EHLO client.test"
+    assert said[2] == "S: 250-mx.test"
+    assert said[-5:] == [
+        "C: RCPT TO:<b@b.test>",
+        "S: 250 2.1.5 OK",
+        "C: DATA",
+        "S: 354 end data with <CR><LF>.<CR><LF>",
+        "S: 250 2.0.0 OK: queued",
+    ]
+    assert {each for each, _, _ in lines} == {handler.sessions[0].id}
+    assert PASSWORD not in str(said)
+    assert "C: AUTH PLAIN ***" in said
+    assert caplog.records == []
+
+
+async def test_what_the_function_for_the_transcript_raises_is_logged_and_the_session_goes_on(caplog):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with session(transcript=fail) as peer:
+        await peer.speak(DATA + "C: the content\nC: .\nS: 250…")
+    assert "the function for the transcript failed" in caplog.text

@@ -284,8 +284,7 @@ async def test_how_sessions_end(events, autojump_clock):
         await wait_all_tasks_blocked()
         third = connect()
         await third.hello()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.shutdown)
+        await server.shutdown()
     _near, far = trio.testing.memory_stream_pair()
     server = make_server(trace=events.append)
     with trio.move_on_after(1):
@@ -326,7 +325,7 @@ async def test_a_trace_function_that_raises_is_logged_once_and_hurts_no_session(
         await peer.speak(DATA + "C: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
     assert len(handler.messages) == 1
     said = [record.getMessage() for record in caplog.records if "trace" in record.getMessage()]
-    assert said == ["server: the trace function failed; further failures are not logged: RuntimeError('hook')"]
+    assert said == ["server: the trace function failed; further failures are not logged"]
 
 
 async def test_nothing_is_made_where_nothing_looks(monkeypatch):
@@ -335,6 +334,7 @@ async def test_nothing_is_made_where_nothing_looks(monkeypatch):
 
     monkeypatch.setattr(Witness, "__init__", fail)
     monkeypatch.setattr(Witness, "_tell", fail)
+    monkeypatch.setattr("trio_smtp._server.trace.ServerEvent", fail)
     async with session() as peer:
         await peer.speak(DATA + "C: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
 

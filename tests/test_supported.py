@@ -146,7 +146,7 @@ def test_limits_of_the_client() -> None:
         for field in fields(config)
         if isinstance(getattr(config, field.name), int | float) and not isinstance(getattr(config, field.name), bool)
     ]
-    assert f"each block of {BLOCK} octets" in rows[4][2]
+    assert f"each block of {BLOCK} octets" in rows[5][2]
 
 
 def test_what_is_not_there() -> None:

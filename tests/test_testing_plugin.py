@@ -39,6 +39,16 @@ async def test_certificates_alone(smtp_certificates):
 """
 
 
+NOT_ASYNC = """
+import smtplib
+
+def test_not_async(threaded_smtp_sink):
+    with smtplib.SMTP(threaded_smtp_sink.host, threaded_smtp_sink.port, timeout=20) as client:
+        client.sendmail("a@x.test", ["b@y.test"], b"x\\r\\n")
+    assert threaded_smtp_sink.wait_for()[0].content == b"x\\r\\n"
+"""
+
+
 def run_pytest(directory, *options):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "trio_smtp.testing.pytest_plugin"]
     return subprocess.run(
@@ -77,5 +87,11 @@ def test_a_conftest_may_name_it_as_well(tmp_path):
 
 def test_the_fixtures_are_explained(tmp_path):
     done = run_pytest(tmp_path, "--fixtures")
-    for name in ("smtp_sink", "smtp_tls_sink", "smtp_implicit_tls_sink", "smtp_certificates"):
+    for name in ("smtp_sink", "smtp_tls_sink", "smtp_implicit_tls_sink", "threaded_smtp_sink", "smtp_certificates"):
         assert f"\n{name} " in done.stdout
+
+
+def test_the_fixture_for_tests_that_are_not_async(tmp_path):
+    (tmp_path / "test_it.py").write_text(NOT_ASYNC)
+    done = run_pytest(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

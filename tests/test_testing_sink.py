@@ -48,6 +48,13 @@ async def test_it_keeps_what_it_gets_on_a_free_port():
     assert sink.server.statistics().messages == 2
 
 
+async def test_it_accepts_more_messages_than_there_are_numbers_below_a_reply_code():
+    async with open_sink() as sink, client_of(sink) as client:
+        for _ in range(101):
+            await send(client)
+    assert [message.queue_id for message in sink.messages[98:]] == ["S99", "S100", "S101"]
+
+
 async def test_two_at_a_time():
     async with open_sink() as first, open_sink() as second:
         assert first.port != second.port
@@ -460,3 +467,148 @@ def test_nothing_but_trio_is_needed():
 def test_the_library_does_not_load_it():
     code = "import sys, trio_smtp; assert 'trio_smtp.testing' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+# --- patterns, shares, rates, addresses that ask for faults ---
+
+
+async def refusals(sink, recipients, sender="a@x.test"):
+    """The codes that each recipient gets, by itself."""
+    codes = []
+    async with client_of(sink) as client:
+        for recipient in recipients:
+            try:
+                await client.send(sender, [recipient], CONTENT)
+                codes.append(250)
+            except trio_smtp.SMTPError as exc:
+                reply = exc.reply or exc.refused.get(recipient)
+                codes.append(0 if reply is None else reply.code)
+    return codes
+
+
+async def test_a_pattern_of_recipients_or_senders():
+    async with open_sink() as sink:
+        sink.refuse("rcpt", 450, recipient="*@Slow.test")
+        sink.refuse("end", 554, recipient="spam@*")
+        sink.refuse("mail", 451, sender="bulk-*@x.test")
+        sink.refuse("data", 552, sender="big@*")
+        assert await refusals(sink, ["b@slow.test", "B@SLOW.TEST", "spam@y.test", "b@y.test"]) == [450, 450, 554, 250]
+        assert await refusals(sink, ["b@y.test"], sender="bulk-1@x.test") == [451]
+        assert await refusals(sink, ["b@y.test"], sender="big@x.test") == [552]
+        sink.accept_all()
+        sink.refuse("rcpt", 450, recipient="b@[192.0.2.1]")
+        assert await refusals(sink, ["b@[192.0.2.1]", "b@[192.0.2.2]"]) == [450, 250]
+
+
+async def test_a_share_at_random_can_be_had_again():
+    async def run(seed):
+        async with open_sink() as sink:
+            point = sink.refuse("rcpt", 450, share=0.5, seed=seed)
+            codes = await refusals(sink, [f"b{n}@y.test" for n in range(40)])
+            assert point.count == codes.count(450)
+            return codes
+
+    first = await run(1)
+    assert 5 < first.count(450) < 35
+    assert await run(1) == first
+    assert await run(2) != first
+
+
+async def test_a_rate_limit(autojump_clock: MockClock):
+    async with open_sink() as sink:
+        sink.refuse("mail", 451, "slow down", "4.7.0", rate=(2, 60))
+        assert await refusals(sink, ["b@y.test"] * 4) == [250, 250, 451, 451]
+        await trio.sleep(61)
+        assert await refusals(sink, ["b@y.test"] * 3) == [250, 250, 451]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"stage": "hello", "sender": "*"},
+        {"stage": "mail", "recipient": "*"},
+        {"stage": "rcpt", "share": 1.1},
+        {"stage": "rcpt", "share": -0.1},
+        {"stage": "rcpt", "rate": (-1, 60)},
+        {"stage": "rcpt", "rate": (100_001, 60)},
+        {"stage": "rcpt", "rate": (1, 0)},
+    ],
+)
+async def test_patterns_shares_and_rates_that_make_no_sense(bad):
+    async with open_sink() as sink:
+        with pytest.raises(ValueError, match=r"there is no|share|rate"):
+            sink.refuse(**bad)
+        assert sink.points == []
+
+
+@pytest.mark.parametrize(
+    ("recipient", "code"),
+    [
+        ("450-rcpt@y.test", 450),
+        ("550-RCPT+anything@y.test", 550),
+        ("452-data@y.test", 452),
+        ("554-body.x@y.test", 554),
+        ("451-end@y.test", 451),
+        ("450-mail@y.test", 250),  # the sender's stage
+        ("450@y.test", 250),
+        ("650-rcpt@y.test", 250),
+    ],
+)
+async def test_an_address_asks_for_a_fault(recipient, code):
+    async with open_sink(address_faults=True) as sink:
+        assert await refusals(sink, [recipient]) == [code]
+        assert await refusals(sink, ["b@y.test"]) == [250]
+    async with open_sink() as sink:
+        assert await refusals(sink, [recipient]) == [250]
+
+
+async def test_a_sender_asks_for_a_fault():
+    async with open_sink(address_faults=True) as sink:
+        assert await refusals(sink, ["b@y.test"], sender="451-mail@x.test") == [451]
+        assert await refusals(sink, ["b@y.test"], sender="452-end@x.test") == [452]
+        assert await refusals(sink, ["cut-data@y.test"]) == [0]
+        assert await refusals(sink, ["421-rcpt@y.test"]) == [421]
+
+
+async def test_an_address_asks_for_a_stall(autojump_clock: MockClock):
+    async with open_sink(address_faults=True) as sink:
+        begin = trio.current_time()
+        assert await refusals(sink, ["stall20-end@y.test"]) == [250]
+        assert 20 <= trio.current_time() - begin < 21
+        with trio.move_on_after(100) as scope:
+            await refusals(sink, ["stall-rcpt@y.test"])
+        assert scope.cancelled_caught
+
+
+# --- kept elsewhere; any login ---
+
+
+async def test_messages_are_kept_elsewhere():
+    kept = []
+
+    async def keep(session, message):
+        await trio.lowlevel.checkpoint()
+        kept.append((session.hello, message.content))
+        return f"box-{len(kept)}"
+
+    async with open_sink(keep=keep) as sink, client_of(sink) as client:
+        result = await send(client)
+        assert result.reply.text == "OK: queued as box-1"
+        sink.cut("end", keep=True)
+        with pytest.raises(trio_smtp.ConnectionLostError):
+            await send(client)
+    assert kept == [("client.test", CONTENT)] * 2
+    assert sink.messages == []
+
+
+async def test_any_login():
+    async with open_sink(auth="any") as sink:
+        async with client_of(sink, auth=("me", "anything"), allow_insecure_auth=True) as client:
+            await send(client)
+        async with client_of(sink) as client:
+            await send(client)
+        sink.refuse("auth", 454)
+        with pytest.raises(trio_smtp.AuthenticationError):
+            async with client_of(sink, auth=("me", "anything"), allow_insecure_auth=True):
+                pass
+    assert [message.identity for message in sink.messages] == ["me", None]

@@ -58,4 +58,5 @@ async def test_the_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
     await user_program.main()
     await user_program.in_memory()
     await user_program.kit()
+    await user_program.catch()
     assert "taken 1" in capsys.readouterr().out

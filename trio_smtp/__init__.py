@@ -9,6 +9,8 @@ from ._client.config import ClientConfig as ClientConfig
 from ._client.content import ContentLike as ContentLike
 from ._client.message import Params as Params
 from ._client.opening import TLSMode as TLSMode
+from ._client.prepared import PreparedMessage as PreparedMessage
+from ._client.prepared import prepare_message as prepare_message
 from ._client.push import OutgoingMessage as OutgoingMessage
 from ._client.report import SendResult as SendResult
 from ._client.trace import ClientEvent as ClientEvent
@@ -71,8 +73,12 @@ from ._server.handler import Handler as Handler
 from ._server.server import Server as Server
 from ._server.server import serve as serve
 from ._server.session import Session as Session
+from ._server.unix_listening import UnixListener as UnixListener
+from ._server.unix_listening import open_unix_listener as open_unix_listener
 from ._version import __version__ as __version__
+from ._wire.inherited import inherited_listeners as inherited_listeners
 from ._wire.listening import open_tcp_listeners as open_tcp_listeners
+from ._wire.renewal import watch_certificates as watch_certificates
 from ._wire.tls import TLSInfo as TLSInfo
 
 __all__ = [
@@ -114,6 +120,7 @@ __all__ = [
     "PoolConfig",
     "PoolFullError",
     "PoolStatistics",
+    "PreparedMessage",
     "ProxyHeader",
     "Recipient",
     "RecipientsRefusedError",
@@ -139,13 +146,18 @@ __all__ = [
     "TokenSource",
     "TraceEvent",
     "TraceName",
+    "UnixListener",
     "UnsupportedAuthError",
     "XOAuth",
     "__version__",
+    "inherited_listeners",
     "open_client",
     "open_pool",
     "open_tcp_listeners",
+    "open_unix_listener",
+    "prepare_message",
     "serve",
+    "watch_certificates",
 ]
 
 _show_as_public(__name__, __all__, globals())

@@ -35,8 +35,7 @@ class Observer(Generic[E]):
         """Call the function with an event."""
         try:
             self._function(event)
-        except Exception as exc:
+        except Exception:
             if not self._has_failed:  # it may well fail for each message
-                self._has_failed = True
-                what = f"{self._whose}: the trace function failed; further failures are not logged: {exc!r}"
-                _logger.error("%s", what, exc_info=exc)
+                _logger.exception("%s: the trace function failed; further failures are not logged", self._whose)
+            self._has_failed = True

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests in this directory start: Debian packages and one npm package, by name. Needs root.
+# Installs the servers that the tests in this directory start, and a client that tests of the inbox run: Debian packages
+# and two npm packages, by name. Needs root.
 #
 # postfix and exim4-daemon-heavy conflict as packages. Exim is a single program: it is unpacked, not installed, into the
 # directory that the tests know too, and so is Haraka: $TRIO_SMTP_PEERS, /var/cache/trio-smtp-peers by default. Other
@@ -9,6 +10,7 @@
 set -euo pipefail
 
 HARAKA=3.3.4
+MAILPIT_API=2.1.0
 peers=${TRIO_SMTP_PEERS:-/var/cache/trio-smtp-peers}
 mkdir -p "$peers"
 export DEBIAN_FRONTEND=noninteractive
@@ -43,4 +45,7 @@ getent passwd Debian-exim >/dev/null || useradd --system --user-group --no-creat
     --shell /usr/sbin/nologin Debian-exim
 if ! grep -qs "\"version\": \"$HARAKA\"" "$peers/node_modules/Haraka/package.json"; then
     npm install --prefix "$peers" --no-audit --no-fund --omit=optional --ignore-scripts "Haraka@$HARAKA"
+fi
+if ! grep -qs "\"version\": \"$MAILPIT_API\"" "$peers/node_modules/mailpit-api/package.json"; then
+    npm install --prefix "$peers" --no-audit --no-fund --omit=optional --ignore-scripts "mailpit-api@$MAILPIT_API"
 fi

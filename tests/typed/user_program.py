@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 import trio_smtp
-from trio_smtp import Reply, testing
+from trio_smtp import Reply, inbox, testing
 
 USERS: Mapping[str, str] = {"me": "secret"}
 
@@ -137,6 +137,25 @@ async def kit() -> None:
     async with testing.open_script(transcript) as script:
         peer = testing.ScriptedPeer(script.connect(), side="C")
         await peer.play("S: 220…\nC: QUIT")
+
+
+async def catch() -> None:
+    async with inbox.open_inbox(keep=10, auth="any") as box:
+        async with trio_smtp.open_client(box.host, box.smtp_port, tls="none") as client:
+            await client.send("me@example.com", ["you@example.com"], b"Subject: code 1234\r\n\r\nhello\r\n")
+        message: testing.ReceivedMessage = await box.wait_for(to="you@example.com")
+        box.faults = [{"recipient": "*", "reply": "450 later", "times": 1}]
+        codes: list[str] = inbox.find_codes(message)
+        print(codes, inbox.find_links(message), box.url, len(box.faults))
+        box.clear()
+    await trio.to_thread.run_sync(without_async)
+
+
+def without_async() -> None:
+    with testing.run_sink() as sink, inbox.run_inbox(keep=10) as box:
+        sink.refuse("rcpt", 450)
+        kept: list[testing.ReceivedMessage] = [*sink.messages, *box.messages]
+        print(len(kept), sink.port, box.url)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,16 @@ def load_certificate(certificate: str, key: str | None) -> ssl.SSLContext:
     return context
 
 
+def load_again(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    """Load the files into a context that has a certificate, which it keeps if they cannot be loaded.
+
+    Raises:
+        OSError, ValueError: as :func:`load_certificate`.
+    """
+    load_certificate(certificate, key)  # a context that failed to load has neither the old nor the new
+    context.load_cert_chain(certificate, key, password=_no_password)
+
+
 def _no_password() -> str:
     # Without this OpenSSL would ask for a password at the terminal.
     raise ValueError("the key is protected by a password; a server needs a key without one")

@@ -154,6 +154,11 @@ _BY_KIND: Sequence[tuple[type[trio_smtp.SMTPError], Status]] = (
 )
 
 
+_OPTIONS = (  # what the library calls its arguments, and the options that stand for them
+    ("allow_insecure_auth=True", "--allow-insecure-auth"),
+    ("see the arguments auth and tls", "see --auth and --tls"),
+    ("local_hostname is", "--hostname is"),
+)
 _TLS_ARGUMENT = re.compile(r"tls='(\w+)'")  # an option by its Python name, in a message of the library
 
 
@@ -171,7 +176,9 @@ def describe(error: trio_smtp.SMTPError, server: str) -> str:
         )
     if isinstance(error, trio_smtp.ConnectError) and error.reply is None:
         return f"cannot connect to {server}: {reason(error)}"
-    words = _TLS_ARGUMENT.sub(r"--tls \1", str(error)).replace("allow_insecure_auth=True", "--allow-insecure-auth")
+    words = _TLS_ARGUMENT.sub(r"--tls \1", str(error))
+    for argument, option in _OPTIONS:
+        words = words.replace(argument, option)
     if not isinstance(error, trio_smtp.LocalProtocolError) and server not in words:
         words = f"{server}: {words}"
     if error.delivery == trio_smtp.Delivery.UNKNOWN:

@@ -6,24 +6,23 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TextIO, TypeAlias
+from typing import TypeAlias
 
+import click
 import trio
 
 import trio_smtp
 
-from .maildir import unique_ids
-from .output import turn
+from . import display
+from .maildir import short, unique_ids
 from .trace import Trace, protocol_name
 
 Store: TypeAlias = Callable[[Trace, AsyncIterable[bytes]], Awaitable[int]]
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +89,7 @@ class Mailbox(trio_smtp.Handler):
                 size=size,
                 peer=trace.peer or "",
                 protocol=trace.protocol,
-                identity=None if session.identity is None else str(session.identity),
+                identity=trace.identity,
             )
         )
         return trace.queue_id
@@ -113,6 +112,7 @@ class Mailbox(trio_smtp.Handler):
             sender=envelope.sender.address,
             recipients=[recipient.address for recipient in envelope.recipients],
             date=datetime.now().astimezone(),
+            identity=None if session.identity is None else str(session.identity),
         )
 
 
@@ -148,28 +148,48 @@ async def discard(trace: Trace, content: AsyncIterable[bytes]) -> int:
     return size
 
 
-class Printer:
-    """A store that prints messages to a terminal or another text stream, one at a time.
+Form: TypeAlias = Callable[[Trace, bytearray], str]
 
-    Control characters are printed as escapes, so a message cannot control the terminal.
+
+class Printer:
+    """A store that prints messages, each in one piece.
+
+    Args:
+        write: takes text, without waiting for a reader.
+        form: makes the text. It is called in a thread.
     """
 
-    def __init__(self, output: TextIO) -> None:
-        self._output = output
-        self._lock = trio.Lock()
+    def __init__(self, write: Callable[[str], None], form: Form) -> None:
+        self._write = write
+        self._form = form
 
     async def store(self, trace: Trace, content: AsyncIterable[bytes]) -> int:
         """Collect the whole message, then print it."""
         collected = bytearray()
         async for chunk in content:
             collected += chunk
-        text = (trace.to_bytes() + collected).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
-        safe = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-        async with self._lock:
-            await trio.to_thread.run_sync(self._print, f"----- {trace.queue_id} -----\n{safe}")
+        self._write(await trio.to_thread.run_sync(self._form, trace, collected))
         return len(collected)
 
-    def _print(self, text: str) -> None:
-        with turn():
-            self._output.write(text if text.endswith("\n") else text + "\n")
-            self._output.flush()
+
+def raw_form(trace: Trace, content: bytearray) -> str:
+    """A message as it would be stored, below its id."""
+    return f"----- {trace.queue_id} -----\n{display.raw(trace.to_bytes() + content)}"
+
+
+def readable_form(trace: Trace, content: bytearray, *, colour: bool) -> str:
+    """A message for people, below a line that says how it came."""
+    peer = f" from {trace.peer}" if trace.peer else ""
+    login = f" as {trace.identity}" if trace.identity else ""
+    head = (
+        f"----- {short(trace.queue_id)} {trace.date:%H:%M:%S}, {len(content):,} octets, {trace.protocol}{peer}{login}"
+    )
+    recipients = ", ".join(f"<{address}>" for address in trace.recipients)
+    return "\n".join(
+        [
+            click.style(display.safe(head), bold=True) if colour else display.safe(head),
+            display.field("Envelope", f"<{trace.sender}> to {recipients}", colour=colour),
+            display.show(content, colour=colour),
+            "\n",
+        ]
+    )

@@ -17,6 +17,7 @@ import trio
 
 import trio_smtp
 
+from .descriptors import make_room_for
 from .errors import CommandError, Status, describe, one_line, run, status_of
 from .options import Target, client_options, server_option, size, target, verbose_option
 from .output import say
@@ -42,14 +43,17 @@ class _Tally:
     errors: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)  # the first error of each kind, in words
     statuses: dict[Status, None] = field(default_factory=dict)
+    in_a_row: int = 0  # failures since the last message that was accepted
 
     def accept(self, seconds: float) -> None:
+        self.in_a_row = 0
         self.latencies.append(seconds)
         self.statuses[Status.OK] = None
 
     def fail(self, error: trio_smtp.SMTPError, words: str) -> None:
         kind = type(error).__name__ + ("" if error.reply is None else f" {error.reply.code}")
         self.errors[kind] += 1
+        self.in_a_row += 1
         self.examples.setdefault(kind, one_line(words))
         self.statuses[status_of(error)] = None
 
@@ -62,6 +66,7 @@ class _Plan:
     messages: int
     connections: int
     content: bytes
+    give_up_after: int
     as_json: bool
 
 
@@ -85,6 +90,14 @@ class _Plan:
 @click.option(
     "--to", "recipient", metavar="ADDRESS", default="load@localhost", show_default=True, help="The recipient."
 )
+@click.option(
+    "--give-up-after",
+    metavar="N",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="End after so many failures in a row.",
+)
 @client_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
 @verbose_option
@@ -95,6 +108,7 @@ def load(
     octets: int,
     sender: str,
     recipient: str,
+    give_up_after: int,
     as_json: bool,
     **server: Any,
 ) -> None:
@@ -112,8 +126,10 @@ def load(
         messages=messages,
         connections=connections,
         content=_message(octets),
+        give_up_after=give_up_after,
         as_json=as_json,
     )
+    make_room_for(connections)
     run(_load, plan)
 
 
@@ -135,9 +151,12 @@ async def _load(plan: _Plan) -> Status:
             await _send_all(plan, tally)
             nursery.cancel_scope.cancel(reason="all is sent")
     tally.seconds = trio.current_time() - started
-    interrupted = tally.errors.total() + len(tally.latencies) < plan.messages
+    gave_up = tally.in_a_row >= plan.give_up_after
+    interrupted = not gave_up and tally.errors.total() + len(tally.latencies) < plan.messages
     status = Status.INTERRUPTED if interrupted else overall(list(tally.statuses))
     (_print_json if plan.as_json else _print_summary)(plan, tally, status)
+    if gave_up:
+        say(f"trio-smtp: gave up after {tally.in_a_row:,} failures in a row", err=True)
     if interrupted:
         raise KeyboardInterrupt
     return status
@@ -152,7 +171,13 @@ async def _send_all(plan: _Plan, tally: _Tally) -> None:
     with show_progress("Sending", plan.messages, quiet=plan.as_json) as advance:
         config = trio_smtp.PoolConfig(max_connections=plan.connections, max_messages=None, connect_retries=0)
         async with (
-            trio_smtp.open_pool(plan.target.host, plan.target.port, config=config, **plan.target.options) as pool,
+            trio_smtp.open_pool(
+                plan.target.host,
+                plan.target.port,
+                config=config,
+                client_config=plan.target.config,
+                **plan.target.options,
+            ) as pool,
             trio.open_nursery() as nursery,
         ):
             turns = iter(range(plan.messages))
@@ -164,6 +189,8 @@ async def _send_some(
     pool: trio_smtp.Pool, plan: _Plan, tally: _Tally, turns: Iterator[int], advance: Callable[[], None]
 ) -> None:
     for _ in turns:
+        if tally.in_a_row >= plan.give_up_after:
+            return
         started = trio.current_time()
         try:
             await pool.send(plan.sender, [plan.recipient], plan.content)

@@ -20,6 +20,8 @@ import trio
 from .trace import Trace
 
 CHUNK: Final = 256 * 1024  # octets collected before a thread writes them
+ABANDONED: Final = 36 * 3600  # seconds after which a file in tmp/ is left from a delivery that died: maildir(5)
+CLEANED_EVERY: Final = 3600  # seconds
 
 
 def unique_ids() -> Iterator[str]:
@@ -31,11 +33,17 @@ def unique_ids() -> Iterator[str]:
         yield f"{seconds}.M{microseconds:06d}P{os.getpid()}R{run}Q{number}"
 
 
+def short(queue_id: str) -> str:
+    """The end of a queue id: enough to tell a run's messages apart, and to find its file by."""
+    return queue_id.rpartition("R")[2]
+
+
 class Maildir:
     """A Maildir to store messages in, from any number of tasks and processes at once.
 
     Args:
-        path: the directory. It and its ``tmp``, ``new`` and ``cur`` are created if missing, with mode 0700.
+        path: the directory. It and its ``tmp``, ``new`` and ``cur`` are created if missing, with mode 0700, and so are
+            the directories above it, with the usual mode.
         hostname: the part of file names that differs between machines; by default this machine's name.
 
     Raises:
@@ -44,8 +52,10 @@ class Maildir:
 
     def __init__(self, path: str | os.PathLike[str], *, hostname: str | None = None) -> None:
         self.path = Path(path)
+        _make_directory(self.path.parent, mode=0o777)
+        _make_directory(self.path, mode=0o700)
         for name in ("tmp", "new", "cur"):
-            (self.path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_directory(self.path / name, mode=0o700)
         host = socket.gethostname() if hostname is None else hostname
         # The two escapes of the Maildir convention; a slash or a colon would break the name.
         self._host = host.replace("/", r"\057").replace(":", r"\072")
@@ -53,6 +63,28 @@ class Maildir:
     def file_of(self, queue_id: str) -> Path:
         """The file of the message with this id, until a mail reader moves it."""
         return self.path / "new" / f"{queue_id}.{self._host}"
+
+    def remove_abandoned(self) -> int:
+        """Remove the files in ``tmp`` that deliveries which died have left there; returns how many.
+
+        Such a file was not touched for 36 hours, as maildir(5) says. Directories, links and names with a dot in front
+        are left alone: no delivery makes them. It blocks, so a server calls it in a thread.
+        """
+        removed = 0
+        now = time.time()
+        with suppress(OSError), os.scandir(self.path / "tmp") as entries:  # not ours to read: not ours to clean
+            for entry in entries:
+                with suppress(OSError):  # another process has removed it, or it is another user's
+                    if not entry.name.startswith(".") and _is_abandoned(entry, now):
+                        os.unlink(entry.path)
+                        removed += 1
+        return removed
+
+    async def keep_clean(self) -> None:
+        """Remove abandoned files now, and again each hour, until cancelled."""
+        while True:
+            await trio.to_thread.run_sync(self.remove_abandoned)
+            await trio.sleep(CLEANED_EVERY)
 
     async def store(self, trace: Trace, content: AsyncIterable[bytes]) -> int:
         """Store one message. When this returns, it is on the disk and in ``new``.
@@ -139,6 +171,26 @@ class _Delivery:
         if self._fd is not None:
             fd, self._fd = self._fd, None
             os.close(fd)  # NFS reports some errors only here
+
+
+def _is_abandoned(entry: os.DirEntry[str], now: float) -> bool:
+    if not entry.is_file(follow_symlinks=False):
+        return False
+    facts = entry.stat(follow_symlinks=False)
+    return now - max(facts.st_atime, facts.st_mtime) > ABANDONED  # a write need not move the former
+
+
+def _make_directory(path: Path, *, mode: int) -> None:
+    """Make a directory and those above it, and flush each name to the disk, as those of messages are."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        with suppress(FileExistsError):  # another process was faster; a file of that name is an error further on
+            directory.mkdir(mode=mode)
+        with suppress(PermissionError):  # one may write to a directory that one may not read
+            _sync_directory(directory.parent)
 
 
 def _sync_directory(path: Path) -> None:

@@ -14,9 +14,12 @@ from typing import Any, Final, TypeVar
 
 import click
 
+import trio_smtp
+
 from .errors import CommandError, Status
 
 PASSWORD_VARIABLE = "TRIO_SMTP_PASSWORD"
+MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -46,6 +49,17 @@ def size(value: str) -> int:
     if match is None or int(match[1]) == 0:
         raise click.BadParameter(f"{value!r} is not a size such as 500000, 64K or 10M.")
     return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def octal(value: str) -> int:
+    """A file's permissions: ``600``."""
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise click.BadParameter(f"{value!r} is not a mode such as 600 or 666.")
+    return mode
 
 
 def hostname(value: str) -> str:
@@ -150,12 +164,14 @@ class Target:
         words: the server, as the user wrote it.
         host: its name or address.
         port: ``None`` for the default.
+        config: of the client.
         options: further arguments of ``open_client`` and ``open_pool``.
     """
 
     words: str
     host: str
     port: int | None
+    config: trio_smtp.ClientConfig
     options: dict[str, Any]
 
 
@@ -185,6 +201,13 @@ _CLIENT_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--allow-insecure-auth", is_flag=True, help="Allow the password without TLS, in clear."),
     click.option("--hostname", metavar="NAME", type=hostname, help="Name for EHLO; by default this machine's."),
     click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033), with a result for each recipient."),
+    click.option(
+        "--mechanism",
+        type=click.Choice(MECHANISMS, case_sensitive=False),
+        help="Log in by this SASL mechanism; by default the strongest that the server offers.",
+    ),
+    click.option("--no-chunking", is_flag=True, help="Send messages by DATA where the server offers BDAT too."),
+    click.option("--no-pipelining", is_flag=True, help="Wait for the reply to each command."),
 )
 
 
@@ -198,6 +221,9 @@ def target(
     allow_insecure_auth: bool,
     hostname: str | None,
     lmtp: bool,
+    mechanism: str | None,
+    no_chunking: bool,
+    no_pipelining: bool,
 ) -> Target:
     """Check the values of ``--server`` and of :func:`client_options`.
 
@@ -208,19 +234,32 @@ def target(
     host, port = server
     if lmtp and port == 25:
         raise click.UsageError("LMTP must not be used on port 25 (RFC 2033).")
+    login = credentials(auth, password_file)
+    if mechanism is not None and login is None:
+        raise click.UsageError("--mechanism needs --auth.")
     return Target(
         words=host_words(host, port),
         host=host,
         port=port,
+        config=trio_smtp.ClientConfig(chunking=not no_chunking, pipelining=not no_pipelining),
         options={
             "tls": tls,
             "ssl_context": None if ca is None else _trusting(ca),
-            "auth": credentials(auth, password_file),
+            "auth": _password(login, mechanism),
             "allow_insecure_auth": allow_insecure_auth,
             "local_hostname": hostname,
             "lmtp": lmtp,
         },
     )
+
+
+def _password(login: tuple[str, str] | None, mechanism: str | None) -> trio_smtp.Password | None:
+    if login is None:
+        return None
+    try:
+        return trio_smtp.Password(*login, mechanisms=None if mechanism is None else [mechanism])
+    except trio_smtp.LocalProtocolError as exc:
+        raise click.UsageError(f"--auth: {exc}.") from exc
 
 
 def host_words(host: str, port: int | None) -> str:

@@ -2,20 +2,18 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
-import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import click
-import trio
 
 import trio_smtp
 
 from .errors import CommandError, Status, describe, one_line, run, status_of
+from .letters import Letter, from_files, quick
 from .options import Target, client_options, server_option, target, verbose_option
 from .output import say
 
@@ -23,9 +21,7 @@ from .output import say
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
     target: Target
-    sender: str
-    recipients: tuple[str, ...]
-    files: tuple[str, ...]
+    read: Callable[[], Awaitable[list[Letter]]]
     as_json: bool
 
 
@@ -54,36 +50,87 @@ class Outcome:
 
 @click.command(short_help="Send mail.")
 @server_option
-@click.option("--from", "sender", required=True, metavar="ADDRESS", help='Sender of the envelope; "" for none.')
-@click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Recipient; may be repeated.")
+@click.option("--from", "sender", metavar="ADDRESS", help='Sender; "" for none; by default as the header says.')
+@click.option(
+    "--to",
+    "recipients",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Recipient; may be repeated; by default as the header says.",
+)
+@click.option("--subject", metavar="TEXT", help="Send a message made here, with this subject.")
+@click.option("--body", metavar="TEXT", help="Its text; by default standard input.")
+@click.option("--attach", multiple=True, metavar="FILE", help="A file to attach to it; may be repeated.")
 @client_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document per message instead of text.")
 @verbose_option
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-def send(*, sender: str, recipients: tuple[str, ...], as_json: bool, files: tuple[str, ...], **server: Any) -> None:
+def send(
+    *,
+    sender: str | None,
+    recipients: tuple[str, ...],
+    subject: str | None,
+    body: str | None,
+    attach: tuple[str, ...],
+    as_json: bool,
+    files: tuple[str, ...],
+    **server: Any,
+) -> None:
     """Send one message from each FILE, or one from standard input (also "-").
 
-    A message is a header, an empty line and text; line ends may be LF or CRLF. The header is sent unchanged. Sender and
-    recipients are those of --from and --to.
+    A message is a header, an empty line and text; line ends may be LF or CRLF. The header is sent unchanged. Without
+    --from, the sender is the one in Sender or From; without --to, the recipients are those in To, Cc and Bcc, and Bcc
+    is not sent.
 
-    Prints a line for each recipient: whether the server accepted the message.
+    With --subject, --body or --attach, the message is made of these.
+
+    Prints a line for each recipient: whether the server accepted the message; and a total, if there are several
+    messages.
     """
     if files.count("-") > 1:
         raise click.UsageError('Standard input can be read only once: "-" is given twice.')
-    plan = _Plan(target=target(**server), sender=sender, recipients=recipients, files=files or ("-",), as_json=as_json)
-    run(_send, plan)
+    if subject is None and body is None and not attach:
+        read: Callable[[], Awaitable[list[Letter]]] = partial(
+            from_files, files or ("-",), sender=sender, recipients=recipients
+        )
+    else:
+        read = _quick(sender, recipients, subject=subject, body=body, attach=attach, files=files)
+    run(_send, _Plan(target=target(**server), read=read, as_json=as_json))
+
+
+def _quick(
+    sender: str | None,
+    recipients: tuple[str, ...],
+    *,
+    subject: str | None,
+    body: str | None,
+    attach: tuple[str, ...],
+    files: tuple[str, ...],
+) -> Callable[[], Awaitable[list[Letter]]]:
+    if files:
+        raise click.UsageError("--subject, --body and --attach make a message; with a FILE there is one already.")
+    if sender is None or not recipients:
+        raise click.UsageError("--subject, --body and --attach need --from and --to.")
+    make = partial(quick, sender=sender, recipients=recipients, subject=subject or "", body=body, attachments=attach)
+
+    async def letters() -> list[Letter]:
+        return [await make()]
+
+    return letters
 
 
 async def _send(plan: _Plan) -> Status:
-    contents = [(name, await _content(name)) for name in plan.files]
+    letters = await plan.read()
     outcomes: list[Outcome] = []
     try:
-        async with trio_smtp.open_client(plan.target.host, plan.target.port, **plan.target.options) as client:
-            for name, content in contents:
+        async with trio_smtp.open_client(
+            plan.target.host, plan.target.port, config=plan.target.config, **plan.target.options
+        ) as client:
+            for letter in letters:
                 try:
-                    outcome = await _send_one(client, plan, name, content)
+                    outcome = await _send_one(client, plan, letter)
                 except KeyboardInterrupt:
-                    _show_interrupted(plan, contents[len(outcomes) :])
+                    _show_interrupted(plan, letters[len(outcomes) :])
                     raise
                 outcomes.append(outcome)
                 _show(plan, outcome)
@@ -92,35 +139,20 @@ async def _send(plan: _Plan) -> Status:
         error = describe(exc, plan.target.words)
         if not plan.as_json:
             raise CommandError(error, status_of(exc)) from exc
-        for name, _ in contents[len(outcomes) :]:
-            outcomes.append(_failure(name, exc, error))
+        for letter in letters[len(outcomes) :]:
+            outcomes.append(_failure(letter.name, exc, error))
             _show(plan, outcomes[-1])
     except UnicodeError as exc:  # the system's look-up of a host name with an empty or too long label
         raise CommandError(f"cannot connect to {plan.target.words}: {exc}", Status.NO_HOST) from exc
+    if len(outcomes) > 1 and not plan.as_json:
+        say(total(outcomes))
     return overall([outcome.status for outcome in outcomes])
 
 
-async def _content(name: str) -> bytes | Path:
-    """The path of a regular file, or the content of standard input or a pipe, which can be read only once."""
-    if name == "-":
-        if sys.stdin.isatty():
-            say("trio-smtp: reading a message from the terminal; Ctrl-D ends it", err=True)
-        return await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
+async def _send_one(client: trio_smtp.Client, plan: _Plan, letter: Letter) -> Outcome:
+    name = letter.name
     try:
-        return await trio.to_thread.run_sync(_path_or_octets, name, abandon_on_cancel=True)
-    except OSError as exc:
-        raise CommandError(f"cannot read {name}: {exc.strerror}", Status.NO_INPUT) from exc
-
-
-def _path_or_octets(name: str) -> bytes | Path:
-    with open(name, "rb") as file:
-        # A pipe must be read whole here: an octet read as a test would be missing from the message.
-        return Path(name) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else file.read()
-
-
-async def _send_one(client: trio_smtp.Client, plan: _Plan, name: str, content: bytes | Path) -> Outcome:
-    try:
-        result = await client.send(plan.sender, plan.recipients, content)
+        result = await client.send(letter.sender or "", letter.recipients, letter.content)
     except trio_smtp.SMTPError as exc:
         return _failure(name, exc, describe(exc, plan.target.words))
     except OSError as exc:  # the file could be opened before the first message was sent
@@ -148,13 +180,13 @@ def _failure(name: str, error: trio_smtp.SMTPError, words: str) -> Outcome:
     )
 
 
-def _show_interrupted(plan: _Plan, contents: Sequence[tuple[str, bytes | Path]]) -> None:
+def _show_interrupted(plan: _Plan, letters: Sequence[Letter]) -> None:
     """Report the messages that were left. The first was being sent, so its fate is unknown."""
-    (name, _), *others = contents
+    first, *others = letters
     words = "interrupted while sending; the message may have been delivered"
-    _show(plan, _unsent(name, Status.INTERRUPTED, words, unknown=plan.recipients))
-    for name, _ in others:
-        _show(plan, _unsent(name, Status.INTERRUPTED, "interrupted before sending"))
+    _show(plan, _unsent(first.name, Status.INTERRUPTED, words, unknown=first.recipients))
+    for letter in others:
+        _show(plan, _unsent(letter.name, Status.INTERRUPTED, "interrupted before sending"))
 
 
 def _unsent(name: str, status: Status, words: str, unknown: Sequence[str] = ()) -> Outcome:
@@ -178,6 +210,17 @@ def overall(statuses: Sequence[Status]) -> Status:
     if any(status in (Status.OK, Status.PARTIAL) for status in statuses):
         return Status.PARTIAL
     return statuses[0]
+
+
+def total(outcomes: Sequence[Outcome]) -> str:
+    """What became of several messages, in one line."""
+    fates = Counter(
+        "accepted in part"
+        if outcome.accepted and outcome.status is not Status.OK
+        else outcome.delivery.replace("_", " ")
+        for outcome in outcomes
+    )
+    return f"{len(outcomes):,} messages: {', '.join(f'{count:,} {fate}' for fate, count in fates.most_common())}"
 
 
 def _show(plan: _Plan, outcome: Outcome) -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -12,12 +13,17 @@ import trio
 
 import trio_smtp
 
+from .certificates import load_again
 from .descriptors import make_room_for
-from .errors import CommandError, Status, reason, run
-from .options import auth_options, host_words, network, size, verbose_option
-from .output import say, share_output
-from .serve_plan import Plan, make_plan
-from .workers import Orders, Parent, open_sockets
+from .errors import Status, reason, run
+from .limits import limit_options
+from .options import auth_options, host_words, network, octal, verbose_option
+from .outbox import open_store
+from .queueing import Queue
+from .serve_plan import DEFAULT_PORT, Plan, make_plan
+from .signals import ENDING, WATCHED, Wishes, write_statistics
+from .sockets import Listener, name_of, open_shared, place_words
+from .workers import Orders, Parent
 
 
 @click.command(short_help="Receive mail.")
@@ -28,13 +34,23 @@ from .workers import Orders, Parent, open_sockets
     "--port",
     metavar="PORT",
     type=click.IntRange(0, 65535),
-    default=2525,
-    show_default=True,
-    help="Port; 0 picks a free one.",
+    help=f"Port; 0 picks a free one.  [default: {DEFAULT_PORT}, or none with --unix or --inherit]",
 )
+@click.option("--unix", metavar="PATH", help="Listen on a UNIX socket; its file is made and removed.")
+@click.option(
+    "--unix-mode",
+    metavar="MODE",
+    type=octal,
+    default="600",
+    show_default=True,
+    help="Permissions of its file, in octal.",
+)
+@click.option("--inherit", is_flag=True, help="Listen on the sockets of a service manager (systemd's LISTEN_FDS).")
 @click.option("--maildir", metavar="DIR", help="Store messages in this Maildir; created if missing.")
-@click.option("--print", "show", is_flag=True, help="Print messages to standard output (the default).")
+@click.option("--print", "show", is_flag=True, help="Show messages on standard output (the default).")
+@click.option("--raw", is_flag=True, help="Show them as they came: every field, all parts, nothing decoded.")
 @click.option("--discard", "forget", is_flag=True, help="Accept messages and discard them.")
+@click.option("--outbox", metavar="URL", help="Put messages into this outbox: sqlite:FILE or redis://HOST:PORT/DB.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); offers STARTTLS.")
 @click.option("--tls-key", metavar="FILE", help="Its private key (PEM); may be in the certificate's file.")
 @click.option("--tls-self-signed", is_flag=True, help="Offer STARTTLS with a throw-away certificate.")
@@ -44,13 +60,8 @@ from .workers import Orders, Parent, open_sockets
 @auth_options("Refuse mail from clients that have not logged in as this user.")
 @click.option("--allow-insecure-auth", is_flag=True, help="Allow passwords without TLS, in clear.")
 @click.option("--hostname", metavar="NAME", help="Name in the greeting and in Received lines.")
-@click.option(
-    "--max-size", type=size, metavar="SIZE", default="32M", show_default=True, help="Largest message: 500000, 64K, 10M."
-)
 @click.option("--lmtp", is_flag=True, help="Speak LMTP (RFC 2033).")
-@click.option(
-    "--lenient", is_flag=True, help="Take what some devices send: addresses without < > or a domain, bare line feeds."
-)
+@limit_options
 @click.option(
     "--proxy-protocol-from",
     type=network,
@@ -75,109 +86,148 @@ from .workers import Orders, Parent, open_sockets
     help="At the end, wait this long for messages that are being received.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document per line instead of text.")
+@click.option("-q", "--quiet", is_flag=True, help="No line for each message that is stored or discarded.")
 @verbose_option
 def serve(**options: Any) -> None:
     """Receive mail, until Ctrl-C or SIGTERM.
 
     Every client may send to every address. Nothing is relayed: messages are stored (--maildir), printed (--print) or
-    discarded (--discard).
+    discarded (--discard). With --outbox they are kept for "trio-smtp outbox work", which does relay them, and answered
+    250 once they are durable.
 
     The first Ctrl-C or SIGTERM ends the server gracefully: it accepts no new connections and finishes the messages that
-    are being received. The second ends it at once.
+    are being received. The second ends it at once. SIGHUP loads the files of --tls-cert and --tls-key again, which
+    happens within a minute too if they have changed. SIGUSR1 writes statistics to the log.
     """
     plan = make_plan(**options)
     make_room_for(plan.config.max_connections)
-    if plan.workers == 1:
-        run(_serve, plan)
-    else:
-        _serve_with_workers(plan)
+    plan.output.take_log()
+    try:
+        if plan.workers == 1:
+            plan.output.start()
+            run(_serve, plan)
+        else:
+            _serve_with_workers(plan)
+    finally:
+        plan.output.close()
 
 
 async def _serve(plan: Plan) -> Status:
-    try:
-        listeners = await trio_smtp.open_tcp_listeners(plan.port, host=plan.host)
-    except OSError as exc:
-        raise _cannot_listen(plan, exc) from exc
+    listeners = await plan.places.open()
 
     def tell_listening() -> None:
-        names = [listener.socket.getsockname() for listener in listeners]
+        names = [name_of(listener) for listener in listeners]
         _tell_listening(plan, names)
         _show_hint(plan, names)
 
     await _serve_until_told(
         plan,
         listeners,
-        _obey_signals,
+        Wishes.obey,
         listening=tell_listening,
         ending=lambda: plan.tell("ending: messages that are being received may finish", {"event": "ending"}),
     )
-    plan.tell("ended", {"event": "ended"})
+    _tell_ended(plan)
     return Status.OK
 
 
 def _serve_with_workers(plan: Plan) -> None:
-    try:
-        sockets = open_sockets(plan.host, plan.port)
-    except OSError as exc:
-        raise _cannot_listen(plan, exc) from exc
+    shared = open_shared(plan.places)
 
     async def work(orders: Orders) -> Status:
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener)) for listener in sockets]
-        await _serve_until_told(plan, listeners, partial(_obey_parent, orders), listening=orders.ready)
+        plan.output.start(forked=True)
+        plan.totals.count_as(orders.number)
+        _renew_certificate(plan)
+        obey = partial(_obey_parent, orders)
+        await _serve_until_told(plan, shared.open_in_worker(), obey, listening=orders.ready)
         return Status.OK
 
-    share_output()
-    parent = Parent(plan.workers, sockets, partial(run, work), plan.tell)
+    plan.output.share()
+    names = [name_of(listener) for listener in shared.sockets]
+    can_reload = plan.certificate is not None
+    parent = Parent(plan.workers, shared.close, partial(run, work), plan.output, plan.tell, can_reload=can_reload)
     pids = parent.start()
-    names = [listener.getsockname() for listener in sockets]
-    _tell_listening(plan, names)
-    plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
-    _show_hint(plan, names)
+    if pids:  # else a signal was faster
+        _tell_listening(plan, names)
+        plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
+        _show_hint(plan, names)
     status = parent.watch()
-    plan.tell("ended", {"event": "ended"})
+    _tell_ended(plan)
     sys.exit(int(status))
 
 
-def _cannot_listen(plan: Plan, error: OSError) -> CommandError:
-    where = f"{'every address' if plan.host is None else plan.host}, port {plan.port}"
-    return CommandError(f"cannot listen on {where}: {reason(error)}", Status.SYSTEM)
+def _renew_certificate(plan: Plan) -> None:
+    """In a worker: what its parent has loaded at its own start may have been renewed since."""
+    if plan.certificate is None or plan.ssl_context is None:
+        return
+    try:
+        load_again(plan.ssl_context, *plan.certificate)
+    except (OSError, ValueError) as exc:
+        plan.output.err.put(f"trio-smtp: the certificate in {plan.certificate[0]} stays as it was: {reason(exc)}")
+
+
+def _tell_ended(plan: Plan) -> None:
+    totals = plan.totals
+    counts = {"messages": totals.messages, "octets": totals.octets, "seconds": round(totals.seconds, 3)}
+    plan.tell(f"ended: {totals}", {"event": "ended", **counts})
 
 
 def _tell_listening(plan: Plan, names: Sequence[Any]) -> None:
-    for host, port, *_ in names:
-        words = f"listening on {host_words(host, port)} ({plan.summary})"
-        plan.tell(words, {"event": "listening", "host": host, "port": port})
+    for name in names:
+        words = f"listening on {place_words(name)} ({plan.summary})"
+        place = {"path": name} if isinstance(name, str) else {"host": name[0], "port": name[1]}
+        plan.tell(words, {"event": "listening", **place})
 
 
 def _show_hint(plan: Plan, names: Sequence[Any]) -> None:
-    if plan.hint and sys.stdout.isatty():
+    if plan.hint and sys.stdout.isatty() and not isinstance(names[0], str):
         host, port, *_ = names[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        say(plan.hint.replace("HOST:PORT", host_words(host, port)))
+        plan.output.out.put(plan.hint.replace("HOST:PORT", host_words(host, port)))
 
 
 async def _serve_until_told(
     plan: Plan,
-    listeners: list[trio.SocketListener],
-    obey: Callable[[trio.Event, trio.Event], Awaitable[None]],
+    listeners: Sequence[Listener],
+    obey: Callable[[Wishes], Awaitable[None]],
     *,
     listening: Callable[[], None],
     ending: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until `obey` sets its first event, then end gracefully; end at once when it sets the second."""
+    """Serve until `obey` has heard that the end is wished for."""
     server = trio_smtp.Server(
         plan.handler, config=plan.config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls
     )
-    end, at_once = trio.Event(), trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(obey, end, at_once)  # listens before start() returns
+    wishes = Wishes(
+        can_reload=plan.certificate is not None,
+        statistics=lambda: write_statistics(server.statistics(), plan.totals),
+    )
+    async with _attached_outbox(plan), trio.open_nursery() as nursery:
+        nursery.start_soon(obey, wishes)  # listens before start() returns
         await nursery.start(server.serve_listeners, listeners)
+        for chore in plan.chores:
+            nursery.start_soon(chore)
+        if plan.certificate is not None and plan.ssl_context is not None:
+            watch = partial(trio_smtp.watch_certificates, plan.ssl_context, *plan.certificate, signals=wishes.reloads)
+            nursery.start_soon(watch)
         listening()
-        await end.wait()
+        await wishes.end.wait()
         ending()
-        nursery.start_soon(_cancel_after, at_once, nursery.cancel_scope)
+        nursery.start_soon(_cancel_after, wishes.at_once, nursery.cancel_scope)
         await server.shutdown(grace=plan.grace)
         nursery.cancel_scope.cancel(reason="the server has ended")
+
+
+@asynccontextmanager
+async def _attached_outbox(plan: Plan) -> AsyncIterator[None]:
+    """Open the plan's outbox, if it has one, for the time of serving."""
+    if plan.outbox is None:
+        yield
+        return
+    assert isinstance(plan.handler, Queue)
+    async with open_store(plan.outbox) as outbox:
+        plan.handler.attach(outbox.handler(received_by=plan.config.hostname))
+        yield
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
@@ -185,18 +235,11 @@ async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel(reason="a second signal")
 
 
-async def _obey_signals(end: trio.Event, at_once: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        await anext(signals)
-        end.set()
-        await anext(signals)
-        at_once.set()
-
-
-async def _obey_parent(orders: Orders, end: trio.Event, at_once: trio.Event) -> None:
-    """Obey the parent. A SIGTERM sent to this worker alone ends it gracefully too."""
+async def _obey_parent(orders: Orders, wishes: Wishes) -> None:
+    """Obey the parent. A signal to this worker alone counts too, but its SIGTERM never ends it at once."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(orders.obey, end, at_once)
+        nursery.start_soon(orders.obey, wishes)
+        nursery.start_soon(wishes.obey, WATCHED - ENDING)
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             async for _ in signals:
-                end.set()
+                wishes.end.set()

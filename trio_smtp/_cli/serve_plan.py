@@ -6,11 +6,11 @@ import shlex
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -18,12 +18,19 @@ import trio_smtp
 
 from .certificates import load_certificate, make_certificate
 from .errors import CommandError, Status, one_line, reason
-from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard
-from .maildir import Maildir
+from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard, raw_form, readable_form
+from .limits import config_of, is_loopback
+from .maildir import Maildir, short
 from .options import credentials
-from .output import say
+from .output import Output, has_colour
+from .queueing import PrivateQueue, Queue
+from .sockets import Places
+from .totals import Totals
 from .workers import AVAILABLE, Tell
 
+Chore: TypeAlias = Callable[[], Awaitable[None]]
+
+DEFAULT_PORT = 2525
 _WILDCARDS = frozenset({"", "*"})
 
 
@@ -32,30 +39,38 @@ class Plan:
     """What to serve, and how.
 
     Attributes:
-        host: the name or address to listen on; ``None`` for all addresses.
-        port: 0 for a free one.
+        places: where to listen.
         handler: stores the messages.
         config: of the server.
         ssl_context: for STARTTLS or implicit TLS; ``None`` for neither.
+        certificate: the files of certificate and key, where they may be renewed; else ``None``.
         implicit_tls: TLS starts at once.
         grace: seconds to wait at the end for messages that are being received.
         workers: number of processes.
         summary: the plan in words.
         hint: a command that sends to this server; its address is ``HOST:PORT``. Empty if there is no use for one.
+        chores: what each process does beside serving, until cancelled.
+        totals: what was accepted.
+        output: where everything is written.
         tell: reports to the user.
+        outbox: the address of the outbox that the handler is to be attached to, or ``None``.
     """
 
-    host: str | None
-    port: int
+    places: Places
     handler: trio_smtp.Handler
     config: trio_smtp.ServerConfig
     ssl_context: ssl.SSLContext | None
+    certificate: tuple[str, str | None] | None
     implicit_tls: bool
     grace: float
     workers: int
     summary: str
     hint: str
+    chores: Sequence[Chore]
+    totals: Totals
+    output: Output
     tell: Tell
+    outbox: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +88,15 @@ class _TLSOptions:
 def make_plan(
     *,
     host: str,
-    port: int,
+    port: int | None,
+    unix: str | None,
+    unix_mode: int,
+    inherit: bool,
     grace: float,
     workers: int,
     as_json: bool,
     hostname: str | None,
-    max_size: int,
     lmtp: bool,
-    lenient: bool,
     proxy_protocol_from: tuple[str, ...],
     require_tls: bool,
     implicit_tls: bool,
@@ -89,8 +105,11 @@ def make_plan(
     password_file: str | None,
     maildir: str | None,
     show: bool,
+    raw: bool,
+    quiet: bool,
     forget: bool,
-    **tls_options: Any,
+    outbox: str | None,
+    **other: Any,
 ) -> Plan:
     """The plan for the options of `trio-smtp serve`.
 
@@ -98,8 +117,12 @@ def make_plan(
         click.UsageError: the options contradict each other.
         CommandError: a file or directory cannot be used.
     """
+    if port is None and unix is None and not inherit:
+        port = DEFAULT_PORT
+    is_local = not inherit and (port is None or is_loopback(host))
+    limits, tls_options = config_of(other, is_local=is_local)
     tls = _TLSOptions(**tls_options)
-    _check_stores(maildir=maildir, show=show, forget=forget, as_json=as_json)
+    _check_stores(maildir=maildir, show=show, raw=raw, forget=forget, outbox=outbox, as_json=as_json, quiet=quiet)
     if workers > 1 and not AVAILABLE:
         raise click.UsageError("--workers needs a system that can fork processes.")
     user = credentials(auth, password_file)
@@ -111,44 +134,63 @@ def make_plan(
         config = trio_smtp.ServerConfig(
             auth="required" if user is not None else "optional",
             allow_insecure_auth=allow_insecure_auth,
-            max_message_size=max_size,
             require_tls=require_tls,
             lmtp=lmtp,
-            lenient_addresses=lenient,
             proxy_protocol_from=proxy_protocol_from,
+            **limits,
             **settings,
         )
     except (TypeError, ValueError) as exc:
         raise click.UsageError(f"{exc}.") from exc
     names = [name for name in (host, config.hostname) if name not in _WILDCARDS]
     context, tls_words = _open_tls(tls, names=names, implicit=implicit_tls)
-    tell = _say_json if as_json else _say_text
-    store, store_words = _open_store(maildir, forget)
+    output = Output(_left_out_json if as_json else _left_out_text)
+    tell = partial(_tell_json if as_json else _tell_text, output)
+    totals = Totals(workers)
+    store, store_words, chores = _open_store(maildir, forget or outbox is not None, output, raw=raw)
+    if outbox is not None:
+        store_words = f"messages go to {outbox}"
+    is_reported = not quiet and (raw or forget or maildir is not None or outbox is not None)  # else it is shown
+    report = partial(_report, totals, tell if is_reported else None)
     summary = ["LMTP" if lmtp else "SMTP", tls_words]
     summary += ["AUTH required"] * (user is not None)
     summary += [store_words]
     summary += [f"{workers} workers"] * (workers > 1)
     kind = "implicit" if implicit_tls else "starttls" if tls.wanted else "none"
     return Plan(
-        host=None if host in _WILDCARDS else host,
-        port=port,
-        handler=_handler(store, user, config, tell),
+        places=Places(
+            host=None if host in _WILDCARDS else host, port=port, unix=unix, unix_mode=unix_mode, inherit=inherit
+        ),
+        handler=_handler(store, user, config, report) if outbox is None else _queue(user, config, report),
         config=config,
         ssl_context=context,
+        certificate=None if tls.tls_cert is None else (tls.tls_cert, tls.tls_key),
         implicit_tls=implicit_tls,
         grace=grace,
         workers=workers,
         summary=", ".join(summary),
         hint="" if as_json else _hint(tls, kind=kind, lmtp=lmtp, user=user[0] if user is not None else ""),
+        chores=chores,
+        totals=totals,
+        output=output,
         tell=tell,
+        outbox=outbox,
     )
 
 
-def _check_stores(*, maildir: str | None, show: bool, forget: bool, as_json: bool) -> None:
-    if (maildir is not None) + show + forget > 1:
-        raise click.UsageError("--maildir, --print and --discard exclude each other.")
-    if as_json and maildir is None and not forget:
-        raise click.UsageError("--json needs --maildir or --discard: printed messages are not JSON.")
+def _check_stores(
+    *, maildir: str | None, show: bool, raw: bool, forget: bool, outbox: str | None, as_json: bool, quiet: bool
+) -> None:
+    if (maildir is not None) + (show or raw) + forget > 1:
+        raise click.UsageError("--maildir, --print (or --raw) and --discard exclude each other.")
+    if outbox is not None and (maildir is not None or show or raw or forget):
+        raise click.UsageError("--outbox excludes --maildir, --print and --discard.")
+    if maildir is not None or forget or outbox is not None:
+        return
+    if as_json:
+        raise click.UsageError("--json needs --maildir or --discard (or --outbox): printed messages are not JSON.")
+    if quiet:
+        raise click.UsageError("--quiet needs --maildir or --discard (or --outbox): else messages are printed.")
 
 
 def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecure_auth: bool) -> None:
@@ -162,23 +204,35 @@ def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecur
 
 
 def _handler(
-    store: Store, user: tuple[str, str] | None, config: trio_smtp.ServerConfig, tell: Tell
+    store: Store,
+    user: tuple[str, str] | None,
+    config: trio_smtp.ServerConfig,
+    report: Callable[[Received], None],
 ) -> trio_smtp.Handler:
-    report = partial(_report, tell)
     if user is None:
         return Mailbox(store, hostname=config.hostname, lmtp=config.lmtp, report=report)
     return PrivateMailbox(store, users=dict([user]), hostname=config.hostname, lmtp=config.lmtp, report=report)
 
 
-def _open_store(maildir: str | None, forget: bool) -> tuple[Store, str]:
+def _queue(
+    user: tuple[str, str] | None, config: trio_smtp.ServerConfig, report: Callable[[Received], None]
+) -> trio_smtp.Handler:
+    if user is None:
+        return Queue(report, lmtp=config.lmtp)
+    return PrivateQueue(report, users=dict([user]), lmtp=config.lmtp)
+
+
+def _open_store(maildir: str | None, forget: bool, output: Output, *, raw: bool) -> tuple[Store, str, list[Chore]]:
     if maildir is not None:
         try:
-            return Maildir(maildir).store, f"messages go to {maildir}"
+            box = Maildir(maildir)
         except OSError as exc:
             raise CommandError(f"cannot use {maildir} as a Maildir: {exc.strerror}", Status.SYSTEM) from exc
+        return box.store, f"messages go to {maildir}", [box.keep_clean]
     if forget:
-        return discard, "messages are thrown away"
-    return Printer(sys.stdout).store, "messages are printed"
+        return discard, "messages are thrown away", []
+    form = raw_form if raw else partial(readable_form, colour=has_colour(sys.stdout))
+    return Printer(output.out.put, form).store, "messages are printed", []
 
 
 def _open_tls(tls: _TLSOptions, *, names: list[str], implicit: bool) -> tuple[ssl.SSLContext | None, str]:
@@ -227,20 +281,31 @@ def _hint(tls: _TLSOptions, *, kind: str, lmtp: bool, user: str) -> str:
     return f"to send to it: echo Hello | {' '.join(words)} --from me@example.com --to you@example.com"
 
 
-def _report(tell: Tell, received: Received) -> None:
+def _report(totals: Totals, tell: Tell | None, received: Received) -> None:
+    totals.add(received.size)
+    if tell is None:
+        return
     recipients = ", ".join(f"<{address}>" for address in received.recipients)
     login = f" as {received.identity}" if received.identity else ""
     peer = f" from {received.peer}" if received.peer else ""
     tell(
-        f"{time.strftime('%H:%M:%S')} {received.queue_id}: <{received.sender}> to {recipients},"
+        f"{time.strftime('%H:%M:%S')} {short(received.queue_id)}: <{received.sender}> to {recipients},"
         f" {received.size} octets, {received.protocol}{peer}{login}",
         {"event": "message", **asdict(received)},
     )
 
 
-def _say_text(text: str, event: Mapping[str, Any]) -> None:
-    say(one_line(text))
+def _tell_text(output: Output, text: str, event: Mapping[str, Any]) -> None:
+    output.out.put(one_line(text))
 
 
-def _say_json(text: str, event: Mapping[str, Any]) -> None:
-    say(json.dumps(event))
+def _tell_json(output: Output, text: str, event: Mapping[str, Any]) -> None:
+    output.out.put(json.dumps(event))
+
+
+def _left_out_text(lines: int) -> str:
+    return f"trio-smtp: {lines:,} lines were left out, since they were not read in time"
+
+
+def _left_out_json(lines: int) -> str:
+    return json.dumps({"event": "left out", "lines": lines})

@@ -33,6 +33,7 @@ class Trace:
         sender: the reverse path, ``""`` for the null sender.
         recipients: the forward paths, in order.
         date: when the message arrived.
+        identity: the user that the client logged in as, or ``None``; for reports, not written above the message.
     """
 
     queue_id: str
@@ -44,6 +45,7 @@ class Trace:
     sender: str
     recipients: Sequence[str]
     date: datetime
+    identity: str | None = None
 
     def to_bytes(self) -> bytes:
         """``Return-Path``, one ``Delivered-To`` for each recipient, and ``Received``; every line ends with CRLF."""

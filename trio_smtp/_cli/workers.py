@@ -7,6 +7,9 @@
 # The parent gives orders through a pipe to each worker, not by signals. Ctrl-C and most service managers signal the
 # whole process group, and a worker that counted its parent's signal as a second one would drop the messages that it is
 # receiving. The end of the pipe is an order too: if the parent dies, for any reason, its workers end gracefully.
+#
+# Guarantees: the parent waits in one place, for signals, for workers that start, and for moments that are due. So it
+# hears signals while a worker starts, and a worker that hangs there is killed and replaced.
 from __future__ import annotations
 
 import os
@@ -15,31 +18,39 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import trio
 
-import trio_smtp
-
 from .errors import CommandError, Status
-from .output import say
+from .output import Output
+from .signals import ENDING, RELOAD, STATISTICS, WATCHED, Wishes
 
 END: Final = b"e"
 AT_ONCE: Final = b"n"
 AVAILABLE: Final = hasattr(os, "fork")
+START_LIMIT: Final = 30.0  # seconds: a worker that does not serve by then is killed
 _YOUNG: Final = 1.0  # seconds: a worker that dies earlier is replaced only after this delay
+_SOON: Final = 0.05  # seconds until the next try to write what the output did not take
+# Signals that are passed on.
+_ORDERS: Final[dict[int, bytes]] = {number: order for number, order in ((RELOAD, b"h"), (STATISTICS, b"u")) if number}
 
 Tell: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # a line of text, and the same as an event for JSON
 Work: TypeAlias = Callable[["Orders"], None]  # ends with SystemExit
 
 
 class Orders:
-    """A worker's ends of the pipes to its parent."""
+    """A worker's ends of the pipes to its parent.
 
-    def __init__(self, orders: int, ready: int) -> None:
+    Attributes:
+        number: the worker's, the first being 1.
+    """
+
+    def __init__(self, number: int, orders: int, ready: int) -> None:
+        self.number = number
         self._orders = orders
         self._ready = ready
 
@@ -48,58 +59,30 @@ class Orders:
         os.write(self._ready, b".")
         os.close(self._ready)
 
-    async def obey(self, end: trio.Event, at_once: trio.Event) -> None:
-        """Set the events on the parent's orders. If the parent is gone, set `end`."""
+    async def obey(self, wishes: Wishes) -> None:
+        """Pass the parent's orders on. If the parent is gone, that is one to end."""
+        numbers = {order: number for number, order in _ORDERS.items()}
         async with trio.lowlevel.FdStream(self._orders) as stream:
-            while order := await stream.receive_some():
-                end.set()
-                if AT_ONCE in order:
-                    at_once.set()
-            end.set()
+            while orders := await stream.receive_some():
+                for order in (orders[at : at + 1] for at in range(len(orders))):
+                    if order in numbers:
+                        wishes.take(numbers[order])
+                        continue
+                    wishes.end.set()
+                    if order == AT_ONCE:
+                        wishes.at_once.set()
+            wishes.end.set()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Worker:
     number: int
     pid: int
     orders: int  # the writing end
+    ready: int | None  # the reading end, while it starts
     since: float
-
-
-class _BlockingResolver(trio.abc.HostnameResolver):
-    """Asks the system in this thread: a process with other threads must not fork."""
-
-    async def getaddrinfo(
-        self,
-        host: bytes | None,
-        port: bytes | str | int | None,
-        family: int = 0,
-        type: int = 0,  # noqa: A002
-        proto: int = 0,
-        flags: int = 0,
-    ) -> list[Any]:
-        return socket.getaddrinfo(host, port, family, type, proto, flags)
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        return socket.getnameinfo(sockaddr, flags)
-
-
-def open_sockets(host: str | None, port: int) -> list[socket.socket]:
-    """Listening sockets on every address of a host, as :func:`trio_smtp.open_tcp_listeners` opens them.
-
-    Raises:
-        OSError: there is no such host, or an address cannot be used.
-    """
-    return trio.run(_open_sockets, host, port)
-
-
-async def _open_sockets(host: str | None, port: int) -> list[socket.socket]:
-    trio.socket.set_custom_hostname_resolver(_BlockingResolver())
-    listeners = await trio_smtp.open_tcp_listeners(port, host=host)
-    sockets = [socket.socket(fileno=os.dup(listener.socket.fileno())) for listener in listeners]
-    for listener in listeners:
-        listener.socket.close()
-    return sockets
+    replaces: bool  # another worker of this number
+    hung: bool = False
 
 
 class Parent:
@@ -107,23 +90,38 @@ class Parent:
 
     Args:
         count: number of workers.
-        sockets: their listening sockets.
+        close: closes the listening sockets.
         work: the function that each worker runs.
-        tell: reports to the user.
+        output: of this process, which has no thread that could write: it could not fork then.
+        tell: reports to the user, through `output`.
+        can_reload: SIGHUP does not ask for the end.
     """
 
-    def __init__(self, count: int, sockets: Sequence[socket.socket], work: Work, tell: Tell) -> None:
+    def __init__(
+        self,
+        count: int,
+        close: Callable[[], None],
+        work: Work,
+        output: Output,
+        tell: Tell,
+        *,
+        can_reload: bool,
+    ) -> None:
         self._count = count
-        self._sockets = sockets
+        self._close = close
         self._work = work
+        self._output = output
         self._tell = tell
+        self._can_reload = can_reload
         self._workers: dict[int, _Worker] = {}  # by number
         self._due: dict[int, float] = {}  # when to start the successors of workers that died early
         self._signals = 0  # received so far that ask for an end
         self._failed = False
+        self._early: str | None = None  # why a worker ended before all were serving
+        self._are_serving = False  # all have been, once
 
     def start(self) -> list[int]:
-        """Start all workers and return their process ids once they are serving.
+        """Start all workers and return their process ids once they are serving; none if a signal has asked for the end.
 
         Raises:
             CommandError: one of them could not be started.
@@ -131,63 +129,110 @@ class Parent:
         self._wakeups, self._wakeups_end = _listen_to_signals()
         try:
             for number in range(1, self._count + 1):
-                if self._fork(number) is None:  # the worker has printed the reason
-                    raise CommandError(f"worker {number} ended before it was serving", Status.INTERNAL)
-        except (CommandError, OSError) as exc:
-            for worker in self._workers.values():
-                os.close(worker.orders)
-                os.waitpid(worker.pid, 0)
-            if isinstance(exc, CommandError):
-                raise
+                if self._early is None and not self._signals:
+                    self._fork(number, replaces=False)
+                # One after the other: what is wrong with all of them is said once.
+                while self._early is None and any(worker.ready is not None for worker in self._workers.values()):
+                    self._turn()
+        except OSError as exc:
+            self._give_up()
             raise CommandError(f"cannot start a worker: {exc.strerror}", Status.SYSTEM) from exc
-        return [worker.pid for worker in self._workers.values()]
+        if self._early is not None and not self._signals:  # the worker has printed the reason
+            self._give_up()
+            raise CommandError(self._early, Status.INTERNAL)
+        self._are_serving = True
+        return [] if self._signals else [worker.pid for worker in self._workers.values()]
 
     def watch(self) -> Status:
         """Watch the workers until a signal has ended them."""
         while self._workers or (self._due and not self._signals):
-            for number in self._wait():
-                if number != signal.SIGCHLD:
-                    self._end()
-            for worker in tuple(self._workers.values()):
-                pid, status = os.waitpid(worker.pid, os.WNOHANG)
-                if pid:
-                    self._bury(worker, status)
-            for worker_number, due in tuple(self._due.items()):
-                if not self._signals and due <= time.monotonic():
-                    self._replace(worker_number)
+            self._turn()
         return Status.INTERNAL if self._failed else Status.OK
 
+    def _give_up(self) -> None:
+        for worker in self._workers.values():
+            os.close(worker.orders)
+            os.kill(worker.pid, signal.SIGTERM)
+            os.waitpid(worker.pid, 0)
+
+    def _turn(self) -> None:
+        """Wait for something to do, and do it."""
+        for number in self._wait():
+            self._obey(number)
+        for worker in tuple(self._workers.values()):
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if pid:
+                self._bury(worker, status)
+            elif worker.ready is not None and time.monotonic() >= worker.since + START_LIMIT:
+                worker.hung = True
+                os.kill(worker.pid, signal.SIGKILL)
+        for worker_number, due in tuple(self._due.items()):
+            if not self._signals and due <= time.monotonic():
+                self._replace(worker_number)
+
     def _wait(self) -> bytes:
-        """Wait for signals and return their numbers."""
-        timeout = max(0.0, min(self._due.values()) - time.monotonic()) if self._due and not self._signals else None
-        if not select.select([self._wakeups], [], [], timeout)[0]:
-            return b""
-        return self._wakeups.recv(4096)
+        """Wait, and return the numbers of signals."""
+        starting = {worker.ready: worker for worker in self._workers.values() if worker.ready is not None}
+        moments = [worker.since + START_LIMIT for worker in starting.values() if not worker.hung]
+        if not self._signals:
+            moments += self._due.values()
+        timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
+        if self._output.pump():  # a reader is slow, or it is a worker's turn
+            timeout = _SOON if timeout is None else min(timeout, _SOON)
+        wakeups = self._wakeups.fileno()
+        readable = select.select([wakeups, *starting], [], [], timeout)[0]
+        for fd in readable:
+            if fd != wakeups:
+                self._note_start(starting[fd])
+        return self._wakeups.recv(4096) if wakeups in readable else b""
+
+    def _note_start(self, worker: _Worker) -> None:
+        assert worker.ready is not None
+        serves = os.read(worker.ready, 1)
+        os.close(worker.ready)
+        worker.ready = None
+        if not serves:  # it is about to die
+            self._early = _early_words(worker)
+        elif worker.replaces:
+            self._tell(
+                f"worker {worker.number} is now process {worker.pid}",
+                {"event": "worker started", "worker": worker.number, "pid": worker.pid},
+            )
+
+    def _obey(self, number: int) -> None:
+        if number in ENDING or (number == RELOAD and not self._can_reload):
+            self._end()
+        elif number in _ORDERS:
+            for worker in self._workers.values():
+                _order(worker, _ORDERS[number])
 
     def _end(self) -> None:
         """Handle a signal: the first ends gracefully, the second at once, the third kills."""
         self._signals += 1
         if self._signals == 1:
             self._tell("ending: messages that are being received may finish", {"event": "ending"})
-            for listener in self._sockets:  # otherwise the system would keep accepting connections
-                listener.close()
+            self._close()  # otherwise the system would keep accepting connections
         for worker in self._workers.values():
             if self._signals > 2:
                 os.kill(worker.pid, signal.SIGKILL)
-                continue
-            try:
-                os.write(worker.orders, END if self._signals == 1 else AT_ONCE)
-            except BrokenPipeError:  # the worker is dead; watch() will notice
-                pass
+            else:
+                _order(worker, END if self._signals == 1 else AT_ONCE)
 
     def _bury(self, worker: _Worker, status: int) -> None:
         del self._workers[worker.number]
         os.close(worker.orders)
+        if worker.ready is not None:
+            os.close(worker.ready)
         code = os.waitstatus_to_exitcode(status)
         if self._signals:
             self._failed = self._failed or code > 0
             return
         why = "ended" if code == 0 else f"failed with status {code}" if code > 0 else f"was killed by {_name(-code)}"
+        if worker.hung:
+            why = _hung_words()
+        if not self._are_serving:
+            self._early = _early_words(worker)
+            return
         self._tell(
             f"worker {worker.number} (process {worker.pid}) {why}; it will be replaced",
             {"event": "worker ended", "worker": worker.number, "pid": worker.pid, "reason": why},
@@ -197,24 +242,15 @@ class Parent:
 
     def _replace(self, number: int) -> None:
         try:
-            worker = self._fork(number)
+            self._fork(number, replaces=True)
         except OSError as exc:
-            say(f"trio-smtp: cannot start worker {number}: {exc.strerror}", err=True)
-            worker = None
-        if worker is None:
+            self._output.err.put(f"trio-smtp: cannot start worker {number}: {exc.strerror}")
             self._due[number] = time.monotonic() + _YOUNG
-            return
-        del self._due[number]
-        self._tell(
-            f"worker {number} is now process {worker.pid}",
-            {"event": "worker started", "worker": number, "pid": worker.pid},
-        )
+        else:
+            del self._due[number]
 
-    def _fork(self, number: int) -> _Worker | None:
-        """Start a worker and wait until it is serving; ``None`` if it ends first.
-
-        Does not return in the worker.
-        """
+    def _fork(self, number: int, *, replaces: bool) -> None:
+        """Start a worker. Does not return in the worker."""
         orders, orders_end = os.pipe()
         ready, ready_end = os.pipe()
         sys.stdout.flush()
@@ -233,21 +269,32 @@ class Parent:
             os.close(ready)
             for sibling in self._workers.values():  # otherwise their pipes would stay open after the parent ends
                 os.close(sibling.orders)
-            self._work(Orders(orders, ready_end))
+                if sibling.ready is not None:
+                    os.close(sibling.ready)
+            self._work(Orders(number, orders, ready_end))
             raise AssertionError("a worker must exit")
         os.close(orders)
         os.close(ready_end)
-        serves = os.read(ready, 1)
-        os.close(ready)
-        if not serves:
-            os.close(orders_end)
-            os.waitpid(pid, 0)
-            return None
-        self._workers[number] = worker = _Worker(number, pid, orders_end, time.monotonic())
-        return worker
+        os.set_blocking(orders_end, False)
+        self._workers[number] = _Worker(number, pid, orders_end, ready, time.monotonic(), replaces)
 
 
-_WATCHED: Final = ("SIGINT", "SIGTERM", "SIGCHLD")
+def _early_words(worker: _Worker) -> str:
+    return f"worker {worker.number} {_hung_words() if worker.hung else 'ended before it was serving'}"
+
+
+def _hung_words() -> str:
+    return f"did not serve within {START_LIMIT:g} s and was killed"
+
+
+def _order(worker: _Worker, order: bytes) -> None:
+    try:
+        os.write(worker.orders, order)
+    except (BrokenPipeError, BlockingIOError):  # it is dead, and watch() will notice; or it has stopped to listen
+        pass
+
+
+_HEARD: Final = WATCHED | ({signal.SIGCHLD} if AVAILABLE else set())
 
 
 def _listen_to_signals() -> tuple[socket.socket, socket.socket]:
@@ -255,8 +302,8 @@ def _listen_to_signals() -> tuple[socket.socket, socket.socket]:
     here, there = socket.socketpair()
     for end in (here, there):
         end.setblocking(False)
-    for name in _WATCHED:
-        signal.signal(getattr(signal, name), lambda number, frame: None)
+    for number in _HEARD:
+        signal.signal(number, lambda number, frame: None)
     signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
     return here, there
 
@@ -264,7 +311,7 @@ def _listen_to_signals() -> tuple[socket.socket, socket.socket]:
 @contextmanager
 def _no_signals() -> Iterator[None]:
     """Block signals: until :func:`_forget_signals`, a new worker would report its signals as the parent's."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in _WATCHED})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     try:
         yield
     finally:
@@ -272,11 +319,10 @@ def _no_signals() -> Iterator[None]:
 
 
 def _forget_signals() -> None:
-    """In a worker: ignore Ctrl-C, which the parent handles; leave SIGTERM to Trio."""
+    """In a worker: ignore Ctrl-C, which the parent handles; leave SIGTERM to Trio, and so the others when it runs."""
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in _HEARD:
+        signal.signal(number, signal.SIG_DFL if number in (signal.SIGTERM, signal.SIGCHLD) else signal.SIG_IGN)
 
 
 def _name(number: int) -> str:

@@ -7,7 +7,7 @@ import trio
 
 from .._protocol.client.commands import auth as auth_command
 from .._protocol.client.commands import auth_response
-from .._protocol.errors import AuthenticationError, ConnectError, Stage
+from .._protocol.errors import AuthenticationError, ConnectError, Stage, UnsupportedAuthError
 from .._protocol.replies import Reply
 from .._protocol.sasl import (
     MAX_ROUNDS,
@@ -104,6 +104,8 @@ async def log_in(
         AuthenticationError: refused, or the server does not keep to the mechanism.
         ConnectError: the server closed the session with a 421.
     """
+    if not connection.extensions.auth:
+        raise UnsupportedAuthError(_not_offered(connection), stage=Stage.AUTH)
     name = choose_mechanism(login.auth, connection.extensions.auth, secure=secure, allow_insecure=allow_insecure)
     token = await login.token()
     reply, mechanism = await _converse(
@@ -119,6 +121,16 @@ async def log_in(
     if not reply.is_success:
         raise mechanism.refused(reply)
     mechanism.finish()
+
+
+def _not_offered(connection: ClientConnection) -> str:
+    """What to do where there is no AUTH at all."""
+    words = f"{connection.name} does not offer AUTH"
+    if connection.wire.tls is not None:
+        return f"{words}: it may take mail without it, or only on port 587 or 465"
+    if "STARTTLS" in connection.extensions:
+        return f"{words} in clear; it may after STARTTLS, which it offers: tls='starttls'"
+    return f"{words}, nor STARTTLS, after which it might: submission is on port 587 or 465 (tls='implicit')"
 
 
 async def _converse(connection: ClientConnection, mechanism: ClientMechanism) -> tuple[Reply, ClientMechanism]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import trio
 
+from .._message.header_envelope import envelope_of
 from .._protocol.client.commands import NOOP, RSET, Command, other
 from .._protocol.errors import ConnectionLostError, Delivery, ExtensionNotSupportedError, LocalProtocolError, Stage
 from .._protocol.extensions import Extensions
@@ -20,6 +21,7 @@ from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.sasl import Auth
 from .._public import NoPublicConstructor
+from .._wire.entrance import entrance
 from .._wire.tls import TLSInfo
 from .config import ClientConfig
 from .connection import ClientConnection
@@ -29,10 +31,9 @@ from .opening import Opening, TLSMode, open_connection
 from .push import OutgoingMessage, push
 from .report import DeliveryReport, SendResult
 from .sending import deliver
-from .serialize import envelope_of
 
 
-@asynccontextmanager
+@entrance("client")
 async def open_client(
     host: str,
     port: int | None = None,
@@ -209,7 +210,9 @@ class Client(metaclass=NoPublicConstructor):
         """Send an ``EmailMessage`` to the recipients in its header: To, Cc and Bcc; what is sent has no Bcc.
 
         Args:
-            message: re-encoded where the server does not offer 8BITMIME.
+            message: written as docs/messages.md says: what was parsed as it came, what was composed so that it is read
+                back with the same values; re-encoded where the server does not offer 8BITMIME or SMTPUTF8. It stays as
+                it is.
             sender: instead of the header's Sender or From.
             recipients: instead of the header's.
             mail_params: as in :meth:`send`.

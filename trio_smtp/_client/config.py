@@ -19,6 +19,8 @@ class ClientConfig:
     Attributes:
         connect_timeout: for looking up the host's name and connecting to it.
         greeting_timeout: for the server's 220.
+        submission_greeting_timeout: the same on ports 465 and 587, if it is less. No server greets late there on
+            purpose; one that is silent most often waits for a TLS handshake.
         tls_handshake_timeout: for a TLS handshake, of either kind.
         command_timeout: for the reply to each command.
         data_timeout: for handing over each block of a message.
@@ -40,6 +42,8 @@ class ClientConfig:
             for commands, and whoever writes that text speaks in our session.
         trace: called with a :class:`ClientEvent` for each thing that happens; must be synchronous and quick. What it
             raises is logged, the first time.
+        add_missing: a message object without Date or Message-ID is sent with one (RFC 5322 section 3.6), the same one
+            if it is sent again. The object stays as it is. Bytes, str, files and streams get nothing added.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -47,6 +51,7 @@ class ClientConfig:
 
     connect_timeout: float | None = 60
     greeting_timeout: float | None = 300
+    submission_greeting_timeout: float | None = 30
     tls_handshake_timeout: float | None = 60
     command_timeout: float | None = 300
     data_timeout: float | None = 180
@@ -61,11 +66,13 @@ class ClientConfig:
     pipelining: bool = True
     early_text: bool = False
     trace: Callable[[ClientEvent], None] | None = None
+    add_missing: bool = False
 
     def __post_init__(self) -> None:
         for name in (
             "connect_timeout",
             "greeting_timeout",
+            "submission_greeting_timeout",
             "tls_handshake_timeout",
             "command_timeout",
             "data_timeout",
@@ -83,6 +90,7 @@ class ClientConfig:
         check_flag("chunking", self.chunking)
         check_flag("pipelining", self.pipelining)
         check_flag("early_text", self.early_text)
+        check_flag("add_missing", self.add_missing)
         if self.local_address is not None and not isinstance(self.local_address, str):
             raise TypeError(f"local_address is a str or None, not {self.local_address!r}")
         if self.trace is not None and not callable(self.trace):

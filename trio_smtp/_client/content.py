@@ -5,25 +5,33 @@
 # that can be produced again is `replayable`, and only such content is ever sent twice.
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import stat
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable
 from email.message import Message
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import trio
 
+from .._message.header_envelope import header_needs_utf8
+from .._message.missing import Missing
+from .._message.serializer import serialize, survey
 from .._protocol.errors import LocalProtocolError
 from .._protocol.newlines import NewlineNormalizer
-from .serialize import has_utf8_header, header_needs_utf8, serialize
 
 ContentLike: TypeAlias = (
     "bytes | bytearray | memoryview | str | Message[Any, Any] | os.PathLike[str] | AsyncIterable[bytes]"
 )
 
+_FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:").match
+_CALLER: Final = 4  # frames up: where the message was made
 SMALL_FILE: Final = 1 << 20  # octets: a file up to this size is read in one go, a larger one in blocks of this size
 
 
@@ -69,6 +77,7 @@ class Content(ABC):
         replayable: it can be produced again.
         at_hand: to open and send it waits for nothing but the server.
         needs_utf8: the server must offer SMTPUTF8, whatever the envelope.
+        prefers_utf8: it has a header in UTF-8, and goes out as it is where the server offers SMTPUTF8.
         ready: the source, where it is the same for every server.
     """
 
@@ -76,11 +85,15 @@ class Content(ABC):
     replayable: bool = True
     at_hand: bool = False
     needs_utf8: bool = False
+    prefers_utf8: bool = False
     ready: Source | None = None
 
     @abstractmethod
-    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
-        """Make it ready for a server that takes 8-bit octets or not, in a transaction with SMTPUTF8 or without."""
+    async def open(self, *, eight_bit: bool, utf8: bool, add_missing: bool = False) -> Source:
+        """Make it ready for a server that takes 8-bit octets or not, in a transaction with SMTPUTF8 or without.
+
+        With `add_missing`, a message object gets the Date and the Message-ID that it lacks; nothing else does.
+        """
 
 
 class Octets(Content):
@@ -95,27 +108,41 @@ class Octets(Content):
         else:
             self.ready = Source(octets, eight_bit=True, utf8=has_utf8_header(octets))
 
-    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+    async def open(self, *, eight_bit: bool, utf8: bool, add_missing: bool = False) -> Source:
         return self.ready
 
 
 class MessageObject(Content):
-    """An ``EmailMessage`` (or an older ``Message``), written out for what the server can take."""
+    """An ``EmailMessage`` (or an older ``Message``), written out for what the server can take.
 
-    __slots__ = ("_done", "_message", "needs_utf8")
-    at_hand = True
+    A large one is written in a thread. A cancellation abandons that thread, which only reads the message.
+    """
+
+    __slots__ = ("_done", "_message", "_missing", "at_hand", "needs_utf8", "prefers_utf8")
 
     def __init__(self, message: Message[Any, Any]) -> None:
         self._message = message
         self._done: dict[tuple[bool, bool], Source] = {}
+        self._missing: Missing | None = None  # made once: a message that is sent again is the same message
         self.needs_utf8 = header_needs_utf8(message)
+        is_large, self.prefers_utf8 = survey(message)
+        self.at_hand = not is_large
 
-    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+    async def open(self, *, eight_bit: bool, utf8: bool, add_missing: bool = False) -> Source:
         source = self._done.get((eight_bit, utf8))
         if source is None:
-            octets = serialize(self._message, eight_bit=eight_bit, utf8=utf8)
-            source = self._done[eight_bit, utf8] = Source(octets, eight_bit=not octets.isascii())
+            if add_missing and self._missing is None:
+                self._missing = Missing.of(self._message)
+            write = partial(_write_message, self._message, eight_bit=eight_bit, utf8=utf8, missing=self._missing)
+            source = write() if self.at_hand else await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+            self._done[eight_bit, utf8] = source
         return source
+
+
+def _write_message(message: Message[Any, Any], *, eight_bit: bool, utf8: bool, missing: Missing | None) -> Source:
+    octets = serialize(message, eight_bit=eight_bit, utf8=utf8, missing=missing)
+    is_ascii = octets.isascii()
+    return Source(octets, eight_bit=not is_ascii, utf8=utf8 and not is_ascii and has_utf8_header(octets))
 
 
 class File(Content):
@@ -130,7 +157,7 @@ class File(Content):
         self._path = Path(os.fspath(path))
         self._held: Octets | None = None
 
-    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+    async def open(self, *, eight_bit: bool, utf8: bool, add_missing: bool = False) -> Source:
         if self._held is not None:
             return self._held.ready
         found = await trio.to_thread.run_sync(_look_through, self._path, abandon_on_cancel=True)
@@ -186,7 +213,7 @@ class Stream(Content):
         self.ready: Source = Source(None, eight_bit=None, chunks=chunks)
         self.replayable = getattr(chunks, "replayable", False) is True
 
-    async def open(self, *, eight_bit: bool, utf8: bool) -> Source:
+    async def open(self, *, eight_bit: bool, utf8: bool, add_missing: bool = False) -> Source:
         return self.ready
 
 
@@ -200,6 +227,12 @@ def as_content(content: ContentLike) -> Content:
     if isinstance(content, bytes):
         return Octets(content)
     if isinstance(content, str):
+        if _is_bare_line(content):
+            warnings.warn(
+                f"{content[:80]!r} is sent as the text of the message, without a header; a file's name is a"
+                " pathlib.Path",
+                stacklevel=_CALLER,
+            )
         try:
             return Octets(content.encode())
         except UnicodeEncodeError:  # a lone surrogate
@@ -215,6 +248,11 @@ def as_content(content: ContentLike) -> Content:
     raise TypeError(
         f"content is bytes, str, an EmailMessage, a path or an async iterable of bytes, not {type(content).__name__}"
     )
+
+
+def _is_bare_line(text: str) -> bool:
+    """Whether a str is one line that is no header field: more often a file's name than a message."""
+    return bool(text) and "\n" not in text and "\r" not in text and _FIELD(text.encode(errors="replace")) is None
 
 
 def _look_through(path: Path) -> Octets | bytes | Source:
@@ -242,3 +280,25 @@ def _look_through(path: Path) -> Octets | bytes | Source:
         size += len(lines.finish())
         size = size if lines.line_start else size + 2
         return Source(None, size=size, raw_size=raw_size, eight_bit=eight_bit, utf8=has_utf8, has_nul=has_nul)
+
+
+def has_utf8_header(octets: bytes, *, whole: bool = True) -> bool:
+    """Whether the header section has octets above 127 that are UTF-8.
+
+    Args:
+        octets: a message, or its beginning.
+        whole: nothing follows; else a character may be cut at the end.
+    """
+    if _FIELD(octets) is None:  # there is no header
+        return False
+    end = octets.find(b"\n\r\n")
+    bare = octets.find(b"\n\n")
+    end = min(at for at in (end, bare, len(octets)) if at >= 0)
+    header = octets[:end]
+    if header.isascii():
+        return False
+    try:
+        codecs.utf_8_decode(header, "strict", whole or end < len(octets))
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -30,7 +30,9 @@ async def open_content(connection: ClientConnection, message: Message) -> Source
         OSError: of reading a file.
     """
     return await message.content.open(
-        eight_bit=connection.offers_8bit, utf8=message.needs_utf8 and connection.offers_utf8
+        eight_bit=connection.offers_8bit,
+        utf8=connection.offers_utf8 and (message.needs_utf8 or message.content.prefers_utf8),
+        add_missing=connection.config.add_missing,
     )
 
 

@@ -18,6 +18,11 @@ from .message import Message, Params
 
 _SIZE: Final = re.compile(r"[0-9]{1,20}").fullmatch  # RFC 1870 §6
 
+# Octets go as they are or not at all. A message object is another thing: it says what may be encoded anew.
+_EIGHT_BIT: Final = (
+    "the message has 8-bit octets (an EmailMessage, from email.message_from_bytes(), is encoded anew where need be)"
+)
+
 
 def mail_params(connection: ClientConnection, message: Message, source: Source, size: int | None) -> tuple[str, bool]:
     """The parameters of MAIL as text, and whether the transaction has SMTPUTF8.
@@ -43,7 +48,7 @@ def mail_params(connection: ClientConnection, message: Message, source: Source, 
     if source.eight_bit is None and connection.offers_8bit and (given is None or "BODY" not in given):
         params += " BODY=8BITMIME"  # not known: a stream is declared 8-bit wherever that is allowed
     elif source.eight_bit and (given is None or "BODY" not in given):
-        require(extensions, {"8BITMIME"}, "the message has 8-bit octets")
+        require(extensions, {"8BITMIME"}, _EIGHT_BIT)
         params += " BODY=8BITMIME"
         if source.utf8:
             require(extensions, {"SMTPUTF8"}, "the header has UTF-8")

@@ -7,6 +7,7 @@
 # Guarantee: what open_connection() raises says `delivery == "not_sent"` and a stage, and nothing is left open.
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -49,6 +50,9 @@ SMTP_PORT: Final = 25
 LMTP_PORT: Final = 24  # "any private mail system": what Postfix takes; RFC 2033 §5 forbids 25
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})+").fullmatch  # RFC 5321 §4.1.2, Domain
+_WITH_PORT = re.compile(r"(?!unix:)\[?([^\[\]:/]+|(?<=\[)[^\[\]/]+)\]?:(\d+)").fullmatch
+_SUBMISSION: Final = frozenset({465, 587})  # RFC 8314 §3.3; RFC 6409
+_WRONG_NAME: Final = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
 _LOOKUP: Final = 5.0  # seconds for our own full name
 
 
@@ -153,6 +157,7 @@ async def open_connection(
     port = opening.port(port)
     if not isinstance(host, str) or not host:
         raise TypeError(f"host is a name or an address, not {host!r}")
+    check_host(host)
     given = stream is not None
     try:
         try:
@@ -186,6 +191,20 @@ async def _connect_and_open(
             raise
     witness = None if observer is None else ClientWitness(observer, began)
     return await _open(opening, host, port, stream, wrap, tell, witness, clear=clear)
+
+
+def check_host(host: str) -> None:
+    """Refuse what is a host and something else.
+
+    Raises:
+        ValueError: saying what to leave out.
+    """
+    if "://" in host:
+        raise ValueError(f"host is a name or an address, not the URL {host!r}")
+    if match := _WITH_PORT(host):
+        raise ValueError(f"host has a port in it, {host!r}: give host {match[1]!r} and port {match[2]}")
+    if host.startswith("["):
+        raise ValueError(f"host is an address without brackets, not {host!r}")
 
 
 async def _connect(opening: Opening, host: str, port: int) -> trio.abc.Stream:
@@ -290,6 +309,7 @@ async def _start_implicit_tls(opening: Opening, connection: ClientConnection, ho
         await connection.start_tls(opening.context(), host)
     except (TLSError, ConnectionLostError, SMTPTimeoutError) as exc:
         at_stage(exc, Stage.CONNECT)
+        _explain_certificate(exc, connection, host)
         if is_in_clear(exc.__cause__):
             raise TLSError(
                 f"{connection.name} does not speak TLS from the start; it may want tls='starttls'", stage=Stage.CONNECT
@@ -297,8 +317,22 @@ async def _start_implicit_tls(opening: Opening, connection: ClientConnection, ho
         raise
 
 
+def _explain_certificate(error: SMTPError, connection: ClientConnection, host: str) -> None:
+    """Say whose certificate is refused, and how one says what to trust."""
+    cause = error.__cause__
+    if not isinstance(cause, ssl.SSLCertVerificationError):
+        return
+    words = f"the certificate of {connection.name} is not valid for {host!r}: {cause.verify_message}"
+    if cause.verify_code != _WRONG_NAME:
+        words += "; ssl_context=ssl.create_default_context(cafile=...) says which certificates to trust"
+    error.args = (words,)
+
+
 async def _hear_greeting(connection: ClientConnection, port: int) -> None:
     hint, timeout = "", connection.config.greeting_timeout
+    if port in _SUBMISSION:  # no one greets late here to keep spammers off
+        timeout = min(timeout or math.inf, connection.config.submission_greeting_timeout or math.inf)
+        timeout = None if timeout == math.inf else timeout
     if connection.wire.tls is None:
         hint = f"; if port {port} speaks TLS from the start, it wants tls='implicit'"
     try:
@@ -331,7 +365,10 @@ async def say_hello(opening: Opening, connection: ClientConnection) -> None:
     if reply.code != 421 and not opening.lmtp:
         reply = await connection.exchange(hello(Verb.HELO, name), timeout)  # RFC 5321 §3.2
     if not reply.is_success:
-        raise ConnectError(f"{connection.name} does not take our hello: {reply}", reply=reply, stage=Stage.HELLO)
+        hint = ""
+        if reply.code in (501, 504):  # about the argument
+            hint = f"; we said {name!r}: local_hostname is for another name"
+        raise ConnectError(f"{connection.name} does not take our hello: {reply}{hint}", reply=reply, stage=Stage.HELLO)
 
 
 async def _start_tls(opening: Opening, connection: ClientConnection, host: str, tell: Tell) -> None:
@@ -359,6 +396,7 @@ async def _start_tls(opening: Opening, connection: ClientConnection, host: str, 
         raise _HandshakeFailed(late) from exc
     except (TLSError, ConnectionLostError) as exc:
         at_stage(exc, Stage.STARTTLS)
+        _explain_certificate(exc, connection, host)
         raise _HandshakeFailed(exc) from exc
     tell("tls", started)
     await say_hello(opening, connection)  # RFC 3207 §4.2

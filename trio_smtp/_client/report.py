@@ -347,9 +347,10 @@ def refusal(transaction: Transaction) -> SMTPError:
     """The error for a transaction that was refused for every recipient."""
     reply, stage = transaction.reply, transaction.stage
     if stage is Stage.MAIL and reply is not None:
-        return SenderRefusedError(
-            f"the server refused the sender: {reply}", reply=reply, stage=stage, delivery=Delivery.REFUSED
-        )
+        words = f"the server refused the sender: {reply}"
+        if reply.code == 530:  # RFC 4954 §6; RFC 3207 §4
+            words = f"the server takes no mail before a login, or TLS: {reply}; see the arguments auth and tls"
+        return SenderRefusedError(words, reply=reply, stage=stage, delivery=Delivery.REFUSED)
     if transaction.all_refused or stage is Stage.RCPT:
         answers = list(transaction.refused.values())
         if stage is not Stage.RCPT or reply is None:

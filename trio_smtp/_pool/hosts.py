@@ -6,6 +6,8 @@ from typing import TypeAlias, cast
 
 import trio
 
+from .._client.opening import check_host
+
 Host: TypeAlias = "str | tuple[str, int | None]"
 HostsLike: TypeAlias = "str | Sequence[Host] | Callable[[], Awaitable[str | Sequence[Host]]]"
 Route: TypeAlias = "tuple[str, int | None]"
@@ -69,6 +71,7 @@ class Hosts:
             if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str) or not pair[0]:
                 raise TypeError(f"a host is a name, or a pair of name and port, not {host!r}")
             name, port = pair
+            check_host(name)
             if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
                 raise TypeError(f"a port is a whole number, not {port!r}")
             if port is not None and not 0 < port < 65536:

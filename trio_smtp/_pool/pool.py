@@ -8,7 +8,7 @@ from __future__ import annotations
 import email.message
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from .._protocol.errors import Delivery, SMTPError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
 from .._public import NoPublicConstructor
+from .._wire.entrance import entrance
 from .._wire.timekeeper import Timekeeper
 from .attempt import Attempt, Cancellation
 from .bulk import J, Outcomes, send_many
@@ -42,7 +43,7 @@ from .worker import Worker
 _SLACK: Final = 5.0  # seconds beyond end_grace in which a worker must have come to its end
 
 
-@asynccontextmanager
+@entrance("pool")
 async def open_pool(
     host: HostsLike,
     port: int | None = None,

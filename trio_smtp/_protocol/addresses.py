@@ -263,7 +263,22 @@ def check_address(address: str, *, null: bool = False, postmaster: bool = False)
         return _check(address, postmaster)
     except ValueError as exc:
         shown = address if len(address) <= _SHOWN else address[:_SHOWN] + "…"
-        raise LocalProtocolError(f"{shown!r} is not an address: {exc}", delivery=Delivery.NOT_SENT) from None
+        words = f"{shown!r} is not an address: {_hint(address) or exc}"
+        raise LocalProtocolError(words, delivery=Delivery.NOT_SENT) from None
+
+
+def _hint(address: str) -> str:
+    """What to do about a mistake that is often made; empty for others."""
+    if "@" not in address or len(address) > 4 * MAX_PATH:
+        return ""
+    inner = address.rpartition("<")[2].removesuffix(">")
+    if address.count("@") > 1 and ("," in address or ";" in address):
+        return "it is a list; each address is an argument of its own"
+    if address.endswith(">") and inner and inner != address:
+        return f"leave names and angle brackets out, {inner!r} is enough"
+    if address[:7].lower() == "mailto:":
+        return "leave 'mailto:' out"
+    return ""
 
 
 def _check(address: str, postmaster: bool) -> str:

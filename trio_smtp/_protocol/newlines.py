@@ -18,8 +18,6 @@ from typing import Literal, TypeAlias
 from .errors import LocalProtocolError
 
 NewlinePolicy: TypeAlias = Literal["reject", "normalize"]
-NULPolicy: TypeAlias = Literal["reject", "keep"]
-"""What a server does with a NUL in text: some hops drop it, and what is left of CR LF NUL . CR LF ends a message."""
 
 _REFUSAL = "the message has a bare CR or LF, which newlines='reject' does not allow"
 

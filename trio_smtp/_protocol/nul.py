@@ -1,14 +1,16 @@
-# NUL in the text of a message that a client sends.
+# NUL in the text of a message.
 #
 # It is legal in neither 7bit nor 8bit bodies (RFC 2045 section 2.7), and some hops drop it: of CR LF NUL . CR LF they
-# make the end of the data (SMTP smuggling). So it is dropped before line ends and dots are looked at, or the message is
-# not sent. BINARYMIME (RFC 3030) may have it.
+# make the end of the data (SMTP smuggling). So a client drops it before line ends and dots are looked at, or does not
+# send the message; a server refuses the message at its true end (server/message.py). BINARYMIME (RFC 3030) may have it.
 from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
 from .errors import LocalProtocolError
 
+ServerNULPolicy: TypeAlias = Literal["reject", "keep"]
+SERVER_NUL_POLICIES: Final = ("reject", "keep")
 ClientNULPolicy: TypeAlias = Literal["reject", "drop", "keep"]
 CLIENT_NUL_POLICIES: Final = ("reject", "drop", "keep")
 

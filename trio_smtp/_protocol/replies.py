@@ -29,6 +29,7 @@ class Reply:
         close: a server closes the connection after this reply.
 
     Raises:
+        TypeError: the code is no number.
         ValueError: the code or the enhanced code is invalid, or they disagree.
     """
 
@@ -49,6 +50,9 @@ class Reply:
         *,
         close: bool = False,
     ) -> None:
+        if not isinstance(code, int):
+            example = f"{code!r}: it is a number, as in Reply(550, 'no', '5.7.1')"
+            raise TypeError(f"the code of a reply is not {example}")
         if not 200 <= code <= 599 or code // 10 % 10 > 5:
             raise ValueError(f"{code!r} is not an SMTP reply code (RFC 5321 section 4.2.1)")
         if enhanced is not None:
@@ -182,7 +186,7 @@ class Reject(Exception):
     def __init__(
         self, code: int, text: str | Sequence[str] = "", enhanced: str | None = None, *, close: bool = False
     ) -> None:
-        if not 400 <= code <= 599:
+        if isinstance(code, int) and not 400 <= code <= 599:
             raise ValueError(f"Reject needs a 4xx or 5xx code, not {code}")
         self.reply = Reply(code, text, enhanced, close=close)
         super().__init__(str(self.reply))

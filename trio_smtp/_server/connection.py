@@ -260,7 +260,7 @@ class ServerConnection:
     async def _open(self) -> bool:
         """Ask the application about the client, and greet; returns whether there is a session."""
         protocol = self._channel.protocol
-        if logger.isEnabledFor(logging.DEBUG):
+        if self._context.config.transcript is not None or logger.isEnabledFor(logging.DEBUG):
             protocol.trace(self._trace)
         if self._context.trace is not None:
             self._caller.watch(Witness(self._context.trace, self.session, protocol))
@@ -414,7 +414,16 @@ class ServerConnection:
             channel.protocol.greet(await caller.ask_on_connect())
 
     def _trace(self, direction: str, line: bytes) -> None:
-        log_line(self.session, direction, line)
+        if logger.isEnabledFor(logging.DEBUG):
+            log_line(self.session, direction, line)
+        transcript = self._context.config.transcript
+        if transcript is not None:
+            side = "C" if direction == "<" else "S"
+            try:
+                for each in line.decode("utf-8", "backslashreplace").removesuffix("\r\n").split("\r\n"):
+                    transcript(self.session, side, each)
+            except Exception as exc:
+                log_error(self.session, "the function for the transcript failed", exc)
 
     # ---- from outside
 

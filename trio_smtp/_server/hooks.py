@@ -165,21 +165,23 @@ class HookCaller:
         self._deadline = began + self._limit
         channel.timer.set(self._deadline)
         self.state = _ASKED
-        error: BaseException | None = None
         try:
             outcome = await row.hook(self.session, *arguments)
         except Exception as exc:
             outcome = self._failure(row.name, exc)
-            error = exc
+            if self.witness is not None:
+                self._note_hook(row.name, began, outcome, exc)
+        except BaseExceptionGroup as exc:
+            self._note_hook(row.name, began, None, exc)
+            raise self._without_failures(row.name, exc) from None
         except BaseException as exc:
             self._note_hook(row.name, began, None, exc)
-            if isinstance(exc, BaseExceptionGroup):
-                raise self._without_failures(row.name, exc) from None
             raise
+        else:
+            if self.witness is not None:
+                self._note_hook(row.name, began, outcome)
         self._outcome = outcome
         self.state = _NONE
-        if self.witness is not None:
-            self._note_hook(row.name, began, outcome, error)
         if self._is_spent:  # too late to be cancelled, and a cancelled scope is of no more use
             await trio.lowlevel.checkpoint()
         self.conclude()
@@ -279,25 +281,27 @@ class HookCaller:
         if hook is None:
             return None
         outcome: Reply | None = None
-        error: BaseException | None = None
         with trio.CancelScope(deadline=self.used_at + self._limit) as scope:
             self.state = HookState.TOLD
             try:
                 outcome = reply_or_none(await hook(self.session))
             except Exception as exc:
-                error, outcome = exc, rejection_in(exc)
+                outcome = rejection_in(exc)
                 if outcome is None:
                     self._report_failure("on_connect", exc)
                     outcome = UNAVAILABLE
+                self._note_hook("on_connect", self.used_at, outcome, exc)
+            except BaseExceptionGroup as exc:
+                self._note_hook("on_connect", self.used_at, None, exc)
+                raise self._without_failures("on_connect", exc) from None
             except BaseException as exc:
-                error = exc
-                if isinstance(exc, BaseExceptionGroup):
-                    raise self._without_failures("on_connect", exc) from None
+                self._note_hook("on_connect", self.used_at, None, exc)
                 raise
+            else:
+                if self.witness is not None:
+                    self._note_hook("on_connect", self.used_at, outcome)
             finally:
                 self.state = _NONE
-                if self.witness is not None:
-                    self._note_hook("on_connect", self.used_at, outcome, error)
         if not scope.cancelled_caught:
             return outcome
         self._report_timeout("on_connect")
@@ -315,23 +319,24 @@ class HookCaller:
 
     async def _tell(self, name: str, hook: Hook, limit: float, *, shield: bool = False) -> None:
         began = self.channel.now()
-        error: BaseException | None = None
         with trio.CancelScope(deadline=began + limit, shield=shield) as scope:
             self.state = HookState.TOLD
             try:
                 await hook(self.session)
             except Exception as exc:
-                error = exc
                 self._report_failure(name, exc)
+                self._note_hook(name, began, None, exc)
+            except BaseExceptionGroup as exc:
+                self._note_hook(name, began, None, exc)
+                raise self._without_failures(name, exc) from None
             except BaseException as exc:
-                error = exc
-                if isinstance(exc, BaseExceptionGroup):
-                    raise self._without_failures(name, exc) from None
+                self._note_hook(name, began, None, exc)
                 raise
+            else:
+                if self.witness is not None:
+                    self._note_hook(name, began, None)
             finally:
                 self.state = _NONE
-                if self.witness is not None:
-                    self._note_hook(name, began, None, error)
         if scope.cancelled_caught:
             self._report_timeout(name)
 
@@ -363,7 +368,7 @@ class HookCaller:
 
     # ---- records
 
-    def _note_hook(self, name: str, began: float, outcome: object, error: BaseException | None) -> None:
+    def _note_hook(self, name: str, began: float, outcome: object, error: BaseException | None = None) -> None:
         """Tell what looks of a hook that has ended; a rejection is an answer, and no error."""
         if self.witness is None:
             return

@@ -20,6 +20,7 @@ from .._protocol.errors import ConnectionLostError, RemoteProtocolError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
+from .._wire.entrance import check_trio
 from .._wire.listening import open_tcp_listeners
 from .._wire.timekeeper import Timekeeper
 from .accepting import accept_all
@@ -149,6 +150,7 @@ class Server:
                 cancelled then. A passing shortage of the host's (``EMFILE`` and the like) is logged, and accepting
                 goes on.
         """
+        check_trio("a Server")
         try:
             await self._serve_listeners(listeners, task_status)
             return

@@ -21,7 +21,7 @@ from typing import Final, Generic, Protocol, TypeVar
 SHORTER_WAITS: Final = ((0.75, 60.0), (0.9, 20.0), (1.0, 10.0))
 FEW_SLOTS: Final = 20  # with fewer of them, waits are not made shorter: a few clients are no attack
 NEWCOMER: Final = 0.5  # seconds in which a connection cannot have been of use yet, and need not make room
-PATIENCE: Final = 5.0  # seconds that a transaction may keep a full server waiting
+PATIENCE: Final = 3.0  # seconds that a transaction may keep a full server waiting
 MANY: Final = 32  # connections that are chosen at one time
 LOOK: Final = 0.05  # seconds between two looks at all of them
 

@@ -113,10 +113,10 @@ class Witness:
             self._tell_message(self._message, self._protocol.transfer.octets)
         verb = self._verbs.get(line[:4]) if line[4:5] in _AFTER_VERB else None
         if verb is None or verb == "AUTH":
-            words = line.split(b" ", 2)
-            verb = self._verbs.get(words[0].rstrip(b"\t").upper(), "")
+            word, _, argument = line.partition(b" ")
+            verb = self._verbs.get(word.rstrip(b"\t").upper(), "")
             if verb == "AUTH":
-                name = words[1].strip().upper().decode("ascii", "replace") if len(words) > 1 else ""
+                name = argument.strip().partition(b" ")[0].upper().decode("ascii", "replace")
                 self._mechanism = name if name in SERVER_MECHANISMS else ""
         self._verb = self._latest = verb
         self._command_began = self._now()
@@ -149,8 +149,8 @@ class Witness:
             return
         self._verb = None
         now = self._now()
-        seconds = now - self._command_began if verb else 0.0
         size, self._command_size = self._command_size, 0
+        seconds = now - self._command_began if size else 0.0
         lines = reply.lines
         text = lines[0] if len(lines) == 1 else reply.text
         self._tell_observer(_new(ServerEvent, (_COMMAND, self._session, seconds, verb or "", code, size, text, None)))

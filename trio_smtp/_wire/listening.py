@@ -14,6 +14,8 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
+from .entrance import check_trio
+
 logger: Final = logging.getLogger("trio_smtp")
 
 PORT_TRIES: Final = 10  # free ports of one address, each in use at another, until that is an error
@@ -40,8 +42,15 @@ async def open_tcp_listeners(port: int, *, host: str | bytes | None = None) -> l
         host: a name or an address; ``None`` for all addresses.
 
     Raises:
-        OSError: there is no such host; the port is in use or not allowed; or the machine has none of the addresses.
+        TypeError, ValueError: `port` is no port.
+        OSError: there is no such host; the port is in use or not allowed; or the machine has none of the addresses. The
+            message names address and port.
     """
+    check_trio("open_tcp_listeners()")
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port is a number, not {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port is a number from 0 to 65535, not {port}")
     found = await trio.socket.getaddrinfo(host, port, type=stdlib.SOCK_STREAM, flags=stdlib.AI_PASSIVE)
     addresses = list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))
     for _ in range(PORT_TRIES - 1):
@@ -62,7 +71,7 @@ async def _listen_on_all(addresses: Collection[_Address], port: int) -> list[tri
                 socket = await _listen(address, port)
             except OSError as exc:
                 if exc.errno not in _NOT_HERE:
-                    raise
+                    raise _named(exc, address[3][0], port) from exc
                 missing = exc
                 logger.info("not listening on %s, which this machine does not have: %s", address[3][0], exc)
             else:
@@ -73,6 +82,14 @@ async def _listen_on_all(addresses: Collection[_Address], port: int) -> list[tri
             raise missing
         opened.pop_all()
     return listeners
+
+
+def _named(error: OSError, host: str, port: int) -> OSError:
+    """The same error, which says where."""
+    words = f"cannot listen on {host}, port {port}: {error.strerror}"
+    if error.errno == errno.EACCES and port < 1024:
+        words += "; ports below 1024 are for root and, on Linux, for CAP_NET_BIND_SERVICE"
+    return OSError(error.errno, words)
 
 
 async def _listen(address: _Address, port: int) -> trio.socket.SocketType:

@@ -22,7 +22,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from .. import ClientEvent, ServerEvent, TraceEvent, __version__
+from trio_smtp import ClientEvent, ServerEvent, TraceEvent, __version__
+
 from ._metrics import METRICS, Kind, Metric
 from ._tally import Labels, Tally, delivery_word
 from ._words import outcome_word

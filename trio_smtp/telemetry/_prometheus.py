@@ -9,7 +9,8 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from .. import ClientEvent, ServerEvent, TraceEvent
+from trio_smtp import ClientEvent, ServerEvent, TraceEvent
+
 from ._metrics import METRICS, Kind, Metric
 from ._tally import Labels, Tally, Values
 

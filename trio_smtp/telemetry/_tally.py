@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakSet
 
-from .. import ClientEvent, Pool, PoolStatistics, ServerEvent, TraceEvent
+from trio_smtp import ClientEvent, Pool, PoolStatistics, ServerEvent, TraceEvent
+
 from ._metrics import BY_NAME, Metric
 from ._words import NONE, OTHER, Hosts, code_word, outcome_word
 

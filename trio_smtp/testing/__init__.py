@@ -8,7 +8,8 @@
         assert [message.recipients for message in sink.messages] == [("a@example.com",), ("b@example.com",)]
 
 * :func:`open_sink` keeps what it gets, and refuses, cuts off or stalls where it is told to;
-  :func:`open_server` runs a handler of yours.
+  :func:`open_server` runs a handler of yours. :func:`run_sink` is the sink for tests that are not async, and
+  :func:`run_in_thread` does the same for all else.
 * :func:`open_script` and :class:`ScriptedPeer` say and expect exactly the lines of a transcript.
 * :class:`FaultyStream` lets any stream fail at an octet: :class:`Cut`, :class:`Stall`, :class:`Split`.
 * :func:`virtual_network` takes the place of sockets and of the DNS, so that names, refused connections and time limits
@@ -16,7 +17,8 @@
 * :func:`make_certificates` makes throw-away certificates.
 
 Nothing but Trio is needed, except for certificates: ``pip install 'trio-smtp[testing]'``. That also brings what the
-pytest plugin's fixtures need: ``smtp_sink``, ``smtp_tls_sink``, ``smtp_implicit_tls_sink``, ``smtp_certificates``.
+pytest plugin's fixtures need: ``smtp_sink``, ``smtp_tls_sink``, ``smtp_implicit_tls_sink``, ``threaded_smtp_sink``,
+``smtp_certificates``.
 """
 
 from .._public import show_as_public as _show_as_public
@@ -39,9 +41,15 @@ from ._server import RunningServer as RunningServer
 from ._server import ServerTLS as ServerTLS
 from ._server import Wrap as Wrap
 from ._server import open_server as open_server
+from ._sink import Keep as Keep
 from ._sink import ReceivedMessage as ReceivedMessage
 from ._sink import Sink as Sink
+from ._sink import SinkAuth as SinkAuth
 from ._sink import open_sink as open_sink
+from ._thread import ThreadedSink as ThreadedSink
+from ._thread import TrioThread as TrioThread
+from ._thread import run_in_thread as run_in_thread
+from ._thread import run_sink as run_sink
 
 __all__ = [
     "Certificates",
@@ -49,6 +57,7 @@ __all__ = [
     "Fault",
     "FaultPoint",
     "FaultyStream",
+    "Keep",
     "Network",
     "PointStage",
     "ReceivedMessage",
@@ -58,13 +67,18 @@ __all__ = [
     "ScriptedServer",
     "ServerTLS",
     "Sink",
+    "SinkAuth",
     "Split",
     "Stall",
+    "ThreadedSink",
+    "TrioThread",
     "Wrap",
     "make_certificates",
     "open_script",
     "open_server",
     "open_sink",
+    "run_in_thread",
+    "run_sink",
     "virtual_network",
 ]
 

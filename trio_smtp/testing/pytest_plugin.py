@@ -4,16 +4,17 @@
 
 * ``smtp_sink``: :func:`open_sink` in clear, on a free loopback port.
 * ``smtp_tls_sink``: the same with STARTTLS; ``smtp_implicit_tls_sink``: with TLS from the start.
+* ``threaded_smtp_sink``: the plain one in a thread of its own, for tests that are not async.
 * ``smtp_certificates``: what their certificates come from, one authority for the whole run.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from . import Certificates, Sink, make_certificates, open_sink
+from . import Certificates, Sink, ThreadedSink, make_certificates, open_sink, run_sink
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +41,11 @@ async def smtp_tls_sink(smtp_certificates: Certificates) -> AsyncIterator[Sink]:
 async def smtp_implicit_tls_sink(smtp_certificates: Certificates) -> AsyncIterator[Sink]:
     """The same with TLS from the start."""
     async with open_sink(tls="implicit", certificates=smtp_certificates) as sink:
+        yield sink
+
+
+@pytest.fixture
+def threaded_smtp_sink() -> Iterator[ThreadedSink]:
+    """A server in clear that keeps what it gets, in a thread of its own, for tests that are not async."""
+    with run_sink() as sink:
         yield sink

@@ -7,11 +7,12 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ..addresses import own_name
 from ..checks import check_choice, check_count, check_flag, check_names, check_seconds, check_text
 from ..extensions import KNOWN_EXTENSIONS, MAX_INTERVAL, OPT_IN_EXTENSIONS
+from ..nul import SERVER_NUL_POLICIES
 from ..sasl import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SECRET, SERVER_MECHANISMS
 from .extension import ServerExtension, check_extensions
 from .observation import ServerEvent
@@ -87,6 +88,8 @@ class ServerConfig:
         scram_iterations: rounds of the SCRAM key derivation.
         trace: called with a :class:`ServerEvent` for each thing that happens; must be synchronous and quick. What it
             raises is logged once, and has no other effect. Without it no events are made.
+        transcript: a function that is called with the session, ``"C"`` or ``"S"``, and each line of a command or reply
+            of it, secrets masked; content is left out. Must be quick; what it raises is logged.
 
     Raises:
         ValueError, TypeError: naming the field.
@@ -137,6 +140,7 @@ class ServerConfig:
     scram_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     scram_iterations: int = 4096
     trace: Callable[[ServerEvent], None] | None = None
+    transcript: Callable[[Any, str, str], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_text("hostname", self.hostname, word=True)
@@ -173,7 +177,7 @@ class ServerConfig:
             raise ValueError(f"scram_iterations must be at most {MAX_ITERATIONS}, not {self.scram_iterations}")
         check_choice("auth", self.auth, ("optional", "required"))
         check_choice("bare_newlines", self.bare_newlines, ("reject", "normalize"))
-        check_choice("nul", self.nul, ("reject", "keep"))
+        check_choice("nul", self.nul, SERVER_NUL_POLICIES)
         for name in (
             "allow_insecure_auth",
             "enable_ehlo",
@@ -197,6 +201,8 @@ class ServerConfig:
         self._store("xclient_from", networks("xclient_from", self.xclient_from))
         if self.trace is not None and not callable(self.trace):
             raise TypeError(f"trace is a function or None, not {self.trace!r}")
+        if self.transcript is not None and not callable(self.transcript):
+            raise TypeError(f"transcript is a function or None, not {self.transcript!r}")
         if not isinstance(self.scram_secret, bytes):
             raise TypeError("scram_secret is bytes")
         if len(self.scram_secret) < MIN_SECRET:

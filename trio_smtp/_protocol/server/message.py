@@ -9,7 +9,8 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from ..dotstuff import DotDecoder
-from ..newlines import NewlinePolicy, NULPolicy
+from ..newlines import NewlinePolicy
+from ..nul import ServerNULPolicy
 from ..replies import Reply
 from .chunks import ChunkedBody
 from .events import BODY_END, EOF, NEED_DATA, Signal
@@ -66,7 +67,7 @@ class IncomingMessage:
         self,
         source: LineReader,
         newlines: NewlinePolicy,
-        nul: NULPolicy,
+        nul: ServerNULPolicy,
         limit: int | None,
         *,
         binary: bool,
