@@ -22,7 +22,7 @@ MAY = {
     "_client": {"_protocol", "_wire", "_public", "_message", "_observer"},
     "_pool": {"_protocol", "_wire", "_public", "_nursery", "_observer", "_client"},
     # On top of all, beside each other: like any application they know the public face, which is "" here.
-    "_cli": {"", "inbox", "outbox"},
+    "_cli": {"", "inbox", "outbox", "telemetry"},
     "outbox": {"", "_public", "_nursery"},
     "testing": {"", "_public", "_nursery"},
     "telemetry": {"", "_public"},

@@ -16,7 +16,7 @@ import trio
 import trio.testing
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -234,7 +234,7 @@ class Collected:
         self._reader = InMemoryMetricReader()
         self.trace = OpenTelemetry(self.tracers, MeterProvider([self._reader]))
 
-    def spans(self, name: str) -> list[ReadableSpan]:
+    def spans(self, name: str) -> list[Any]:
         return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
     def metrics(self) -> dict[str, list[tuple[dict[str, Any], float]]]:
