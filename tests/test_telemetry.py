@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trio
@@ -27,12 +27,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import trio_smtp
 from trio_smtp import ClientConfig, ClientEvent, PoolConfig, Reject, ServerConfig, ServerEvent, TraceEvent
+from trio_smtp._client.trace import _REASONS
 from trio_smtp.telemetry import OpenTelemetry, Prometheus
 from trio_smtp.telemetry._metrics import METRICS, Kind
+from trio_smtp.telemetry._opentelemetry import ATTEMPT, RECEIVE, SEND, TRANSACTION
 from trio_smtp.telemetry._words import MAX_HOSTS, Hosts, code_word
 from trio_smtp.testing import open_server
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "observing.md"
+NAMES = {RECEIVE, TRANSACTION, SEND, ATTEMPT}
 BOARD = ROOT / "examples" / "grafana" / "trio-smtp.json"
 
 
@@ -238,16 +242,14 @@ class Collected:
         return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
     def metrics(self) -> dict[str, list[tuple[dict[str, Any], float]]]:
-        data = self._reader.get_metrics_data()
-        assert data is not None
-        return {
-            metric.name: [(dict(point.attributes), getattr(point, "value", None) or point.count) for point in points]
-            if (points := [p for p in metric.data.data_points if getattr(p, "value", 1)])
-            else []
-            for resource in data.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
+        data: Any = self._reader.get_metrics_data()
+        found: dict[str, list[tuple[dict[str, Any], float]]] = {}
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+            for point in metric.data.data_points:
+                value = point.value if hasattr(point, "value") else point.count
+                if value:
+                    found.setdefault(metric.name, []).append((dict(point.attributes), value))
+        return found
 
 
 async def test_a_span_for_each_message_with_a_child_for_each_try() -> None:
@@ -318,6 +320,44 @@ async def test_what_opentelemetry_counts() -> None:
 
 
 # -- what is written about them
+
+
+def drawn() -> str:
+    """The table of metrics."""
+    rows = ["| metric | kind | labels | |", "|---|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.kind.value} | {labels} | {metric.text} |")
+    return "\n".join(rows)
+
+
+def test_the_page_lists_the_metrics_and_spans() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert found(page) == drawn()
+    for name in (RECEIVE, TRANSACTION, SEND, ATTEMPT):
+        assert f"| `{name}` |" in page
+
+
+async def test_the_page_lists_each_attribute_of_a_span() -> None:
+    collected = Collected()
+    async with everything(collected.trace) as pool:
+        await send_all(pool)
+    page = PAGE.read_text(encoding="utf-8").partition("## Spans")[2]
+    made = {name for span in collected.exporter.get_finished_spans() for name in span.attributes or {}}
+    assert made == set(re.findall(r"`((?:network|server|error|smtp)\.[a-z.]+)`", page)) - NAMES
+
+
+def test_the_page_lists_a_clients_events() -> None:
+    page = PAGE.read_text(encoding="utf-8").partition("### A client's")[2].partition("## Metrics")[0]
+    assert re.findall(r"^\| `(\w+)` \| each", page, re.MULTILINE) == list(get_args(trio_smtp.ClientEventName))
+    for reason in (*(why for _, why in _REASONS), "quit", "given up", "error"):
+        assert f"`{reason}`" in page
+
+
+def found(page: str) -> str:
+    match = re.search(r"<!-- drawn: metrics -->\n(.*?)\n?<!-- end: metrics -->", page, re.DOTALL)
+    assert match is not None
+    return match[1]
 
 
 def test_the_board_asks_for_metrics_that_there_are() -> None:

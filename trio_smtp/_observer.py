@@ -4,13 +4,12 @@
 # to a message or a connection. A cancellation is no Exception, and goes its way.
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from ._logging import logger
 
 E = TypeVar("E")
-
-_logger: Final = logging.getLogger("trio_smtp")
 
 
 class Observer(Generic[E]):
@@ -37,5 +36,5 @@ class Observer(Generic[E]):
             self._function(event)
         except Exception:
             if not self._has_failed:  # it may well fail for each message
-                _logger.exception("%s: the trace function failed; further failures are not logged", self._whose)
+                logger.exception("%s: the trace function failed; further failures are not logged", self._whose)
             self._has_failed = True

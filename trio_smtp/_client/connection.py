@@ -62,10 +62,11 @@ class ClientConnection:
         config: time limits.
         lmtp: speak LMTP.
         name: what log records call it.
+        number: which connection of the pool it is, from 1 on.
         witness: told of what happens, if anything is.
 
     Attributes:
-        witness: as given.
+        name, number, witness: as given.
         wire: the stream with its deadlines; another one once TLS was started.
         protocol: the session's state machine.
         allowance: what the server still takes on this connection.
@@ -85,6 +86,7 @@ class ClientConnection:
         "greeting",
         "lmtp",
         "name",
+        "number",
         "offers_8bit",
         "offers_size",
         "offers_utf8",
@@ -102,6 +104,7 @@ class ClientConnection:
         *,
         lmtp: bool = False,
         name: str = "",
+        number: int = 1,
         witness: ClientWitness | None = None,
     ) -> None:
         self.wire = wire
@@ -109,6 +112,7 @@ class ClientConnection:
         self.config: Final = config
         self.lmtp: Final = lmtp
         self.name: Final = name
+        self.number: Final = number
         self.protocol: Final = ClientProtocol(max_reply_size=config.max_reply_size)
         self.allowance: Final = Allowance()
         self.greeting: Reply | None = None
@@ -118,6 +122,15 @@ class ClientConnection:
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.name}: {'broken' if self.is_broken else self.protocol.state.value}>"
+
+    def facts(self, command: Command | None = None, reply: Reply | None = None) -> dict[str, object]:
+        """A log record's ``extra``: which connection it is about, which command, and which reply."""
+        return {
+            "smtp_connection": self.number,
+            "smtp_peer": self.wire.peer,
+            "smtp_verb": "" if command is None else command.keyword,
+            "smtp_code": 0 if reply is None else reply.code,
+        }
 
     # -- state
 
@@ -198,7 +211,7 @@ class ClientConnection:
         self._is_logged = logger.isEnabledFor(logging.DEBUG)
         if self._is_logged:
             for command in commands:
-                logger.debug("%s C: %s", self.name, command)
+                logger.debug("%s C: %s", self.name, command, extra=self.facts(command))
         if self.witness is not None:
             self.witness.note_sent(commands)
         return self.protocol.send(*commands)
@@ -318,7 +331,8 @@ class ClientConnection:
         """Log a reply, and tell the witness of it."""
         command, reply = event
         if self._is_logged:  # challenges belong to the secrets of AUTH
-            logger.debug("%s S: %s", self.name, "334 ***" if reply.code == 334 else reply)
+            words = "334 ***" if reply.code == 334 else reply
+            logger.debug("%s S: %s", self.name, words, extra=self.facts(command, reply))
         if self.witness is not None:
             self.witness.note_reply(command, reply)
 

@@ -139,6 +139,7 @@ async def open_connection(
     stream: trio.abc.Stream | None = None,
     wrap: Wrap = open_wire,
     tell: Tell = lambda what, started: None,
+    number: int = 1,
 ) -> ClientConnection:
     """Open a connection that is ready for MAIL.
 
@@ -149,6 +150,7 @@ async def open_connection(
         stream: a connected stream to use instead; owned from now on.
         wrap: makes a wire of the stream.
         tell: called after a handshake and after logging in, with the time at which that began.
+        number: which connection of the pool it is.
 
     Raises:
         ConnectError, ConnectionLostError, SMTPTimeoutError, RemoteProtocolError, TLSError, AuthenticationError:
@@ -161,11 +163,11 @@ async def open_connection(
     given = stream is not None
     try:
         try:
-            return await _connect_and_open(opening, host, port, stream, wrap, tell)
+            return await _connect_and_open(opening, host, port, stream, wrap, tell, number)
         except _HandshakeFailed as exc:
             if opening.tls != "opportunistic" or given:
                 raise exc.error from exc.error.__cause__
-        return await _connect_and_open(opening, host, port, None, wrap, tell, clear=True)
+        return await _connect_and_open(opening, host, port, None, wrap, tell, number, clear=True)
     except SMTPError as exc:
         exc.delivery = Delivery.NOT_SENT
         raise
@@ -178,6 +180,7 @@ async def _connect_and_open(
     stream: trio.abc.Stream | None,
     wrap: Wrap,
     tell: Tell,
+    number: int,
     *,
     clear: bool = False,
 ) -> ClientConnection:
@@ -190,7 +193,7 @@ async def _connect_and_open(
                 tell_unreached(observer, began, exc)
             raise
     witness = None if observer is None else ClientWitness(observer, began)
-    return await _open(opening, host, port, stream, wrap, tell, witness, clear=clear)
+    return await _open(opening, host, port, stream, wrap, tell, number, witness, clear=clear)
 
 
 def check_host(host: str) -> None:
@@ -239,12 +242,13 @@ async def _open(
     stream: trio.abc.Stream,
     wrap: Wrap,
     tell: Tell,
+    number: int,
     witness: ClientWitness | None,
     *,
     clear: bool = False,
 ) -> ClientConnection:
     connection = ClientConnection(
-        wrap(stream), opening.config, lmtp=opening.lmtp, name=f"{host}:{port}", witness=witness
+        wrap(stream), opening.config, lmtp=opening.lmtp, name=f"{host}:{port}", number=number, witness=witness
     )
     try:
         if opening.proxy_header is not None:  # before anything else, TLS included
