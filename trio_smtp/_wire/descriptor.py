@@ -31,7 +31,7 @@ class DescriptorStream(trio.abc.Stream):
             not to wait: so one learns what the peer has said already.
     """
 
-    __slots__ = ("_fd", "_header", "_logging", "_missing", "_poll", "_socket", "_was_full", "waits")
+    __slots__ = ("_fd", "_header", "_missing", "_poll", "_records", "_socket", "_was_full", "waits")
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self._socket = socket
