@@ -15,7 +15,7 @@ def test_octets_and_text_stay_as_they_are():
     prepared = prepare_message(A, [B, B], b"x\n\xff")
     assert isinstance(prepared, PreparedMessage)
     assert prepared == PreparedMessage(sender=A, recipients=(B,), content=b"x\n\xff")
-    assert prepare_message("", [B], "ü").content == "ü".encode()
+    assert prepare_message("", [B], "Subject: ü\n\n").content == "Subject: ü\n\n".encode()
     assert prepare_message(A, [B], bytearray(b"x")).content == b"x"
     assert prepare_message(A, [B], memoryview(b"")).content == b""
 
@@ -52,7 +52,7 @@ def test_parameters_are_checked_and_kept():
         ((A, [], b""), LocalProtocolError),
         ((A, ["x"], b""), LocalProtocolError),
         (("a\r\n@x", [B], b""), LocalProtocolError),
-        ((A, [B], "\udc80"), LocalProtocolError),
+        ((A, [B], "Subject: \udc80\n\n"), LocalProtocolError),
         ((None, None, EmailMessage()), LocalProtocolError),
     ],
 )

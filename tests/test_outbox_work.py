@@ -16,7 +16,7 @@ from trio_smtp.outbox._states import begin
 def watched(**changes):
     """A configuration, and the events of the outbox that has it."""
     events: list = []
-    return OutboxConfig(**{"retry_delays": (0.05,), "lease": 2, "trace": events.append, **changes}), events
+    return OutboxConfig(**{"retry_delays": (0.05,), "lease": 10, "trace": events.append, **changes}), events
 
 
 async def test_it_tells_what_happens(store_url):  # noqa: F811
@@ -83,9 +83,9 @@ def outbox_is_busy(pool):
 
 
 async def test_a_lease_is_renewed_while_it_is_being_sent(store_url):  # noqa: F811
-    config, events = watched(lease=0.4)
+    config, events = watched(lease=1.5)
     async with opened(store_url, config) as (outbox, sink, pool):
-        sink.stall(Stage.END, 1.2, times=1)
+        sink.stall(Stage.END, 2.5, times=1)
         ticket = await outbox.put(A, [B], TEXT)
         async with working(outbox, pool), open_outbox(store_url, config=config) as other, working(other, pool):
             assert (await outbox.wait(ticket.id)).state is State.SENT
@@ -195,7 +195,6 @@ async def test_a_mark_that_fails_sends_nothing_and_is_tried_again(tmp_path):
 @pytest.mark.parametrize("scope", ["rate_limit", "domain_rate_limit"])
 async def test_a_rate_limit_holds_over_all_workers(scope, store_url):  # noqa: F811
     config, _ = watched(**{scope: (3, 0.5)})
-    arrivals = []
     async with opened(store_url, config) as (outbox, sink, pool), open_outbox(store_url, config=config) as other:
         for _ in range(9):
             await outbox.put(A, [B], TEXT)
@@ -205,10 +204,8 @@ async def test_a_rate_limit_holds_over_all_workers(scope, store_url):  # noqa: F
         async with working(outbox, pool), working(other, pool):
             if scope == "domain_rate_limit":
                 await outbox.wait(free.id)
-                assert trio.current_time() - started < 1
-            for number in range(len(sink.messages) + 1, 10 + (scope == "domain_rate_limit")):
-                await sink.wait_for(number)
-                arrivals.append(trio.current_time())
+                assert len(sink.messages) < 10  # it does not wait for those of the other domain
+            await sink.wait_for(9 + (scope == "domain_rate_limit"))
         async with outbox.entries() as entries:
             async for entry in entries:
                 assert [recipient.attempts for recipient in entry.recipients.values()] == [1]  # to wait is no try

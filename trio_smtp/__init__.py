@@ -12,7 +12,9 @@ from ._client.opening import TLSMode as TLSMode
 from ._client.prepared import PreparedMessage as PreparedMessage
 from ._client.prepared import prepare_message as prepare_message
 from ._client.push import OutgoingMessage as OutgoingMessage
+from ._client.reaching import Connect as Connect
 from ._client.report import SendResult as SendResult
+from ._client.signing import MessageSigner as MessageSigner
 from ._client.trace import ClientEvent as ClientEvent
 from ._client.trace import ClientEventName as ClientEventName
 from ._pool.bulk import Job as Job
@@ -66,6 +68,7 @@ from ._protocol.server.extension import ServerExtension as ServerExtension
 from ._protocol.server.observation import ServerEvent as ServerEvent
 from ._protocol.server.observation import ServerEventName as ServerEventName
 from ._public import show_as_public as _show_as_public
+from ._relay.forward import forward as forward
 from ._server.body import Body as Body
 from ._server.context import ServerStatistics as ServerStatistics
 from ._server.handler import Discard as Discard
@@ -89,6 +92,7 @@ __all__ = [
     "ClientConfig",
     "ClientEvent",
     "ClientEventName",
+    "Connect",
     "ConnectError",
     "ConnectionLostError",
     "ContentLike",
@@ -108,6 +112,7 @@ __all__ = [
     "LocalProtocolError",
     "MessageAbortedError",
     "MessageRefusedError",
+    "MessageSigner",
     "MessageTooLargeError",
     "OAuth",
     "Outcome",
@@ -150,6 +155,7 @@ __all__ = [
     "UnsupportedAuthError",
     "XOAuth",
     "__version__",
+    "forward",
     "inherited_listeners",
     "open_client",
     "open_pool",

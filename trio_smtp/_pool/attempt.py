@@ -28,6 +28,7 @@ import trio
 
 from .._client.report import DeliveryReport
 from .._wire.waits import Interrupted
+from .loan import Loan
 
 
 class AttemptState(Enum):
@@ -72,6 +73,7 @@ class Attempt:
         report: the message, and what has become of it so far.
         fresh: it has met a connection's end, and is better off on a new one.
         number: which message of the pool it is a try of.
+        loan: the caller wants a connection, and does the rest.
 
     Attributes:
         is_alone: it is to be sent with no other in flight.
@@ -89,16 +91,20 @@ class Attempt:
         "error",
         "fresh",
         "is_alone",
+        "loan",
         "number",
         "report",
         "state",
     )
 
-    def __init__(self, report: DeliveryReport, *, fresh: bool = False, number: int = 0) -> None:
+    def __init__(
+        self, report: DeliveryReport, *, fresh: bool = False, number: int = 0, loan: Loan | None = None
+    ) -> None:
         self.report: DeliveryReport = report
         self.number: int = number
         self.fresh: bool = fresh
-        self.is_alone: bool = False
+        self.loan: Loan | None = loan
+        self.is_alone: bool = loan is not None
         self.state: AttemptState = _WAITING
         self.cancellation: Cancellation = _NO
         self.error: Exception | None = None
