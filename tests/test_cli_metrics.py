@@ -8,7 +8,7 @@ import urllib.request
 
 import click
 import pytest
-from cli_process import LIMIT, run, serving
+from cli_process import LIMIT, Process, found, run, serving
 from prometheus_client.parser import text_string_to_metric_families
 
 from trio_smtp._cli.metrics import Place, place, serving_metrics
@@ -25,11 +25,11 @@ def read(url):
 
 
 def urls(served, count):
-    found: list[str] = []
-    while len(found) < count:
+    told: list[str] = []
+    while len(told) < count:
         match = re.search(r"metrics on (http://\S+)", served.process.line())
-        found += [match[1]] if match else []
-    return found
+        told += [match[1]] if match else []
+    return told
 
 
 def send(served, count=1):
@@ -50,6 +50,21 @@ def test_metrics_of_a_server(tmp_path):
     assert samples["process_open_fds", frozenset()] > 0
     with pytest.raises(OSError, match="refused"):  # ended with the server
         read(url)
+
+
+def test_a_relay_has_those_of_its_pool_too(tmp_path):
+    with serving(tmp_path) as there:
+        relay = Process("relay", "--port", "0", "--to", f"127.0.0.1:{there.port}", "--metrics", "0")
+        try:
+            port = int(found(re.match(r"listening on 127\.0\.0\.1:(\d+) ", relay.line())))
+            url = found(re.search(r"metrics on (http://\S+)", relay.line()))
+            with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:
+                client.sendmail("a@example.com", ["b@example.com"], "Subject: x\r\n\r\ny\r\n")
+                samples = read(url)
+        finally:
+            relay.close()
+    assert samples["smtp_server_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
+    assert samples["smtp_pool_messages_total", frozenset({("delivery", "accepted")})] == 1
 
 
 def test_each_worker_has_its_own(tmp_path):

@@ -166,3 +166,35 @@ async def test_the_clients_own_events_of_a_pools_messages(net: Network, autojump
     assert messages == [(250, 3, None)] * 5
     assert [event.detail for event in events if event.name == "close"] == ["quit"]
     assert [event.octets for event in events if event.name == "close"] == [15]
+
+
+async def test_a_message_in_steps(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet(*net.offers)
+        while await net.message(peer, "250 ok"):
+            pass
+
+    async def text() -> AsyncIterator[bytes]:
+        yield b"text\r\n"
+
+    events: list[TraceEvent] = []
+    below: list[trio_smtp.ClientEvent] = []
+    net.script = script
+    client_config = trio_smtp.ClientConfig(trace=below.append)
+    async with pool_of(PoolConfig(trace=events.append), client_config=client_config) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"text\r\n")
+        message = await pool._begin("a@x.test", {})
+        await message.rcpt("b@y.test", {})
+        await message.send(text())
+        message.close()
+        abandoned = await pool._begin("a@x.test", {})
+        abandoned.close()
+    fates = [(event.name, event.message, event.delivery, event.code) for event in events if event.message]
+    assert fates == [
+        ("send", 1, None, 250),
+        ("message", 1, None, 250),
+        ("send", 2, None, 250),
+        ("message", 2, None, 250),
+    ]
+    told = [(event.code, event.octets, event.detail) for event in below if event.name == "message"]
+    assert told == [(250, 6, "ok"), (250, 6, "ok"), (0, 0, "given up")]

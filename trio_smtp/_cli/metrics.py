@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
 from .errors import CommandError, Status, reason
 from .options import host_words
+
+Trace: TypeAlias = Callable[[Any], None]
 
 LOOPBACK = "127.0.0.1"
 
@@ -24,10 +26,12 @@ class Place:
     Attributes:
         host: the address.
         port: the first worker's; 0 picks a free one, which it is from then on.
+        trace: counts, while this process serves them.
     """
 
     host: str
     port: int
+    trace: Trace | None = None
 
     def url(self, worker: int = 1) -> str:
         """Where those of a worker are, the first being 1."""
@@ -47,8 +51,10 @@ def place(text: str) -> Place:
 
 
 @contextmanager
-def serving_metrics(where: Place | None, worker: int = 1) -> Iterator[Callable[[Any], None] | None]:
+def serving_metrics(where: Place | None, worker: int = 1) -> Iterator[Trace | None]:
     """Serve the metrics of this process during the block, whose value is the function that counts.
+
+    In such a block another one with the same place adds nothing.
 
     Args:
         where: ``None`` serves none.
@@ -57,8 +63,8 @@ def serving_metrics(where: Place | None, worker: int = 1) -> Iterator[Callable[[
     Raises:
         CommandError: the port is in use, or a library is missing.
     """
-    if where is None:
-        yield None
+    if where is None or where.trace is not None:
+        yield None if where is None else where.trace
         return
     try:
         from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -80,8 +86,10 @@ def serving_metrics(where: Place | None, worker: int = 1) -> Iterator[Callable[[
     try:
         if not where.port:
             where.port = server.server_port
+        where.trace = trace
         yield trace
     finally:
+        where.trace = None
         server.shutdown()
         server.server_close()
         thread.join()
