@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _MESSAGE_VERBS: Final = ("DATA", "BDAT")
 _AFTER_VERB: Final = (b" ", b"")  # of four letters, as most are
 _COMMAND: Final = "command"
+_HOOK: Final = "hook"
 _new: Final = tuple.__new__  # of a ServerEvent: its own takes twice as long, and a message makes ten events
 
 
@@ -95,6 +96,7 @@ class Witness:
         self._verb: str | None = None  # of the command that is not answered yet
         self._latest: str = ""  # verb
         self._command_began: float = 0.0
+        self._seen_at: float = self._began  # when a command came or a hook ended last
         self._command_size: int = 0
         self._mechanism: str = ""
         self._message: _Message | None = None
@@ -119,11 +121,12 @@ class Witness:
                 name = argument.strip().partition(b" ")[0].upper().decode("ascii", "replace")
                 self._mechanism = name if name in SERVER_MECHANISMS else ""
         self._verb = self._latest = verb
-        self._command_began = self._now()
+        self._command_began = self._seen_at = self._now()
         self._command_size = len(line) + 2
 
     def note_response(self) -> None:
         """A line of an AUTH exchange has come."""
+        self._seen_at = self._now()
         if self._transcript is not None:
             self._transcript.note_response()
 
@@ -148,7 +151,8 @@ class Witness:
         if code == 334 or (verb is None and code == 421):
             return
         self._verb = None
-        now = self._now()
+        # Only a hook, and what comes of a message, takes time between a command and its reply; a clock costs some.
+        now = self._seen_at if message is None else self._now()
         size, self._command_size = self._command_size, 0
         seconds = now - self._command_began if size else 0.0
         lines = reply.lines
@@ -170,7 +174,7 @@ class Witness:
 
     def begin_message(self, *, chunking: bool) -> None:
         """``on_data`` is asked about a message."""
-        self._message = _Message("BDAT" if chunking else "DATA", self._now())
+        self._message = _Message("BDAT" if chunking else "DATA", self._seen_at)  # its command came just now
 
     def note_wait(self, seconds: float) -> None:
         """A hook has waited for message data."""
@@ -199,10 +203,11 @@ class Witness:
 
     def note_hook(self, name: str, began: float, outcome: object = None, error: BaseException | None = None) -> None:
         """A hook that was called at `began` has ended."""
-        began += self._waited
+        now = self._seen_at = self._now()
+        seconds = now - began - self._waited
         self._waited = 0.0
         code = outcome.code if isinstance(outcome, Reply) else 0
-        self._tell("hook", began, "", code, 0, name, error)
+        self._tell_observer(_new(ServerEvent, (_HOOK, self._session, seconds, "", code, 0, name, error)))
 
     def note_reason(self, reason: BaseException) -> None:
         """What ends the session."""
