@@ -1107,10 +1107,11 @@ async def test_trace_tells_what_happened(net: Network, autojump_clock: Clock) ->
         nursery.start_soon(send, pool)
         await trio.testing.wait_all_tasks_blocked(0.01)
         net.refused.clear()
-    assert [event.name for event in events] == ["connect", "retry", "connect", "send", "retire"]
+    assert [event.name for event in events] == ["connect", "retry", "connect", "send", "retire", "message"]
     assert isinstance(events[0].error, trio_smtp.ConnectError)
     assert events[2].connection == 2
     assert events[4].detail == "it has had its messages"
+    assert [event.message for event in events] == [0, 1, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(
