@@ -14,6 +14,7 @@ from .environment import Environment, machine
 from .idle_work import IDLE_WORK
 from .large_work import LARGE_WORK
 from .latency_work import LATENCY_WORK
+from .outbox_work import OUTBOX_WORK
 from .process import lift_file_limit
 from .report import save
 from .results import Row
@@ -28,6 +29,7 @@ PARTS: dict[str, tuple[Work, ...]] = {
     "idle": IDLE_WORK,
     "large": LARGE_WORK,
     "latency": LATENCY_WORK,
+    "outbox": OUTBOX_WORK,
 }
 ALL = [work for works in PARTS.values() for work in works]
 PLOT_LIMIT = 120.0  # seconds

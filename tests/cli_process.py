@@ -97,6 +97,10 @@ class Process:
         self._errors.seek(0)
         return self._errors.read().decode()
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def signal(self, number=signal.SIGTERM):
         self._process.send_signal(number)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
 
-import httpx
+import httpx2
 
 import trio_smtp
 from trio_smtp.inbox import Inbox, open_inbox
@@ -59,10 +59,10 @@ async def send(
 
 
 @asynccontextmanager
-async def opened(**options: object) -> AsyncIterator[tuple[Inbox, httpx.AsyncClient]]:
+async def opened(**options: object) -> AsyncIterator[tuple[Inbox, httpx2.AsyncClient]]:
     """An inbox on free ports, and an HTTP client of it."""
     async with (
         open_inbox(**options) as inbox,  # type: ignore[arg-type]
-        httpx.AsyncClient(base_url=inbox.url, timeout=20, trust_env=False) as http,
+        httpx2.AsyncClient(base_url=inbox.url, timeout=20, trust_env=False) as http,
     ):
         yield inbox, http

@@ -101,6 +101,13 @@ def test_host_port(words, value):
     assert options.host_port(words) == value
 
 
+def test_a_unix_socket_has_no_port():
+    assert options.host_port("unix:/run/a:b") == ("unix:/run/a:b", None)
+    assert options.host_words("unix:/run/a:b", None) == "unix:/run/a:b"
+    with pytest.raises(click.BadParameter):
+        options.host_port("unix:")
+
+
 @pytest.mark.parametrize("words", ["", ":25", "x:", "x:y", "x:0", "x:65536", "x:²", "a:b:25", "[]:25", "x:-1"])
 def test_what_is_no_host_port(words):
     result = invoke("send", "--server", words, "--from", "a@x", "--to", "b@x")

@@ -124,6 +124,30 @@ def test_addresses_that_are_objects_are_taken_as_they_are() -> None:
     assert envelope_of(message) == ("me@example.test", ["a@example.test", "b@example.test"])
 
 
+@pytest.mark.parametrize("value", [None, 5, b"a@x.test", "\ud800 <a@x.test>"])
+def test_a_field_of_the_wrong_type_names_no_address(value: Any) -> None:
+    message: Any = Message()
+    message["From"] = "a@x.test"
+    message._headers.append(("To", value))
+    for ask in (envelope_of, header_needs_utf8):
+        with pytest.raises(LocalProtocolError):
+            ask(message)
+
+
+@pytest.mark.parametrize("content", ["text", b"octets", None, 5])
+def test_what_is_no_message_object_is_a_type_error(content: Any) -> None:
+    with pytest.raises(TypeError, match="takes an EmailMessage, not"):
+        envelope_of(content)
+
+
+def test_a_message_sent_on_twice_names_no_envelope() -> None:
+    message: Message[Any, Any] = Message()
+    message["From"] = "a@x.test"
+    message["Resent-Date"] = message["resent-date"] = "x"
+    with pytest.raises(LocalProtocolError, match="more than once"):
+        envelope_of(message)
+
+
 def test_a_header_object_in_one_encoded_word_names_no_address() -> None:
     message: Message[Any, Any] = Message()
     message["From"] = "me@example.test"

@@ -1,6 +1,8 @@
 # trio_smtp.inbox: links, codes and warnings.
 from __future__ import annotations
 
+import time
+
 import pytest
 from inbox_support import PLAIN, rich
 
@@ -92,6 +94,13 @@ def test_a_good_message_has_no_warnings():
     assert warnings(read_message(long), long, recipients=1, smtputf8=False) == []
     utf8 = b"X-A: caf\xc3\xa9\r\n" + GOOD
     assert warnings(read_message(utf8), utf8, recipients=1, smtputf8=True) == []
+
+
+def test_many_lines_that_are_nearly_too_long_take_no_time():
+    content = GOOD + (b"x" * 998 + b"\r\n") * 20_000
+    begin = time.process_time()
+    assert warnings(read_message(content), content, recipients=1, smtputf8=False) == []
+    assert time.process_time() - begin < 20  # seconds; a regular expression takes minutes, this less than one
 
 
 def test_many_recipients_are_bulk():

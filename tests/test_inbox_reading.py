@@ -1,6 +1,7 @@
 # trio_smtp.inbox: what messages say, whatever they are.
 from __future__ import annotations
 
+import email
 from datetime import UTC, datetime
 
 import pytest
@@ -135,6 +136,43 @@ def test_no_more_parts_than_the_limit():
     reading = read_message(b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n' + part * 1200 + b"--b--\r\n")
     assert len(reading.parts) == _reading.MAX_PARTS - 1  # the multipart is one
     assert "only the first 1000 parts are shown" in reading.defects
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * (_reading.MAX_SEPARATORS + 1),
+        b"".join(
+            b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (number, number) for number in range(400)
+        )
+        + b"x\r\n" * 30_000,
+        b"X: y\r\n" * 21_000 + b"\r\nx",
+        b"X: y\r\n" * 21_000,
+        b"Content-Type: text/plain" + b"; a=b" * 20_000 + b"\r\n\r\nx",
+        b"Content-Type: text/plain" + b";\r\n a=b" * 20_000 + b"\r\n\r\nx",
+    ],
+    ids=["parts", "nested", "fields", "fields alone", "parameters", "folded parameters"],
+)
+def test_what_takes_the_parser_too_long_has_no_structure(content, monkeypatch):
+    real = email.message_from_bytes
+
+    def parse(octets, **options):
+        assert len(octets) < 2 * _reading.MAX_FIELD  # the header alone
+        return real(octets, **options)
+
+    monkeypatch.setattr(email, "message_from_bytes", parse)
+    reading = read_message(b"Subject: hi\r\n" + content)
+    assert reading.defects == ["the MIME structure cannot be read"]
+    assert (reading.subject, reading.parts) == ("hi", [])
+
+
+def test_a_long_text_without_a_header_is_shown():
+    reading = read_message(b"just a line of text\r\n" * 25_000)
+    assert "just a line of text" in reading.text
+
+
+def test_no_more_fields_than_the_limit():
+    assert len(read_message(b"X: y\r\n" * 12_000 + b"\r\n").headers) == _reading.MAX_FIELDS
 
 
 def test_long_fields_addresses_and_texts_are_cut():

@@ -17,6 +17,7 @@ from message_objects import DOMAINS, POLICIES, addresses, names_and_addresses, p
 
 from trio_smtp import ExtensionNotSupportedError, LocalProtocolError
 from trio_smtp._message.fields import KINDS, Kind, check_name, is_raw_utf8, write_field
+from trio_smtp._message.identifiers import ascii_uris
 from trio_smtp._message.serializer import serialize
 from trio_smtp._message.target import Target
 
@@ -297,6 +298,45 @@ def test_uris_are_ascii_and_the_text_around_them_is_encoded() -> None:
         "List-Unsubscribe: <https://xn--mnchen-3ya.de/%C3%BC?x=%C3%BC>\r\n"
     )
     assert source("List-Id", "Größe <l.x.test>") == "List-Id: =?utf-8?q?Gr=C3=B6=C3=9Fe?= <l.x.test>\r\n"
+
+
+@pytest.mark.parametrize(
+    ("uri", "written_as"),
+    [
+        ("mailto:ü@x.test", "mailto:%C3%BC@x.test"),
+        ("https://ü…/", "https://%C3%BC%E2%80%A6/"),
+        (f"https://{'ü' * 300}/", f"https://{'%C3%BC' * 300}/"),
+        ("https://ü@x.test:1/?q#ü", "https://%C3%BC@x.test:1/?q#%C3%BC"),
+    ],
+)
+def test_an_iri_of_another_kind_is_escaped(uri: str, written_as: str) -> None:
+    octets = source("Archived-At", f"<{uri}>") if len(written_as) < 900 else ""
+    assert octets in ("", f"Archived-At: <{written_as}>\r\n")
+    assert ascii_uris(f"<{uri}>") == f"<{written_as}>"
+
+
+def test_odd_sources_of_addresses() -> None:
+    assert source("To", "ü) <a@x.test>") == "To: =?utf-8?q?=C3=BC?= ) <a@x.test>\r\n"
+    assert source("To", "Jü Bär a@x.test") == "To: =?utf-8?q?J=C3=BC_B=C3=A4r?= a@x.test\r\n"
+    assert source("To", '"a b"@münchen.de') == 'To: "a b"@xn--mnchen-3ya.de\r\n'
+    assert source("To", "a (open ü") == "To: a (=?utf-8?q?open_=C3=BC?=)\r\n"
+    assert source("To", "a @ münchen.de (c)") == "To: a@xn--mnchen-3ya.de (c)\r\n"
+    for bad in ("a@" + "ü" * 2000, "a@ü…", '"ü"@x.test'):
+        with pytest.raises(LocalProtocolError):
+            source("To", bad)
+
+
+def test_an_address_object_without_a_local_part_or_a_domain() -> None:
+    message = EmailMessage()
+    message["To"] = [Address("", "", "x.test"), Address("", "a"), Address("A"), Address("", 'a"b c', "x.test")]
+    assert written(message) == b'To: ""@x.test, a, A <>, "a\\"b c"@x.test\r\n\r\n'
+
+
+def test_text_in_utf8_with_octets_of_another_kind() -> None:
+    raw = "ü ".encode() + b"\xfc"
+    text = raw.decode("ascii", "surrogateescape")
+    assert source("Subject", text + " " + "w" * 1000, UTF8).startswith("Subject: ")
+    assert write_field("X", "ü \udcfc " + "w " * 600, UTF8, 78).startswith("X: ü =?unknown-8bit?q?=FC?= w".encode())
 
 
 def test_keywords_are_encoded_one_by_one() -> None:

@@ -19,6 +19,7 @@ from trio_smtp.testing import open_sink
 @pytest.mark.parametrize(
     ("author", "domain"),
     [
+        ("a@ü…", "localhost"),
         ("a@x.test", "x.test"),
         ("Jü <a@münchen.de>", "xn--mnchen-3ya.de"),
         (None, "localhost"),
@@ -33,6 +34,13 @@ def test_an_identifier_is_at_the_domain_of_the_author(author: str | None, domain
     assert parsedate_to_datetime(date).tzinfo is not None
     assert re.fullmatch(rf"<[0-9a-f]{{32}}@{re.escape(domain)}>", identifier)
     assert Missing.of(message).fields[1] != ("Message-ID", identifier)
+
+
+def test_a_header_that_cannot_be_read_is_refused() -> None:
+    message: Any = Message()
+    message._headers = [(None, "x")]
+    with pytest.raises(trio_smtp.LocalProtocolError):
+        Missing.of(message)
 
 
 def test_what_there_is_is_not_added() -> None:

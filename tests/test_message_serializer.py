@@ -469,6 +469,53 @@ def test_a_composed_signed_part_is_what_the_application_signed() -> None:
         seven_bit(message)
 
 
+def test_a_multipart_under_a_signature_without_a_usable_boundary_is_refused() -> None:
+    message = MIMEMultipart("signed", boundary="s")
+    inner = MIMEMultipart()
+    inner.attach(MIMEText("x"))
+    message.attach(inner)
+    with pytest.raises(LocalProtocolError, match="no boundary"):
+        eight_bit(message)
+    inner.set_boundary("t")
+    assert b"--t--" in eight_bit(message)
+    inner.preamble = "ü"
+    with pytest.raises(ExtensionNotSupportedError):
+        seven_bit(message)
+
+
+def test_the_blocks_of_a_delivery_status_are_kept_apart() -> None:
+    message: Message[Any, Any] = Message()
+    message["Content-Type"] = "message/delivery-status"
+    first, second = Message(), Message()
+    first["Status"], second["Status"] = "5.0.0", "5.1.1"
+    first.set_payload("no line end")
+    message._payload = [first, second]  # type: ignore[attr-defined]
+    assert eight_bit(message).endswith(b"\r\n\r\nStatus: 5.0.0\r\nno line end\r\n\r\nStatus: 5.1.1\r\n")
+    second.set_payload(b"\xff")
+    with pytest.raises(ExtensionNotSupportedError):
+        seven_bit(message)
+
+
+def test_characters_in_a_part_that_is_no_text_are_utf8() -> None:
+    message: Message[Any, Any] = Message()
+    message["Content-Type"], message["Content-Transfer-Encoding"] = "application/json", "8bit"
+    message.set_payload('"ü"')
+    assert eight_bit(message).endswith('json\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"ü"'.encode())
+
+
+def test_a_header_that_the_email_package_cannot_read_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> str:
+        raise IndexError
+
+    message = MIMEMultipart(boundary="b")
+    message.attach(MIMEText("x"))
+    monkeypatch.setattr(MIMEMultipart, "get_content_maintype", fail)
+    monkeypatch.setattr(MIMEMultipart, "get_boundary", fail)
+    octets = eight_bit(message)
+    monkeypatch.undo()
+    assert [part.get_payload() for part in parts_of(email.message_from_bytes(octets))] == ["x"]
+
+
 @pytest.mark.parametrize("kind", ["message/partial", "multipart/mixed", "message/delivery-status"])
 def test_a_type_that_cannot_be_encoded_is_refused(kind: str) -> None:
     message: Message[Any, Any] = Message()

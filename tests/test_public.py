@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 import trio_smtp
-from trio_smtp import inbox, testing
+from trio_smtp import inbox, outbox, testing
 from trio_smtp._public import NoPublicConstructor, show_as_public
 
 MADE_BY_THE_LIBRARY = [
@@ -21,6 +21,7 @@ MADE_BY_THE_LIBRARY = [
     trio_smtp.UnixListener,
     inbox.Inbox,
     inbox.ThreadedInbox,
+    outbox.Outbox,
     testing.Certificates,
     testing.FaultPoint,
     testing.Network,
@@ -59,7 +60,7 @@ def test_these_have_no_public_constructor(cls: type) -> None:
 
 
 def test_no_other_class_refuses_to_be_called() -> None:
-    exported = {getattr(module, name) for module in (trio_smtp, inbox, testing) for name in module.__all__}
+    exported = {getattr(module, name) for module in (trio_smtp, inbox, testing, outbox) for name in module.__all__}
     assert {thing for thing in exported if isinstance(thing, NoPublicConstructor)} == set(MADE_BY_THE_LIBRARY)
 
 
@@ -72,6 +73,7 @@ MEMBERS = {
     trio_smtp.UnixListener: "accept aclose path socket",
     trio_smtp.Session: "envelope esmtp forwarded hello host id identity local peer proxy state tls transaction_count "
     "xclient",
+    outbox.Outbox: "entries get handler put put_message resolve statistics wait work",
     testing.Network: "address_of connections cut refuse restore silence",
 }
 

@@ -469,6 +469,15 @@ def test_the_library_does_not_load_it():
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
+async def test_it_takes_more_than_a_hundred_messages() -> None:
+    """The number of the 100th message looks like a reply, which is no answer of a handler's."""
+    async with open_sink() as sink, trio_smtp.open_client(sink.host, sink.port, **sink.client_options) as client:
+        for _ in range(101):
+            result = await client.send("a@x.test", ["b@y.test"], b"x\r\n")
+    assert len(sink.messages) == 101
+    assert result.reply.text == "OK: queued as S101"
+
+
 # --- patterns, shares, rates, addresses that ask for faults ---
 
 

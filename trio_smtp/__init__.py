@@ -9,8 +9,12 @@ from ._client.config import ClientConfig as ClientConfig
 from ._client.content import ContentLike as ContentLike
 from ._client.message import Params as Params
 from ._client.opening import TLSMode as TLSMode
+from ._client.prepared import PreparedMessage as PreparedMessage
+from ._client.prepared import prepare_message as prepare_message
 from ._client.push import OutgoingMessage as OutgoingMessage
+from ._client.reaching import Connect as Connect
 from ._client.report import SendResult as SendResult
+from ._client.signing import MessageSigner as MessageSigner
 from ._pool.bulk import Job as Job
 from ._pool.bulk import Outcome as Outcome
 from ._pool.bulk import Outcomes as Outcomes
@@ -62,6 +66,7 @@ from ._protocol.server.extension import ServerExtension as ServerExtension
 from ._protocol.server.observation import ServerEvent as ServerEvent
 from ._protocol.server.observation import ServerEventName as ServerEventName
 from ._public import show_as_public as _show_as_public
+from ._relay.forward import forward as forward
 from ._server.body import Body as Body
 from ._server.context import ServerStatistics as ServerStatistics
 from ._server.handler import Discard as Discard
@@ -83,6 +88,7 @@ __all__ = [
     "Body",
     "Client",
     "ClientConfig",
+    "Connect",
     "ConnectError",
     "ConnectionLostError",
     "ContentLike",
@@ -102,6 +108,7 @@ __all__ = [
     "LocalProtocolError",
     "MessageAbortedError",
     "MessageRefusedError",
+    "MessageSigner",
     "MessageTooLargeError",
     "OAuth",
     "Outcome",
@@ -114,6 +121,7 @@ __all__ = [
     "PoolConfig",
     "PoolFullError",
     "PoolStatistics",
+    "PreparedMessage",
     "ProxyHeader",
     "Recipient",
     "RecipientsRefusedError",
@@ -143,11 +151,13 @@ __all__ = [
     "UnsupportedAuthError",
     "XOAuth",
     "__version__",
+    "forward",
     "inherited_listeners",
     "open_client",
     "open_pool",
     "open_tcp_listeners",
     "open_unix_listener",
+    "prepare_message",
     "serve",
     "watch_certificates",
 ]

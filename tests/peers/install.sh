@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests in this directory start, and a client that tests of the inbox run: Debian packages
-# and two npm packages, by name. Needs root.
+# Installs the servers that the tests in this directory start, OpenDKIM, and a client that tests of the inbox run: Debian
+# packages and two npm packages, by name. Needs root.
 #
 # postfix and exim4-daemon-heavy conflict as packages. Exim is a single program: it is unpacked, not installed, into the
 # directory that the tests know too, and so is Haraka: $TRIO_SMTP_PEERS, /var/cache/trio-smtp-peers by default. Other
@@ -19,7 +19,7 @@ have() { command -v "$1" >/dev/null || [ -e "/usr/sbin/$1" ]; }
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
 
 packages=()
-for package in postfix libsasl2-modules dovecot-core dovecot-submissiond dovecot-lmtpd haproxy; do
+for package in postfix libsasl2-modules dovecot-core dovecot-submissiond dovecot-lmtpd haproxy opendkim; do
     installed "$package" || packages+=("$package")
 done
 unpack=

@@ -64,7 +64,7 @@ smtp_sasl_security_options =
 smtp_tls_security_level = may
 """
 
-_MASTER = """
+MASTER = """
 127.0.0.1:{port} inet n - n - 20 smtpd
 postlog unix-dgram n - n - 1 postlogd
 cleanup unix n - n - 0 cleanup
@@ -101,7 +101,7 @@ def open_postfix(tls: TLSFiles, auth_port: int) -> Iterator[Peer]:
         settings = {"directory": directory, "port": port, "relay": relay, "auth_port": auth_port, "tls": tls}
         etc = directory / "etc"
         (etc / "main.cf").write_text(_MAIN.format(uid=owner.pw_uid, gid=owner.pw_gid, **settings))
-        (etc / "master.cf").write_text(_MASTER.format(**settings))
+        (etc / "master.cf").write_text(MASTER.format(**settings))
         output(postfix, "-c", etc, "check")
         with running(["/usr/lib/postfix/sbin/master", "-d", "-c", etc], directory, [port]):
             yield Peer(port, relay, Mailbox(directory / "mailbox"))

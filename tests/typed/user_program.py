@@ -32,6 +32,23 @@ class Inbox(trio_smtp.Handler):
         return f"{session.id}-{session.transaction_count}"
 
 
+async def by_another_way(host: str, port: int) -> trio.abc.Stream:
+    return await trio.open_tcp_stream(host, port)
+
+
+class Stamp:
+    def sign(self, message: bytes, /) -> bytes:
+        return b"X-Size: %d\r\n" % len(message)
+
+
+async def relay(port: int) -> None:
+    connect: trio_smtp.Connect = by_another_way
+    signer: trio_smtp.MessageSigner = Stamp()
+    async with trio_smtp.open_pool("mail.example.com", connect=connect, sign=signer) as pool:
+        handler: trio_smtp.Handler = trio_smtp.forward(pool, unknown="refuse")
+        await trio_smtp.serve(handler, port)
+
+
 def describe(error: trio_smtp.SMTPError) -> str:
     code: int | None = error.reply.code if error.reply is not None else None
     again = error.delivery is trio_smtp.Delivery.NOT_SENT

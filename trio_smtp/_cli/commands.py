@@ -9,7 +9,9 @@ from .demo import demo
 from .errors import Commands
 from .inbox import inbox
 from .load import load
+from .outbox import outbox
 from .records import log_as_json
+from .relay import relay
 from .send import send
 from .serve import serve
 
@@ -34,3 +36,5 @@ cli.add_command(serve)
 cli.add_command(inbox)
 cli.add_command(send)
 cli.add_command(load)
+cli.add_command(relay)
+cli.add_command(outbox)

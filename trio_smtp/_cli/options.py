@@ -28,7 +28,9 @@ _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 def host_port(value: str) -> tuple[str, int | None]:
-    """``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``; the port is ``None`` if it is missing."""
+    """``HOST``, ``HOST:PORT``, ``[IPV6]``, ``[IPV6]:PORT`` or ``unix:PATH``; the port is ``None`` if it is missing."""
+    if value.startswith("unix:") and len(value) > len("unix:"):
+        return value, None
     if _is_address(value):  # an IPv6 address without a port needs no brackets
         return value, None
     host, colon, port = value.rpartition(":") if not value.endswith("]") else (value, "", "")
@@ -176,7 +178,11 @@ class Target:
 
 
 server_option = click.option(
-    "--server", required=True, metavar="HOST:PORT", type=host_port, help="The server; [ADDRESS]:PORT for IPv6."
+    "--server",
+    required=True,
+    metavar="HOST:PORT",
+    type=host_port,
+    help="The server; [ADDRESS]:PORT for IPv6, unix:PATH for a UNIX socket.",
 )
 
 
@@ -264,6 +270,8 @@ def _password(login: tuple[str, str] | None, mechanism: str | None) -> trio_smtp
 
 def host_words(host: str, port: int | None) -> str:
     """Host and port as on the command line."""
+    if host.startswith("unix:"):
+        return host
     shown = f"[{host}]" if ":" in host else host
     return shown if port is None else f"{shown}:{port}"
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from .descriptors import make_room_for
 from .errors import Status, reason, run
 from .limits import limit_options
 from .options import auth_options, host_words, network, octal, verbose_option
+from .outbox import open_store
+from .queueing import Queue
 from .serve_plan import DEFAULT_PORT, Plan, make_plan
 from .signals import ENDING, WATCHED, Wishes, write_statistics
 from .sockets import Listener, name_of, open_shared, place_words
@@ -47,6 +50,7 @@ from .workers import Orders, Parent
 @click.option("--print", "show", is_flag=True, help="Show messages on standard output (the default).")
 @click.option("--raw", is_flag=True, help="Show them as they came: every field, all parts, nothing decoded.")
 @click.option("--discard", "forget", is_flag=True, help="Accept messages and discard them.")
+@click.option("--outbox", metavar="URL", help="Put messages into this outbox: sqlite:FILE or redis://HOST:PORT/DB.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); offers STARTTLS.")
 @click.option("--tls-key", metavar="FILE", help="Its private key (PEM); may be in the certificate's file.")
 @click.option("--tls-self-signed", is_flag=True, help="Offer STARTTLS with a throw-away certificate.")
@@ -88,7 +92,8 @@ def serve(**options: Any) -> None:
     """Receive mail, until Ctrl-C or SIGTERM.
 
     Every client may send to every address. Nothing is relayed: messages are stored (--maildir), printed (--print) or
-    discarded (--discard).
+    discarded (--discard). With --outbox they are kept for "trio-smtp outbox work", which does relay them, and answered
+    250 once they are durable.
 
     The first Ctrl-C or SIGTERM ends the server gracefully: it accepts no new connections and finishes the messages that
     are being received. The second ends it at once. SIGHUP loads the files of --tls-cert and --tls-key again, which
@@ -197,7 +202,7 @@ async def _serve_until_told(
         can_reload=plan.certificate is not None,
         statistics=lambda: write_statistics(server.statistics(), plan.totals),
     )
-    async with trio.open_nursery() as nursery:
+    async with _attached_outbox(plan), trio.open_nursery() as nursery:
         nursery.start_soon(obey, wishes)  # listens before start() returns
         await nursery.start(server.serve_listeners, listeners)
         for chore in plan.chores:
@@ -211,6 +216,18 @@ async def _serve_until_told(
         nursery.start_soon(_cancel_after, wishes.at_once, nursery.cancel_scope)
         await server.shutdown(grace=plan.grace)
         nursery.cancel_scope.cancel(reason="the server has ended")
+
+
+@asynccontextmanager
+async def _attached_outbox(plan: Plan) -> AsyncIterator[None]:
+    """Open the plan's outbox, if it has one, for the time of serving."""
+    if plan.outbox is None:
+        yield
+        return
+    assert isinstance(plan.handler, Queue)
+    async with open_store(plan.outbox) as outbox:
+        plan.handler.attach(outbox.handler(received_by=plan.config.hostname))
+        yield
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -23,6 +23,7 @@ from .limits import config_of, is_loopback
 from .maildir import Maildir, short
 from .options import credentials
 from .output import Output, has_colour
+from .queueing import PrivateQueue, Queue
 from .sockets import Places
 from .totals import Totals
 from .workers import AVAILABLE, Tell
@@ -52,6 +53,7 @@ class Plan:
         totals: what was accepted.
         output: where everything is written.
         tell: reports to the user.
+        outbox: the address of the outbox that the handler is to be attached to, or ``None``.
     """
 
     places: Places
@@ -68,6 +70,7 @@ class Plan:
     totals: Totals
     output: Output
     tell: Tell
+    outbox: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,7 @@ def make_plan(
     raw: bool,
     quiet: bool,
     forget: bool,
+    outbox: str | None,
     **other: Any,
 ) -> Plan:
     """The plan for the options of `trio-smtp serve`.
@@ -118,7 +122,7 @@ def make_plan(
     is_local = not inherit and (port is None or is_loopback(host))
     limits, tls_options = config_of(other, is_local=is_local)
     tls = _TLSOptions(**tls_options)
-    _check_stores(maildir=maildir, show=show, raw=raw, forget=forget, as_json=as_json, quiet=quiet)
+    _check_stores(maildir=maildir, show=show, raw=raw, forget=forget, outbox=outbox, as_json=as_json, quiet=quiet)
     if workers > 1 and not AVAILABLE:
         raise click.UsageError("--workers needs a system that can fork processes.")
     user = credentials(auth, password_file)
@@ -143,8 +147,11 @@ def make_plan(
     output = Output(_left_out_json if as_json else _left_out_text)
     tell = partial(_tell_json if as_json else _tell_text, output)
     totals = Totals(workers)
-    store, store_words, chores = _open_store(maildir, forget, output, raw=raw)
-    is_reported = not quiet and (raw or forget or maildir is not None)  # what is shown tells of itself
+    store, store_words, chores = _open_store(maildir, forget or outbox is not None, output, raw=raw)
+    if outbox is not None:
+        store_words = f"messages go to {outbox}"
+    is_reported = not quiet and (raw or forget or maildir is not None or outbox is not None)  # else it is shown
+    report = partial(_report, totals, tell if is_reported else None)
     summary = ["LMTP" if lmtp else "SMTP", tls_words]
     summary += ["AUTH required"] * (user is not None)
     summary += [store_words]
@@ -154,7 +161,7 @@ def make_plan(
         places=Places(
             host=None if host in _WILDCARDS else host, port=port, unix=unix, unix_mode=unix_mode, inherit=inherit
         ),
-        handler=_handler(store, user, config, partial(_report, totals, tell if is_reported else None)),
+        handler=_handler(store, user, config, report) if outbox is None else _queue(user, config, report),
         config=config,
         ssl_context=context,
         certificate=None if tls.tls_cert is None else (tls.tls_cert, tls.tls_key),
@@ -167,18 +174,23 @@ def make_plan(
         totals=totals,
         output=output,
         tell=tell,
+        outbox=outbox,
     )
 
 
-def _check_stores(*, maildir: str | None, show: bool, raw: bool, forget: bool, as_json: bool, quiet: bool) -> None:
+def _check_stores(
+    *, maildir: str | None, show: bool, raw: bool, forget: bool, outbox: str | None, as_json: bool, quiet: bool
+) -> None:
     if (maildir is not None) + (show or raw) + forget > 1:
         raise click.UsageError("--maildir, --print (or --raw) and --discard exclude each other.")
-    if maildir is not None or forget:
+    if outbox is not None and (maildir is not None or show or raw or forget):
+        raise click.UsageError("--outbox excludes --maildir, --print and --discard.")
+    if maildir is not None or forget or outbox is not None:
         return
     if as_json:
-        raise click.UsageError("--json needs --maildir or --discard: printed messages are not JSON.")
+        raise click.UsageError("--json needs --maildir or --discard (or --outbox): printed messages are not JSON.")
     if quiet:
-        raise click.UsageError("--quiet needs --maildir or --discard: else messages are printed.")
+        raise click.UsageError("--quiet needs --maildir or --discard (or --outbox): else messages are printed.")
 
 
 def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecure_auth: bool) -> None:
@@ -200,6 +212,14 @@ def _handler(
     if user is None:
         return Mailbox(store, hostname=config.hostname, lmtp=config.lmtp, report=report)
     return PrivateMailbox(store, users=dict([user]), hostname=config.hostname, lmtp=config.lmtp, report=report)
+
+
+def _queue(
+    user: tuple[str, str] | None, config: trio_smtp.ServerConfig, report: Callable[[Received], None]
+) -> trio_smtp.Handler:
+    if user is None:
+        return Queue(report, lmtp=config.lmtp)
+    return PrivateQueue(report, users=dict([user]), lmtp=config.lmtp)
 
 
 def _open_store(maildir: str | None, forget: bool, output: Output, *, raw: bool) -> tuple[Store, str, list[Chore]]:

@@ -121,7 +121,7 @@ class Parent:
         self._are_serving = False  # all have been, once
 
     def start(self) -> list[int]:
-        """Start all workers and return their process ids once they are serving, or a signal has asked for the end.
+        """Start all workers and return their process ids once they are serving; none if a signal has asked for the end.
 
         Raises:
             CommandError: one of them could not be started.
@@ -129,9 +129,11 @@ class Parent:
         self._wakeups, self._wakeups_end = _listen_to_signals()
         try:
             for number in range(1, self._count + 1):
-                self._fork(number, replaces=False)
-            while self._early is None and any(worker.ready is not None for worker in self._workers.values()):
-                self._turn()
+                if self._early is None and not self._signals:
+                    self._fork(number, replaces=False)
+                # One after the other: what is wrong with all of them is said once.
+                while self._early is None and any(worker.ready is not None for worker in self._workers.values()):
+                    self._turn()
         except OSError as exc:
             self._give_up()
             raise CommandError(f"cannot start a worker: {exc.strerror}", Status.SYSTEM) from exc
@@ -139,7 +141,7 @@ class Parent:
             self._give_up()
             raise CommandError(self._early, Status.INTERNAL)
         self._are_serving = True
-        return [worker.pid for worker in self._workers.values()]
+        return [] if self._signals else [worker.pid for worker in self._workers.values()]
 
     def watch(self) -> Status:
         """Watch the workers until a signal has ended them."""

@@ -61,6 +61,8 @@ class Login:
         async with self._asking:
             if not self._is_good(but_not, came_meanwhile=self._answers != answers):
                 self._token = None
+                if but_not is not None and (forget := getattr(auth.token, "forget", None)) is not None:
+                    forget(but_not)  # of a provider that keeps tokens for several pools
                 answer = auth.token()
                 if not inspect.isawaitable(answer):
                     raise TypeError("the token provider must be async")

@@ -29,8 +29,10 @@ from .content import ContentLike
 from .message import Message, Params
 from .opening import Opening, TLSMode, open_connection
 from .push import OutgoingMessage, push
+from .reaching import Connect
 from .report import DeliveryReport, SendResult
 from .sending import deliver
+from .signing import MessageSigner, Signing
 
 
 @entrance("client")
@@ -47,11 +49,14 @@ async def open_client(
     proxy_header: ProxyHeader | None = None,
     config: ClientConfig | None = None,
     stream: trio.abc.Stream | None = None,
+    sign: MessageSigner | None = None,
+    connect: Connect | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a server, say hello, start TLS and log in; say QUIT at the end of the block.
 
     Args:
-        host: a name or an address; with TLS, the name that the certificate must have.
+        host: a name or an address; with TLS, the name that the certificate must have. Or ``unix:`` and the path of a
+            socket, whose certificate must be for ``localhost``; there is no port then.
         port: 465 with ``tls="implicit"``, 24 with ``lmtp=True``, else 25, if not given. Submission is on 587 or 465.
         tls: ``"auto"``: from the start on port 465, elsewhere by STARTTLS if it is offered; certificates are verified
             and a failure is an error; where it is not offered mail goes in clear, credentials never.
@@ -67,6 +72,11 @@ async def open_client(
         config: time limits and the like.
         stream: a connected stream to use instead of connecting; owned from now on. A ``trio.SSLStream`` counts as TLS,
             and as verified if its context verifies certificates and names.
+        sign: signs every message when it is as the server gets it, such as a :class:`trio_smtp.dkim.Signer`. What is
+            signed is held whole; a stream that is not replayable, and :meth:`Client.transaction`, are errors.
+        connect: an async callable that takes `host` and the port and returns a connected ``trio.abc.Stream``, in place
+            of ``trio.open_tcp_stream``, such as :func:`trio_smtp.socks.connect_through`. It has
+            ``config.connect_timeout``. An OSError of it is a ConnectError.
 
     Raises:
         TypeError, ValueError: a wrong argument.
@@ -88,11 +98,13 @@ async def open_client(
         allow_insecure_auth=allow_insecure_auth,
         lmtp=lmtp,
         proxy_header=proxy_header,
+        connect=connect,
         config=ClientConfig() if config is None else config,
     )
+    signing = None if sign is None else Signing(sign, opening.config)
     connection = await open_connection(opening, host, port, stream=stream)
     try:
-        yield Client._create(connection)
+        yield Client._create(connection, signing)
     finally:
         await connection.aclose()
 
@@ -104,15 +116,17 @@ class Client(metaclass=NoPublicConstructor):
     ``SMTPTimeoutError`` or ``RemoteProtocolError`` it is of no further use; after a refusal it is.
     """
 
-    __slots__ = ("_connection", "_guard")
+    __slots__ = ("_connection", "_guard", "_signing")
 
     _connection: ClientConnection
     _guard: _Guard
+    _signing: Signing | None
 
     @classmethod
-    def _create(cls, connection: ClientConnection) -> Client:
+    def _create(cls, connection: ClientConnection, signing: Signing | None = None) -> Client:
         self = cls.__new__(cls)
         self._connection = connection
+        self._signing = signing
         self._guard = _Guard(connection)
         return self
 
@@ -173,8 +187,8 @@ class Client(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: `recipients` is a str, `content` cannot be sent, or `before_end` is not async.
-            LocalProtocolError: an invalid address or parameter, no recipients, or a NUL in the text; nothing was sent,
-                or a stream's text without its end.
+            LocalProtocolError: an invalid address or parameter, no recipients, a NUL in the text, or, with ``sign``, a
+                message that cannot be signed; nothing was sent, or a stream's text without its end.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
             MessageTooLargeError: larger than the server's SIZE; nothing was sent, or a stream's text without its end.
             SenderRefusedError, RecipientsRefusedError, MessageRefusedError: refused for every recipient.
@@ -190,9 +204,8 @@ class Client(metaclass=NoPublicConstructor):
         ``trio.Cancelled`` with the fate of the message unknown.
         """
         with self._guard:
-            report = DeliveryReport(
-                Message(sender, recipients, content, mail_params, rcpt_params, before_end), attempts=1
-            )
+            message = Message(sender, recipients, content, mail_params, rcpt_params, before_end, self._signing)
+            report = DeliveryReport(message, attempts=1)
             await trio.lowlevel.checkpoint_if_cancelled()  # a socket takes a small message without any wait
             await deliver(self._connection, report)
             return report.result()
@@ -243,11 +256,16 @@ class Client(metaclass=NoPublicConstructor):
         Args: as those of :meth:`send`. The text is declared 8-bit where the server offers 8BITMIME; where it does not,
             the first 8-bit octet is an error.
 
-        Raises: as :meth:`send`; on entering if no recipient is accepted, on leaving if the message is refused.
+        Raises: as :meth:`send`; on entering if no recipient is accepted, or with ``sign`` (LocalProtocolError: what is
+            signed must be known before it is sent); on leaving if the message is refused.
 
         Cancellation in the block gives the message up and closes the connection; on leaving it, as for :meth:`send`.
         """
         with self._guard:
+            if self._signing is not None:
+                raise LocalProtocolError(
+                    "a transaction cannot be signed: the signature stands above the text", delivery=Delivery.NOT_SENT
+                )
             message = Message(sender, recipients, b"", mail_params, rcpt_params)
             async with push(self._connection, message) as outgoing:
                 yield outgoing

@@ -11,6 +11,7 @@ from .._protocol.addresses import check_address, needs_smtputf8
 from .._protocol.errors import Delivery, LocalProtocolError
 from .._protocol.parameter_text import format_params
 from .content import Content, ContentLike, Octets, as_content
+from .signing import Signing
 
 Params: TypeAlias = Mapping[str, str | int | None]
 BeforeEnd: TypeAlias = Callable[[], Awaitable[object]]
@@ -22,7 +23,7 @@ class Message:
     Attributes:
         sender: the reverse path, checked.
         recipients: address as the caller wrote it, which is the key of every result, to the checked address.
-        content: the text.
+        content: the text, below its signature if there is one.
         mail_params: parameters of MAIL by keyword in upper case, ``None`` for none.
         rcpt_params: parameters of RCPT by recipient, ``None`` for none.
         is_ascii: every address is ASCII, and goes out as it is.
@@ -33,7 +34,8 @@ class Message:
 
     Raises:
         TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent, or `before_end` called.
-        LocalProtocolError: an address or a parameter cannot be sent, or there is no recipient.
+        LocalProtocolError: an address or a parameter cannot be sent, there is no recipient, or what is to be signed
+            cannot be.
     """
 
     __slots__ = (
@@ -57,6 +59,7 @@ class Message:
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
         before_end: BeforeEnd | None = None,
+        signing: Signing | None = None,
     ) -> None:
         if isinstance(recipients, str | bytes):
             raise TypeError("recipients is an iterable of addresses, not one address")
@@ -71,7 +74,11 @@ class Message:
             format_params(mail_params, smtputf8=True)  # what all of it needs is known below
         self.mail_params: Final = {name.upper(): value for name, value in mail_params.items()} if mail_params else None
         self.rcpt_params: Final = _checked_params(self.recipients, rcpt_params) if rcpt_params else None
-        self.content: Final[Content] = Octets(content) if isinstance(content, bytes) else as_content(content)
+        given: Content = Octets(content) if isinstance(content, bytes) else as_content(content)
+        self.is_binary: Final = (
+            self.mail_params is not None and str(self.mail_params.get("BODY")).upper() == "BINARYMIME"
+        )
+        self.content: Final[Content] = given if signing is None else signing.cover(given, is_binary=self.is_binary)
         self.before_end: Final = before_end
         self.at_hand: Final = self.content.at_hand and before_end is None
         self.is_ascii: Final = self.sender.isascii() and all(map(str.isascii, self.recipients.values()))
@@ -82,9 +89,6 @@ class Message:
         )
         if mail_params:
             format_params(mail_params, smtputf8=self.needs_utf8)
-        self.is_binary: Final = (
-            self.mail_params is not None and str(self.mail_params.get("BODY")).upper() == "BINARYMIME"
-        )
 
     def __repr__(self) -> str:
         return f"<Message from {self.sender!r} to {len(self.recipients)}>"

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import socket
 import ssl
@@ -39,7 +38,8 @@ from .._wire.tls import is_in_clear
 from .._wire.wire import Wire
 from .auth import Login, log_in
 from .config import ClientConfig
-from .connection import ClientConnection, at_stage, deadline_after
+from .connection import ClientConnection, at_stage
+from .reaching import Connect, address_name, reach, tls_name
 
 TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "none"]
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
@@ -70,6 +70,7 @@ class Opening:
     allow_insecure_auth: bool = False
     lmtp: bool = False
     proxy_header: ProxyHeader | None = None
+    connect: Connect | None = None
     config: ClientConfig = field(default_factory=ClientConfig)
     login: Login | None = field(init=False, default=None)
 
@@ -83,6 +84,8 @@ class Opening:
         check_flag("lmtp", self.lmtp)
         if self.proxy_header is not None and not isinstance(self.proxy_header, ProxyHeader):
             raise TypeError(f"proxy_header is a ProxyHeader or None, not {self.proxy_header!r}")
+        if self.connect is not None and not callable(self.connect):
+            raise TypeError(f"connect is an async callable or None, not {self.connect!r}")
         if not isinstance(self.config, ClientConfig):
             raise TypeError(f"the client's configuration is a ClientConfig, not {self.config!r}")
         if self.auth is not None:
@@ -139,7 +142,7 @@ async def open_connection(
 
     Args:
         opening: how.
-        host: to connect to; the name that a certificate must have.
+        host: to connect to; the name that a certificate must have. Or ``unix:`` and a path.
         port: see :meth:`Opening.port`.
         stream: a connected stream to use instead; owned from now on.
         wrap: makes a wire of the stream.
@@ -182,28 +185,7 @@ def check_host(host: str) -> None:
 
 
 async def _connect(opening: Opening, host: str, port: int) -> trio.abc.Stream:
-    config = opening.config
-    try:
-        with trio.CancelScope(deadline=deadline_after(config.connect_timeout)):
-            return await trio.open_tcp_stream(host, port, local_address=config.local_address)
-    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that IDNA cannot encode, such as "a..b"
-        raise ConnectError(f"cannot connect to {host}:{port}: {_reason(exc)}", stage=Stage.CONNECT) from exc
-    raise SMTPTimeoutError(
-        f"could not connect to {host}:{port} within {config.connect_timeout:g} seconds", stage=Stage.CONNECT
-    )
-
-
-def _reason(exc: OSError | UnicodeError) -> str:
-    """The useful words: of a name with several addresses, those of the first attempt, which Trio hides in a group."""
-    if isinstance(exc, UnicodeError):
-        return f"the name cannot be looked up ({exc})"
-    group = exc.__cause__
-    if isinstance(group, BaseExceptionGroup):
-        inner = group.exceptions[0]
-        exc = inner if isinstance(inner, OSError) else exc
-    if exc.errno and not isinstance(exc, socket.gaierror):
-        return os.strerror(exc.errno)
-    return exc.strerror or str(exc)
+    return await reach(host, port, opening.config, opening.connect)
 
 
 async def _open(
@@ -216,7 +198,7 @@ async def _open(
     *,
     clear: bool = False,
 ) -> ClientConnection:
-    connection = ClientConnection(wrap(stream), opening.config, lmtp=opening.lmtp, name=f"{host}:{port}")
+    connection = ClientConnection(wrap(stream), opening.config, lmtp=opening.lmtp, name=address_name(host, port))
     try:
         if opening.proxy_header is not None:  # before anything else, TLS included
             await _send_proxy_header(connection, opening.proxy_header)
@@ -273,7 +255,7 @@ async def _adopt_tls(connection: ClientConnection) -> None:
 
 async def _start_implicit_tls(opening: Opening, connection: ClientConnection, host: str) -> None:
     try:
-        await connection.start_tls(opening.context(), host)
+        await connection.start_tls(opening.context(), tls_name(host))
     except (TLSError, ConnectionLostError, SMTPTimeoutError) as exc:
         at_stage(exc, Stage.CONNECT)
         _explain_certificate(exc, connection, host)
@@ -354,7 +336,7 @@ async def _start_tls(opening: Opening, connection: ClientConnection, host: str, 
         raise TLSError(f"{connection.name} spoke before the TLS handshake", stage=Stage.STARTTLS)
     started = trio.current_time()
     try:
-        await connection.start_tls(opening.context(), host)
+        await connection.start_tls(opening.context(), tls_name(host))
     except SMTPTimeoutError as exc:
         limit = opening.config.tls_handshake_timeout
         late = SMTPTimeoutError(

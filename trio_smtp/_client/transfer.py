@@ -54,6 +54,7 @@ class Transfer:
         connection: a reusable one.
         report: the message's; the transaction is noted there.
         recipients: the first of those who remain.
+        transaction: theirs, if it was begun.
 
     Attributes:
         encoder: makes what is sent.
@@ -63,11 +64,17 @@ class Transfer:
 
     __slots__ = ("_connection", "_report", "encoder", "message", "transaction")
 
-    def __init__(self, connection: ClientConnection, report: DeliveryReport, recipients: Sequence[str]) -> None:
+    def __init__(
+        self,
+        connection: ClientConnection,
+        report: DeliveryReport,
+        recipients: Sequence[str],
+        transaction: Transaction | None = None,
+    ) -> None:
         self._connection: Final = connection
         self._report: Final = report
         self.message: Final[Message] = report.message
-        self.transaction: Final = Transaction(recipients, lmtp=connection.lmtp)
+        self.transaction: Final = transaction or Transaction(recipients, lmtp=connection.lmtp)
         self.encoder: Final = TransactionEncoder(connection, self.message, self.transaction)
         report.track(self.transaction)
 

@@ -35,7 +35,6 @@ def header_needs_utf8(message: Message[Any, Any]) -> bool:
     return any(address is not None and needs_smtputf8(address) for address in found)
 
 
-@refusing
 def envelope_of(message: Message[Any, Any], *, need_sender: bool = True) -> tuple[str, list[str]]:
     """Sender and recipients as the source of the header names them; of a message sent on, the Resent- fields count.
 
@@ -49,6 +48,11 @@ def envelope_of(message: Message[Any, Any], *, need_sender: bool = True) -> tupl
             f"send_message() takes an EmailMessage, not {type(message).__name__}; text and octets go with"
             " send(sender, recipients, content)"
         )
+    return _envelope_of(message, need_sender)
+
+
+@refusing
+def _envelope_of(message: Message[Any, Any], need_sender: bool) -> tuple[str, list[str]]:
     resent = sum(name.lower() == "resent-date" for name, _ in message.raw_items())
     if resent > 1:
         raise LocalProtocolError(

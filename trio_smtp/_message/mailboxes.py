@@ -243,9 +243,10 @@ def _rewrite(segment: list[tuple[str, str]], writer: _Writer, *, is_phrase: bool
     """One mailbox, or one phrase."""
     angle = next((at for at, (kind, _) in enumerate(segment) if kind == "angle"), None)
     inks = [at for at, (kind, _) in enumerate(segment) if kind in ("word", "quoted")]
-    has_address = any("@" in segment[at][1] for at in inks if segment[at][0] == "word")
-    if angle is None and not is_phrase and has_address:
-        ends = (inks[0], inks[-1] + 1)
+    address = next((at for at in inks if segment[at][0] == "word" and "@" in segment[at][1]), None)
+    if angle is None and not is_phrase and address is not None:
+        is_whole = segment[address][1].strip("@") == segment[address][1]  # else it goes on beside it: "a b"@x, a @ x
+        ends = (address, address + 1) if is_whole else (inks[0], inks[-1] + 1)
         text = "".join(text for kind, text in segment[slice(*ends)] if kind in ("word", "quoted"))
         if not text.isascii():
             comments = [item for item in segment[slice(*ends)] if item[0] == "comment"]

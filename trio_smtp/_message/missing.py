@@ -8,8 +8,8 @@ from email.utils import formatdate
 from typing import Any
 
 from .._protocol.addresses import to_ascii
-from .._protocol.errors import LocalProtocolError
 from .header_envelope import addresses_of
+from .target import refusing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,13 @@ class Missing:
     fields: tuple[tuple[str, str], ...]
 
     @classmethod
+    @refusing
     def of(cls, message: Message[Any, Any]) -> Missing:
-        """What this message lacks. The identifier is random, at the domain of the author."""
+        """What this message lacks. The identifier is random, at the domain of the author.
+
+        Raises:
+            LocalProtocolError: its header cannot be read.
+        """
         fields: list[tuple[str, str]] = []
         if "Date" not in message:
             fields.append(("Date", formatdate(localtime=True)))
@@ -38,7 +43,7 @@ def _domain(message: Message[Any, Any]) -> str:
         if address is not None and "@" in address:
             try:
                 domain = to_ascii(f"x@{address.rpartition('@')[2]}")[len("x@") :]
-            except (ValueError, LocalProtocolError):
+            except ValueError:
                 continue
             if domain.replace(".", "").replace("-", "").isalnum() and domain.isascii():
                 return domain

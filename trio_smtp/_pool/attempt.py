@@ -28,6 +28,7 @@ import trio
 
 from .._client.report import DeliveryReport
 from .._wire.waits import Interrupted
+from .loan import Loan
 
 
 class AttemptState(Enum):
@@ -71,6 +72,7 @@ class Attempt:
     Args:
         report: the message, and what has become of it so far.
         fresh: it has met a connection's end, and is better off on a new one.
+        loan: the caller wants a connection, and does the rest.
 
     Attributes:
         is_alone: it is to be sent with no other in flight.
@@ -88,14 +90,16 @@ class Attempt:
         "error",
         "fresh",
         "is_alone",
+        "loan",
         "report",
         "state",
     )
 
-    def __init__(self, report: DeliveryReport, *, fresh: bool = False) -> None:
+    def __init__(self, report: DeliveryReport, *, fresh: bool = False, loan: Loan | None = None) -> None:
         self.report: DeliveryReport = report
         self.fresh: bool = fresh
-        self.is_alone: bool = False
+        self.loan: Loan | None = loan
+        self.is_alone: bool = loan is not None
         self.state: AttemptState = _WAITING
         self.cancellation: Cancellation = _NO
         self.error: Exception | None = None

@@ -23,6 +23,7 @@ from .._client.client import message_envelope
 from .._client.content import ContentLike
 from .._client.message import Message
 from .._client.report import SendResult
+from .._client.signing import Signing
 from .._nursery import open_bare_nursery
 from .._public import NoPublicConstructor
 
@@ -154,7 +155,7 @@ class Outcomes(Generic[J], metaclass=NoPublicConstructor):
 
     # -- the tasks' side
 
-    async def _work(self, deliver: Deliver) -> None:
+    async def _work(self, deliver: Deliver, signing: Signing | None) -> None:
         """Send job after job until there are none."""
         source = self._source
         try:
@@ -180,7 +181,7 @@ class Outcomes(Generic[J], metaclass=NoPublicConstructor):
                     return
                 result = error = None
                 try:
-                    result = await deliver(_message_of(job), patient=True)
+                    result = await deliver(_message_of(job, signing), patient=True)
                 except Exception as exc:
                     error = exc
                 self._ready.append(Outcome(job, result, error))
@@ -260,14 +261,16 @@ class _Jobs(Generic[J]):
 
 
 @asynccontextmanager
-async def send_many(deliver: Deliver, jobs: Iterable[J] | AsyncIterable[J], tasks: int) -> AsyncIterator[Outcomes[J]]:
-    """:meth:`Pool.send_many`, with this many messages at a time."""
+async def send_many(
+    deliver: Deliver, jobs: Iterable[J] | AsyncIterable[J], tasks: int, signing: Signing | None = None
+) -> AsyncIterator[Outcomes[J]]:
+    """:meth:`Pool.send_many`, with this many messages at a time, signed if there is something to sign with."""
     source = _Jobs(jobs)
     outcomes: Outcomes[J] = Outcomes[J]._create(source, 2 * tasks, tasks)
     try:
         async with open_bare_nursery(_stop) as nursery:
             for _ in range(tasks):
-                nursery.start_soon(outcomes._work, deliver)
+                nursery.start_soon(outcomes._work, deliver, signing)
             try:
                 yield outcomes
                 await outcomes._finish_unread()
@@ -281,12 +284,12 @@ def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
     nursery.cancel_scope.cancel(reason="the block of send_many was left")
 
 
-def _message_of(job: Job) -> Message:
+def _message_of(job: Job, signing: Signing | None) -> Message:
     match job:
         case tuple((sender, recipients, content)):
-            return Message(sender, recipients, content)
+            return Message(sender, recipients, content, signing=signing)
         case email.message.Message():
             sender, recipients = message_envelope(job, None, None)
-            return Message(sender, recipients, job)
+            return Message(sender, recipients, job, signing=signing)
         case _:
             raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")

@@ -7,6 +7,7 @@ from typing import TypeAlias, cast
 import trio
 
 from .._client.opening import check_host
+from .._client.reaching import address_name
 
 Host: TypeAlias = "str | tuple[str, int | None]"
 HostsLike: TypeAlias = "str | Sequence[Host] | Callable[[], Awaitable[str | Sequence[Host]]]"
@@ -84,5 +85,4 @@ class Hosts:
 
 def name_of(route: Route) -> str:
     """A host as logs and traces show it."""
-    host, port = route
-    return host if port is None else f"{host}:{port}"
+    return address_name(*route)

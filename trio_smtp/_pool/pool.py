@@ -19,9 +19,18 @@ from .._client.config import ClientConfig
 from .._client.content import ContentLike
 from .._client.message import Message, Params
 from .._client.opening import Opening, TLSMode
+from .._client.reaching import Connect
 from .._client.report import DeliveryReport, SendResult
+from .._client.signing import MessageSigner, Signing
+from .._client.steps import Steps, given_params
 from .._nursery import open_bare_nursery
-from .._protocol.errors import Delivery, SMTPError
+from .._protocol.errors import (
+    ConnectionLostError,
+    Delivery,
+    RemoteProtocolError,
+    SMTPError,
+    SMTPTimeoutError,
+)
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
 from .._public import NoPublicConstructor
@@ -34,12 +43,15 @@ from .connector import Connector
 from .dispatcher import Dispatcher, closed_error
 from .health import ServerHealth
 from .hosts import Hosts, HostsLike
+from .loan import Loan, errand
 from .ratelimit import RateLimit
 from .retry import Retry
 from .riding import Riding
+from .stepped import SteppedMessage
 from .trace import Tracer
 from .worker import Worker
 
+_DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
 _SLACK: Final = 5.0  # seconds beyond end_grace in which a worker must have come to its end
 
 
@@ -58,20 +70,22 @@ async def open_pool(
     allow_insecure_auth: bool = False,
     lmtp: bool = False,
     proxy_header: ProxyHeader | None = None,
+    sign: MessageSigner | None = None,
+    connect: Connect | None = None,
 ) -> AsyncIterator[Pool]:
     """Open a pool of connections, for any number of tasks to send messages through.
 
     Connections are opened when there are messages to send, kept while they are good, and closed with QUIT.
 
     Args:
-        host: a host's name; or several, or pairs of name and port, in order of preference; or an async callable that
-            returns one of these and is asked for each new connection.
+        host: a host's name, or ``unix:`` and the path of a socket; or several, or pairs of name and port, in order of
+            preference; or an async callable that returns one of these and is asked for each new connection.
         port: 465 with ``tls="implicit"``, 24 with ``lmtp=True``, else 25, if not given.
         config: limits, retries and the like.
         client_config: of each connection.
         max_connections: instead of the configuration's.
-        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header: as :func:`open_client`. A token
-            provider is asked once for all connections.
+        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header, sign, connect: as
+            :func:`open_client`. A token provider is asked once for all connections.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or there is no host. What goes wrong with a connection
@@ -93,8 +107,10 @@ async def open_pool(
         allow_insecure_auth=allow_insecure_auth,
         lmtp=lmtp,
         proxy_header=proxy_header,
+        connect=connect,
         config=ClientConfig() if client_config is None else client_config,
     )
+    signing = None if sign is None else Signing(sign, opening.config)
     hosts = Hosts(host, opening.port(port), settings.host_retry)
     tracer = Tracer(settings.trace)
     rate_limit = RateLimit(*settings.rate_limit) if settings.rate_limit is not None else None
@@ -123,7 +139,7 @@ async def open_pool(
         keepers.start_soon(timekeeper.run)
         if settings.min_idle:
             keepers.start_soon(_keep_warm, dispatcher, health)
-        yield Pool._create(dispatcher, health, connector, settings, tracer, opening.config.end_grace)
+        yield Pool._create(dispatcher, health, connector, settings, tracer, opening.config.end_grace, signing)
 
 
 def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
@@ -180,6 +196,7 @@ class Pool(metaclass=NoPublicConstructor):
         "_health",
         "_retried",
         "_sent",
+        "_signing",
         "_tracer",
     )
 
@@ -193,6 +210,7 @@ class Pool(metaclass=NoPublicConstructor):
     _health: ServerHealth
     _retried: int
     _sent: int
+    _signing: Signing | None
     _tracer: Tracer
 
     @classmethod
@@ -204,6 +222,7 @@ class Pool(metaclass=NoPublicConstructor):
         config: PoolConfig,
         tracer: Tracer,
         end_grace: float,
+        signing: Signing | None,
     ) -> Pool:
         self = cls.__new__(cls)
         self._dispatcher = dispatcher
@@ -212,6 +231,7 @@ class Pool(metaclass=NoPublicConstructor):
         self._config = config
         self._tracer = tracer
         self._end_grace = end_grace
+        self._signing = signing
         self._all_done = None
         self._calls = self._sent = self._failed = self._retried = 0
         return self
@@ -250,7 +270,7 @@ class Pool(metaclass=NoPublicConstructor):
         After the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled``, and the fate of the message is unknown.
         """
-        message = Message(sender, recipients, content, mail_params, rcpt_params, before_end)
+        message = Message(sender, recipients, content, mail_params, rcpt_params, before_end, self._signing)
         await trio.lowlevel.checkpoint_if_cancelled()
         return await self._deliver(message)
 
@@ -296,7 +316,8 @@ class Pool(metaclass=NoPublicConstructor):
                 for no outcome.
             trio.ClosedResourceError: from the iteration, once the block was left.
         """
-        return send_many(self._deliver, jobs, self._config.max_connections * self._config.pipeline_depth)
+        tasks = self._config.max_connections * self._config.pipeline_depth
+        return send_many(self._deliver, jobs, tasks, self._signing)
 
     def statistics(self) -> PoolStatistics:
         """The pool's state and what it has done so far."""
@@ -353,10 +374,7 @@ class Pool(metaclass=NoPublicConstructor):
         except Exception as exc:
             error = exc
         finally:
-            self._calls -= 1
-            if self._all_done is not None and not self._calls:
-                self._all_done.set()
-                self._all_done = None
+            self._end_call()
         try:
             result = report.outcome(error)
         except Exception:
@@ -364,6 +382,12 @@ class Pool(metaclass=NoPublicConstructor):
             raise
         self._sent += 1
         return result
+
+    def _end_call(self) -> None:
+        self._calls -= 1
+        if self._all_done is not None and not self._calls:
+            self._all_done.set()
+            self._all_done = None
 
     async def _give_up(self, attempt: Attempt) -> bool:
         """Cancelled in the middle of a try: give it up; whether the message was sent all the same."""
@@ -391,7 +415,81 @@ class Pool(metaclass=NoPublicConstructor):
             assert isinstance(error, SMTPError)
             report.begin_again(error)
         await self._pause(delay, error)
-        return Attempt(report, fresh=last.fresh or error is not None)
+        return Attempt(report, fresh=last.fresh or error is not None, loan=last.loan)
+
+    # -- a message in steps
+
+    async def _begin(self, sender: str, params: Mapping[str, str | None]) -> SteppedMessage:
+        """Begin a message whose recipients and text come later: MAIL, on a connection of its own until it is closed.
+
+        A connection that turns out to be dead, or to have had its share, costs nothing: MAIL is said on another.
+
+        Args:
+            sender: the reverse path.
+            params: of MAIL, as a client has given them; see :func:`given_params`.
+
+        Raises:
+            PoolFullError, PoolClosedError: nothing was sent.
+            SMTPError: as :meth:`send`, with ``delivery == "not_sent"``. A refusal is no error: see ``reply``.
+
+        Cancellation: the connection is closed, if MAIL is on its way.
+        """
+        tries = self._config.connect_retries
+        fresh = False
+        while True:
+            loan = await self._borrow(fresh=fresh)
+            assert loan.connection is not None
+            client = loan.connection.client
+            message = SteppedMessage(
+                loan, Steps(client, sender, given_params(params, client)), self._tracer, self._count
+            )
+            try:
+                await message.begin()
+            except _DEAD as exc:
+                message.close()
+                if not (loan.may_be_stale and tries):
+                    exc.delivery = Delivery.NOT_SENT
+                    raise
+            except BaseException:
+                message.close()
+                raise
+            else:
+                if not (loan.may_be_stale and tries and message.is_about_connection):
+                    return message
+                loan.connection.abort()
+                message.close()
+            tries -= 1
+            fresh = True
+
+    async def _borrow(self, *, fresh: bool) -> Loan:
+        """A connection to be given back."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        loan, retry = Loan(self._end_call), Retry(self._config)
+        attempt = Attempt(errand(), fresh=fresh, loan=loan)
+        self._calls += 1
+        try:
+            while True:
+                if not self._dispatcher.submit(attempt):
+                    await self._dispatcher.queue(attempt)
+                await attempt.wait()
+                if attempt.error is None:
+                    return loan
+                following = await self._next_attempt(attempt, retry)
+                assert following is not None
+                attempt = following
+        except BaseException as exc:
+            loan.give_back()
+            if isinstance(exc, trio.Cancelled) and not self._dispatcher.withdraw(attempt):
+                await self._give_up(attempt)  # noqa: ASYNC102 - shielded and bounded
+            raise
+
+    def _count(self, error: Exception | None) -> None:
+        """A message in steps came to its end, or to this error."""
+        if error is None:
+            self._sent += 1
+            self._health.message_done()
+        else:
+            self._failed += 1
 
     async def _pause(self, delay: float, error: Exception | None) -> None:
         """Wait before the next try; the pool's closing ends it."""

@@ -60,6 +60,8 @@ from .._client.log import logger
 from .._client.refusals import is_about_connection
 from .._client.report import DeliveryReport
 from .._client.sending import deliver
+from .._protocol.client.commands import RSET
+from .._protocol.client.protocol import State
 from .._protocol.errors import (
     ConnectionLostError,
     PoolClosedError,
@@ -74,6 +76,7 @@ from .config import PoolConfig
 from .connector import Connector, PooledConnection
 from .dispatcher import Dispatcher
 from .health import ServerHealth
+from .loan import Loan
 from .pipeline import Pipeline
 from .ratelimit import RateLimit
 from .trace import Tracer
@@ -199,6 +202,9 @@ class Worker:
 
         Its outcome is set, unless it was given back, or this task is being cancelled.
         """
+        if attempt.loan is not None:
+            await self._lend(attempt, attempt.loan, connection)
+            return
         report = attempt.report
         try:
             while report.remaining:
@@ -217,6 +223,36 @@ class Worker:
             attempt.finish(exc)
         else:
             attempt.finish()
+
+    async def _lend(self, attempt: Attempt, loan: Loan, connection: PooledConnection) -> None:
+        """Let the attempt's caller have the connection, until it gives it back. That it has it is the outcome."""
+        client = connection.client
+        if connection.has_limits and client.allowance.is_used_up(attempt.report):
+            connection.retire("it is used up")
+        elif attempt.fresh and connection.may_be_stale:
+            connection.retire("another one has died")
+        if connection.retired or client.is_broken:
+            self._give_back([attempt])
+            return
+        try:
+            if self._rate_limit is not None:
+                await self._wait_for_start(attempt, connection, self._rate_limit)
+            if attempt.cancellation is not _WANTED:
+                raise Interrupted
+        except Exception as exc:
+            attempt.finish(exc)
+            return
+        loan.lend(connection)
+        attempt.finish()
+        await loan.come_back()
+        client.check()
+        if client.protocol.farewell is not None:
+            self._health.connection_failed()
+        elif not client.is_broken and client.protocol.state is not State.READY:
+            try:
+                await client.exchange(RSET, client.config.command_timeout)
+            except SMTPError:
+                pass  # it is broken now, and closed before anything else
 
     def _give_back(self, attempts: list[Attempt]) -> None:
         """They need another connection, if their callers are there still."""

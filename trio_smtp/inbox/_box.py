@@ -22,7 +22,7 @@ from ._query import Condition
 from ._reading import Address, Part, Reading, read_message
 from ._store import Entry, Kept, Store
 
-_IN_THREAD: Final = 256 * 1024  # octets from which on a message is read in a thread
+_IN_THREAD: Final = 32 * 1024  # octets from which on a message is read in a thread
 
 
 class Box:

@@ -2,19 +2,21 @@
 #
 # Guarantee: what `make_safe` returns has only elements and attributes of the two lists below, is written anew, and
 # names nothing outside itself except where links lead. It is the second of two fences; the first is the policy and the
-# sandbox that the page is served with (_guard.py). The standard library's parser is no browser's, so nothing is passed
-# on as it came: markup that the two understand differently is lost, not shown.
+# sandbox that the page is served with (_guard.py). Our parser (_markup.py) is no browser's, so nothing is passed on as
+# it came: markup that the two understand differently is lost, not shown.
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from html import escape, unescape
-from html.parser import HTMLParser
 from typing import Final
+
+from ._markup import End, Start, Text, cut
 
 MAX_HTML: Final = 2 * 1024 * 1024  # characters that are shown
 MAX_SEARCHED: Final = 256 * 1024  # characters whose text is looked at
 MAX_LINKS: Final = 1000
+MAX_DEPTH: Final = 500  # elements inside each other; further ones leave only their content
 
 
 def _names(text: str) -> frozenset[str]:
@@ -24,7 +26,7 @@ def _names(text: str) -> frozenset[str]:
 _ELEMENTS: Final = _names(
     "a abbr address article aside b bdi bdo big blockquote body br caption center cite code col colgroup dd del details"
     " dfn div dl dt em figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd li main mark nav ol p"
-    " pre q rp rt ruby s samp section small span strike strong style sub summary sup table tbody td tfoot th thead time"
+    " pre q rp rt ruby s samp section small span strike strong sub summary sup table tbody td tfoot th thead time"
     " tr tt u ul var wbr"
 )
 _EMPTY: Final = _names("br col hr img wbr")
@@ -32,18 +34,17 @@ _ATTRIBUTES: Final = _names(
     "align alt bgcolor border cellpadding cellspacing class color colspan dir face height hspace id lang nowrap role"
     " rowspan scope size span start style title type valign value vspace width"
 )
-_WITHOUT_CONTENT: Final = _names(
-    "audio canvas iframe math noembed noframes noscript script select svg template textarea title video xmp"
-)
+_WITHOUT_CONTENT: Final = _names("audio canvas math select svg template video")
 _BLOCKS: Final = _names(
     "address article blockquote br center dd div dl dt footer h1 h2 h3 h4 h5 h6 header hr li main ol p pre section"
     " table tr ul"
 )
+_ARIA: Final = re.compile(r"aria-[a-z]{1,30}")
+_REMOTE: Final = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 _LINK: Final = re.compile(r"(?:https?://|mailto:|tel:)\S+", re.IGNORECASE)
 _DATA_IMAGE: Final = re.compile(r"data:image/(?:png|gif|jpeg|webp|bmp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE)
 _CID_IN_CSS: Final = re.compile(r"url\(\s*(['\"]?)cid:([^'\")\s]{1,255})\1\s*\)", re.IGNORECASE)
 _CID_IN_ATTRIBUTE: Final = re.compile(r"""(=\s*["']?)cid:([^"'\s>]{1,255})""", re.IGNORECASE)
-_TAG: Final = re.compile(r"<[^>]{0,2000}>")
 
 _HEAD: Final = (
     '<!doctype html><html><head><meta charset="utf-8"><meta name="color-scheme" content="light">'
@@ -61,7 +62,8 @@ def make_safe(html: str, images: Mapping[str, str]) -> str:
         images: content ids of the message's images, in lower case, to ``data:`` addresses.
     """
     writer = _Writer(images)
-    _feed(writer, html[:MAX_HTML])
+    for piece in cut(html[:MAX_HTML]):
+        writer.take(piece)
     return f"{_HEAD}{writer.result()}</html>"
 
 
@@ -77,72 +79,41 @@ def link_images(html: str, addresses: Mapping[str, str]) -> str:
 
 def text_of(html: str) -> str:
     """The text of HTML, with line breaks where blocks end."""
-    reader = _Reader()
-    if not _feed(reader, html[:MAX_SEARCHED]):
-        return unescape(_TAG.sub(" ", html[:MAX_SEARCHED]))
-    lines = (" ".join(line.split()) for line in "".join(reader.text).split("\n"))
+    text: list[str] = []
+    for piece in cut(html[:MAX_SEARCHED]):
+        if isinstance(piece, Text):
+            text.append(piece.text.replace("\n", " "))
+        elif piece.name in _BLOCKS:
+            text.append("\n")
+    lines = (" ".join(line.split()) for line in "".join(text).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 def links_of(html: str) -> list[str]:
-    """Where the links of HTML lead, in order."""
-    reader = _Reader()
-    _feed(reader, html[:MAX_SEARCHED])
-    return list(dict.fromkeys(reader.links))[:MAX_LINKS]
+    """Where the links of HTML lead, in order, each once."""
+    found: dict[str, None] = {}
+    for piece in cut(html[:MAX_SEARCHED]):
+        if isinstance(piece, Start) and piece.name in {"a", "area"}:
+            link = dict(piece.attributes).get("href", "").strip()
+            if _LINK.fullmatch(link):
+                found[link] = None
+    return list(found)[:MAX_LINKS]
 
 
 def remote_resources_of(html: str) -> int:
     """How many pictures and the like would be fetched from elsewhere, if this were not prevented."""
-    reader = _Reader()
-    _feed(reader, html[:MAX_SEARCHED])
-    return reader.remote
+    return sum(
+        name in {"src", "background", "poster"} and bool(_REMOTE.match(value.strip()))
+        for piece in cut(html[:MAX_SEARCHED])
+        if isinstance(piece, Start)
+        for name, value in piece.attributes
+    )
 
 
-def _feed(parser: HTMLParser, html: str) -> bool:
-    """Let a parser read; whether it could."""
-    try:
-        parser.feed(html)
-        parser.close()
-    except (Exception, RecursionError):  # an AssertionError for "<![x", by version
-        return False
-    return True
+class _Writer:
+    """Writes anew what may be shown."""
 
-
-class _Reader(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.text: list[str] = []
-        self.links: list[str] = []
-        self.remote: int = 0
-        self._hidden: list[str] = []  # elements whose content is no text
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _BLOCKS:
-            self.text.append("\n")
-        if tag in _WITHOUT_CONTENT or tag in {"style", "head"}:
-            self._hidden.append(tag)
-        for name, value in attrs:
-            link = (value or "").strip()
-            if tag in {"a", "area"} and name == "href" and _LINK.fullmatch(link):
-                self.links.append(link)
-            elif name in {"src", "background", "poster"} and re.match(r"(?:https?:)?//", link, re.IGNORECASE):
-                self.remote += 1
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _BLOCKS:
-            self.text.append("\n")
-        if tag in self._hidden:
-            while self._hidden.pop() != tag:
-                pass
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.text.append(data.replace("\n", " "))
-
-
-class _Writer(HTMLParser):
     def __init__(self, images: Mapping[str, str]) -> None:
-        super().__init__(convert_charrefs=True)
         self._images = images
         self._out: list[str] = []
         self._open: list[str] = []
@@ -151,62 +122,51 @@ class _Writer(HTMLParser):
         self._body: str = "<body>"
 
     def result(self) -> str:
+        """The body."""
         closing = "".join(f"</{tag}>" for tag in reversed(self._open))
         return f"{self._body}{''.join(self._out)}{closing}</body>"
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def take(self, piece: Text | Start | End) -> None:
+        """Write a piece, as far as it may be shown."""
         if self._dropped:
-            self._depth += tag == self._dropped
-        elif tag in _WITHOUT_CONTENT:
-            self._dropped, self._depth = tag, 1
-        elif tag == "body":
-            self._body = f"<body{self._attributes(tag, attrs)}>"
-        elif tag in _ELEMENTS:
-            self._out.append(f"<{tag}{self._attributes(tag, attrs)}>")
-            if tag not in _EMPTY:
-                self._open.append(tag)
+            if not isinstance(piece, Text) and piece.name == self._dropped:
+                self._depth += 1 if isinstance(piece, Start) else -1
+                self._dropped = self._dropped if self._depth else ""
+        elif isinstance(piece, Text):
+            self._out.append(escape(piece.text, quote=False))
+        elif isinstance(piece, End):
+            self._close(piece.name)
+        elif piece.name == "style":
+            self._out.append(f"<style>{self._css(piece.content or '')}</style>")
+        elif piece.name == "body":
+            self._body = f"<body{self._attributes(piece)}>"
+        elif piece.name in _WITHOUT_CONTENT:
+            self._dropped, self._depth = piece.name, 1
+        elif piece.name in _ELEMENTS and (piece.name in _EMPTY or len(self._open) < MAX_DEPTH):
+            self._out.append(f"<{piece.name}{self._attributes(piece)}>")
+            if piece.name not in _EMPTY:
+                self._open.append(piece.name)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _EMPTY and not self._dropped:
-            self._out.append(f"<{tag}{self._attributes(tag, attrs)}>")
-        elif tag not in _WITHOUT_CONTENT:  # a browser takes <div/> for <div>
-            self.handle_starttag(tag, attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._dropped:
-            self._depth -= tag == self._dropped
-            if not self._depth:
-                self._dropped = ""
-        elif tag in self._open:
-            while (last := self._open.pop()) != tag:
+    def _close(self, name: str) -> None:
+        if name in self._open:
+            while (last := self._open.pop()) != name:
                 self._out.append(f"</{last}>")
-            self._out.append(f"</{tag}>")
+            self._out.append(f"</{name}>")
 
-    def handle_data(self, data: str) -> None:
-        if self._dropped:
-            return
-        if self._open and self._open[-1] == "style":
-            self._out.append(self._css(data))
-        else:
-            self._out.append(escape(data, quote=False))
-
-    def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> str:
+    def _attributes(self, tag: Start) -> str:
         written: dict[str, str] = {}
-        for name, value in attrs:
-            text = value or ""
+        for name, value in tag.attributes:
             if name == "style":
-                written[name] = self._css(text)
-            elif name in _ATTRIBUTES or name.startswith("aria-"):
-                written[name] = text
-            elif name == "href" and tag == "a" and _LINK.fullmatch(text.strip()):
-                written |= {"href": text.strip(), "rel": "noopener noreferrer"}
-            elif (name == "src" and tag == "img") or name == "background":
-                address = self._image(text.strip())
+                written[name] = self._css(value)
+            elif name in _ATTRIBUTES or _ARIA.fullmatch(name):
+                written[name] = value
+            elif name == "href" and tag.name == "a" and _LINK.fullmatch(value.strip()):
+                written |= {"href": value.strip(), "rel": "noopener noreferrer"}
+            elif (name == "src" and tag.name == "img") or name == "background":
+                address = self._image(value.strip())
                 if address:
                     written[name] = address
-        return "".join(
-            f' {name}="{escape(value)}"' for name, value in written.items() if re.fullmatch(r"[a-z-]+", name)
-        )
+        return "".join(f' {name}="{escape(value)}"' for name, value in written.items())
 
     def _image(self, address: str) -> str:
         if address[:4].lower() == "cid:":

@@ -1,6 +1,7 @@
 # An inbox as a program opens it: the sink, the box and the HTTP server, as long as a block lasts.
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -28,6 +29,7 @@ from ._rules import Rules
 from ._store import Store
 
 KEEP: Final = 500  # messages, by default
+_UNSPECIFIED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # What a client of a developer can be given, and no way to use up the machine.
 _CONFIG: Final = trio_smtp.ServerConfig(
@@ -77,9 +79,9 @@ class Inbox(metaclass=NoPublicConstructor):
 
     @property
     def url(self) -> str:
-        """The page's address, without a slash at its end."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.http_port}"
+        """The page's address, without a slash at its end; where it listens on all addresses, a loopback one."""
+        host = _UNSPECIFIED.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
 
     @property
     def messages(self) -> list[ReceivedMessage]:
@@ -124,7 +126,7 @@ async def open_inbox(
     *,
     host: str = "127.0.0.1",
     keep: int = KEEP,
-    store: str | None = None,
+    store: str | os.PathLike[str] | None = None,
     tls: ServerTLS = "none",
     certificates: Certificates | None = None,
     auth: SinkAuth = None,
@@ -161,7 +163,8 @@ async def open_inbox(
         raise ModuleNotFoundError(f"the inbox needs {exc.name}: pip install 'trio-smtp[inbox]'", name=exc.name) from exc
     if keep < 1:
         raise ValueError(f"keep is at least 1, not {keep}")
-    database = Store(store, keep=keep)
+    path = None if store is None else os.fspath(store)
+    database = Store(path, keep=keep)
     try:
         box = Box(database)
         async with open_sink(
@@ -178,7 +181,7 @@ async def open_inbox(
             for other in others:
                 other.socket.close()
             inbox = Inbox._create(sink, box, Rules(sink), http_port=listener.socket.getsockname()[1])
-            about = _about(inbox, keep=keep, store=store, tls=tls, auth=auth)
+            about = _about(inbox, keep=keep, store=path, tls=tls, auth=auth)
             app = _web.make_app(box, sink, inbox._rules, about=about, allow_hosts=allow_hosts)
             async with open_bare_nursery(lambda nursery, error: nursery.cancel_scope.cancel()) as nursery:
                 await nursery.start(partial(_web.serve_app, app, listener))

@@ -140,7 +140,7 @@ class MailpitAPI:
         kept = find(self._box, request)
         reading, _ = await self._read(kept)
         self._box.mark([kept.id], read=True)
-        return JSONResponse(message_json(kept, reading))
+        return JSONResponse(await trio.to_thread.run_sync(message_json, kept, reading))  # checksums of attachments
 
     async def show_headers(self, request: Request) -> Response:
         """``GET /api/v1/message/{id}/headers``: names as Go writes them, values unfolded."""

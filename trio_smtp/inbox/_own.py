@@ -20,7 +20,9 @@ from ._box import Box, matcher
 from ._events import Events, TooManyError
 from ._facts import codes, links, warnings
 from ._guard import PAGE
+from ._reading import Reading
 from ._rules import Rules
+from ._store import Kept
 
 MAX_WAITERS: Final = 100
 MAX_TIMEOUT: Final = 600.0  # seconds of one request that waits
@@ -155,19 +157,7 @@ class OwnAPI:
             reading, content = await self._box.read(kept)
         except LookupError as exc:
             raise HTTPException(404, "Message not found") from exc
-        facts = kept.facts
-        smtputf8 = "SMTPUTF8" in facts["Sender"]["Params"]
-        found = warnings(reading, content, recipients=len(facts["Recipients"]), smtputf8=smtputf8)
-        return JSONResponse(
-            {
-                **facts,
-                "HasText": reading.has_text,
-                "Warnings": found,
-                "Links": links(reading),
-                "Codes": codes(reading),
-                "Headers": [list(field) for field in reading.headers],
-            }
-        )
+        return JSONResponse(await trio.to_thread.run_sync(_facts_json, kept, reading, content))
 
     # ---- the page
 
@@ -216,6 +206,19 @@ class _EventStream(Response):
                     await send({"type": "http.response.body", "body": f"{line}\n\n".encode(), "more_body": True})
                 nursery.cancel_scope.cancel(reason="HEAD has no content")
             await send({"type": "http.response.body", "body": b""})
+
+
+def _facts_json(kept: Kept, reading: Reading, content: bytes) -> dict[str, Any]:
+    facts = kept.facts
+    smtputf8 = "SMTPUTF8" in facts["Sender"]["Params"]
+    return {
+        **facts,
+        "HasText": reading.has_text,
+        "Warnings": warnings(reading, content, recipients=len(facts["Recipients"]), smtputf8=smtputf8),
+        "Links": links(reading),
+        "Codes": codes(reading),
+        "Headers": [list(field) for field in reading.headers],
+    }
 
 
 def _timeout(text: str) -> float:

@@ -14,17 +14,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import getaddresses, parsedate_to_datetime
+from itertools import islice
 from typing import Final
 
 from ._html import text_of
 
 MAX_PARTS: Final = 1000  # parts of a message; further ones are left out
+MAX_SEPARATORS: Final = 20_000  # lines that may begin a part; with more, a message has no structure
+MAX_CHECKS: Final = 10_000_000  # lines times boundaries, as many as the standard library's parser compares; likewise
+MAX_FIELDS: Final = 10_000  # header fields; further ones are left out
 MAX_DEPTH: Final = 50  # multiparts inside each other; deeper ones are left out
 MAX_TEXT: Final = 4 * 1024 * 1024  # characters of a text that are shown
 MAX_FIELD: Final = 65536  # characters of a header field that are looked at
 MAX_ADDRESSES: Final = 1000  # of one header field
 MAX_SNIPPET: Final = 200  # characters, before the dots
 
+_BOUNDARY: Final = re.compile(rb"boundary\s*\*?\d{0,9}\*?=", re.IGNORECASE)
+_CONTENT_FIELD: Final = re.compile(rb"^content-[a-z-]{1,40}:(?:[^\n]*\n[ \t])*[^\n]*", re.IGNORECASE | re.MULTILINE)
 _ENCODED_WORD: Final = re.compile(r"=\?([^?\s*]{1,40})(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
 _BETWEEN_WORDS: Final = re.compile(r"(\?=)[ \t\r\n]+(?==\?[^?\s]{1,80}\?[bBqQ]\?)")
 _FOLD: Final = re.compile(r"\r?\n(?=[ \t])|[\r\n]")
@@ -134,12 +140,11 @@ class Reading:
 def read_message(content: bytes) -> Reading:
     """Read a message, whatever it is."""
     defects: list[str] = []
-    try:
-        message = email.message_from_bytes(content, policy=email.policy.compat32)
-    except (Exception, RecursionError) as exc:  # multiparts inside each other, hundreds deep
-        defects.append(f"the MIME structure cannot be read ({type(exc).__name__})")
+    message = _parse(content)
+    if message is None:
+        defects.append("the MIME structure cannot be read")
         message = _without_structure(content)
-    headers = [(name, _unfold(str(value))) for name, value in message.raw_items()]
+    headers = [(name, _unfold(str(value))) for name, value in islice(message.raw_items(), MAX_FIELDS)]
     texts, pages, parts = _Collector(defects).collect(message)
     text, html = "\n".join(texts)[:MAX_TEXT], "\n".join(pages)[:MAX_TEXT]
     first = {name.lower(): value for name, value in reversed(headers)}
@@ -163,12 +168,32 @@ def read_message(content: bytes) -> Reading:
     )
 
 
+def _parse(content: bytes) -> Message | None:
+    """The message with its parts; ``None`` for one that it would take too long to parse."""
+    if (
+        _lines_of_header(content) > 2 * MAX_FIELDS
+        or content.count(b"\n--") > MAX_SEPARATORS
+        or len(_BOUNDARY.findall(content)) * content.count(b"\n") > MAX_CHECKS
+        or any(match.end() - match.start() > MAX_FIELD for match in _CONTENT_FIELD.finditer(content))
+    ):
+        return None
+    try:
+        return email.message_from_bytes(content, policy=email.policy.compat32)
+    except (Exception, RecursionError):  # multiparts inside each other, hundreds deep
+        return None
+
+
+def _lines_of_header(content: bytes) -> int:
+    end = min((at for at in (content.find(b"\n\r\n"), content.find(b"\n\n")) if at >= 0), default=len(content))
+    return content.count(b"\n", 0, end)
+
+
 def _without_structure(content: bytes) -> Message:
     """A message whose body is one plain text."""
     head, _, body = content.replace(b"\r\n", b"\n").partition(b"\n\n")
-    kept = [line for line in head[:MAX_FIELD].split(b"\n") if not line.lower().startswith(b"content-")]
-    message = email.message_from_bytes(b"\n".join(kept) + b"\n\n", policy=email.policy.compat32)
-    message.set_payload(body.decode("utf-8", "replace"), "utf-8")
+    kept = _CONTENT_FIELD.sub(b"X-Content:", head[:MAX_FIELD])
+    message = email.message_from_bytes(kept + b"\n\n", policy=email.policy.compat32)
+    message.set_payload((head[MAX_FIELD:] + body).decode("utf-8", "replace"), "utf-8")
     return message
 
 
@@ -326,9 +351,8 @@ def _printable(text: str) -> str:
 
 
 def _addresses(headers: list[tuple[str, str]], name: str) -> list[Address]:
-    values = [value for key, value in headers if key.lower() == name]
     result: list[Address] = []
-    for value in values:
+    for value in islice((value for key, value in headers if key.lower() == name), MAX_ADDRESSES):
         try:
             pairs = getaddresses([value])
         except (Exception, RecursionError):  # comments inside each other

@@ -97,7 +97,8 @@ class OAuth:
         username: the mailbox that the token is for.
         token: the access token, or an async callable without arguments that returns one, or ``(token, seconds)`` where
             it is known how long it lasts. The callable is called when a token is wanted, once for all connections that
-            wait for it, and once more if the server refuses the token. Not shown by ``repr``.
+            wait for it, and once more if the server refuses the token; if it has a method ``forget``, that is called
+            with the refused one first. :mod:`trio_smtp.oauth` has such. Not shown by ``repr``.
 
     Raises:
         LocalProtocolError: the user name or a token given as str cannot be sent.

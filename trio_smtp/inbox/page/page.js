@@ -374,8 +374,8 @@ function drawTabs(tabs, panel, message, facts) {
   const wanted = offered.includes(state.view) ? state.view : message.HTML ? "html" : "text";
   panel.id = "view";
   const buttons = offered.map((view) => {
-    const label = view === "attachments" ? `${NAMES[view]} (${parts.length})` : NAMES[view];
-    const button = make("button", { type: "button", id: `tab-${view}`, textContent: label });
+    const button = make("button", { type: "button", id: `tab-${view}`, textContent: NAMES[view] });
+    if (view === "attachments") button.dataset.count = parts.length; // shown by the style sheet
     button.setAttribute("role", "tab");
     button.setAttribute("aria-controls", "view");
     button.addEventListener("click", () => { state.view = view; select(view); });

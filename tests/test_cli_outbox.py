@@ -1,0 +1,165 @@
+"""`trio-smtp outbox` and `trio-smtp serve --outbox`, as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import trio
+from cli_process import LIMIT, clean_environment, run
+
+from trio_smtp import Stage
+from trio_smtp.testing import open_sink
+
+TEXT = b"Subject: hi\n\nhello\n"
+
+
+@contextmanager
+def started(*args):
+    """`trio-smtp` as a process; its output is read as it comes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trio_smtp", *map(str, args)],
+        stdout=subprocess.PIPE,
+        env=clean_environment({"PYTHONUNBUFFERED": "1"}),
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=LIMIT)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:{tmp_path}/o.db"
+
+
+def outbox(url, *args, stdin=b"", status=0):
+    done = run("outbox", "--store", url, *args, stdin=stdin)
+    assert done.returncode == status, done.stderr
+    return done.stdout if status == 0 else done.stderr
+
+
+def put(url, *args):
+    return json.loads(outbox(url, "put", "--from", "a@x.test", "--to", "b@y.test", "--json", *args, stdin=TEXT))
+
+
+async def test_from_put_to_sent(url, tmp_path):
+    (tmp_path / "m.eml").write_bytes(TEXT)
+    first = put(url, "--key", "k")
+    assert first["is_new"] is True
+    again = put(url, "--key", "k", str(tmp_path / "m.eml"))
+    assert again == {"id": first["id"], "is_new": False}
+    assert json.loads(outbox(url, "status", "--json")) == {
+        "queued": 1,
+        "sending": 0,
+        "sent": 0,
+        "refused": 0,
+        "in_doubt": 0,
+        "expired": 0,
+        "discarded": 0,
+    }
+    assert json.loads(outbox(url, "list", "--json", "--state", "queued"))["id"] == first["id"]
+    async with open_sink() as sink:
+        with started("outbox", "--store", url, "work", "--server", f"{sink.host}:{sink.port}", "--json") as worker:
+            with trio.fail_after(LIMIT):
+                line = await trio.to_thread.run_sync(worker.stdout.readline)
+            event = json.loads(line)
+            assert (event["event"], event["id"], event["state"]) == ("settle", first["id"], "sent")
+            worker.send_signal(signal.SIGTERM)
+            assert await trio.to_thread.run_sync(worker.wait) == 0
+    assert len(sink.messages) == 1
+    entry = json.loads(outbox(url, "show", first["id"], "--json"))
+    assert set(entry) >= {"id", "key", "state", "sender", "recipients", "size", "created", "settled"}
+    assert (entry["state"], entry["key"], entry["size"]) == ("sent", "k", len(TEXT))
+    recipient = entry["recipients"]["b@y.test"]
+    assert (recipient["state"], recipient["attempts"], recipient["reply"]["code"]) == ("sent", 1, 250)
+    shown = outbox(url, "show", first["id"])
+    assert "accepted: 250" in shown
+    assert "begun" in shown
+    assert re.search(r"sent +1\n", outbox(url, "status"))
+
+
+async def test_a_worker_that_is_ended_leaves_nothing_leased(url):
+    ticket = put(url)
+    async with open_sink() as sink:
+        sink.stall(Stage.MAIL)
+        with started(
+            "outbox", "--store", url, "work", "--server", f"{sink.host}:{sink.port}", "--lease", "600"
+        ) as worker:
+            with trio.fail_after(LIMIT):
+                while json.loads(await trio.to_thread.run_sync(outbox, url, "status", "--json"))["sending"] == 0:
+                    pass
+            worker.send_signal(signal.SIGTERM)
+            assert await trio.to_thread.run_sync(worker.wait) == 0
+    assert json.loads(outbox(url, "show", ticket["id"], "--json"))["state"] == "queued"
+
+
+def test_resolve(url):
+    ticket = put(url)
+    entry = json.loads(outbox(url, "resolve", ticket["id"], "discard", "--json"))
+    assert entry["state"] == "discarded"
+    assert outbox(url, "list", "--state", "queued") == ""
+    assert ticket["id"] in outbox(url, "list", "--state", "discarded")
+
+
+def test_what_goes_wrong_is_one_line(url, tmp_path):
+    assert "no entry 'nope'" in outbox(url, "show", "nope", status=2)
+    assert "no entry 'nope'" in outbox(url, "resolve", "nope", "sent", status=2)
+    assert "sqlite:FILE" in outbox("nonsense", "status", status=2)
+    (tmp_path / "bad.db").write_bytes(b"no database" * 100)
+    assert "damaged" in outbox(f"sqlite:{tmp_path}/bad.db", "status", status=71)
+    done = run("outbox", "--store", url, "put", "--from", "a@x.test", "--to", "no address", stdin=TEXT)
+    assert done.returncode == 65
+    assert done.stderr.count("\n") == 1
+    done = run("outbox", "--store", url, "put", "--from", "a@x.test", "--to", "b@y.test", f"{tmp_path}/none")
+    assert done.returncode == 66
+
+
+@pytest.mark.parametrize("args", [("--retry-delays", "x"), ("--rate-limit", "5"), ("--lease", "0")])
+def test_options_of_work_that_make_no_sense(url, args):
+    done = run("outbox", "--store", url, "work", "--server", "localhost:1", *args)
+    assert done.returncode == 2
+
+
+async def test_watching(url):
+    put(url)
+    with started("outbox", "--store", url, "status", "--watch", "--json") as watcher:
+        read = watcher.stdout.readline
+        with trio.fail_after(LIMIT):
+            assert json.loads(await trio.to_thread.run_sync(read))["queued"] == 1
+            put(url)
+            assert json.loads(await trio.to_thread.run_sync(read))["queued"] == 2
+        watcher.send_signal(signal.SIGINT)
+        await trio.to_thread.run_sync(watcher.wait)
+
+
+async def test_a_small_mail_queue(url):
+    with started("serve", "--port", "0", "--outbox", url, "--json") as server:
+        with trio.fail_after(LIMIT):
+            port = json.loads(await trio.to_thread.run_sync(server.stdout.readline))["port"]
+            done = await trio.to_thread.run_sync(
+                lambda: run(
+                    "send", "--server", f"127.0.0.1:{port}", "--from", "a@x.test", "--to", "b@y.test", stdin=TEXT
+                )
+            )
+            message = json.loads(await trio.to_thread.run_sync(server.stdout.readline))
+        assert done.returncode == 0
+        assert message["queue_id"] in done.stdout
+        entry = json.loads(outbox(url, "show", message["queue_id"], "--json"))
+        assert (entry["state"], entry["sender"], list(entry["recipients"])) == ("queued", "a@x.test", ["b@y.test"])
+        server.send_signal(signal.SIGTERM)
+        assert await trio.to_thread.run_sync(server.wait) == 0
+
+
+@pytest.mark.parametrize("other", [("--discard",), ("--print",), ("--maildir", "x")])
+def test_serve_puts_into_one_place(url, other):
+    done = run("serve", "--outbox", url, *other)
+    assert done.returncode == 2
+    assert "--outbox excludes --maildir, --print and --discard" in " ".join(done.stderr.split())

@@ -1,0 +1,151 @@
+"""The store in Redis: streams, leases, fencing, a server that dies, that would forget, or is of another kind."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import trio
+from outbox_stores import one_redis, redis_server  # noqa: F401 - a fixture
+from test_outbox import FAST, TEXT, A, B, opened, working
+
+from trio_smtp.outbox import OutboxConfig, State, StoreError, open_outbox
+from trio_smtp.outbox._states import begin
+
+coredis = pytest.importorskip("coredis")
+
+
+def claim(record, now):
+    return begin(record, now, "w")
+
+
+@pytest.fixture
+def redis(one_redis):  # noqa: F811
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(one_redis.socket)
+        client.sendall(b"FLUSHALL\r\n")
+        client.recv(64)
+    return one_redis
+
+
+async def test_a_lease_is_a_pending_entry_of_the_group_and_ends_with_it(redis):
+    async with open_outbox(redis.url, config=OutboxConfig(lease=0.3)) as outbox:
+        store = outbox._store
+        await outbox.put(A, [B], TEXT)
+        ((taken, _),) = await store.take("one", 5, claim)
+        assert await store.take("two", 5, claim) == []
+        with trio.fail_after(10):
+            while not (again := await store.take("two", 5, claim)):
+                await trio.sleep(0.05)  # of the server's clock
+        assert (taken.claim, again[0][0].claim) == (1, 2)
+        async with coredis.Redis.from_url(redis.url) as client:
+            pending = await client.xpending("trio-smtp:outbox:q:0", "workers")
+            assert pending.pending == 1
+            await outbox.resolve(taken.id, "discard")  # it is being sent: nothing changes
+            assert (await outbox.get(taken.id)).state is State.SENDING
+
+
+async def test_a_longer_lease_of_another_worker_is_respected(redis):
+    async with (
+        open_outbox(redis.url, config=OutboxConfig(lease=60)) as patient,
+        open_outbox(redis.url, config=OutboxConfig(lease=0.05)) as hasty,
+    ):
+        await patient.put(A, [B], TEXT)
+        assert len(await patient._store.take("one", 5, claim)) == 1
+        await trio.sleep(0.2)
+        assert await hasty._store.take("two", 5, claim) == []
+
+
+async def test_everything_of_a_settled_entry_is_removed_in_the_end(redis):
+    config = OutboxConfig(lease=2, keep_done=0.1)
+    async with opened(redis.url, config) as (outbox, sink, pool):
+        async with working(outbox, pool):
+            for number in range(5):
+                ticket = await outbox.put(A, [B], TEXT, key=str(number))
+                await outbox.wait(ticket.id)
+        await trio.sleep(0.15)
+        await outbox._store.prune()
+        async with coredis.Redis.from_url(redis.url) as client:
+            left = {key.decode().removeprefix("trio-smtp:outbox:") for key in await client.keys("*")}
+            assert left == {"version", "place", "priorities", "q:0", "bell", "lease"}
+            assert await client.xlen("trio-smtp:outbox:q:0") == 0
+    assert len(sink.messages) == 5
+
+
+async def test_a_worker_goes_on_when_redis_is_back():
+    with redis_server() as redis:
+        events: list = []
+        config = OutboxConfig(lease=2, retry_delays=(0.05,), trace=events.append)
+        async with opened(redis.url, config) as (outbox, sink, pool), working(outbox, pool):
+            redis.kill()
+            with pytest.raises(StoreError):
+                await outbox.put(A, [B], TEXT, key="k")
+            with trio.fail_after(10):
+                while not any(event.name == "store" for event in events):
+                    await trio.sleep(0.01)  # of processes
+            await trio.to_thread.run_sync(redis.start)
+            ticket = await outbox.put(A, [B], TEXT, key="k")
+            assert (await outbox.wait(ticket.id)).state is State.SENT
+        assert len(sink.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("--appendonly", "no"), "no append-only file"),
+        (("--appendonly", "yes", "--appendfsync", "everysec"), "synced everysec"),
+        (
+            (
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--maxmemory",
+                "100mb",
+                "--maxmemory-policy",
+                "allkeys-lru",
+            ),
+            "evicts",
+        ),
+    ],
+)
+async def test_a_redis_that_would_forget_is_warned_of(settings, words):
+    with redis_server(0, *settings) as redis:
+        with pytest.warns(RuntimeWarning, match=words) as caught:
+            async with open_outbox(redis.url) as outbox:
+                await outbox.put(A, [B], TEXT)
+        assert len(caught) == 1
+
+
+async def test_a_redis_that_keeps_its_promises_is_not(redis):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with open_outbox(redis.url):
+            pass
+
+
+@pytest.mark.parametrize(("key", "value"), [("version", "99"), ("done", "no set"), ("priorities", "no set")])
+async def test_a_store_that_is_damaged_or_of_another_version(redis, key, value):
+    async with coredis.Redis.from_url(redis.url) as client:
+        await client.set(f"trio-smtp:outbox:{key}", value)
+    with pytest.raises(StoreError, match=r"version 99|wrong kind"):
+        async with open_outbox(redis.url):
+            pass
+
+
+async def test_a_record_that_is_none(redis):
+    async with open_outbox(redis.url, config=FAST) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        async with coredis.Redis.from_url(redis.url) as client:
+            await client.hset(f"trio-smtp:outbox:e:{ticket.id}", {"record": "{}"})
+        with pytest.raises(StoreError, match="damaged"):
+            await outbox.get(ticket.id)
+
+
+async def test_a_password_is_in_no_message():
+    with pytest.raises(StoreError) as caught:
+        async with open_outbox("redis://me:sesame@127.0.0.1:1/0"):
+            pass
+    assert "sesame" not in str(caught.value)

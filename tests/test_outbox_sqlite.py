@@ -1,0 +1,219 @@
+"""The store in SQLite: durability, groups, disk full, damage, other versions, clocks, and cost."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+import trio
+from test_outbox import TEXT, A, B
+
+from trio_smtp.outbox import OutboxConfig, State, StoreError, open_outbox
+from trio_smtp.outbox._sqlite import SQLiteStore, open_connection
+from trio_smtp.outbox._states import Fate, Record, begin
+
+
+def record(name="m1", **changes):
+    fields = {"key": None, "sender": A, "recipients": {B: Fate(due=0.0)}, "size": 1, "created": 0.0, "expires": 1e12}
+    return Record(id=name, **{**fields, **changes})
+
+
+def claim(record, now):
+    return begin(record, now, "w")
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path, clock):
+    path = f"{tmp_path}/o.db"
+    with closing(open_connection(path)) as connection:
+        yield SQLiteStore(connection, path, OutboxConfig(lease=60), clock)
+
+
+async def test_it_syncs_at_each_commit(store):
+    (synchronous,) = store._connection.execute("PRAGMA synchronous").fetchone()
+    (journal,) = store._connection.execute("PRAGMA journal_mode").fetchone()
+    assert (synchronous, journal) == (2, "wal")  # FULL
+
+
+async def test_what_waits_shares_one_transaction(store):
+    begins = []
+    store._connection.set_trace_callback(lambda words: begins.append(words) if words.startswith("BEGIN") else None)
+    async with trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(store.add, record(f"m{number}"), b"x")
+    assert sum((await store.counts()).values()) == 50
+    assert len(begins) <= 3
+
+
+async def test_one_that_fails_does_not_fail_its_group(store):
+    await store.add(record("m0"), b"x")
+    errors = []
+
+    def wrong(record, now):
+        raise LookupError("no")
+
+    async def change():
+        try:
+            await store.change(record("m0"), wrong)
+        except LookupError as exc:
+            errors.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.add, record("m1"), b"x")
+        nursery.start_soon(change)
+        nursery.start_soon(store.add, record("m2"), b"x")
+    assert len(errors) == 1
+    assert sum((await store.counts()).values()) == 3
+
+
+async def test_a_full_disk_is_an_error_of_what_has_no_room_only(store):
+    await store.add(record("m0"), b"x")
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    errors = []
+
+    async def large():
+        try:
+            await store.add(record("large", key="k"), bytes(1 << 20))
+        except StoreError as exc:
+            errors.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(large)
+        nursery.start_soon(store.take, "w", 1, claim)  # in the same group
+    assert "full" in str(errors[0])
+    assert (await store.load("m0")).state is State.SENDING
+    with pytest.raises(LookupError):
+        await store.load("large")
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    assert await store.add(record("large", key="k"), bytes(1 << 20)) == ("large", True)
+
+
+async def test_a_cancelled_operation_that_was_not_begun_is_not_done(store):
+    async def hold():
+        async with store._turn:
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.01) as scope:
+            await store.add(record("m0"), b"x")
+        nursery.cancel_scope.cancel()
+    assert scope.cancelled_caught
+    with pytest.raises(LookupError):
+        await store.load("m0")
+
+
+async def test_leases_end_and_are_renewed(store, clock):
+    await store.add(record(), b"x")
+    ((taken, _),) = await store.take("w", 5, claim)
+    assert (taken.claim, await store.take("w", 5, claim)) == (1, [])
+    clock.now += 50
+    await store.renew([taken], "w")
+    clock.now += 50
+    assert await store.take("w", 5, claim) == []
+    clock.now += 11
+    ((again, _),) = await store.take("w", 5, claim)
+    assert again.claim == 2
+    await store.renew([taken], "w")  # of a claim that is over: nothing
+    clock.now += 61
+    assert len(await store.take("w", 5, claim)) == 1
+
+
+async def test_a_clock_that_is_set_back_delays_by_one_more_wait_at_most(store, clock):
+    await store.add(record(), b"x")
+    await store.take("w", 5, claim)
+    clock.now -= 900
+    await store.prune()
+    clock.now += 61
+    ((again, _),) = await store.take("w", 5, claim)
+    assert again.claim == 2
+
+
+async def test_a_not_before_outlives_a_clock_that_is_set_back(store, clock):
+    await store.add(record(recipients={B: Fate(due=2000.0)}), b"x")
+    clock.now = 500.0
+    await store.prune()
+    clock.now = 1999.0
+    assert await store.take("w", 5, claim) == []
+    clock.now = 2000.0
+    assert len(await store.take("w", 5, claim)) == 1
+
+
+async def test_what_waits_costs_those_who_work_nothing(store, clock):
+    connection = store._connection
+    connection.execute("BEGIN")
+    await trio.to_thread.run_sync(
+        connection.executemany,
+        "INSERT INTO outbox_entries (id, state, shelf, at, priority, claim, version, record)"
+        " VALUES (?, 'queued', 'later', 1e9, 0, 0, 1, '{}')",
+        [(f"w{number}",) for number in range(20_000)],
+    )
+    connection.execute("COMMIT")
+    await store.add(record("now"), b"x")
+    steps = [0]
+    connection.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 1)  # at each virtual instruction
+    ((taken, _),) = await store.take("w", 5, claim)
+    connection.set_progress_handler(None, 0)
+    assert taken.id == "now"
+    assert steps[0] < 2000  # not tens of thousands
+
+
+async def test_other_processes_changes_are_noticed(tmp_path):
+    url = f"sqlite:{tmp_path}/o.db"
+    async with open_outbox(url) as one, open_outbox(url) as other, trio.open_nursery() as nursery:
+        ticket = await one.put(A, [B], TEXT)
+        done = []
+
+        async def wait():
+            done.append(await one.wait(ticket.id))
+
+        nursery.start_soon(wait)
+        with trio.fail_after(4):  # less than the longest wait
+            await other.resolve(ticket.id, "discard")
+            while not done:
+                await trio.sleep(0.01)  # of two connections, which no clock of ours drives
+    assert done[0].state is State.DISCARDED
+
+
+@pytest.mark.parametrize("what", ["garbage", "version", "no version", "other table", "middle"])
+async def test_a_store_that_is_damaged_or_of_another_version(what, tmp_path):
+    path = tmp_path / "o.db"
+    if what == "garbage":
+        path.write_bytes(b"this is no database at all, and never was\n" * 50)
+    else:
+        async with open_outbox(f"sqlite:{path}") as outbox:
+            for _ in range(20):
+                await outbox.put(A, [B], bytes(5000))
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if what == "version":
+                connection.execute("UPDATE outbox_meta SET value = '99' WHERE name = 'version'")
+            elif what == "no version":
+                connection.execute("DELETE FROM outbox_meta")
+            elif what == "other table":
+                connection.execute("DROP TABLE outbox_meta")
+                connection.execute("CREATE TABLE outbox_meta (x)")
+            connection.commit()
+        if what == "middle":
+            octets = bytearray(path.read_bytes())
+            octets[4096:40960] = b"\xff" * (40960 - 4096)
+            path.write_bytes(octets)
+    with pytest.raises(StoreError, match=r"version|damaged|cannot use"):
+        async with open_outbox(f"sqlite:{path}"):
+            pass

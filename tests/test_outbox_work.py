@@ -1,0 +1,229 @@
+"""A worker: marks, fencing, limits over all workers, stores that go away, and what it leaves when it is ended."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
+from test_outbox import TEXT, A, B, C, opened, working
+
+import trio_smtp
+from trio_smtp import Stage
+from trio_smtp.outbox import OutboxConfig, State, StoreError, open_outbox
+from trio_smtp.outbox._states import begin
+
+
+def watched(**changes):
+    """A configuration, and the events of the outbox that has it."""
+    events: list = []
+    return OutboxConfig(**{"retry_delays": (0.05,), "lease": 10, "trace": events.append, **changes}), events
+
+
+async def test_it_tells_what_happens(store_url):  # noqa: F811
+    config, events = watched()
+    async with opened(store_url, config) as (outbox, _, pool), working(outbox, pool):
+        ticket = await outbox.put(A, [B], TEXT)
+        await outbox.wait(ticket.id)
+    told = [(event.name, event.entry, event.state, event.recipients) for event in events]
+    assert told == [
+        ("put", ticket.id, "queued", 1),
+        ("begin", ticket.id, "sending", 1),
+        ("mark", ticket.id, "sending", 1),
+        ("settle", ticket.id, "sent", 1),
+    ]
+
+
+async def test_the_mark_is_durable_before_the_end_leaves(store_url):  # noqa: F811
+    config, events = watched()
+    async with opened(store_url, config) as (outbox, sink, pool):
+        sink.stall(Stage.END, keep=True)
+        ticket = await outbox.put(A, [B], TEXT)
+        async with working(outbox, pool):
+            await sink.wait_for(1)
+            assert [event.name for event in events] == ["put", "begin", "mark"]
+            record = await outbox._store.load(ticket.id)
+            assert record.marked
+            assert (await outbox.get(ticket.id)).state is State.SENDING
+
+
+async def test_one_that_was_taken_over_before_its_mark_sends_nothing(store_url):  # noqa: F811
+    """Fencing: this is what a worker finds that was stopped for longer than its lease."""
+    config, events = watched(lease=0.2)
+    async with opened(store_url, config) as (outbox, sink, pool):
+        ticket = await outbox.put(A, [B], TEXT)
+        sink.stall(Stage.MAIL, 1.0, times=1)
+        renew = outbox._store.renew
+
+        async def silence(*args):
+            """It is not heard of."""
+
+        outbox._store.renew = silence
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: outbox.work(pool, concurrency=1))
+            while not any(event.name == "begin" for event in events):
+                await trio.sleep(0.01)
+            async with open_outbox(store_url, config=OutboxConfig(lease=30)) as other:
+                with trio.fail_after(10):
+                    while not (taken := await other._store.take("other", 1, lambda r, now: begin(r, now, "other"))):
+                        await trio.sleep(0.02)
+                assert taken[0][0].claim == 2
+                with trio.fail_after(10):
+                    while outbox_is_busy(pool):
+                        await trio.sleep(0.02)
+                entry = await other.get(ticket.id)
+            nursery.cancel_scope.cancel()
+        outbox._store.renew = renew
+    assert sink.messages == []
+    assert entry.state is State.SENDING  # the other's
+    assert not any(event.name in ("mark", "settle") for event in events)
+
+
+def outbox_is_busy(pool):
+    return pool.statistics().in_flight > 0
+
+
+async def test_a_lease_is_renewed_while_it_is_being_sent(store_url):  # noqa: F811
+    config, events = watched(lease=1.5)
+    async with opened(store_url, config) as (outbox, sink, pool):
+        sink.stall(Stage.END, 2.5, times=1)
+        ticket = await outbox.put(A, [B], TEXT)
+        async with working(outbox, pool), open_outbox(store_url, config=config) as other, working(other, pool):
+            assert (await outbox.wait(ticket.id)).state is State.SENT
+    assert [event.name for event in events] == ["put", "begin", "mark", "settle"]
+    assert len(sink.messages) == 1
+
+
+async def test_a_worker_that_is_ended_gives_back_what_it_had_not_sent(store_url):  # noqa: F811
+    config, _ = watched(lease=60)
+    async with opened(store_url, config) as (outbox, sink, pool):
+        tickets = [await outbox.put(A, [B], TEXT) for _ in range(4)]
+        sink.stall(Stage.MAIL)
+        async with working(outbox, pool):
+            with trio.fail_after(10):
+                while (await outbox.statistics()).sending < 3:
+                    await trio.sleep(0.01)
+        statistics = await outbox.statistics()
+        assert (statistics.sending, statistics.queued) == (0, 4)
+        entries = [await outbox.get(ticket.id) for ticket in tickets]
+        assert sorted(entry.recipients[B].attempts for entry in entries) == [0, 1, 1, 1]
+        sink.accept_all()
+        async with working(outbox, pool):  # at once, not when a lease ends
+            for ticket in tickets:
+                assert (await outbox.wait(ticket.id)).state is State.SENT
+
+
+async def test_a_worker_that_is_ended_takes_no_more(store_url):  # noqa: F811
+    """It went on taking entries and giving them back, as long as there were any."""
+    async with opened(store_url) as (outbox, sink, pool):
+        for _ in range(50):
+            await outbox.put(A, [B], TEXT)
+        async with working(outbox, pool):
+            await sink.wait_for(1)
+        statistics = await outbox.statistics()
+    assert statistics.sending == 0
+    assert statistics.queued > 30
+
+
+async def test_a_worker_that_is_ended_while_a_reply_is_outstanding_leaves_doubt(store_url):  # noqa: F811
+    config, _ = watched()
+    async with open_outbox(store_url, config=config) as outbox, opened(store_url) as (_, sink, _):
+        client_config = trio_smtp.ClientConfig(end_grace=0.1)
+        sink.stall(Stage.END, keep=True)
+        ticket = await outbox.put(A, [B], TEXT)
+        async with trio_smtp.open_pool(sink.host, sink.port, client_config=client_config, tls="none") as pool:
+            async with working(outbox, pool):
+                await sink.wait_for(1)
+            assert (await outbox.get(ticket.id)).state is State.IN_DOUBT
+
+
+async def test_the_pool_s_end_ends_the_worker_and_nothing_stays_leased(store_url):  # noqa: F811
+    async with opened(store_url) as (outbox, sink, _):
+        ticket = await outbox.put(A, [B], TEXT)
+        async with trio_smtp.open_pool(sink.host, sink.port, tls="none") as pool:
+            pass
+        with pytest.raises(trio_smtp.PoolClosedError):
+            await outbox.work(pool)
+        entry = await outbox.get(ticket.id)
+        assert entry.state is State.QUEUED
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, True, 1.5])
+async def test_concurrency_is_a_number_of_messages(concurrency, tmp_path):
+    async with opened(f"sqlite:{tmp_path}/o.db") as (outbox, _, pool):
+        with pytest.raises(ValueError, match="concurrency"):
+            await outbox.work(pool, concurrency=concurrency)
+
+
+async def test_a_store_that_goes_away_loses_no_outcome(tmp_path):
+    config, events = watched()
+    async with opened(f"sqlite:{tmp_path}/o.db", config) as (outbox, sink, pool), working(outbox, pool):
+        store = outbox._store
+        change, failures = store.change, [3]
+
+        async def failing(record, transition):
+            if record.marked and failures[0]:
+                failures[0] -= 1
+                raise StoreError("away")
+            return await change(record, transition)
+
+        store.change = failing
+        ticket = await outbox.put(A, [B], TEXT)
+        assert (await outbox.wait(ticket.id)).state is State.SENT
+    assert len(sink.messages) == 1
+    assert [event.name for event in events].count("store") == 3
+
+
+async def test_a_mark_that_fails_sends_nothing_and_is_tried_again(tmp_path):
+    config, _ = watched()
+    async with opened(f"sqlite:{tmp_path}/o.db", config) as (outbox, sink, pool), working(outbox, pool):
+        store = outbox._store
+        change, failures = store.change, [1]
+
+        async def failing(record, transition):
+            if failures[0]:
+                failures[0] -= 1
+                assert sink.messages == []
+                raise StoreError("away")
+            return await change(record, transition)
+
+        store.change = failing
+        ticket = await outbox.put(A, [B], TEXT)
+        entry = await outbox.wait(ticket.id)
+    assert (entry.state, entry.recipients[B].attempts, len(sink.messages)) == ("sent", 2, 1)
+
+
+@pytest.mark.parametrize("scope", ["rate_limit", "domain_rate_limit"])
+async def test_a_rate_limit_holds_over_all_workers(scope, store_url):  # noqa: F811
+    config, _ = watched(**{scope: (3, 0.5)})
+    async with opened(store_url, config) as (outbox, sink, pool), open_outbox(store_url, config=config) as other:
+        for _ in range(9):
+            await outbox.put(A, [B], TEXT)
+        if scope == "domain_rate_limit":
+            free = await outbox.put(A, [C], TEXT)
+        started = trio.current_time()
+        async with working(outbox, pool), working(other, pool):
+            if scope == "domain_rate_limit":
+                await outbox.wait(free.id)
+                assert len(sink.messages) < 10  # it does not wait for those of the other domain
+            await sink.wait_for(9 + (scope == "domain_rate_limit"))
+        async with outbox.entries() as entries:
+            async for entry in entries:
+                assert [recipient.attempts for recipient in entry.recipients.values()] == [1]  # to wait is no try
+    assert trio.current_time() - started > 0.9  # three windows
+    assert len(sink.messages) == 9 + (scope == "domain_rate_limit")
+
+
+async def test_entries_that_lapsed_into_doubt_are_told_and_not_sent(store_url):  # noqa: F811
+    config, events = watched(lease=0.1)
+    async with opened(store_url, config) as (outbox, sink, pool):
+        ticket = await outbox.put(A, [B], TEXT)
+        ((taken, _),) = await outbox._store.take("gone", 1, lambda record, now: begin(record, now, "gone"))
+        from trio_smtp.outbox._states import mark
+
+        await outbox._store.change(taken, lambda record, now: mark(record, taken.claim))
+        async with working(outbox, pool):
+            entry = await outbox.wait(ticket.id)
+    assert entry.state is State.IN_DOUBT
+    assert "before the server's reply was written down" in entry.recipients[B].error
+    assert [event.name for event in events] == ["put", "doubt"]
+    assert sink.messages == []

@@ -1,0 +1,359 @@
+# `trio-smtp outbox`: messages into an outbox, a worker that sends them, and a look at what is in it.
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, get_args
+
+import click
+import trio
+
+import trio_smtp
+from trio_smtp.outbox import (
+    Action,
+    Entry,
+    Outbox,
+    OutboxConfig,
+    OutboxEvent,
+    OutboxStatistics,
+    State,
+    StoreError,
+    open_outbox,
+)
+
+from .errors import CommandError, Commands, Status, describe, one_line, run, status_of
+from .options import Target, client_options, server_option, target, verbose_option
+from .output import say
+
+_WATCH: Final = 1.0  # seconds between two looks of status --watch
+
+
+@dataclass(kw_only=True)
+class _Store:
+    """The options of the group: which outbox, and how to print."""
+
+    url: str
+    as_json: bool
+
+
+def _json_option(command: Any) -> Any:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+@click.group(cls=Commands, short_help="Keep mail until it is sent.")
+@click.option(
+    "--store",
+    "url",
+    required=True,
+    metavar="URL",
+    envvar="TRIO_SMTP_OUTBOX",
+    help="The outbox: sqlite:FILE, or redis://HOST:PORT/DB. Also from the variable TRIO_SMTP_OUTBOX.",
+)
+@_json_option
+@click.pass_context
+def outbox(ctx: click.Context, *, url: str, as_json: bool) -> None:
+    """Keep mail in a store until it is sent, whatever crashes in between.
+
+    "put" writes a message down; "work" sends what is due, in any number of processes; "status", "list" and "show" tell
+    what has become of it. What may have been delivered, without a reply that says so, is in doubt: see "resolve".
+    """
+    ctx.obj = _Store(url=url, as_json=as_json)
+
+
+@outbox.command(short_help="Write a message down, to be sent.")
+@click.option("--from", "sender", required=True, metavar="ADDRESS", help='Sender of the envelope; "" for none.')
+@click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Recipient; may be repeated.")
+@click.option("--key", metavar="KEY", help="A message whose key is known is not put again.")
+@click.option("--priority", type=int, default=0, metavar="N", show_default=True, help="Higher goes first.")
+@_json_option
+@click.argument("file", required=False, metavar="[FILE]")
+@click.pass_obj
+def put(store: _Store, /, *, file: str | None, as_json: bool, **options: Any) -> None:
+    """Write the message in FILE, or on standard input, into the outbox, and print its id.
+
+    It is on the disk when the id is printed.
+    """
+    _run(store, as_json, partial(_put, options=options, file=file))
+
+
+async def _put(outbox: Outbox, as_json: bool, *, options: dict[str, Any], file: str | None) -> None:
+    if file in (None, "-"):
+        content = await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
+    else:
+        try:
+            content = await trio.Path(file).read_bytes()
+        except OSError as exc:
+            raise CommandError(f"cannot read {file}: {exc.strerror}", Status.NO_INPUT) from exc
+    ticket = await outbox.put(options.pop("sender"), options.pop("recipients"), content, **options)
+    if as_json:
+        say(json.dumps(dataclasses.asdict(ticket)))
+    else:
+        say(ticket.id if ticket.is_new else f"{ticket.id} (put before)")
+
+
+@outbox.command(short_help="Send what is due, until a signal.")
+@server_option
+@click.option("--connections", metavar="N", type=click.IntRange(1, 10_000), default=5, show_default=True)
+@click.option(
+    "--lease",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Another worker takes over what this one was sending if it is not heard of for so long.",
+)
+@click.option(
+    "--retry-delays",
+    metavar="SECONDS,...",
+    default="60,300,900,3600,14400",
+    show_default=True,
+    help="Between tries; the last repeats.",
+)
+@click.option(
+    "--on-doubt",
+    type=click.Choice(["hold", "retry"]),
+    default="hold",
+    show_default=True,
+    help="What may have been delivered is held for you, or sent again.",
+)
+@click.option("--rate-limit", metavar="N/SECONDS", help="Never more starts in so many seconds, over all workers.")
+@click.option("--domain-rate-limit", metavar="N/SECONDS", help="The same for each recipients' domain.")
+@client_options
+@_json_option
+@verbose_option
+@click.pass_obj
+def work(
+    store: _Store,
+    /,
+    *,
+    connections: int,
+    lease: float,
+    retry_delays: str,
+    on_doubt: str,
+    rate_limit: str | None,
+    domain_rate_limit: str | None,
+    as_json: bool,
+    **server: Any,
+) -> None:
+    """Send what is due to a server, until Ctrl-C or SIGTERM.
+
+    Any number of workers may run at once. At the end, messages whose end has been sent get some seconds for their
+    reply, the others go back to the queue, and the exit status is 0.
+    """
+    told = as_json or store.as_json
+    try:
+        config = OutboxConfig(
+            lease=lease,
+            retry_delays=tuple(float(delay) for delay in retry_delays.split(",")),
+            on_doubt="retry" if on_doubt == "retry" else "hold",
+            rate_limit=_rate(rate_limit),
+            domain_rate_limit=_rate(domain_rate_limit),
+            trace=partial(_tell_event, told),
+        )
+    except ValueError as exc:
+        raise click.UsageError(f"{exc}.") from exc
+    _run(store, as_json, partial(_work, server=target(**server), connections=connections), config)
+
+
+def _rate(words: str | None) -> tuple[int, float] | None:
+    if words is None:
+        return None
+    messages, slash, seconds = words.partition("/")
+    if not slash:
+        raise ValueError(f"{words!r} is not N/SECONDS, such as 100/60")
+    return int(messages), float(seconds)
+
+
+async def _work(outbox: Outbox, as_json: bool, *, server: Target, connections: int) -> None:
+    async with (
+        trio_smtp.open_pool(server.host, server.port, max_connections=connections, **server.options) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_cancel_at_signal, nursery.cancel_scope)
+        await outbox.work(pool)
+
+
+async def _cancel_at_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(signals)
+        scope.cancel(reason="a signal")
+
+
+def _tell_event(as_json: bool, event: OutboxEvent) -> None:
+    if event.name in ("begin", "mark"):
+        return
+    facts = dataclasses.asdict(event) | {"error": None if event.error is None else one_line(str(event.error))}
+    if as_json:
+        say(json.dumps({"event": facts.pop("name"), "id": facts.pop("entry"), **facts}))
+    else:
+        said = f": {facts['error']}" if event.error is not None else ""
+        say(one_line(f"{event.entry or 'store'}: {event.state or event.name}{said}"))
+
+
+@outbox.command(short_help="How many are in each state.")
+@click.option("--watch", is_flag=True, help="Go on, until Ctrl-C.")
+@_json_option
+@click.pass_obj
+def status(store: _Store, /, *, watch: bool, as_json: bool) -> None:
+    """Print how many messages are queued, being sent, sent, refused, in doubt, expired and discarded."""
+    _run(store, as_json, partial(_status, watch=watch))
+
+
+async def _status(outbox: Outbox, as_json: bool, *, watch: bool) -> None:
+    shown: OutboxStatistics | None = None
+    while True:
+        numbers = await outbox.statistics()
+        if numbers != shown:
+            _show_numbers(numbers, as_json, again=shown is not None)
+            shown = numbers
+        if not watch:
+            return
+        await trio.sleep(_WATCH)
+
+
+def _show_numbers(numbers: OutboxStatistics, as_json: bool, *, again: bool) -> None:
+    facts = dataclasses.asdict(numbers)
+    if as_json:
+        say(json.dumps(facts))
+        return
+    lines = [f"{name.replace('_', ' '):<10}{number:>9}" for name, number in facts.items()]
+    if again and sys.stdout.isatty():
+        lines[0] = f"\x1b[{len(lines)}A{lines[0]}"  # over the last ones
+    for line in lines:
+        say(line)
+
+
+@outbox.command("list", short_help="The messages, or those in one state.")
+@click.option("--state", type=click.Choice([state.value for state in State]), help="Only those in this state.")
+@_json_option
+@click.pass_obj
+def list_entries(store: _Store, /, *, state: str | None, as_json: bool) -> None:
+    """Print one line for each message, in the order in which they were put; with --json, one document each."""
+    _run(store, as_json, partial(_list, state=state))
+
+
+async def _list(outbox: Outbox, as_json: bool, *, state: str | None) -> None:
+    async with outbox.entries(state) as entries:
+        async for entry in entries:
+            if as_json:
+                say(json.dumps(_as_json(entry)))
+            else:
+                first, *others = entry.recipients
+                more = f" and {len(others)} more" if others else ""
+                say(one_line(f"{entry.id}  {entry.state:<9}  <{entry.sender}> to <{first}>{more}, {entry.size} octets"))
+
+
+@outbox.command(short_help="One message, with its last attempt.")
+@_json_option
+@click.argument("entry_id", metavar="ID")
+@click.pass_obj
+def show(store: _Store, /, *, entry_id: str, as_json: bool) -> None:
+    """Print what is known of a message: each recipient's state and reply, and how the last attempt went."""
+    _run(store, as_json, partial(_show, entry_id=entry_id))
+
+
+async def _show(outbox: Outbox, as_json: bool, *, entry_id: str) -> None:
+    _show_entry(await outbox.get(entry_id), as_json)
+
+
+@outbox.command(short_help="Say what became of a message in doubt.")
+@click.option("--to", "recipients", multiple=True, metavar="ADDRESS", help="Only this recipient; may be repeated.")
+@_json_option
+@click.argument("entry_id", metavar="ID")
+@click.argument("action", type=click.Choice(get_args(Action)))
+@click.pass_obj
+def resolve(store: _Store, /, *, entry_id: str, action: Action, recipients: tuple[str, ...], as_json: bool) -> None:
+    """Settle a message in doubt: it was sent; or retry: send it again; or discard: leave it, in doubt or queued."""
+    _run(store, as_json, partial(_resolve, entry_id=entry_id, action=action, recipients=recipients or None))
+
+
+async def _resolve(
+    outbox: Outbox, as_json: bool, *, entry_id: str, action: Action, recipients: Iterable[str] | None
+) -> None:
+    _show_entry(await outbox.resolve(entry_id, action, recipients=recipients), as_json)
+
+
+# -- what they share
+
+
+def _run(store: _Store, as_json: bool, command: Callable[..., Any], config: OutboxConfig | None = None) -> None:
+    async def opened() -> Status:
+        async with open_store(store.url, config) as outbox:
+            await command(outbox, as_json or store.as_json)
+        return Status.OK
+
+    run(opened)
+
+
+@asynccontextmanager
+async def open_store(url: str, config: OutboxConfig | None = None) -> AsyncIterator[Outbox]:
+    """The outbox; what goes wrong with it, or is asked of it in vain, is an error of one line."""
+    try:
+        async with open_outbox(url, config=config) as outbox:
+            yield outbox
+    except ModuleNotFoundError as exc:
+        raise CommandError(str(exc), Status.USAGE) from exc
+    except LookupError as exc:
+        raise CommandError(str(exc.args[0] if exc.args else exc), Status.USAGE) from exc
+    except StoreError as exc:
+        raise CommandError(str(exc), Status.SYSTEM) from exc
+    except trio_smtp.SMTPError as exc:
+        raise CommandError(describe(exc, "outbox"), status_of(exc)) from exc
+    except ValueError as exc:
+        raise CommandError(str(exc), Status.USAGE) from exc
+
+
+def _show_entry(entry: Entry, as_json: bool) -> None:
+    if as_json:
+        say(json.dumps(_as_json(entry)))
+        return
+    facts = [f"id       {entry.id}", f"state    {entry.state}", f"from     <{entry.sender}>"]
+    facts += [f"key      {entry.key}"] * (entry.key is not None)
+    facts += [f"size     {entry.size} octets", f"created  {entry.created:%Y-%m-%d %H:%M:%S} UTC"]
+    facts += [f"settled  {entry.settled:%Y-%m-%d %H:%M:%S} UTC"] if entry.settled is not None else []
+    for address, recipient in entry.recipients.items():
+        words = f"to       <{address}>: {recipient.state}, attempts: {recipient.attempts}"
+        if recipient.next_attempt is not None:
+            words += f", next: {recipient.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
+        if recipient.reply is not None or recipient.error:
+            words += f" ({recipient.reply if recipient.reply is not None else recipient.error})"
+        facts.append(words)
+    facts += ["last attempt:", *(f"  {line}" for line in entry.last_attempt)] if entry.last_attempt else []
+    for line in facts:
+        say("  " * line.startswith("  ") + one_line(line))
+
+
+def _as_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "key": entry.key,
+        "state": entry.state,
+        "sender": entry.sender,
+        "recipients": {
+            address: {
+                "state": recipient.state,
+                "reply": None
+                if recipient.reply is None
+                else {
+                    "code": recipient.reply.code,
+                    "enhanced": recipient.reply.enhanced,
+                    "text": recipient.reply.text,
+                },
+                "attempts": recipient.attempts,
+                "next_attempt": None if recipient.next_attempt is None else recipient.next_attempt.isoformat(),
+                "error": recipient.error,
+            }
+            for address, recipient in entry.recipients.items()
+        },
+        "size": entry.size,
+        "created": entry.created.isoformat(),
+        "settled": None if entry.settled is None else entry.settled.isoformat(),
+        "priority": entry.priority,
+        "last_attempt": entry.last_attempt,
+    }

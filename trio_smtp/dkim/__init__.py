@@ -1,0 +1,9 @@
+"""DKIM: ``open_client(..., sign=Signer(...))``. Needs ``pip install 'trio-smtp[dkim]'``."""
+
+from .._public import show_as_public as _show_as_public
+from ._signer import DEFAULT_HEADERS as DEFAULT_HEADERS
+from ._signer import Signer as Signer
+
+__all__ = ["DEFAULT_HEADERS", "Signer"]
+
+_show_as_public(__name__, __all__, globals())

@@ -1,0 +1,475 @@
+# The store in Redis: for any number of workers on any number of machines. It needs coredis, which runs on Trio.
+#
+# Redis does the work. What is ready stands in a stream for each priority; XREADGROUP gives an entry to one worker,
+# XAUTOCLAIM finds those of workers that are not heard of, XACK ends it. A change is a script, which runs alone: it
+# replaces the record only if its version is the one that was read, and moves the entry from shelf to shelf. Records,
+# contents, keys and the lists of states are ordinary values beside the streams.
+#
+# Under the prefix P:
+#     P:e:<id>       hash      record, version, state, shelf, at, until (the lease's end), claim, place,
+#                              priority, key, sid
+#     P:c:<id>       string    content
+#     P:k:<key>      string    the id of the entry with this key
+#     P:later        zset      ids of what is queued until a time, by that time
+#     P:q:<number>   stream    ids of what is ready or leased, for each priority; the consumer group is "workers"
+#     P:priorities   zset      the priorities that have a stream
+#     P:done         zset      ids of what is settled, by that time
+#     P:all          zset      ids by place, which is the order of put; P:s:<state>: the same, for each state
+#     P:starts       string    the latest starts, for rate limits
+#     P:lease        string    the shortest lease of any worker: what has been idle for so long may be another's no more
+#     P:bell         stream    one item: something has changed
+#
+# The clock is the server's: milliseconds since the epoch, from TIME.
+#
+# Durability is the server's too: a script's effect is on the disk when it is answered only with an append-only file
+# that is synced at each write. So any other setting is warned of, once for each opening.
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import coredis
+import coredis.exceptions
+import coredis.retry
+import trio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from .._nursery import open_bare_nursery
+from ._config import OutboxConfig
+from ._errors import StoreError
+from ._rates import Limit, admit
+from ._rates import from_json as starts_from_json
+from ._rates import to_json as starts_to_json
+from ._states import Record, State, Transition, from_json, next_version, to_json
+
+VERSION: Final = "1"
+_PREFIX: Final = "trio-smtp:outbox:"
+_PATIENCE: Final = 5.0  # seconds for a connection, and for an answer
+_BLOCK: Final = 2000  # milliseconds of one wait for the bell; less than the patience
+_PRUNED: Final = 500  # entries that are forgotten at once
+
+# What every script begins with. `ready` puts an entry into its priority's stream; `leave` takes it off its shelf.
+_COMMON: Final = """
+local P = KEYS[1]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local function queue(priority) return P .. 'q:' .. priority end
+local function ready(id, priority)
+    if redis.call('ZADD', P .. 'priorities', priority, priority) == 1 then
+        redis.pcall('XGROUP', 'CREATE', queue(priority), 'workers', '0', 'MKSTREAM')
+    end
+    local sid = redis.call('XADD', queue(priority), '*', 'id', id)
+    redis.call('HSET', P .. 'e:' .. id, 'shelf', 'ready', 'sid', sid)
+end
+local function ring() redis.call('XADD', P .. 'bell', 'MAXLEN', '1', '*', 'ring', '1') end
+"""
+_SAVE: Final = (
+    _COMMON
+    + """
+local id, expected, record, state, shelf, at, lease, priority, claim, key, lapsed, content = unpack(ARGV)
+local e = P .. 'e:' .. id
+local version, was, stood, sid, ends, place =
+    unpack(redis.call('HMGET', e, 'version', 'state', 'shelf', 'sid', 'until', 'place'))
+if expected == '0' then
+    if version then return {'new', id, now} end
+    if key ~= '' then
+        local known = redis.call('GET', P .. 'k:' .. key)
+        if known then return {'known', known, now} end
+        redis.call('SET', P .. 'k:' .. key, id)
+    end
+    place = redis.call('INCR', P .. 'place')
+    redis.call('SET', P .. 'c:' .. id, content)
+    redis.call('ZADD', P .. 'all', place, id)
+    redis.call('HSET', e, 'place', place, 'priority', priority, 'key', key)
+else
+    if not version then return {'gone', id, now} end
+    if version ~= expected then return {'moved', id, now} end
+    if lapsed == '1' and stood == 'leased' and tonumber(ends) > now then return {'moved', id, now} end
+    if was ~= state then redis.call('ZREM', P .. 's:' .. was, id) end
+    if stood == 'later' then redis.call('ZREM', P .. 'later', id) end
+    if shelf ~= 'leased' and (stood == 'ready' or stood == 'leased') then
+        redis.call('XACK', queue(priority), 'workers', sid)
+        redis.call('XDEL', queue(priority), sid)
+    end
+end
+redis.call('ZADD', P .. 's:' .. state, place, id)
+redis.call('HSET', e, 'record', record, 'version', expected + 1, 'state', state, 'shelf', shelf, 'claim', claim)
+if shelf == 'leased' then
+    redis.call('HSET', e, 'until', now + lease)
+    return {'new', id, now}
+elseif shelf == 'waiting' then
+    if tonumber(at) <= now then
+        ready(id, priority)
+    else
+        redis.call('HSET', e, 'shelf', 'later')
+        redis.call('ZADD', P .. 'later', at, id)
+    end
+elseif shelf == 'done' then
+    redis.call('ZADD', P .. 'done', at, id)
+    redis.call('DEL', P .. 'c:' .. id)
+end
+ring()
+return {'new', id, now}
+"""
+)
+_TAKE: Final = (
+    _COMMON
+    + """
+local consumer, limit, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local shortest = tonumber(redis.call('GET', P .. 'lease') or lease + 1)
+if lease < shortest then
+    redis.call('SET', P .. 'lease', lease)
+    shortest = lease
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now)) do
+    redis.call('ZREM', P .. 'later', id)
+    ready(id, redis.call('HGET', P .. 'e:' .. id, 'priority'))
+end
+local found = {}
+local function give(items)
+    for _, item in ipairs(items) do
+        local id = item[2][2]
+        local e = P .. 'e:' .. id
+        local record, version, shelf, ends = unpack(redis.call('HMGET', e, 'record', 'version', 'shelf', 'until'))
+        if record and not (shelf == 'leased' and tonumber(ends) > now) then
+            table.insert(found, {id, record, version, redis.call('GET', P .. 'c:' .. id)})
+        end
+    end
+end
+local function left() return limit - #found end
+local priorities = redis.call('ZREVRANGE', P .. 'priorities', 0, -1)
+for _, priority in ipairs(priorities) do
+    local cursor = '0-0'
+    repeat
+        if left() <= 0 then break end
+        local answer = redis.call('XAUTOCLAIM', queue(priority), 'workers', consumer, shortest, cursor, 'COUNT', left())
+        cursor = answer[1]
+        give(answer[2])
+    until cursor == '0-0'
+end
+for _, priority in ipairs(priorities) do
+    if left() <= 0 then break end
+    local answer = redis.call(
+        'XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', left(), 'STREAMS', queue(priority), '>')
+    if answer then give(answer[1][2]) end
+end
+return {found, now}
+"""
+)
+_RENEW: Final = (
+    _COMMON
+    + """
+local consumer, lease = ARGV[1], ARGV[2]
+for i = 3, #ARGV, 2 do
+    local e = P .. 'e:' .. ARGV[i]
+    local claim, shelf, sid, priority = unpack(redis.call('HMGET', e, 'claim', 'shelf', 'sid', 'priority'))
+    if claim == ARGV[i + 1] and shelf == 'leased' then
+        redis.call('HSET', e, 'until', now + lease)
+        redis.call('XCLAIM', queue(priority), 'workers', consumer, 0, sid, 'JUSTID')
+    end
+end
+return now
+"""
+)
+_PRUNE: Final = (
+    _COMMON
+    + """
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'done', '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])) do
+    local state, key = unpack(redis.call('HMGET', P .. 'e:' .. id, 'state', 'key'))
+    redis.call('DEL', P .. 'e:' .. id, P .. 'c:' .. id)
+    if key and key ~= '' then redis.call('DEL', P .. 'k:' .. key) end
+    if state then redis.call('ZREM', P .. 's:' .. state, id) end
+    redis.call('ZREM', P .. 'all', id)
+    redis.call('ZREM', P .. 'done', id)
+end
+for _, priority in ipairs(redis.call('ZRANGE', P .. 'priorities', 0, -1)) do
+    for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', queue(priority), 'workers')) do
+        local name, pending, idle = consumer[2], consumer[4], consumer[6]
+        if pending == 0 and idle > tonumber(ARGV[3]) then
+            redis.call('XGROUP', 'DELCONSUMER', queue(priority), 'workers', name)
+        end
+    end
+end
+return now
+"""
+)
+_PAGE: Final = """
+local P = KEYS[1]
+local rows = {}
+local found = redis.call('ZRANGEBYSCORE', P .. ARGV[1], '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])
+for i = 1, #found, 2 do
+    local record, version = unpack(redis.call('HMGET', P .. 'e:' .. found[i], 'record', 'version'))
+    if record then table.insert(rows, {found[i + 1], record, version}) end
+end
+return rows
+"""
+_COUNTS: Final = """
+local numbers = {}
+for i, state in ipairs(ARGV) do numbers[i] = redis.call('ZCARD', KEYS[1] .. 's:' .. state) end
+return numbers
+"""
+_SWAP: Final = """
+local was = redis.call('GET', KEYS[1]) or ''
+if was ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_redis(url: str, config: OutboxConfig) -> AsyncIterator[RedisStore]:
+    """Connect, and make the database an outbox if it is none yet.
+
+    Raises:
+        StoreError: it cannot be reached, or is of another version.
+        ValueError: the address is none of a Redis database.
+    """
+    retry = coredis.retry.ConstantRetryPolicy((coredis.exceptions.ConnectionError, TimeoutError), retries=1, delay=0.05)
+    client = coredis.Redis.from_url(
+        url, decode_responses=False, retry_policy=retry, stream_timeout=_PATIENCE, connect_timeout=_PATIENCE
+    )
+    connections = client.connection_pool
+    connections.connection_class = _tidy(connections.connection_class)
+    store = RedisStore(client, url, config)
+    async with open_bare_nursery(_cancel) as nursery:
+        ended = trio.Event()
+        try:
+            await store.ask(nursery.start(_run_client, client, ended))
+            await store.prepare()
+            nursery.start_soon(store.listen)
+            yield store
+        finally:
+            store.close()
+            ended.set()
+
+
+def _tidy(connection_class: Any) -> Any:
+    """The same, but for a connection that cannot be made closing what it has: coredis 6.9 leaves that for a warning."""
+
+    class Tidy(connection_class):  # type: ignore[misc]
+        async def run(self, **options: Any) -> None:
+            try:
+                await super().run(**options)
+            finally:
+                for thing in vars(self).values():
+                    if isinstance(thing, MemoryObjectSendStream | MemoryObjectReceiveStream):
+                        thing.close()
+
+    return Tidy
+
+
+async def _run_client(client: Any, ended: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+    """Keep the client's own tasks running until the block has been left: what is said last is said when cancelled."""
+    with trio.CancelScope(shield=True):
+        async with client:
+            task_status.started()
+            await ended.wait()
+
+
+def _cancel(nursery: trio.Nursery, failure: BaseException | None) -> None:
+    nursery.cancel_scope.cancel(reason="the outbox's block was left")
+
+
+class RedisStore:
+    """An outbox in a Redis database; see :class:`Store`."""
+
+    def __init__(self, client: coredis.Redis[bytes], url: str, config: OutboxConfig) -> None:
+        self._client: Final = client
+        self._address: Final = re.sub(r"//[^/@]*@", "//", url)  # without a password
+        self._config: Final = config
+        self._save: Final = client.register_script(_SAVE)
+        self._take: Final = client.register_script(_TAKE)
+        self._renew: Final = client.register_script(_RENEW)
+        self._prune: Final = client.register_script(_PRUNE)
+        self._page: Final = client.register_script(_PAGE)
+        self._counts: Final = client.register_script(_COUNTS)
+        self._swap: Final = client.register_script(_SWAP)
+        self._changed = trio.Event()
+        self._is_closed = False
+        self._ahead = time.time() - time.monotonic()  # the server's clock, less this machine's steady one
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self._address}>"
+
+    def close(self) -> None:
+        """What is asked of the store from now on is a StoreError."""
+        self._is_closed = True
+
+    async def prepare(self) -> None:
+        """Check the version, and how durable the server is."""
+        await self.ask(self._client.set(f"{_PREFIX}version", VERSION, condition=coredis.PureToken.NX))
+        found = await self.ask(self._client.get(f"{_PREFIX}version"))
+        if found != VERSION.encode():
+            words = "none" if found is None else found.decode("utf-8", "replace")
+            raise StoreError(f"the outbox is of version {words}, and this trio_smtp has version {VERSION}")
+        await self.ask(self._prune([_PREFIX], [10**15, 1, 10**15]))  # any of its keys of another type is an error here
+        self._set_clock(await self.ask(self._renew([_PREFIX], ["", "0"])))
+        await self._warn_if_forgetful()
+
+    async def _warn_if_forgetful(self) -> None:
+        try:
+            said: Any = await self._client.config_get(["appendonly", "appendfsync", "maxmemory-policy", "maxmemory"])
+        except Exception:  # a hosted server may forbid it
+            warnings.warn(
+                "this Redis does not say how durable it is: an outbox needs appendonly yes, appendfsync always,"
+                " and no eviction",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return
+        settings = {_text(name): _text(value) for name, value in said.items()}
+        faults = []
+        if settings.get("appendonly") != "yes":
+            faults.append("it has no append-only file (appendonly yes)")
+        elif settings.get("appendfsync") != "always":
+            faults.append(f"its append-only file is synced {settings.get('appendfsync')} (appendfsync always)")
+        if settings.get("maxmemory", "0") != "0" and settings.get("maxmemory-policy") != "noeviction":
+            faults.append("it evicts keys when memory is short (maxmemory-policy noeviction)")
+        if faults:
+            warnings.warn(
+                f"this Redis would forget messages in a crash: {'; '.join(faults)}", RuntimeWarning, stacklevel=2
+            )
+
+    async def ask(self, request: Awaitable[T]) -> T:
+        """The answer to a request. Raises StoreError, whatever goes wrong."""
+        try:
+            if self._is_closed:
+                raise trio.ClosedResourceError("it is closed")
+            return await request
+        except Exception as exc:
+            raise StoreError(f"cannot use the outbox {self._address}: {exc or type(exc).__name__}") from exc
+
+    def _set_clock(self, milliseconds: Any) -> None:
+        self._ahead = int(milliseconds) / 1000 - time.monotonic()
+
+    def _now(self) -> float:
+        return time.monotonic() + self._ahead
+
+    # -- records
+
+    async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
+        word, entry_id = await self._store(record, content=content)
+        return entry_id, word == "new"
+
+    async def _store(self, record: Record, *, content: bytes = b"", lapsed: bool = False) -> tuple[str, str]:
+        shelf, at = record.shelf()
+        answer: Any = await self.ask(
+            self._save(
+                [_PREFIX],
+                [
+                    record.id,
+                    record.version,
+                    to_json(record),
+                    record.state.value,
+                    shelf.value,
+                    int(at * 1000),
+                    round(self._config.lease * 1000),
+                    record.priority,
+                    record.claim,
+                    record.key or "",
+                    int(lapsed),
+                    content,
+                ],
+            )
+        )
+        word, entry_id, now = answer
+        self._set_clock(now)
+        return _text(word), _text(entry_id)
+
+    async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
+        lease = round(self._config.lease * 1000)
+        answer: Any = await self.ask(self._take([_PREFIX], [worker, limit, lease]))
+        found, now = answer
+        self._set_clock(now)
+        taken: list[tuple[Record, bytes]] = []
+        for _, text, version, content in found:
+            record = transition(self._read(text, version), self._now())
+            word, _ = await self._store(record, lapsed=True)
+            if word == "new":
+                taken.append((next_version(record), content or b""))
+        return taken
+
+    async def change(self, record: Record, transition: Transition) -> Record:
+        while True:
+            changed = transition(record, self._now())
+            if changed == record:
+                return record
+            word, _ = await self._store(changed)
+            if word == "new":
+                return next_version(changed)
+            record = await self.load(record.id)
+
+    async def renew(self, records: Sequence[Record], worker: str) -> None:
+        claims = [word for record in records for word in (record.id, str(record.claim))]
+        self._set_clock(await self.ask(self._renew([_PREFIX], [worker, round(self._config.lease * 1000), *claims])))
+
+    async def load(self, entry_id: str) -> Record:
+        text, version = await self.ask(self._client.hmget(f"{_PREFIX}e:{entry_id}", ["record", "version"]))
+        if text is None or version is None:
+            raise LookupError(f"the outbox has no entry {entry_id!r}")
+        return self._read(text, version)
+
+    async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
+        which = "all" if state is None else f"s:{state}"
+        rows: Any = await self.ask(self._page([_PREFIX], [which, after, limit]))
+        return [(int(float(place)), self._read(text, version)) for place, text, version in rows]
+
+    async def counts(self) -> Mapping[State, int]:
+        numbers: Any = await self.ask(self._counts([_PREFIX], [state.value for state in State]))
+        return dict(zip(State, map(int, numbers), strict=True))
+
+    async def admit(self, limits: Mapping[str, Limit]) -> float:
+        name = f"{_PREFIX}starts"
+        while True:
+            known = await self.ask(self._client.get(name))
+            starts, delay = admit(starts_from_json(known), limits, self._now())
+            if await self.ask(self._swap([name], [known or b"", starts_to_json(starts)])):
+                return delay
+
+    async def prune(self) -> None:
+        keep, lease = round(self._config.keep_done * 1000), round(self._config.lease * 1000)
+        await self.ask(self._prune([_PREFIX], [keep, _PRUNED, 10 * lease]))
+
+    def _read(self, text: bytes, version: bytes) -> Record:
+        try:
+            return from_json(text, int(version))
+        except ValueError as exc:
+            raise StoreError(f"the outbox {self._address} is damaged: {exc}") from exc
+
+    # -- changes
+
+    def bell(self) -> trio.Event:
+        return self._changed
+
+    async def wait(self, bell: trio.Event, seconds: float) -> None:
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(seconds):
+            await bell.wait()
+
+    async def listen(self) -> None:
+        """Ring the bell when another has changed something, until cancelled."""
+        latest: Any = "0-0"
+        while True:
+            try:
+                answer = await self._client.xread({f"{_PREFIX}bell": latest}, count=1, block=_BLOCK)
+            except Exception:  # a caller that asks the store something hears of it
+                await trio.sleep(0.5)
+                answer = None
+            if answer:
+                latest = next(iter(answer.values()))[-1].identifier
+                self._changed.set()
+                self._changed = trio.Event()
+
+    async def time(self) -> float:
+        await trio.lowlevel.checkpoint()
+        return self._now()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,418 @@
+# The life of an entry: every change of a state happens in this file, as a function from one record to the next.
+#
+# A record is a value: it knows neither clocks nor stores. A store keeps it as JSON with a version, and replaces it only
+# if the version is still the one that was read (compare and swap). So both stores share this file, and a change is
+# atomic in both. What may follow what is the table _NEXT; a missing key is a change that does not happen.
+#
+# Fencing: begin() gives the entry to a worker under a new claim number. Whatever the worker writes later names its
+# claim, and is refused with LeaseLostError once there is a newer one. The one late word that still counts is that of a
+# claim that lapsed into doubt: nothing has been begun since, so its owner may say what became of the message.
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
+from typing import Any, Final, Literal, TypeAlias
+
+from trio_smtp import Reply
+
+from ._errors import LeaseLostError
+
+
+class State(StrEnum):
+    """What has become of an entry, or of one of its recipients."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    REFUSED = "refused"
+    IN_DOUBT = "in_doubt"
+    EXPIRED = "expired"
+    DISCARDED = "discarded"
+
+
+class Turn(Enum):
+    """What happens to a recipient."""
+
+    BEGIN = "a worker begins to send"
+    ACCEPT = "the server took the message, or a person says so"
+    REFUSE = "the server refused it for good"
+    AGAIN = "certainly not sent: to be tried again"
+    DOUBT = "it may have been delivered"
+    EXPIRE = "its time is over"
+    DISCARD = "a person gives it up"
+
+
+_NEXT: Final[dict[State, dict[Turn, State]]] = {
+    State.QUEUED: {
+        Turn.BEGIN: State.SENDING,
+        Turn.EXPIRE: State.EXPIRED,
+        Turn.DISCARD: State.DISCARDED,
+    },
+    State.SENDING: {
+        Turn.ACCEPT: State.SENT,
+        Turn.REFUSE: State.REFUSED,
+        Turn.AGAIN: State.QUEUED,
+        Turn.DOUBT: State.IN_DOUBT,
+        Turn.EXPIRE: State.EXPIRED,
+    },
+    State.IN_DOUBT: {
+        Turn.ACCEPT: State.SENT,
+        Turn.REFUSE: State.REFUSED,
+        Turn.AGAIN: State.QUEUED,
+        Turn.EXPIRE: State.EXPIRED,
+        Turn.DISCARD: State.DISCARDED,
+    },
+    State.SENT: {},
+    State.REFUSED: {},
+    State.EXPIRED: {},
+    State.DISCARDED: {},
+}
+# The state of an entry is the first of these that one of its recipients is in.
+LEAST_SETTLED: Final = (
+    State.IN_DOUBT,
+    State.SENDING,
+    State.QUEUED,
+    State.EXPIRED,
+    State.REFUSED,
+    State.DISCARDED,
+    State.SENT,
+)
+Action: TypeAlias = Literal["sent", "retry", "discard"]
+_RESOLVED: Final[dict[str, Turn]] = {"sent": Turn.ACCEPT, "retry": Turn.AGAIN, "discard": Turn.DISCARD}
+
+
+class Shelf(StrEnum):
+    """Where a store keeps an entry, so that it finds what there is to do without looking at the rest."""
+
+    WAITING = "waiting"  # queued until a time
+    LEASED = "leased"  # a worker has it, until the lease ends
+    HELD = "held"  # in doubt, until a person decides
+    DONE = "done"  # settled, kept for a while
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientState:
+    """One recipient of an entry.
+
+    Attributes:
+        state: what has become of the message for it.
+        reply: the server's latest reply about it, or ``None``.
+        attempts: tries that were begun, connections that failed included.
+        next_attempt: when it is tried next, while it is queued.
+        error: why the latest try failed, in words, where there was no reply; else ``""``.
+    """
+
+    state: State
+    reply: Reply | None = None
+    attempts: int = 0
+    next_attempt: datetime | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A message in the outbox, as it was when you asked.
+
+    Attributes:
+        id: its name in the store.
+        key: what makes its ``put`` idempotent, or ``None``.
+        state: the least settled of its recipients' states.
+        sender: the reverse path, ``""`` for none.
+        recipients: address, as it was given, to its :class:`RecipientState`.
+        size: octets of content.
+        created: when it was put.
+        settled: when the last recipient was; ``None`` before.
+        priority: higher goes first.
+        last_attempt: when and by which worker it was last begun, how that ended, and the dialogue, in lines of text.
+    """
+
+    id: str
+    key: str | None
+    state: State
+    sender: str
+    recipients: dict[str, RecipientState]
+    size: int
+    created: datetime
+    settled: datetime | None
+    priority: int = 0
+    last_attempt: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """One recipient, as it is kept: times are seconds since the epoch."""
+
+    state: State = State.QUEUED
+    attempts: int = 0
+    due: float = 0.0  # while queued
+    reply: Reply | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a try says about one recipient. `delay`: seconds until the next try, for ``Turn.AGAIN``."""
+
+    turn: Turn
+    reply: Reply | None = None
+    error: str = ""
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """An entry, as it is kept.
+
+    Attributes:
+        expires: the give-up time.
+        claim: number of the latest claim, the fencing token.
+        marked: under that claim, the end of the message was about to be handed over.
+        version: the store's; 0 before it is stored.
+    """
+
+    id: str
+    key: str | None
+    sender: str
+    recipients: dict[str, Fate]
+    size: int
+    created: float
+    expires: float
+    priority: int = 0
+    mail_params: dict[str, Any] | None = None
+    rcpt_params: dict[str, Any] | None = None
+    settled: float | None = None
+    claim: int = 0
+    marked: bool = False
+    log: tuple[str, ...] = ()
+    version: int = field(default=0, compare=False)
+
+    @property
+    def state(self) -> State:
+        """The least settled of the recipients' states."""
+        return _least_settled(fate.state for fate in self.recipients.values())
+
+    @property
+    def sending(self) -> list[str]:
+        """The recipients of the current claim."""
+        return [address for address, fate in self.recipients.items() if fate.state is State.SENDING]
+
+    def shelf(self) -> tuple[Shelf, float]:
+        """Where it belongs, with the time that counts there: when it is due, or when it was settled."""
+        states = {fate.state for fate in self.recipients.values()}
+        if State.SENDING in states:
+            return Shelf.LEASED, 0.0
+        if State.QUEUED in states:
+            return Shelf.WAITING, min(fate.due for fate in self.recipients.values() if fate.state is State.QUEUED)
+        if State.IN_DOUBT in states:
+            return Shelf.HELD, 0.0
+        return Shelf.DONE, self.settled or 0.0
+
+    def entry(self) -> Entry:
+        """What the public sees."""
+        return Entry(
+            id=self.id,
+            key=self.key,
+            state=self.state,
+            sender=self.sender,
+            recipients={
+                address: RecipientState(
+                    fate.state,
+                    fate.reply,
+                    fate.attempts,
+                    _datetime(fate.due) if fate.state is State.QUEUED else None,
+                    fate.error,
+                )
+                for address, fate in self.recipients.items()
+            },
+            size=self.size,
+            created=_datetime(self.created),
+            settled=None if self.settled is None else _datetime(self.settled),
+            priority=self.priority,
+            last_attempt=list(self.log),
+        )
+
+
+# -- the changes
+
+
+def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False) -> Record:
+    """Claim an entry that is due, or whose lease has ended: what its recipients are to a worker that takes it up.
+
+    A claim that was not marked is void: its recipients are begun again. Of a marked one they are in doubt, and nothing
+    is begun for them, unless `retry_doubt`. What has reached its give-up time expires. If no recipient is sending
+    in the result, there is nothing to send.
+    """
+    recipients = dict(record.recipients)
+    for address, fate in record.recipients.items():
+        if fate.state is State.SENDING:  # of a worker that is gone, or too slow
+            in_doubt = record.marked and not retry_doubt
+            words = "the worker ended before the server's reply was written down"
+            turn = Turn.DOUBT if in_doubt else Turn.AGAIN
+            recipients[address] = _turned(fate, turn, due=now, error=words if record.marked else fate.error)
+    queued = [address for address, fate in recipients.items() if fate.state is State.QUEUED]
+    # The store says that something is due. If nothing is, by this clock, then the clock was set back meanwhile.
+    horizon = max(now, min((recipients[address].due for address in queued), default=now))
+    is_over = now >= record.expires
+    for address in queued:
+        fate = recipients[address]
+        if is_over:
+            recipients[address] = _turned(fate, Turn.EXPIRE)
+        elif fate.due <= horizon:
+            recipients[address] = replace(_turned(fate, Turn.BEGIN), attempts=fate.attempts + 1)
+    begun = any(fate.state is State.SENDING for fate in recipients.values())
+    if not begun:
+        return _settled(replace(record, recipients=recipients), now)
+    log = (f"{stamp(now)} {worker}: begun",)
+    return replace(record, recipients=recipients, claim=record.claim + 1, marked=False, log=log)
+
+
+def mark(record: Record, claim: int) -> Record:
+    """The end of the message is about to be handed over.
+
+    Raises:
+        LeaseLostError: another worker has the entry, or it is in doubt already. Nothing may be sent.
+    """
+    if record.claim != claim or not record.sending:
+        raise LeaseLostError(f"entry {record.id} was taken over by another worker: nothing was sent by this one")
+    return record if record.marked else replace(record, marked=True)
+
+
+def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: float, log: Iterable[str] = ()) -> Record:
+    """What has become of the recipients of a claim. Said twice, it counts once.
+
+    Raises:
+        LeaseLostError: there is a newer claim.
+    """
+    if record.claim != claim:
+        raise LeaseLostError(f"entry {record.id} was taken over by another worker")
+    recipients = dict(record.recipients)
+    for address, outcome in outcomes.items():
+        fate = recipients[address]
+        if fate.state not in (State.SENDING, State.IN_DOUBT):
+            continue
+        turn, due = outcome.turn, now
+        if turn is Turn.AGAIN:
+            due = min(now + (outcome.delay or 0.0), record.expires)
+            if outcome.delay is not None and now >= record.expires:
+                turn = Turn.EXPIRE
+        recipients[address] = _turned(fate, turn, due=due, reply=outcome.reply, error=outcome.error)
+    return _settled(replace(record, recipients=recipients, marked=False, log=(*record.log, *log)), now)
+
+
+def postpone(record: Record, claim: int, delay: float, now: float) -> Record:
+    """Put a claim back that was never begun: it was not a try."""
+    recipients = {
+        address: replace(fate, state=State.QUEUED, due=now + delay, attempts=fate.attempts - 1)
+        if fate.state is State.SENDING and record.claim == claim
+        else fate
+        for address, fate in record.recipients.items()
+    }
+    return replace(record, recipients=recipients)
+
+
+def resolve(record: Record, action: Action, recipients: Iterable[str] | None, now: float) -> Record:
+    """Settle by hand what is in doubt; ``"discard"`` also gives up what is queued.
+
+    Raises:
+        LookupError: one of `recipients` is none of the entry's.
+    """
+    chosen = list(record.recipients) if recipients is None else list(recipients)
+    fates = dict(record.recipients)
+    for address in chosen:
+        if address not in fates:
+            raise LookupError(f"entry {record.id} has no recipient {address!r}")
+        fate = fates[address]
+        if fate.state is State.IN_DOUBT or (action == "discard" and fate.state is State.QUEUED):
+            fates[address] = _turned(fate, _RESOLVED[action], due=now)
+    if fates == record.recipients:
+        return record
+    claim = record.claim if record.sending else record.claim + 1  # from now on, a late word comes too late
+    expires = record.expires
+    if action == "retry" and now >= expires:  # a person wants another try, and that is what there will be
+        expires = now + (record.expires - record.created)
+    return _settled(replace(record, recipients=fates, claim=claim, expires=expires), now)
+
+
+def _turned(fate: Fate, turn: Turn, *, due: float = 0.0, reply: Reply | None = None, error: str = "") -> Fate:
+    state = _NEXT[fate.state][turn]
+    if turn is Turn.BEGIN:
+        return replace(fate, state=state)
+    said = reply is not None or error
+    return replace(
+        fate,
+        state=state,
+        due=due if state is State.QUEUED else 0.0,
+        reply=reply if said else None if turn is Turn.ACCEPT else fate.reply,
+        error=error if said else "" if turn is Turn.ACCEPT else fate.error,
+    )
+
+
+def _settled(record: Record, now: float) -> Record:
+    done = record.shelf()[0] is Shelf.DONE
+    return replace(record, settled=(record.settled or now) if done else None)
+
+
+def _least_settled(states: Iterable[State]) -> State:
+    found = set(states)
+    return next(state for state in LEAST_SETTLED if state in found)
+
+
+def next_version(record: Record) -> Record:
+    """As it is once a store has replaced it."""
+    return replace(record, version=record.version + 1)
+
+
+# -- as JSON
+
+
+def to_json(record: Record) -> str:
+    """The record without its version, as text to keep."""
+    document = {name: getattr(record, name) for name in _PLAIN}
+    document["recipients"] = {address: _fate_to_json(fate) for address, fate in record.recipients.items()}
+    return json.dumps(document, separators=(",", ":"))
+
+
+def from_json(text: str | bytes, version: int) -> Record:
+    """The record of :func:`to_json`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        document = json.loads(text)
+        recipients = {address: _fate_from_json(fate) for address, fate in document.pop("recipients").items()}
+        document["log"] = tuple(document["log"])
+        return Record(recipients=recipients, version=version, **document)
+    except (TypeError, KeyError, AttributeError) as exc:
+        raise ValueError(f"not a record of an outbox: {exc}") from exc
+
+
+_PLAIN: Final = tuple(name for name in Record.__dataclass_fields__ if name not in ("recipients", "version"))
+
+
+def _fate_to_json(fate: Fate) -> list[Any]:
+    reply = None if fate.reply is None else [fate.reply.code, fate.reply.lines, fate.reply.enhanced]
+    return [fate.state, fate.attempts, fate.due, reply, fate.error]
+
+
+def _fate_from_json(fields: list[Any]) -> Fate:
+    state, attempts, due, reply, error = fields
+    if reply is not None:
+        code, lines, enhanced = reply
+        reply = Reply.received(code, tuple(lines), enhanced)  # a peer's, which need not be one that we would send
+    return Fate(State(state), attempts, due, reply, error)
+
+
+def _datetime(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def stamp(seconds: float) -> str:
+    """A time in words."""
+    return _datetime(seconds).isoformat(timespec="milliseconds")
+
+
+Transition: TypeAlias = Callable[[Record, float], Record]

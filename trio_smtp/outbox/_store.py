@@ -1,0 +1,118 @@
+# What the outbox asks of a store: the whole of it. Two stores keep to this, one in SQLite, one in Redis.
+#
+# A store keeps records and their contents on shelves, finds what is due, and replaces a record only if it is the one
+# that was read. What a change is, is not its business: that comes as a function (states.py).
+#
+# Every method raises StoreError when the store cannot be used. A change may then have been made or not; changes are
+# made so that saying them again is right.
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import trio
+
+from ._config import OutboxConfig
+from ._rates import Limit
+from ._states import Record, State, Transition
+
+
+class Store(Protocol):
+    """Records of an outbox, kept durably and shared with other processes."""
+
+    async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
+        """Keep a new record; durable on return. If its key is known: the old one's id, and ``False``."""
+        ...
+
+    async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
+        """Apply `transition` to at most `limit` records that are due, or whose lease has ended, and lease them.
+
+        Each comes with its content, if it is to be sent. Those with the highest priority first, then in the order in
+        which they were put.
+        """
+        ...
+
+    async def change(self, record: Record, transition: Transition) -> Record:
+        """Apply `transition` to the record as it now is; durable on return. `record` saves a look if it is current.
+
+        Raises:
+            LookupError: it is gone.
+            Exception: what `transition` raises; then nothing was changed.
+        """
+        ...
+
+    async def renew(self, records: Sequence[Record], worker: str) -> None:
+        """Let the leases of these claims begin anew, where they are still these claims."""
+        ...
+
+    async def load(self, entry_id: str) -> Record:
+        """One record.
+
+        Raises:
+            LookupError: there is none.
+        """
+        ...
+
+    async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
+        """Records in the order in which they were put, each with its place: those with a higher place than `after`."""
+        ...
+
+    async def counts(self) -> Mapping[State, int]:
+        """How many there are in each state."""
+        ...
+
+    async def admit(self, limits: Mapping[str, Limit]) -> float:
+        """Count a start in these scopes, or say how many seconds to wait."""
+        ...
+
+    async def prune(self) -> None:
+        """Forget what has been settled for ``keep_done``, and put right what a clock that was set back has left."""
+        ...
+
+    def bell(self) -> trio.Event:
+        """An event that is set, in :meth:`wait`, when something may have changed since, in any process."""
+        ...
+
+    async def wait(self, bell: trio.Event, seconds: float) -> None:
+        """Wait for the bell, or so many seconds."""
+        ...
+
+    async def time(self) -> float:
+        """Now, by the clock that all workers share: seconds since the epoch."""
+        ...
+
+
+def open_store(url: str, config: OutboxConfig) -> AbstractAsyncContextManager[Store]:
+    """Open the store that the address names.
+
+    Raises:
+        ValueError: it names none.
+        ModuleNotFoundError: coredis is not installed.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon or not rest:
+        raise ValueError(f"{url!r} names no store: it is sqlite:FILE or redis://HOST:PORT/DB")
+    if scheme == "sqlite":
+        from ._sqlite import open_sqlite
+
+        return open_sqlite(sqlite_path(rest), config)
+    if scheme in ("redis", "rediss", "unix"):
+        try:
+            from ._redis import open_redis
+        except ModuleNotFoundError as exc:
+            raise ModuleNotFoundError(
+                f"an outbox in Redis needs {exc.name}; install it with: pip install 'trio-smtp[redis]'", name=exc.name
+            ) from exc
+        return open_redis(url, config)
+    raise ValueError(f"there is no store for {scheme!r}: it is sqlite:FILE or redis://HOST:PORT/DB")
+
+
+def sqlite_path(rest: str) -> str:
+    """The file of ``sqlite:FILE``, which may also be written ``sqlite:///FILE``."""
+    return rest[2:] if rest.startswith("//") else rest
+
+
+def domains(recipients: Iterable[str]) -> set[str]:
+    """The recipients' domains, for limits."""
+    return {address.rpartition("@")[2].lower() for address in recipients}

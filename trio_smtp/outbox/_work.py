@@ -1,0 +1,341 @@
+# A worker: it takes what is due, sends it through a pool, and writes down what became of it.
+#
+# One task takes entries, as many as there is room for, and starts one task for each. Another renews the leases. What
+# happens to an entry, and what is true if the worker, the machine or the store dies there:
+#
+#     taken         sending, a lease, no mark       the lease ends: queued again; nothing was sent
+#     before_end    the mark, durable               the lease ends: in doubt, since the end may have left
+#     answered      settled, durable                nothing
+#
+# The mark is fenced: a worker whose entry was taken over gets LeaseLostError from it, and the pool sends nothing that
+# ends the message. Nothing is settled on a guess: what the pool does not know is in doubt.
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import Any, Final
+
+import trio
+
+from trio_smtp import (
+    Delivery,
+    ExtensionNotSupportedError,
+    LocalProtocolError,
+    MessageRefusedError,
+    MessageTooLargeError,
+    Pool,
+    PoolClosedError,
+    RecipientsRefusedError,
+    Reply,
+    SenderRefusedError,
+    SendResult,
+    SMTPError,
+)
+
+from .._nursery import open_bare_nursery
+from ._config import OutboxConfig
+from ._errors import LeaseLostError, StoreError
+from ._rates import Limit
+from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
+from ._store import Store, domains
+from ._trace import EventName, OutboxEvent
+
+_LOOK: Final = 0.25  # seconds between looks for what has become due
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before an absent store is asked again; doubling
+_LAST_WORDS: Final = 5.0  # seconds for writing down what is known, when cancelled
+_HOPELESS: Final = (LocalProtocolError, ExtensionNotSupportedError, MessageTooLargeError)  # the same would come again
+_REFUSALS: Final = (SenderRefusedError, RecipientsRefusedError, MessageRefusedError)
+_WORDS: Final = {
+    Turn.ACCEPT: "accepted",
+    Turn.REFUSE: "refused",
+    Turn.AGAIN: "not sent, to be tried again",
+    Turn.DOUBT: "in doubt",
+}
+
+
+class Worker:
+    """One call of :meth:`Outbox.work`."""
+
+    def __init__(self, store: Store, config: OutboxConfig, pool: Pool, concurrency: int) -> None:
+        self._store: Final = store
+        self._config: Final = config
+        self._pool: Final = pool
+        self._concurrency: Final = concurrency
+        self._name: Final = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
+        self._active: dict[tuple[str, int], Record] = {}  # by id and claim: what this worker has leased
+        self._room = trio.Event()  # one of them is done
+        self._pool_closed: PoolClosedError | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled.
+
+        Raises:
+            PoolClosedError: the pool was closed.
+        """
+        async with open_bare_nursery(_stop) as keepers, open_bare_nursery(_finish) as tasks:
+            keepers.start_soon(self._keep_leases)
+            while self._pool_closed is None:
+                for record, content in await self._take():
+                    self._active[record.id, record.claim] = record
+                    tasks.start_soon(self._send, record, content)
+                while len(self._active) >= self._concurrency and self._pool_closed is None:
+                    self._room = trio.Event()
+                    await self._room.wait()
+            raise self._pool_closed
+
+    # -- taking
+
+    async def _take(self) -> list[tuple[Record, bytes]]:
+        """What there is to send, once there is something, or some time has passed."""
+        bell = self._store.bell()
+        retry_doubt = self._config.on_doubt == "retry"
+
+        def claim(record: Record, now: float) -> Record:
+            return begin(record, now, self._name, retry_doubt=retry_doubt)
+
+        taken: list[tuple[Record, bytes]] = []
+        pause = _FIRST_PAUSE
+        while not taken:
+            await trio.lowlevel.checkpoint_if_cancelled()  # while there is more to take, there is no other wait
+            try:
+                with trio.CancelScope(shield=True):  # what was leased and never heard of would wait for its lease's end
+                    taken = await self._store.take(self._name, self._concurrency - len(self._active), claim)
+                if not taken:
+                    await self._store.wait(bell, _LOOK)
+                    break
+            except StoreError as exc:
+                self._tell("store", error=exc)
+                await trio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        for record, _ in taken:
+            self._tell("begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle", record)
+        return [(record, content) for record, content in taken if record.sending]
+
+    async def _keep_leases(self) -> None:
+        """Renew what is being sent, and tidy up, three times in a lease."""
+        while True:
+            try:
+                await self._store.prune()
+                if self._active:
+                    await self._store.renew(list(self._active.values()), self._name)
+            except StoreError as exc:
+                self._tell("store", error=exc)
+            await trio.sleep(self._config.lease / 3)
+
+    # -- one entry
+
+    async def _send(self, record: Record, content: bytes) -> None:
+        attempt = Attempt(record, self._config)
+        error: Exception | None = None
+        try:
+            if delay := await self._admit(record):
+                await self._write(record, lambda record, now: postpone(record, attempt.claim, delay, now))
+                return
+            attempt.take_result(await self._pool_send(attempt, content))
+        except trio.Cancelled:
+            attempt.take_cancellation()
+            raise
+        except Exception as exc:
+            error = exc
+            attempt.take_error(exc)
+            if isinstance(exc, PoolClosedError):
+                self._pool_closed = exc
+        finally:
+            try:
+                await self._settle(attempt, error)
+            finally:
+                del self._active[record.id, record.claim]
+                self._room.set()
+
+    async def _pool_send(self, attempt: Attempt, content: bytes) -> SendResult:
+        record = attempt.record
+
+        async def before_end() -> None:
+            """Write down durably that the end is about to be handed over."""
+            attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim))
+            attempt.is_handed_over = True
+            self._tell("mark", attempt.record)
+
+        return await self._pool.send(
+            record.sender,
+            attempt.recipients,
+            content,
+            mail_params=record.mail_params,
+            rcpt_params=attempt.rcpt_params,
+            before_end=before_end,
+        )
+
+    async def _admit(self, record: Record) -> float:
+        """Seconds until the rate limits let this entry start; 0 if it may, and is counted."""
+        limits: dict[str, Limit] = {}
+        if self._config.rate_limit is not None:
+            limits[""] = Limit(*self._config.rate_limit)
+        if self._config.domain_rate_limit is not None:
+            limits |= dict.fromkeys(domains(record.sending), Limit(*self._config.domain_rate_limit))
+        return await self._store.admit(limits) if limits else 0.0
+
+    async def _settle(self, attempt: Attempt, error: Exception | None) -> None:
+        outcomes = attempt.outcomes
+        if not outcomes:
+            return
+
+        def transition(record: Record, now: float) -> Record:
+            return settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
+
+        seconds = trio.current_time() - attempt.started
+        after = await self._write(attempt.record, transition)
+        if after is not None:
+            self._tell("settle", after, error=error, seconds=seconds, recipients=len(outcomes))
+
+    async def _write(self, record: Record, transition: Transition) -> Record | None:
+        """Make a change, however long the store is away; when cancelled, for a few seconds more."""
+        try:
+            return await self._persist(record, transition)
+        except trio.Cancelled:
+            with trio.move_on_after(_LAST_WORDS, shield=True):
+                await self._persist(record, transition)
+            raise
+
+    async def _persist(self, record: Record, transition: Transition) -> Record | None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._store.change(record, transition)
+            except (LeaseLostError, LookupError) as exc:
+                self._tell("lost", record, error=exc)
+                return None
+            except StoreError as exc:
+                self._tell("store", error=exc)
+                await trio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _tell(
+        self,
+        name: EventName,
+        record: Record | None = None,
+        *,
+        error: Exception | None = None,
+        seconds: float = 0.0,
+        recipients: int | None = None,
+    ) -> None:
+        if self._config.trace is not None:
+            self._config.trace(
+                OutboxEvent(
+                    name=name,
+                    entry=record.id if record is not None else "",
+                    state=record.state if record is not None else "",
+                    recipients=len(record.sending) if record is not None and recipients is None else recipients or 0,
+                    seconds=seconds,
+                    error=error,
+                )
+            )
+
+
+class Attempt:
+    """One try of an entry, and what it says about each recipient.
+
+    Attributes:
+        record: as it is in the store.
+        claim: the fencing token.
+        recipients: those that it is about.
+        outcomes: what is known of them at the end; empty while there is nothing to write down.
+        is_handed_over: the end of the message may have left.
+        started: by Trio's clock.
+    """
+
+    def __init__(self, record: Record, config: OutboxConfig) -> None:
+        self.record = record
+        self.claim: Final = record.claim
+        self.recipients: Final = record.sending
+        self.outcomes: dict[str, Outcome] = {}
+        self.is_handed_over = False
+        self.started: Final = trio.current_time()
+        self._config: Final = config
+        self._words = ""
+
+    @property
+    def rcpt_params(self) -> dict[str, Any] | None:
+        """The parameters of RCPT for those that it is about."""
+        params = self.record.rcpt_params
+        return params and {address: params[address] for address in self.recipients if address in params}
+
+    def take_result(self, result: SendResult) -> None:
+        """The server took the message for at least one recipient."""
+        for address in self.recipients:
+            if address in result.refused:
+                self.outcomes[address] = self._refused(address, result.refused[address])
+            elif address in result.accepted:
+                self.outcomes[address] = Outcome(Turn.ACCEPT, result.replies.get(address, result.reply))
+            else:
+                self.outcomes[address] = self._in_doubt(address, "the server said nothing about this recipient")
+
+    def take_error(self, error: Exception) -> None:
+        """The try ended in an error."""
+        if isinstance(error, LeaseLostError | LookupError):  # by another worker, or by hand: there is nothing to say
+            return
+        self._words = str(error) or type(error).__name__
+        for address in self.recipients:
+            self.outcomes[address] = self._after_error(address, error)
+
+    def take_cancellation(self) -> None:
+        """The worker was told to end."""
+        self._words = "the worker was ended"
+        for address in self.recipients:
+            if self.is_handed_over:
+                self.outcomes[address] = self._in_doubt(address, "the worker was ended before the reply came")
+            else:
+                self.outcomes[address] = Outcome(Turn.AGAIN)
+
+    def log(self, now: float, seconds: float) -> list[str]:
+        """The end of the try, which took so many seconds, in lines of text."""
+        lines = [f"<{address}>: {_in_words(outcome)}" for address, outcome in self.outcomes.items()]
+        took = f"{stamp(now)} ended after {seconds:.3f} s"
+        return [f"{took}: {self._words}" if self._words else took, *lines]
+
+    def _after_error(self, address: str, error: Exception) -> Outcome:
+        words = str(error) or type(error).__name__
+        if isinstance(error, StoreError):  # of the mark: nothing that ends the message was sent
+            return Outcome(Turn.AGAIN, error=words)
+        if not isinstance(error, SMTPError):
+            return self._in_doubt(address, words) if self.is_handed_over else self._again(address, error=words)
+        if address in error.accepted:
+            return Outcome(Turn.ACCEPT, error.reply if error.reply and error.reply.is_success else None)
+        if address in error.unknown or (error.delivery is Delivery.UNKNOWN and not error.unknown):
+            return self._in_doubt(address, words)
+        if address in error.refused:
+            return self._refused(address, error.refused[address])
+        if isinstance(error, _HOPELESS):
+            return Outcome(Turn.REFUSE, error.reply, words)
+        if isinstance(error, PoolClosedError):
+            return Outcome(Turn.AGAIN, error=words)
+        if error.delivery is Delivery.REFUSED and isinstance(error, _REFUSALS) and error.reply is not None:
+            return self._refused(address, error.reply)
+        return self._again(address, error.reply, words)
+
+    def _refused(self, address: str, reply: Reply) -> Outcome:
+        return self._again(address, reply) if reply.is_temporary else Outcome(Turn.REFUSE, reply)
+
+    def _again(self, address: str, reply: Reply | None = None, error: str = "") -> Outcome:
+        delays = self._config.retry_delays
+        tried = self.record.recipients[address].attempts
+        return Outcome(Turn.AGAIN, reply, error, delays[min(tried, len(delays)) - 1])
+
+    def _in_doubt(self, address: str, words: str) -> Outcome:
+        if self._config.on_doubt == "retry":
+            return self._again(address, error=words)
+        return Outcome(Turn.DOUBT, error=words)
+
+
+def _in_words(outcome: Outcome) -> str:
+    said = str(outcome.reply) if outcome.reply is not None else outcome.error
+    return f"{_WORDS[outcome.turn]}{': ' if said else ''}{said}"
+
+
+def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
+    nursery.cancel_scope.cancel(reason="the worker has ended")
+
+
+def _finish(nursery: trio.Nursery, failure: BaseException | None) -> None:
+    if not isinstance(failure, PoolClosedError):  # then each of the others ends by itself
+        nursery.cancel_scope.cancel(reason="the worker is ending")
