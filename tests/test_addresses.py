@@ -493,6 +493,9 @@ def test_stray_dots_get_a_hint():
     ("node", "name"),
     [
         ("mail.example.com", "mail.example.com"),
+        ("mail.example.com.", "mail.example.com"),
+        ("mail.example.com..", "localhost"),
+        (".", "localhost"),
         ("Z170-D3H", "Z170-D3H"),
         ("shop_web_1", "shop_web_1"),
         ("MÜLLER-PC", "xn--mller-pc-65a"),

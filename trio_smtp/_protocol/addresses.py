@@ -324,6 +324,7 @@ def to_ascii(address: str) -> str:
 
 def own_name(node: str) -> str:
     """What a machine may call itself in the protocol: its name if that is one, in ASCII; else ``localhost``."""
+    node = node.removesuffix(".")  # a full name may be written as in the DNS
     try:
         name = canonical_domain(node)
     except ValueError:
