@@ -1,4 +1,4 @@
-"""Whether work grows with the length of what it is about, and not with its square. Processor time: load is no matter."""
+"""Whether work grows with the length of what it is about, and not with its square. In processor time."""
 
 from __future__ import annotations
 

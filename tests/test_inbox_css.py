@@ -81,10 +81,58 @@ def test_what_is_left(css: str, wanted: str | None) -> None:
     assert cleaned(css) == (css if wanted is None else wanted)
 
 
-PIECES = (
-    "url( u\\72l( \\75\\72\\6c( URL( ) ( //a.test ' \" \\ \n /* */ / * @import @ import @\\69mport \\@ ; { } image-set("
-    " src( image( calc( var( a <!-- --> - < > U+1 1 . # % , : \0 \r \f \\\n \\0 é \\110000 @media @font-face\ue000"
-).split(" ")
+PIECES = [
+    "url(",
+    "u\\72l(",
+    "\\75\\72\\6c(",
+    "URL(",
+    ")",
+    "(",
+    "//a.test",
+    "'",
+    '"',
+    "\\",
+    "\n",
+    "/*",
+    "*/",
+    "/",
+    "*",
+    "@import",
+    "@",
+    "import",
+    "@\\69mport",
+    "\\@",
+    ";",
+    "{",
+    "}",
+    "image-set(",
+    "src(",
+    "image(",
+    "calc(",
+    "var(",
+    "a",
+    "<!--",
+    "-->",
+    "-",
+    "<",
+    ">",
+    "U+1",
+    "1",
+    ".",
+    "#",
+    "%",
+    ",",
+    ":",
+    "\x00",
+    "\r",
+    "\x0c",
+    "\\\n",
+    "\\0",
+    "é",
+    "\\110000",
+    "@media",
+    "@font-face\ue000",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.characters(), max_size=15).map("".join))

@@ -23,7 +23,7 @@ ELSEWHERE = {
     "_cli/queueing": "test_cli_outbox",
     "_cli/samples": "test_cli",
     "_cli/serve_plan": "test_cli",
-    "_cli/trace": "test_maildir",
+    "_cli/received": "test_maildir",
     "_client/body": "test_client_slow_peers",
     "_client/client": "test_client",
     "_client/config": "test_client",

@@ -21,7 +21,7 @@ def log(caplog):
 def trace(wire: bytes, **options: object) -> list[str]:
     core = Core(tls=True, **options)
     lines: list[str] = []
-    core.protocol.trace(lambda direction, line: lines.append(f"{direction} {line.decode().rstrip()}"))
+    core.protocol.transcribe(lambda direction, line: lines.append(f"{direction} {line.decode().rstrip()}"))
     core.say(b"EHLO x\r\n")
     del lines[:]
     core.say(wire)

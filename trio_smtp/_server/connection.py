@@ -261,7 +261,7 @@ class ServerConnection:
         """Ask the application about the client, and greet; returns whether there is a session."""
         protocol = self._channel.protocol
         if self._context.config.transcript is not None or logger.isEnabledFor(logging.DEBUG):
-            protocol.trace(self._trace)
+            protocol.transcribe(self._transcribe)
         if self._context.trace is not None:
             Witness(self._context.trace, self.session, protocol)
         if self._context.relays:
@@ -412,7 +412,7 @@ class ServerConnection:
             self._decide_trust()
             channel.protocol.greet(await caller.ask_on_connect())
 
-    def _trace(self, direction: str, line: bytes) -> None:
+    def _transcribe(self, direction: str, line: bytes) -> None:
         if logger.isEnabledFor(logging.DEBUG):
             log_line(self.session, direction, line)
         transcript = self._context.config.transcript

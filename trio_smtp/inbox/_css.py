@@ -10,18 +10,21 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from ._markup import names
+
 MAX_CSS_NAME: Final = 200  # characters of a name; a longer one is dropped
 
-_AT_RULES: Final = frozenset("media supports keyframes -webkit-keyframes -moz-keyframes layer container page".split())
-_FUNCTIONS: Final = frozenset(
-    "rgb rgba hsl hsla hwb lab lch oklab oklch color color-mix light-dark calc min max clamp round abs sign var env attr"
+_AT_RULES: Final = names("media supports keyframes -webkit-keyframes -moz-keyframes layer container page")
+_FUNCTIONS: Final = names(
+    "rgb rgba hsl hsla hwb lab lch oklab oklch color color-mix light-dark calc min max clamp round abs sign var env"
+    " attr"
     " counter counters linear-gradient radial-gradient conic-gradient repeating-linear-gradient"
     " repeating-radial-gradient repeating-conic-gradient -webkit-linear-gradient -moz-linear-gradient -webkit-gradient"
     " from to color-stop translate translatex translatey translate3d scale scalex scaley rotate skew skewx skewy matrix"
     " cubic-bezier steps rect inset circle ellipse polygon blur brightness contrast drop-shadow grayscale hue-rotate"
     " invert opacity saturate sepia minmax repeat fit-content"
     " not is where has matches lang dir nth-child nth-last-child nth-of-type nth-last-of-type selector"
-    " and or only".split()  # @media not(…)
+    " and or only"  # @media not(…)
 )
 _ESCAPE: Final = r"\\(?:[0-9a-fA-F]{1,6}(?:\r\n|[ \t\r\n\f])?|[^\r\n\f0-9a-fA-F])"
 _STRING: Final = r"\"(?:[^\"\\\r\n\f]|\\(?:\r\n|.))*\"|'(?:[^'\\\r\n\f]|\\(?:\r\n|.))*'"

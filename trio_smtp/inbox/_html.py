@@ -12,7 +12,7 @@ from html import escape, unescape
 from typing import Final
 
 from ._css import addresses_in, clean
-from ._markup import End, Start, Text, cut
+from ._markup import End, Start, Text, cut, names
 
 MAX_HTML: Final = 2 * 1024 * 1024  # characters that are shown
 MAX_SEARCHED: Final = 256 * 1024  # characters whose text is looked at
@@ -20,23 +20,19 @@ MAX_LINKS: Final = 1000
 MAX_DEPTH: Final = 500  # elements inside each other; further ones leave only their content
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_ELEMENTS: Final = _names(
+_ELEMENTS: Final = names(
     "a abbr address article aside b bdi bdo big blockquote body br caption center cite code col colgroup dd del details"
     " dfn div dl dt em figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd li main mark nav ol p"
     " pre q rp rt ruby s samp section small span strike strong sub summary sup table tbody td tfoot th thead time"
     " tr tt u ul var wbr"
 )
-_EMPTY: Final = _names("br col hr img wbr")
-_ATTRIBUTES: Final = _names(
+_EMPTY: Final = names("br col hr img wbr")
+_ATTRIBUTES: Final = names(
     "align alt bgcolor border cellpadding cellspacing class color colspan dir face height hspace id lang nowrap role"
     " rowspan scope size span start style title type valign value vspace width"
 )
-_WITHOUT_CONTENT: Final = _names("audio canvas math select svg template video")
-_BLOCKS: Final = _names(
+_WITHOUT_CONTENT: Final = names("audio canvas math select svg template video")
+_BLOCKS: Final = names(
     "address article blockquote br center dd div dl dt footer h1 h2 h3 h4 h5 h6 header hr li main ol p pre section"
     " table tr ul"
 )
