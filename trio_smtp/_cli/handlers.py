@@ -1,8 +1,8 @@
 # The handlers of `serve` and `demo`: they pass each message to a store and report it.
 #
 # A store is a coroutine function that takes a message's received fields and content. It returns the number of octets
-# once the message is stored: `Maildir.store`, `Printer.store` or `discard`. `PrivateMailbox` is a separate class because
-# a server offers AUTH only if its handler has `on_auth`.
+# once the message is stored: `Maildir.store`, `Printer.store` or `discard`. `PrivateMailbox` is a separate class
+# because a server offers AUTH only if its handler has `on_auth`.
 from __future__ import annotations
 
 import errno
