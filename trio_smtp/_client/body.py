@@ -168,6 +168,9 @@ class BodyWriter:
         return self._transaction.reply is None and not connection.is_broken
 
     async def _send(self, pieces: list[bytes | memoryview]) -> None:
+        if self._connection.witness is not None:
+            octets = self._total if self._encoder is None else self._encoder.size
+            self._connection.witness.note_text(self._transaction, octets)
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         await write_text(self._connection, self._transaction, data)
 

@@ -178,7 +178,7 @@ class Dispatcher:
         finally:
             if not was_taken:  # otherwise take() has counted it
                 self.waiting -= 1
-        self._tracer.tell("wait", started)
+        self._tracer.tell("wait", started, message=attempt.number)
 
     # -- workers
 

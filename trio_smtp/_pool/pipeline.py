@@ -37,7 +37,7 @@ from .attempt import Attempt, AttemptState, Cancellation
 from .connector import PooledConnection
 from .health import ServerHealth
 from .riding import Sign
-from .trace import Tracer
+from .trace import Tracer, fate_by, fate_of
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
 _ENDS: Final = (Verb.END, Verb.LAST)
@@ -151,9 +151,11 @@ class Pipeline:
         self._connection.abort()
         failed = [flying for flying in self._flight if flying.attempt.state is not _DONE]
         self._flight.clear()
+        transactions: list[Transaction | None] = []
         for flying in failed:
             attempt = flying.attempt
             report, transaction = attempt.report, attempt.report.transaction
+            transactions.append(transaction)
             if transaction is not None and transaction.reply is not None:
                 report.settle(transaction)  # a reply that was read beats a loss noticed later
                 attempt.finish()
@@ -161,9 +163,9 @@ class Pipeline:
                 self._send_again(attempt)
             else:
                 attempt.finish(_own(exc, attempt))
-        for flying in failed:  # when every caller has its outcome, whatever the trace function does
+        for flying, transaction in zip(failed, transactions, strict=True):  # when every caller has its outcome
             attempt = flying.attempt
-            self._tell(flying, attempt.error if attempt.state is _DONE else exc)
+            self._tell(flying, attempt.error if attempt.state is _DONE else exc, transaction)
 
     def _blame(self, exc: SMTPError) -> None:
         """Say what the connection's end tells of the server; see :meth:`_hear` for a 421."""
@@ -182,10 +184,25 @@ class Pipeline:
         attempt.is_alone = True
         self.again.append(attempt)
 
-    def _tell(self, flying: _Flying, error: BaseException | None) -> None:
+    def _tell(self, flying: _Flying, error: BaseException | None, transaction: Transaction | None) -> None:
         """A message's transaction is over: it came to its end, or was ended by an error."""
+        client = self._client
         if self._tracer.is_on:
-            self._tracer.tell("send", flying.since, self._connection.number, detail="pipeline", error=error)
+            if error is not None or transaction is None:
+                fate = fate_by(error or Interrupted(), transaction)
+            else:
+                fate = fate_of(transaction)
+            self._tracer.tell(
+                "send",
+                flying.since,
+                self._connection.number,
+                detail="pipeline",
+                error=error,
+                message=flying.attempt.number,
+                fate=fate,
+            )
+        if client.witness is not None and transaction is not None:
+            client.witness.end_message(transaction, error, chunking=client.uses_chunking)
         if error is None and self._client.protocol.farewell is None:
             self._health.message_done()
 
@@ -262,7 +279,7 @@ class Pipeline:
             flying = self._flight.popleft()
             self._written -= 1
             attempt.finish(exc)
-            self._tell(flying, exc)
+            self._tell(flying, exc, attempt.report.transaction)
             return False
         return True
 
@@ -308,7 +325,7 @@ class Pipeline:
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
             attempt.report.forget_transaction()
             attempt.finish(exc)
-            self._tell(flying, exc)
+            self._tell(flying, exc, None)
             return None
         if encoded is None:
             self.again.append(attempt)
@@ -331,6 +348,8 @@ class Pipeline:
         report.track(transaction)
         encoder = TransactionEncoder(client, report.message, transaction)
         text, tail, size = encoder.whole(source.whole)
+        if client.witness is not None:
+            client.witness.note_text(transaction, size)
         commands = encoder.envelope(source, size)
         if client.sends_early_text:
             commands.append(bdat(transaction, size, last=True))
@@ -393,7 +412,7 @@ class Pipeline:
             else:
                 attempt.finish()
                 self.latest = attempt
-        self._tell(flying, None)
+        self._tell(flying, None, transaction)
 
     async def _event(self, timeout: float | None) -> Event:
         try:
