@@ -57,6 +57,7 @@ ELSEWHERE = {
     "_protocol/server/relay": "test_xclient",
     "_protocol/server/rows": "test_server_states",
     "_server/context": "test_server_tls",
+    "_server/dialogue": "test_server_logging",
     "_server/descriptors": "test_refusals",
     "_server/event_rows": "test_server_hooks",
     "_server/handler": "test_server_hooks",

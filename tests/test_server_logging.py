@@ -182,4 +182,4 @@ async def test_what_the_function_for_the_transcript_raises_is_logged_and_the_ses
 
     async with session(transcript=fail) as peer:
         await peer.speak(DATA + "C: the content\nC: .\nS: 250…")
-    assert "the function for the transcript failed" in caplog.text
+    assert caplog.text.count("the function for the transcript failed") == 1  # it may well fail for each line
