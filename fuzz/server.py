@@ -21,7 +21,7 @@ from trio_smtp._protocol.server.message import IncomingMessage, Verdict
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._protocol.server.reply_queue import MAX_REPLIES
-from trio_smtp._protocol.server.transfer import Transfer
+from trio_smtp._protocol.server.transfer import IncomingTransfer
 
 HEADER = 4  # octets of an input before the wire: configuration (two), the application's answers, size of the pieces
 MAX_LINE, MAX_AUTH_LINE = 512, 700
@@ -67,7 +67,7 @@ def profile(switches: int, more: int) -> ServerProfile:
     )
 
 
-class CountingTransfer(Transfer):
+class CountingTransfer(IncomingTransfer):
     """Checks the number of replies to each message: one, or with LMTP one for each recipient; a 421 is one for all."""
 
     __slots__ = ()

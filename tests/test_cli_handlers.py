@@ -15,7 +15,7 @@ from trio.testing import memory_stream_pair
 import trio_smtp
 from trio_smtp._cli.handlers import Mailbox, Printer, PrivateMailbox, discard, raw_form, readable_form
 from trio_smtp._cli.maildir import Maildir
-from trio_smtp._cli.trace import Trace
+from trio_smtp._cli.received import ReceivedFields
 
 ENVELOPE = b"EHLO client.example\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\n"
 
@@ -103,7 +103,7 @@ async def test_a_login(tmp_path):
 
 
 def trace(queue_id="1.M2"):
-    return Trace(
+    return ReceivedFields(
         queue_id=queue_id,
         hostname="mx",
         hello="x",

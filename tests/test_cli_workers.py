@@ -416,6 +416,45 @@ def test_signals_are_heard_while_a_worker_starts(tmp_path):
         assert "listening" not in words
 
 
+def giving_up(tmp_path, limit):
+    """A ``trio-smtp serve`` whose first worker serves, and then neither listens nor ends; there is no second one."""
+    patch = (
+        f"import signal, time; workers.END_LIMIT = {limit}; ready = workers.Orders.ready; workers.Orders.ready = lambda"
+        " self: (signal.signal(signal.SIGTERM, signal.SIG_IGN), ready(self), time.sleep(1000)); forks = iter([os.fork,"
+        f" lambda: (open({str(tmp_path / 'failed')!r}, 'w'), os.open('/no', 0))]); os.fork = lambda: next(forks)()"
+    )
+    return subprocess.Popen(
+        patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+
+
+def test_a_worker_that_does_not_end_when_another_cannot_be_started_is_killed(tmp_path):
+    with giving_up(tmp_path, 0.5) as process:
+        try:
+            words, complaints = process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+        assert (process.returncode, words) == (71, "")
+        assert complaints == "trio-smtp: cannot start a worker: No such file or directory\n"
+
+
+def test_signals_are_heard_while_it_gives_up(tmp_path):
+    with giving_up(tmp_path, 1000) as process:
+        try:
+            until = time.monotonic() + LIMIT
+            while not (tmp_path / "failed").exists():
+                assert time.monotonic() < until
+                time.sleep(0.02)  # another process's start is nothing that one could wait for
+            process.terminate()
+            assert process.stdout.readline().startswith("ending: ")
+            process.send_signal(signal.SIGINT)
+            process.terminate()  # the third kills; two of one kind could become one
+            process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+        assert process.returncode == 71
+
+
 # --- what a person sees ---
 
 

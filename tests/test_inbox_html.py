@@ -86,7 +86,7 @@ def test_pictures_of_the_message_are_shown():
 def test_nothing_in_a_style_element_ends_it():
     left = body("<style>p{}</style/ x><link rel=preconnect href=//evil.test></style>")
     assert "<link" not in left
-    assert body("<style>a<b</style>") == "<body><style>a\\3c b</style></body>"
+    assert body("<style>a<b</style>") == "<body><style>a/**/b</style></body>"
 
 
 def test_long_html_is_cut():
@@ -133,6 +133,18 @@ def test_links_in_order_each_once():
 def test_resources_from_elsewhere_are_counted():
     assert remote_resources_of('<img src="https://a.test/x"><img src=//a.test><td background="http://b.test">') == 3
     assert remote_resources_of('<img src="cid:x"><a href="https://a.test">') == 0
+
+
+def test_resources_of_styles_and_srcset_are_counted():
+    styles = '<style>@import "//a.test"; p { background: url(https://a.test/x) }</style><p style="b:u\\72l(//a.test)">'
+    assert remote_resources_of(styles) == 3
+    assert remote_resources_of('<img srcset="//a.test 1x,//b.test 2x, c.png, https://d.test">') == 3
+    assert remote_resources_of('<img srcset="data:image/png;base64,//AA 1x"><p style="b: url(data:image/png,//)">') == 0
+
+
+def test_styles_name_nothing_outside_the_message():
+    html = "<style>@import '//evil.test'; p{background:red url(//evil.test)}</style><p style='b:url(//evil.test)'>"
+    assert "evil" not in make_safe(html, {})
 
 
 def test_programs_get_the_html_as_it_came_but_for_its_pictures():

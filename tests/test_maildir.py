@@ -13,7 +13,7 @@ import trio
 
 from trio_smtp._cli import maildir as maildir_module
 from trio_smtp._cli.maildir import CHUNK, CLEANED_EVERY, Maildir, unique_ids
-from trio_smtp._cli.trace import Trace, protocol_name
+from trio_smtp._cli.received import ReceivedFields, protocol_name
 
 NOON = datetime(2026, 11, 2, 12, 0, 0, tzinfo=UTC)
 
@@ -30,7 +30,7 @@ def trace(**changes):
         "recipients": ["grace@example.net"],
         "date": NOON,
     }
-    return Trace(**{**fields, **changes})
+    return ReceivedFields(**{**fields, **changes})
 
 
 async def chunks(*parts):

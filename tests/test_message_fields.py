@@ -11,6 +11,7 @@ from email.utils import make_msgid
 from typing import Any
 
 import pytest
+from growth import assert_no_square
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from message_objects import DOMAINS, POLICIES, addresses, names_and_addresses, policies, said_by, sources, texts
@@ -270,16 +271,18 @@ def test_an_address_that_cannot_be_one_is_refused() -> None:
             written(message)
 
 
-@pytest.mark.parametrize(
-    "text", ["<" * 50_000, '<"' * 50_000, "(" * 50_000, "[" * 50_000, "ü " * 20_000, '"\\' * 50_000, ";" * 50_000]
-)
+@pytest.mark.parametrize("text", ["<", '<"', "(", "[", "ü ", '"\\', ";"])
 @pytest.mark.parametrize("name", ["To", "Content-Type", "List-Id", "References", "Subject", "X-A"])
 def test_text_that_is_made_for_it_takes_no_longer(name: str, text: str) -> None:
-    for value in (text + "ü", "ü" + text, text + "ü@" + "ü" * 50_000):
-        try:
-            source(name, value)  # or it would take minutes
-        except LocalProtocolError:
-            pass
+    def write(size: int) -> None:
+        many = text * (size // len(text))
+        for value in (many + "ü", "ü" + many, many + "ü@" + "ü" * size):
+            try:
+                source(name, value)
+            except LocalProtocolError:
+                pass
+
+    assert_no_square(write, 2000)
 
 
 # -- the rest

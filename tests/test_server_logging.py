@@ -21,7 +21,7 @@ def log(caplog):
 def trace(wire: bytes, **options: object) -> list[str]:
     core = Core(tls=True, **options)
     lines: list[str] = []
-    core.protocol.trace(lambda direction, line: lines.append(f"{direction} {line.decode().rstrip()}"))
+    core.protocol.transcribe(lambda direction, line: lines.append(f"{direction} {line.decode().rstrip()}"))
     core.say(b"EHLO x\r\n")
     del lines[:]
     core.say(wire)
@@ -182,4 +182,4 @@ async def test_what_the_function_for_the_transcript_raises_is_logged_and_the_ses
 
     async with session(transcript=fail) as peer:
         await peer.speak(DATA + "C: the content\nC: .\nS: 250…")
-    assert "the function for the transcript failed" in caplog.text
+    assert caplog.text.count("the function for the transcript failed") == 1  # it may well fail for each line

@@ -138,7 +138,7 @@ def test_what_aborts_a_message_is_told_and_then_taken_once(row: CommandRow):
     core = core_for(row, max_junk_commands=1)
     protocol = core.protocol
     core.say((b"LHLO x\r\n" if row.verb == "LHLO" else b"EHLO x\r\n") + ENVELOPE + b"BDAT 16\r\n" + b"x" * 16)
-    protocol.trace(lambda direction, line: traced.append((direction, line)))
+    protocol.transcribe(lambda direction, line: traced.append((direction, line)))
     line = row.verb.encode() + b" " + ARGUMENTS.get(row.verb, b"")
     protocol.receive_data(line + b"\r\n")
     event = protocol.next_event()

@@ -9,7 +9,7 @@ from trio_smtp._protocol.server.events import BODY_END, NEED_DATA, Signal
 from trio_smtp._protocol.server.input import LineReader
 from trio_smtp._protocol.server.message import CHUNK_TAKEN, FINISHED
 from trio_smtp._protocol.server.states import State
-from trio_smtp._protocol.server.transfer import Transfer
+from trio_smtp._protocol.server.transfer import IncomingTransfer
 
 CONFIG = ServerConfig(hostname="mx.test", max_message_size=10)
 NO = Reply(503, "no")
@@ -21,7 +21,7 @@ def source() -> LineReader:
 
 
 def test_octets_are_counted_when_a_message_is_over(source: LineReader):
-    transfer = Transfer()
+    transfer = IncomingTransfer()
     transfer.end()
     assert transfer.take_octets() == 0
     for before in (0, 6):
@@ -38,7 +38,7 @@ def test_octets_are_counted_when_a_message_is_over(source: LineReader):
 
 
 def test_refused_octets_are_dropped(source: LineReader):
-    transfer = Transfer()
+    transfer = IncomingTransfer()
     transfer.refuse(5, NO, State.MAIL)
     assert transfer.drop(source) is None
     source.feed(b"abc")
@@ -51,13 +51,13 @@ def test_refused_octets_are_dropped(source: LineReader):
 
 
 def test_an_empty_chunk_is_dropped_at_once(source: LineReader):
-    transfer = Transfer()
+    transfer = IncomingTransfer()
     transfer.refuse(0, NO, State.MAIL)
     assert transfer.drop(source) is NO
 
 
 def test_a_message_in_chunks(source: LineReader):
-    message = Transfer().begin(source, CONFIG, binary=False, chunking=True)
+    message = IncomingTransfer().begin(source, CONFIG, binary=False, chunking=True)
     message.begin_chunk(4, False)
     assert message.next() is NEED_DATA
     source.feed(b"ab\r\n")
@@ -70,7 +70,7 @@ def test_a_message_in_chunks(source: LineReader):
 
 
 def test_a_message_that_is_too_large_is_read_to_its_end(source: LineReader):
-    message = Transfer().begin(source, CONFIG, binary=False, chunking=False)
+    message = IncomingTransfer().begin(source, CONFIG, binary=False, chunking=False)
     source.feed(b"0123456789\r\n")
     assert message.next() is Signal.BODY_TOO_LARGE
     source.feed(b"more\r\n.\r\n")
@@ -81,7 +81,7 @@ def test_a_message_that_is_too_large_is_read_to_its_end(source: LineReader):
 
 
 def test_a_concluded_message_is_dropped_to_its_end(source: LineReader):
-    message = Transfer().begin(source, CONFIG, binary=False, chunking=False)
+    message = IncomingTransfer().begin(source, CONFIG, binary=False, chunking=False)
     message.conclude(Reply(250))
     source.feed(b"a\r\n")
     assert message.next() is None

@@ -18,13 +18,15 @@ class Observer(Generic[E]):
     Args:
         function: gets them.
         whose: ``"server"``, ``"client"`` or ``"pool"``, for the log.
+        what: the function's name there.
     """
 
-    __slots__ = ("_function", "_has_failed", "_whose")
+    __slots__ = ("_function", "_has_failed", "_what", "_whose")
 
-    def __init__(self, function: Callable[[E], None], whose: str) -> None:
+    def __init__(self, function: Callable[[E], None], whose: str, what: str = "trace function") -> None:
         self._function: Callable[[E], None] = function
         self._whose: str = whose
+        self._what: str = what
         self._has_failed: bool = False
 
     def __repr__(self) -> str:
@@ -36,5 +38,5 @@ class Observer(Generic[E]):
             self._function(event)
         except Exception:
             if not self._has_failed:  # it may well fail for each message
-                logger.exception("%s: the trace function failed; further failures are not logged", self._whose)
+                logger.exception("%s: the %s failed; further failures are not logged", self._whose, self._what)
             self._has_failed = True

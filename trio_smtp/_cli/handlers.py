@@ -1,8 +1,8 @@
 # The handlers of `serve` and `demo`: they pass each message to a store and report it.
 #
-# A store is a coroutine function that takes a message's trace and content. It returns the number of octets once the
-# message is stored: `Maildir.store`, `Printer.store` or `discard`. `PrivateMailbox` is a separate class because a
-# server offers AUTH only if its handler has `on_auth`.
+# A store is a coroutine function that takes a message's received fields and content. It returns the number of octets
+# once the message is stored: `Maildir.store`, `Printer.store` or `discard`. `PrivateMailbox` is a separate class
+# because a server offers AUTH only if its handler has `on_auth`.
 from __future__ import annotations
 
 import errno
@@ -18,9 +18,9 @@ import trio_smtp
 
 from . import display
 from .maildir import short, unique_ids
-from .trace import Trace, protocol_name
+from .received import ReceivedFields, protocol_name
 
-Store: TypeAlias = Callable[[Trace, AsyncIterable[bytes]], Awaitable[int]]
+Store: TypeAlias = Callable[[ReceivedFields, AsyncIterable[bytes]], Awaitable[int]]
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -74,29 +74,29 @@ class Mailbox(trio_smtp.Handler):
 
     async def on_data(self, session: trio_smtp.Session, envelope: trio_smtp.Envelope, body: trio_smtp.Body) -> str:
         """Store the message; 452 when the disk is full."""
-        trace = self._trace(session, envelope)
+        fields = self._fields(session, envelope)
         try:
-            size = await self._store(trace, body)
+            size = await self._store(fields, body)
         except OSError as exc:
             if exc.errno in _DISK_FULL:
                 raise trio_smtp.Reject(452, "insufficient system storage", "4.3.1") from exc
             raise
         self._report(
             Received(
-                queue_id=trace.queue_id,
-                sender=trace.sender,
-                recipients=tuple(trace.recipients),
+                queue_id=fields.queue_id,
+                sender=fields.sender,
+                recipients=tuple(fields.recipients),
                 size=size,
-                peer=trace.peer or "",
-                protocol=trace.protocol,
-                identity=trace.identity,
+                peer=fields.peer or "",
+                protocol=fields.protocol,
+                identity=fields.identity,
             )
         )
-        return trace.queue_id
+        return fields.queue_id
 
-    def _trace(self, session: trio_smtp.Session, envelope: trio_smtp.Envelope) -> Trace:
+    def _fields(self, session: trio_smtp.Session, envelope: trio_smtp.Envelope) -> ReceivedFields:
         tls = session.tls
-        return Trace(
+        return ReceivedFields(
             queue_id=next(self._ids),
             hostname=self._hostname,
             hello=session.hello or "",
@@ -140,7 +140,7 @@ class PrivateMailbox(Mailbox):
         return credentials.check_password(self._users.get(credentials.username))
 
 
-async def discard(trace: Trace, content: AsyncIterable[bytes]) -> int:
+async def discard(fields: ReceivedFields, content: AsyncIterable[bytes]) -> int:
     """A store that discards messages."""
     size = 0
     async for chunk in content:
@@ -148,7 +148,7 @@ async def discard(trace: Trace, content: AsyncIterable[bytes]) -> int:
     return size
 
 
-Form: TypeAlias = Callable[[Trace, bytearray], str]
+Form: TypeAlias = Callable[[ReceivedFields, bytearray], str]
 
 
 class Printer:
@@ -163,32 +163,31 @@ class Printer:
         self._write = write
         self._form = form
 
-    async def store(self, trace: Trace, content: AsyncIterable[bytes]) -> int:
+    async def store(self, fields: ReceivedFields, content: AsyncIterable[bytes]) -> int:
         """Collect the whole message, then print it."""
         collected = bytearray()
         async for chunk in content:
             collected += chunk
-        self._write(await trio.to_thread.run_sync(self._form, trace, collected))
+        self._write(await trio.to_thread.run_sync(self._form, fields, collected))
         return len(collected)
 
 
-def raw_form(trace: Trace, content: bytearray) -> str:
+def raw_form(fields: ReceivedFields, content: bytearray) -> str:
     """A message as it would be stored, below its id."""
-    return f"----- {trace.queue_id} -----\n{display.raw(trace.to_bytes() + content)}"
+    return f"----- {fields.queue_id} -----\n{display.raw(fields.to_bytes() + content)}"
 
 
-def readable_form(trace: Trace, content: bytearray, *, colour: bool) -> str:
+def readable_form(fields: ReceivedFields, content: bytearray, *, colour: bool) -> str:
     """A message for people, below a line that says how it came."""
-    peer = f" from {trace.peer}" if trace.peer else ""
-    login = f" as {trace.identity}" if trace.identity else ""
-    head = (
-        f"----- {short(trace.queue_id)} {trace.date:%H:%M:%S}, {len(content):,} octets, {trace.protocol}{peer}{login}"
-    )
-    recipients = ", ".join(f"<{address}>" for address in trace.recipients)
+    peer = f" from {fields.peer}" if fields.peer else ""
+    login = f" as {fields.identity}" if fields.identity else ""
+    how = f"{fields.protocol}{peer}{login}"
+    head = f"----- {short(fields.queue_id)} {fields.date:%H:%M:%S}, {len(content):,} octets, {how}"
+    recipients = ", ".join(f"<{address}>" for address in fields.recipients)
     return "\n".join(
         [
             click.style(display.safe(head), bold=True) if colour else display.safe(head),
-            display.field("Envelope", f"<{trace.sender}> to {recipients}", colour=colour),
+            display.field("Envelope", f"<{fields.sender}> to {recipients}", colour=colour),
             display.show(content, colour=colour),
             "\n",
         ]

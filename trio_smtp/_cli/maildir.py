@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from .trace import Trace
+from .received import ReceivedFields
 
 CHUNK: Final = 256 * 1024  # octets collected before a thread writes them
 ABANDONED: Final = 36 * 3600  # seconds after which a file in tmp/ is left from a delivery that died: maildir(5)
@@ -86,11 +86,11 @@ class Maildir:
             await trio.to_thread.run_sync(self.remove_abandoned)
             await trio.sleep(CLEANED_EVERY)
 
-    async def store(self, trace: Trace, content: AsyncIterable[bytes]) -> int:
+    async def store(self, fields: ReceivedFields, content: AsyncIterable[bytes]) -> int:
         """Store one message. When this returns, it is on the disk and in ``new``.
 
         Args:
-            trace: written above the content; its queue id, from :func:`unique_ids`, names the file.
+            fields: written above the content; its queue id, from :func:`unique_ids`, names the file.
             content: the content, in chunks of any size.
 
         Returns:
@@ -101,8 +101,8 @@ class Maildir:
                 removed and nothing is in ``new``. A cancellation while the last chunk is being written takes effect
                 only at the caller's next checkpoint, with the message stored.
         """
-        target = self.file_of(trace.queue_id)
-        head = trace.to_bytes()
+        target = self.file_of(fields.queue_id)
+        head = fields.to_bytes()
         file = _Delivery(self.path / "tmp" / target.name, target)
         pending, size = bytearray(head), -len(head)
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import trio_smtp
 
 from .handlers import Received
-from .trace import protocol_name
+from .received import protocol_name
 
 
 class Queue(trio_smtp.Handler):

@@ -9,9 +9,10 @@
 # receiving. The end of the pipe is an order too: if the parent dies, for any reason, its workers end gracefully.
 #
 # Guarantees: the parent waits in one place, for signals, for workers that start, and for moments that are due. So it
-# hears signals while a worker starts, and a worker that hangs there is killed and replaced.
+# hears signals while a worker starts, and while it gives up; a worker that hangs is killed.
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -33,6 +34,7 @@ END: Final = b"e"
 AT_ONCE: Final = b"n"
 AVAILABLE: Final = hasattr(os, "fork")
 START_LIMIT: Final = 30.0  # seconds: a worker that does not serve by then is killed
+END_LIMIT: Final = 30.0  # seconds: the same for one that is still there after another one could not be started
 _YOUNG: Final = 1.0  # seconds: a worker that dies earlier is replaced only after this delay
 _SOON: Final = 0.05  # seconds until the next try to write what the output did not take
 # Signals that are passed on.
@@ -119,6 +121,7 @@ class Parent:
         self._failed = False
         self._early: str | None = None  # why a worker ended before all were serving
         self._are_serving = False  # all have been, once
+        self._given_up_by = math.inf  # when workers that are still there are killed
 
     def start(self) -> list[int]:
         """Start all workers and return their process ids once they are serving; none if a signal has asked for the end.
@@ -150,10 +153,15 @@ class Parent:
         return Status.INTERNAL if self._failed else Status.OK
 
     def _give_up(self) -> None:
+        """End the workers that there are, for which there is a time."""
+        self._given_up_by = time.monotonic() + END_LIMIT
         for worker in self._workers.values():
-            os.close(worker.orders)
             os.kill(worker.pid, signal.SIGTERM)
-            os.waitpid(worker.pid, 0)
+        while self._workers:
+            self._turn()
+
+    def _is_killed_at(self, worker: _Worker) -> float:
+        return min(worker.since + START_LIMIT if worker.ready is not None else math.inf, self._given_up_by)
 
     def _turn(self) -> None:
         """Wait for something to do, and do it."""
@@ -163,7 +171,7 @@ class Parent:
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
             if pid:
                 self._bury(worker, status)
-            elif worker.ready is not None and time.monotonic() >= worker.since + START_LIMIT:
+            elif time.monotonic() >= self._is_killed_at(worker):
                 worker.hung = True
                 os.kill(worker.pid, signal.SIGKILL)
         for worker_number, due in tuple(self._due.items()):
@@ -173,10 +181,11 @@ class Parent:
     def _wait(self) -> bytes:
         """Wait, and return the numbers of signals."""
         starting = {worker.ready: worker for worker in self._workers.values() if worker.ready is not None}
-        moments = [worker.since + START_LIMIT for worker in starting.values() if not worker.hung]
+        moments = [self._is_killed_at(worker) for worker in self._workers.values() if not worker.hung]
         if not self._signals:
             moments += self._due.values()
-        timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
+        soonest = min(moments, default=math.inf)
+        timeout = max(0.0, soonest - time.monotonic()) if soonest < math.inf else None
         if self._output.pump():  # a reader is slow, or it is a worker's turn
             timeout = _SOON if timeout is None else min(timeout, _SOON)
         wakeups = self._wakeups.fileno()
@@ -192,7 +201,7 @@ class Parent:
         os.close(worker.ready)
         worker.ready = None
         if not serves:  # it is about to die
-            self._early = _early_words(worker)
+            self._early = self._early or _early_words(worker)
         elif worker.replaces:
             self._tell(
                 f"worker {worker.number} is now process {worker.pid}",
@@ -231,7 +240,7 @@ class Parent:
         if worker.hung:
             why = _hung_words()
         if not self._are_serving:
-            self._early = _early_words(worker)
+            self._early = self._early or _early_words(worker)
             return
         self._tell(
             f"worker {worker.number} (process {worker.pid}) {why}; it will be replaced",

@@ -15,7 +15,6 @@ from .._protocol.newlines import bare_in, to_crlf
 from .target import has_long_line, unwritable
 
 _SLICE: Final = 1 << 20  # characters at a time, since one call in C keeps all other threads waiting
-_IDENTITY: Final = ("", "7bit", "8bit", "binary")
 _UUENCODE: Final = ("x-uuencode", "uuencode", "uue", "x-uue")
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]")
 _FIRST_WORD: Final = re.compile(r"[ \t\r\n]*([^\s;(]*)").match

@@ -77,9 +77,10 @@ from .budget import DataBudget
 from .certificates import certificate_identity
 from .channel import Channel
 from .context import ServerContext
+from .dialogue import Dialogue
 from .hooks import HookCaller, HookState
 from .limits import is_within
-from .log import facts, log_error, log_line, log_notice, logger
+from .log import facts, log_error, log_notice, logger
 from .outcomes import MADE_ROOM, SHUTTING_DOWN, UNAVAILABLE, Farewell
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
@@ -260,8 +261,8 @@ class ServerConnection:
     async def _open(self) -> bool:
         """Ask the application about the client, and greet; returns whether there is a session."""
         protocol = self._channel.protocol
-        if self._context.config.transcript is not None or logger.isEnabledFor(logging.DEBUG):
-            protocol.trace(self._trace)
+        if self._context.transcript is not None or logger.isEnabledFor(logging.DEBUG):
+            protocol.transcribe(Dialogue(self.session, self._context.transcript).note)
         if self._context.trace is not None:
             self._caller.watch(Witness(self._context.trace, self.session, protocol))
         if self._context.relays:
@@ -412,18 +413,6 @@ class ServerConnection:
             self.session._apply_xclient(event.attributes)
             self._decide_trust()
             channel.protocol.greet(await caller.ask_on_connect())
-
-    def _trace(self, direction: str, line: bytes) -> None:
-        if logger.isEnabledFor(logging.DEBUG):
-            log_line(self.session, direction, line)
-        transcript = self._context.config.transcript
-        if transcript is not None:
-            side = "C" if direction == "<" else "S"
-            try:
-                for each in line.decode("utf-8", "backslashreplace").removesuffix("\r\n").split("\r\n"):
-                    transcript(self.session, side, each)
-            except Exception as exc:
-                log_error(self.session, "the function for the transcript failed", exc)
 
     # ---- from outside
 

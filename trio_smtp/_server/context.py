@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, WeakSet
 
+from .._observer import Observer
 from .._protocol.server.config import Network, ServerConfig, networks
 from .._protocol.server.profile import ServerProfile
 from .._wire.tls import watch_server_name
 from .budget import DataBudget
+from .dialogue import Line
 from .handler_check import Hooks
 from .limits import FailureLimit
 from .log import logger
@@ -110,6 +112,7 @@ class ServerContext:
         implicit_tls: as given.
         counters: what is counted of all connections.
         trace: told of what happens, if anything is.
+        transcript: told of what is said, likewise.
         proxies: networks whose connections begin with a PROXY header.
         relays: networks that may use XCLIENT and XFORWARD.
         auth_failures: failed logins of each host.
@@ -138,6 +141,12 @@ class ServerContext:
         self.implicit_tls: bool = implicit_tls
         self.counters: Counters = Counters()
         self.trace: Tracer | None = None if config.trace is None else Tracer(config.trace)
+        transcript = config.transcript
+        self.transcript: Observer[Line] | None = (
+            None
+            if transcript is None
+            else Observer(lambda line: transcript(*line), "server", "function for the transcript")
+        )
         self.proxies: tuple[Network, ...] = networks("proxy_protocol_from", config.proxy_protocol_from)
         self.relays: tuple[Network, ...] = networks("xclient_from", config.xclient_from)
         self.auth_failures: FailureLimit = FailureLimit(config.max_auth_failures_per_host)

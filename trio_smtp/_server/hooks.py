@@ -67,20 +67,22 @@ class HookCaller:
         session: as given.
         state: whether a hook runs, and how.
         body: the message that ``on_data`` reads, or has read, until its transaction ends.
-        used_at: when the session was of use for the last time: when ``on_connect`` was reached, from which on
-            ``on_close`` is due, or with its last accepted message; infinite before.
+        used_at: when the session was of use for the last time: when ``on_connect`` was reached, or with its last
+            accepted message; infinite before.
         witness: told of what hooks do, if anything is.
     """
 
     __slots__ = (
         "_deadline",
         "_event",
+        "_is_announced",
         "_is_spent",
         "_limit",
         "_outcome",
         "_row",
+        "_runs_since",
         "_scope",
-        "_turned_at",
+        "_waits_since",
         "body",
         "channel",
         "context",
@@ -99,8 +101,10 @@ class HookCaller:
         self.body: Body | None = None
         self._limit: float = math.inf if limit is None else limit
         self._deadline: float = math.inf
-        self._turned_at: float = 0.0  # when the hook in progress was asked, or began or ended to wait for the peer
+        self._runs_since: float = 0.0  # by itself: the hook that was asked last
+        self._waits_since: float = 0.0  # for the peer: the hook in progress
         self.used_at: float = math.inf
+        self._is_announced: bool = False  # on_connect was reached, so on_close is due
         self.witness: Witness | None = None
         self._row: EventRow | None = None  # of the event that the hook in progress is about
         self._event: Event | None = None
@@ -161,7 +165,7 @@ class HookCaller:
         assert row.hook is not None
         self._row, self._event = row, event
         arguments = row.arguments(self, event)
-        self._turned_at = began
+        self._runs_since = began
         self._deadline = began + self._limit
         channel.timer.set(self._deadline)
         self.state = _ASKED
@@ -190,16 +194,16 @@ class HookCaller:
         """The hook waits for the peer: its time stands still."""
         if self.state is _ASKED:
             self.state = HookState.SUSPENDED
-            self._turned_at = now
+            self._waits_since = now
 
     def resume(self, now: float) -> None:
         """It runs by itself again."""
         if self.state is HookState.SUSPENDED:
             self.state = _ASKED
-            self._deadline += now - self._turned_at
+            self._deadline += now - self._waits_since
             if self.witness is not None:
-                self.witness.note_wait(now - self._turned_at)
-            self._turned_at = now
+                self.witness.note_wait(now - self._waits_since)
+            self._runs_since = now
             self.channel.timer.set(self._deadline)
 
     def announce_message(self, event: Data) -> tuple[Envelope | None, Body]:
@@ -276,12 +280,13 @@ class HookCaller:
 
     async def ask_on_connect(self) -> Reply | None:
         """Ask ``on_connect`` for the greeting; a failure refuses the client."""
-        self.used_at = self.channel.now()
+        began = self.used_at = self.channel.now()
+        self._is_announced = True
         hook = self.context.hooks.on_connect
         if hook is None:
             return None
         outcome: Reply | None = None
-        with trio.CancelScope(deadline=self.used_at + self._limit) as scope:
+        with trio.CancelScope(deadline=began + self._limit) as scope:
             self.state = HookState.TOLD
             try:
                 outcome = reply_or_none(await hook(self.session))
@@ -290,16 +295,16 @@ class HookCaller:
                 if outcome is None:
                     self._report_failure("on_connect", exc)
                     outcome = UNAVAILABLE
-                self._note_hook("on_connect", self.used_at, outcome, exc)
+                self._note_hook("on_connect", began, outcome, exc)
             except BaseExceptionGroup as exc:
-                self._note_hook("on_connect", self.used_at, None, exc)
+                self._note_hook("on_connect", began, None, exc)
                 raise self._without_failures("on_connect", exc) from None
             except BaseException as exc:
-                self._note_hook("on_connect", self.used_at, None, exc)
+                self._note_hook("on_connect", began, None, exc)
                 raise
             else:
                 if self.witness is not None:
-                    self._note_hook("on_connect", self.used_at, outcome)
+                    self._note_hook("on_connect", began, outcome)
             finally:
                 self.state = _NONE
         if not scope.cancelled_caught:
@@ -314,7 +319,7 @@ class HookCaller:
 
     async def tell_on_close(self) -> None:
         """Tell the application that the session is over, if it has heard of it. Shielded and bounded."""
-        if self.used_at < math.inf and self.context.hooks.on_close is not None:
+        if self._is_announced and self.context.hooks.on_close is not None:
             await self._tell("on_close", self.context.hooks.on_close, CLEANUP_LIMIT, shield=True)
 
     async def _tell(self, name: str, hook: Hook, limit: float, *, shield: bool = False) -> None:
@@ -360,7 +365,7 @@ class HookCaller:
         self.body = None
         try:
             if protocol.accepted:
-                self.used_at = self._turned_at
+                self.used_at = self._runs_since
             elif self.context.hooks.on_reset is not None:
                 await self._tell("on_reset", self.context.hooks.on_reset, CLEANUP_LIMIT, shield=True)
         finally:

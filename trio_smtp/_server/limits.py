@@ -51,11 +51,6 @@ class ConnectionLimits:
     def __repr__(self) -> str:
         return f"<ConnectionLimits: {self.in_use} in use, of {len(self._hosts)} hosts>"
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no slot is left."""
-        return self._total is not None and self.in_use >= self._total
-
     def take_slot(self, host: str | None) -> Reply | None:
         """Take a slot, to be given back by :meth:`release`; or return the reply for one connection too many.
 

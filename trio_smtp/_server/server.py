@@ -38,7 +38,6 @@ from .stress import Room
 
 MAX_LINGERING: Final = 100  # refused clients that are given time to read that, at one time; likewise ended ones
 MAX_LEAVING: Final = 200  # connections that have made room and are not gone yet: a hook may still hear of their end
-_NO_SLOT: Final = "\0"  # in place of a host
 
 
 class Server:
@@ -77,9 +76,9 @@ class Server:
             self.config.max_connections, self.config.max_connections_per_host
         )
         self._refusals: RefusalLog = RefusalLog()
-        self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it has, or _NO_SLOT
+        self._connections: dict[ServerConnection, str | None] = {}  # each with the host whose slot it took
         self._room: Room[ServerConnection] = Room()
-        self._leaving: int = 0  # connections without a slot, which have made room
+        self._leaving: set[ServerConnection] = set()  # those without a slot, which have made room
         self._accepting: set[trio.CancelScope] = set()
         self._lingering: int = 0  # refused connections whose clients may still be sending
         self._stoppers: list[ServerConnection] = []  # a hook of theirs waits in shutdown(), once for each time it does
@@ -244,17 +243,16 @@ class Server:
 
     def _make_room(self, shortage: Shortage) -> bool:
         """End the connection that is of least use, and take its slot from it; returns whether there is one."""
-        if self._leaving >= (MAX_LEAVING if shortage is Shortage.SLOTS else SPARE // 2):
+        if len(self._leaving) >= (MAX_LEAVING if shortage is Shortage.SLOTS else SPARE // 2):
             return False
         connection = self._room.choose(self._connections, trio.current_time())
         if connection is None:
             return False
         self._refusals.note(Cause.MADE_ROOM, connection.session, shortage.value)
         self._limits.release(self._connections[connection])
-        self._connections[connection] = _NO_SLOT
-        self._leaving += 1
+        self._leaving.add(connection)
         self._context.counters.make_room()
-        connection.make_room(lingers=shortage is Shortage.SLOTS and self._leaving <= MAX_LINGERING)
+        connection.make_room(lingers=shortage is Shortage.SLOTS and len(self._leaving) <= MAX_LINGERING)
         return True
 
     def _note_refusal(self, refusal: Reply | None, session: Session) -> None:
@@ -305,8 +303,8 @@ class Server:
         host = self._connections.pop(connection)
         if self._room.candidates:
             self._room.forget(connection)
-        if host is _NO_SLOT:
-            self._leaving -= 1
+        if connection in self._leaving:
+            self._leaving.remove(connection)
         else:
             self._limits.release(host)
             if self._context.stress.limit < math.inf:

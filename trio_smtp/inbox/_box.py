@@ -66,13 +66,13 @@ class Box:
         created = time.time_ns() // 1_000_000
         summary = _summary(message, reading, created)
         dialogue = _dialogue(session)
-        number = self.store.add(_entry(message, reading, created, summary, dialogue.text))
+        number, removed = self.store.add(_entry(message, reading, created, summary, dialogue.text))
         dialogue.keep(len(message.content), lambda text: self.store.set_transcript(number, text))
         self._arrivals[name] = replace(message, content=b"")
         self.accepted += 1
         self.accepted_octets += len(message.content)
         self.events.publish("new", {**summary, "Read": False})
-        self._forget(self.store.prune())
+        self._forget(removed)
         self._arrived.set()
         self._arrived = trio.Event()
         return name

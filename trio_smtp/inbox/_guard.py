@@ -96,7 +96,7 @@ class Guard:
             return "the Host field names no loopback address; --allow-host allows further names"
         is_write = scope["type"] == "websocket" or scope["method"] not in _READING
         for origin in headers.get(b"origin", []):
-            if is_write and urlsplit_or_none(origin) != hosts[0].lower():
+            if is_write and authority_of(origin) != hosts[0].lower():
                 return "a page of another origin may not change anything here"
         site = "".join(headers.get(b"sec-fetch-site", []))
         is_navigation = headers.get(b"sec-fetch-mode") == ["navigate"] and not scope["path"].lstrip("/").startswith(
@@ -107,7 +107,7 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        name = urlsplit_name(host)
+        name = host_name_of(host)
         if name is None:
             return False
         if name == "localhost" or name.endswith(".localhost") or name in self._allowed:
@@ -118,7 +118,7 @@ class Guard:
             return False
 
 
-def urlsplit_or_none(origin: str) -> str | None:
+def authority_of(origin: str) -> str | None:
     """Host and port of an origin."""
     try:
         return urlsplit(origin).netloc.lower() or None
@@ -126,7 +126,7 @@ def urlsplit_or_none(origin: str) -> str | None:
         return None
 
 
-def urlsplit_name(host: str) -> str | None:
+def host_name_of(host: str) -> str | None:
     """The name or address of a ``Host`` field, without a port."""
     try:
         parts = urlsplit(f"//{host}")

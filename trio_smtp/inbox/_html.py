@@ -1,17 +1,18 @@
 # HTML of a message: made safe to show, its text, and its links.
 #
 # Guarantee: what `make_safe` returns has only elements and attributes of the two lists below, is written anew, and
-# names nothing outside itself except where links lead. It is the second of two fences; the first is the policy and the
-# sandbox that the page is served with (_guard.py). Our parser (_markup.py) is no browser's, so nothing is passed on as
-# it came: markup that the two understand differently is lost, not shown.
+# names nothing outside itself except where links lead, nor do its styles (_css.py). It is the second of two fences; the
+# first is the policy and the sandbox that the page is served with (_guard.py). Our parsers (_markup.py, _css.py) are no
+# browser's, so nothing is passed on as it came: what is understood differently is lost, not shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from html import escape, unescape
 from typing import Final
 
-from ._markup import End, Start, Text, cut
+from ._css import addresses_in, clean
+from ._markup import End, Start, Text, cut, names
 
 MAX_HTML: Final = 2 * 1024 * 1024  # characters that are shown
 MAX_SEARCHED: Final = 256 * 1024  # characters whose text is looked at
@@ -19,23 +20,19 @@ MAX_LINKS: Final = 1000
 MAX_DEPTH: Final = 500  # elements inside each other; further ones leave only their content
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_ELEMENTS: Final = _names(
+_ELEMENTS: Final = names(
     "a abbr address article aside b bdi bdo big blockquote body br caption center cite code col colgroup dd del details"
     " dfn div dl dt em figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd li main mark nav ol p"
     " pre q rp rt ruby s samp section small span strike strong sub summary sup table tbody td tfoot th thead time"
     " tr tt u ul var wbr"
 )
-_EMPTY: Final = _names("br col hr img wbr")
-_ATTRIBUTES: Final = _names(
+_EMPTY: Final = names("br col hr img wbr")
+_ATTRIBUTES: Final = names(
     "align alt bgcolor border cellpadding cellspacing class color colspan dir face height hspace id lang nowrap role"
     " rowspan scope size span start style title type valign value vspace width"
 )
-_WITHOUT_CONTENT: Final = _names("audio canvas math select svg template video")
-_BLOCKS: Final = _names(
+_WITHOUT_CONTENT: Final = names("audio canvas math select svg template video")
+_BLOCKS: Final = names(
     "address article blockquote br center dd div dl dt footer h1 h2 h3 h4 h5 h6 header hr li main ol p pre section"
     " table tr ul"
 )
@@ -43,7 +40,7 @@ _ARIA: Final = re.compile(r"aria-[a-z]{1,30}")
 _REMOTE: Final = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 _LINK: Final = re.compile(r"(?:https?://|mailto:|tel:)\S+", re.IGNORECASE)
 _DATA_IMAGE: Final = re.compile(r"data:image/(?:png|gif|jpeg|webp|bmp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE)
-_CID_IN_CSS: Final = re.compile(r"url\(\s*(['\"]?)cid:([^'\")\s]{1,255})\1\s*\)", re.IGNORECASE)
+_SRCSET: Final = re.compile(r"([^\s,](?:\S*[^\s,])?)(?:,+|\s[^,]*|\Z)")
 _CID_IN_ATTRIBUTE: Final = re.compile(r"""(=\s*["']?)cid:([^"'\s>]{1,255})""", re.IGNORECASE)
 
 _HEAD: Final = (
@@ -101,13 +98,25 @@ def links_of(html: str) -> list[str]:
 
 
 def remote_resources_of(html: str) -> int:
-    """How many pictures and the like would be fetched from elsewhere, if this were not prevented."""
+    """How many pictures, style sheets and the like would be fetched from elsewhere, if this were not prevented."""
     return sum(
-        name in {"src", "background", "poster"} and bool(_REMOTE.match(value.strip()))
+        bool(_REMOTE.match(address.strip()))
         for piece in cut(html[:MAX_SEARCHED])
         if isinstance(piece, Start)
-        for name, value in piece.attributes
+        for address in _fetched_for(piece)
     )
+
+
+def _fetched_for(tag: Start) -> Iterator[str]:
+    if tag.name == "style":
+        yield from addresses_in(tag.content or "")
+    for name, value in tag.attributes:
+        if name == "style":
+            yield from addresses_in(value)
+        elif name == "srcset":
+            yield from (candidate[1] for candidate in _SRCSET.finditer(value))
+        elif name in {"src", "background", "poster"}:
+            yield value
 
 
 class _Writer:
@@ -174,5 +183,4 @@ class _Writer:
         return address if _DATA_IMAGE.fullmatch(address) else ""
 
     def _css(self, css: str) -> str:
-        css = _CID_IN_CSS.sub(lambda match: f'url("{self._images.get(match[2].lower(), "")}")', css)
-        return css.replace("<", "\\3c ")  # nothing in there ends the element, for any parser
+        return clean(css, lambda address: "".join(self._image(address.strip()).split()))

@@ -90,6 +90,11 @@ def cut(html: str) -> Iterator[Text | Start | End]:
             at = tag + 1
 
 
+def names(text: str) -> frozenset[str]:
+    """A list of names, which are separated by blanks."""
+    return frozenset(text.split())
+
+
 def decoded(text: str) -> str:
     """Text with its character references decoded; one with very many digits stays."""
     if "&" not in text:

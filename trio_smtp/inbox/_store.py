@@ -90,14 +90,12 @@ class Kept:
     Attributes:
         number: counts messages in the order of their arrival, over all times.
         id: its name.
-        is_read: it was shown, or marked so.
         summary: as put in, with ``Read``.
         facts: as put in.
     """
 
     number: int
     id: str
-    is_read: bool
     summary: dict[str, Any]
     facts: dict[str, Any]
 
@@ -148,7 +146,7 @@ class Store:
             raise OSError(f"cannot use {path} as a store: {exc}") from exc
         self._total, self._octets = int(row[0]), int(row[1])
         self.deleted: int = 0  # since it was opened
-        self.prune()
+        self._prune()
 
     def _open(self, path: str | None) -> None:
         if path is not None:
@@ -188,8 +186,8 @@ class Store:
 
     # ---- in
 
-    def add(self, entry: Entry) -> int:
-        """Keep a message; returns its number. Call :meth:`prune` after it."""
+    def add(self, entry: Entry) -> tuple[int, list[str]]:
+        """Keep a message, and remove the oldest as far as there are too many; returns its number, and their ids."""
         values = (
             *(entry.id, entry.created, len(entry.content), entry.attachments, entry.inline, entry.message_id.lower()),
             *(each.lower() for each in (entry.subject, entry.to, entry.author, entry.cc, entry.bcc, entry.reply_to)),
@@ -203,14 +201,13 @@ class Store:
             db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, entry.text[:MAX_WORDS]))
         self._total += 1
         self._octets += len(entry.content)
-        return int(number or 0)
+        return int(number or 0), self._prune()
 
     def set_transcript(self, number: int, text: str) -> None:
         """Replace the dialogue of a message, if it is still there."""
         self._db.execute("UPDATE transcript SET text = ? WHERE number = ?", (text, number))
 
-    def prune(self) -> list[str]:
-        """Remove the oldest messages as far as there are too many; returns their ids."""
+    def _prune(self) -> list[str]:
         removed: list[str] = []
         while self._total > 1 and (self._total > self._keep or self._octets > self._max_octets):
             surplus = max(1, min(_BATCH, self._total - self._keep))
@@ -339,7 +336,6 @@ def _kept(row: tuple[Any, ...]) -> Kept:
     return Kept(
         number=number,
         id=name,
-        is_read=bool(read),
         summary=json.loads(summary) | {"Read": bool(read)},
         facts=json.loads(facts),
     )

@@ -9,9 +9,9 @@
 # the one table of commands.py; what else moves a session is in states.py. Each part of a session has one owner. This
 # class holds them together, and the commands' functions find them here:
 #
-#     LineReader      the input                     Transfer        the message in progress
-#     ReplyQueue      the replies                   Authentication  AUTH
-#     Offences        errors and what they cost     Relay           XCLIENT and XFORWARD
+#     LineReader      the input                     IncomingTransfer  the message in progress
+#     ReplyQueue      the replies                   Authentication    AUTH
+#     Offences        errors and what they cost     Relay             XCLIENT and XFORWARD
 #
 # Rule 1: `state` is written by accept(), take() and move(), from those tables.
 # Rule 2: a command that fails changes nothing, but a message that fails ends its transaction.
@@ -35,8 +35,8 @@ from .relay import NO_RELAY, Relay
 from .reply_queue import ReplyQueue
 from .rows import NO_STEP, Junk, Rules, Step
 from .states import MOVES, Ending, Occurrence, State
-from .transcript import Trace, Transcript
-from .transfer import Transfer, abort_message
+from .transcript import Transcript, Write
+from .transfer import IncomingTransfer, abort_message
 
 if TYPE_CHECKING:
     from .profile import ServerProfile
@@ -109,7 +109,7 @@ class ServerProtocol:
         self.queue: ReplyQueue = ReplyQueue(enhanced=profile.enhanced, max_octets=config.max_reply_buffer)
         self.replies: Sequence[bytes] = self.queue.waiting
         self.offences: Offences = Offences(config)
-        self.transfer: Transfer = Transfer()
+        self.transfer: IncomingTransfer = IncomingTransfer()
         self.auth: Authentication = Authentication(self.offences, external_identity)
         self.relay: Relay = NO_RELAY
         self.state: State = State.CONNECTED
@@ -145,9 +145,9 @@ class ServerProtocol:
         """Whether bytes were received that no event has used yet."""
         return bool(self.input) or self.input.is_skipping
 
-    def trace(self, trace: Trace) -> None:
-        """Have `trace` called with each command line and reply from now on, secrets masked."""
-        self.queue.record(Transcript(trace, self.profile.commands))
+    def transcribe(self, write: Write) -> None:
+        """Have `write` called with each command line and reply from now on, secrets masked."""
+        self.queue.record(Transcript(write, self.profile.commands))
 
     # ---- what the caller may ask
 

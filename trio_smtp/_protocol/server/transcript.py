@@ -1,4 +1,4 @@
-# What is traced of a session for logs.
+# What is written of a session's dialogue for logs.
 #
 # Guarantee: no password gets into it, neither a command's nor that of a client which did not wait for AUTH's answer.
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeAlias
 from ..replies import Reply
 from ..sasl import SERVER_MECHANISMS
 
-Trace: TypeAlias = Callable[[str, bytes], None]  # "<" or ">", and a line without its CR LF or a reply with it
+Write: TypeAlias = Callable[[str, bytes], None]  # "<" or ">", and a line without its CR LF or a reply with it
 
 _MECHANISMS: Final = frozenset(name.encode() for name in SERVER_MECHANISMS)
 
@@ -31,16 +31,16 @@ class Transcript:
     """Command lines and replies, secrets masked.
 
     Args:
-        trace: called with each.
+        write: called with each.
         verbs: the commands there are.
     """
 
-    __slots__ = ("_distrusted", "_trace", "_verbs")
+    __slots__ = ("_distrusted", "_verbs", "_write")
 
-    def __init__(self, trace: Trace, verbs: Container[bytes]) -> None:
-        self._trace = trace
+    def __init__(self, write: Write, verbs: Container[bytes]) -> None:
+        self._write = write
         self._verbs = verbs
-        self._distrusted: bool = False  # AUTH was traced: a line that is no command may belong to it
+        self._distrusted: bool = False  # AUTH was noted: a line that is no command may belong to it
 
     def note_command(self, line: bytes, *, authenticated: bool) -> None:
         """Note a line outside an AUTH exchange."""
@@ -51,12 +51,12 @@ class Transcript:
             line = b"AUTH " + (mechanism + b" ***" if mechanism.upper() in _MECHANISMS else b"***")
         elif self._distrusted and not authenticated and line.partition(b" ")[0].upper() not in self._verbs:
             line = b"***"  # a client that did not wait for the answer to AUTH, or did not understand it: a password
-        self._trace("<", line)
+        self._write("<", line)
 
     def note_response(self) -> None:
         """Note a line of an AUTH exchange."""
-        self._trace("<", b"***")
+        self._write("<", b"***")
 
     def note_reply(self, reply: Reply, wire: bytes) -> None:
         """Note a reply; a 334 holds a challenge."""
-        self._trace(">", b"334 ***" if reply.code == 334 else wire)
+        self._write(">", b"334 ***" if reply.code == 334 else wire)

@@ -25,7 +25,7 @@ _DATA: Final = Data()
 _BDAT: Final = Data(chunking=True)
 
 
-class Transfer:
+class IncomingTransfer:
     """What comes of messages in one session: the one in progress, or the octets of a chunk to drop.
 
     Attributes:

@@ -20,7 +20,7 @@ _MAX_TEXT = 900  # characters of one string from a peer, so that no ASCII line e
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trace:
+class ReceivedFields:
     """The facts for the trace lines of one message.
 
     Attributes:
