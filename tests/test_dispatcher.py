@@ -288,7 +288,7 @@ def test_close_leaves_a_connection_to_a_message_that_was_begun() -> None:
     begun.detach()
     office.dispatcher.give_back([begun])
     office.dispatcher.close()
-    assert begun.state is AttemptState.RUNNING
+    assert begun.state is AttemptState.BEGUN
     assert [worker.wakes for worker in office.workers] == [1, 1, 0]
     assert office.open(2) is begun
 

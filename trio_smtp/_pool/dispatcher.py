@@ -30,8 +30,8 @@ from .trace import Tracer
 _SILENT: Final = Tracer(None)
 
 
-class Worker(Protocol):
-    """The task of a connection."""
+class Wakeable(Protocol):
+    """The task of a connection: a worker, as far as it is known here."""
 
     def wake(self) -> None:
         """Look around, if you are idle; give up, if you are opening a connection. Synchronous."""
@@ -79,22 +79,22 @@ class Dispatcher:
 
     def __init__(
         self,
-        hire: Callable[[], Worker],
+        hire: Callable[[], Wakeable],
         *,
         max_connections: int,
         min_idle: int = 0,
         max_waiting: int | None = None,
         tracer: Tracer = _SILENT,
     ) -> None:
-        self._hire: Callable[[], Worker] = hire
+        self._hire: Callable[[], Wakeable] = hire
         self._min_idle: int = min_idle
         self._max_waiting: int | None = max_waiting
         self._tracer: Tracer = tracer
-        self._workers: set[Worker] = set()
-        self._opening: dict[Worker, None] = {}  # those without a connection yet, in the order of their beginning
-        self._idle: list[Worker] = []  # the one used last is at the end
+        self._workers: set[Wakeable] = set()
+        self._opening: dict[Wakeable, None] = {}  # those without a connection yet, in the order of their beginning
+        self._idle: list[Wakeable] = []  # the one used last is at the end
         self._ahead: deque[Attempt] = deque()  # not in line
-        self._assigned: dict[Worker, Attempt] = {}  # given to workers that were idle and have not run since
+        self._assigned: dict[Wakeable, Attempt] = {}  # given to workers that were idle and have not run since
         self._limiter: trio.CapacityLimiter = trio.CapacityLimiter(max_connections)
         self._callers, self._attempts = trio.open_memory_channel[Attempt](0)
         self._shortage: trio.Event = trio.Event()  # there are fewer workers than min_idle
@@ -182,11 +182,11 @@ class Dispatcher:
 
     # -- workers
 
-    def opened(self, worker: Worker) -> None:
+    def opened(self, worker: Wakeable) -> None:
         """It has its connection, and looks for work."""
         del self._opening[worker]
 
-    def opening_failed(self, worker: Worker) -> Attempt | None:
+    def opening_failed(self, worker: Wakeable) -> Attempt | None:
         """It could not open its connection, and is about to end: the attempt that was to have it, if one was."""
         is_promised = len(self._ahead) >= len(self._opening)
         del self._opening[worker]
@@ -208,18 +208,18 @@ class Dispatcher:
         self._ahead.extendleft(reversed(list(attempts)))
         self._rebalance()
 
-    def park(self, worker: Worker) -> None:
+    def park(self, worker: Wakeable) -> None:
         """A worker has nothing to do from now on; it is woken when it has."""
         self._idle.append(worker)
 
-    def unpark(self, worker: Worker) -> Attempt | None:
+    def unpark(self, worker: Wakeable) -> Attempt | None:
         """A worker is not idle from now on; the attempt that it was given while it was, if it was given one."""
         attempt = self._assigned.pop(worker, None)
         if attempt is None and worker in self._idle:
             self._idle.remove(worker)
         return attempt
 
-    def ended(self, worker: Worker) -> None:
+    def ended(self, worker: Wakeable) -> None:
         """A worker's task is at its end: take its token back, and see who needs it."""
         if worker in self._workers:
             self._workers.remove(worker)
@@ -313,9 +313,9 @@ class Dispatcher:
         for attempt in [attempt for attempt in self._ahead if attempt.state is AttemptState.WAITING]:
             self._ahead.remove(attempt)
             attempt.finish(closed_error())
-        idle = [worker for worker in self._workers if worker not in self._opening]
+        opened = [worker for worker in self._workers if worker not in self._opening]
         self._idle.clear()
-        for worker in idle:
+        for worker in opened:
             worker.wake()
         self._rebalance()
 

@@ -33,16 +33,15 @@ from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError, SMTPTimeoutError, Stage
 from .._wire.waits import Interrupted
-from .attempt import Attempt, AttemptState, Cancellation
+from .attempt import Attempt, AttemptState
 from .connector import PooledConnection
 from .health import ServerHealth
-from .riding import Sign
+from .riding import Riding, Sign
 from .trace import Tracer
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
 _ENDS: Final = (Verb.END, Verb.LAST)
 _DONE: Final = AttemptState.DONE
-_WANTED: Final = Cancellation.NO
 
 
 class _Flying(NamedTuple):
@@ -75,14 +74,15 @@ class Pipeline:
         depth: how many there may be.
         take: the next attempt, if there is one and the connection may be used for it.
         health: is told of each message that came to its end.
+        riding: is told what the host does with an envelope behind an unanswered end.
         tracer: is told of each message, however it ended.
 
     Attributes:
-        again: attempts to be sent alone: too large for this, with a `before_end` where all is one write, with
-            recipients who were too many for one transaction, without a connection that is good, on one that ended with
-            a 421 before their end was answered, or refused or lost as riders.
+        to_send_alone: attempts that cannot be sent with others: too large for this, with a `before_end` where all is
+            one write, with recipients who were too many for one transaction, without a connection that is good, on one
+            that ended with a 421 before their end was answered, or refused or lost as riders.
         farewell_at: where a message was when the server ended the session with a 421.
-        latest: the attempt whose outcome was set last.
+        latest: the last one that was answered.
     """
 
     __slots__ = (
@@ -91,12 +91,13 @@ class Pipeline:
         "_depth",
         "_flight",
         "_health",
+        "_riding",
         "_take",
         "_tracer",
         "_written",
-        "again",
         "farewell_at",
         "latest",
+        "to_send_alone",
     )
 
     def __init__(
@@ -105,6 +106,7 @@ class Pipeline:
         depth: int,
         take: Callable[[], Attempt | None],
         health: ServerHealth,
+        riding: Riding,
         tracer: Tracer,
     ) -> None:
         self._connection: PooledConnection = connection
@@ -112,18 +114,25 @@ class Pipeline:
         self._depth: int = depth
         self._take: Callable[[], Attempt | None] = take
         self._health: ServerHealth = health
+        self._riding: Riding = riding
         self._tracer: Tracer = tracer
         self._flight: deque[_Flying] = deque()
-        self._written: int = 0  # so many of them, from the first on: what was encoded of them was handed over
-        self.again: list[Attempt] = []
+        self._written: int = 0  # how many of them, from the oldest on, were handed to the wire
+        self.to_send_alone: deque[Attempt] = deque()
         self.farewell_at: Stage | None = None
         self.latest: Attempt | None = None
 
     def __repr__(self) -> str:
-        return f"<Pipeline {len(self._flight)} of {self._depth} in flight, {len(self.again)} to be sent alone>"
+        return f"<Pipeline {len(self._flight)} of {self._depth} in flight, {len(self.to_send_alone)} to be sent alone>"
+
+    def take_all_alone(self) -> list[Attempt]:
+        """Those that are to be sent alone, which from now on are the caller's to see to."""
+        taken = list(self.to_send_alone)
+        self.to_send_alone.clear()
+        return taken
 
     async def run(self, attempt: Attempt) -> None:
-        """Send this message and those that can be had meanwhile; the outcome of each is set, or it is in `again`."""
+        """Send this message and those that can be had meanwhile: each has its outcome, or is to be sent alone."""
         try:
             await (self._run_whole if self._client.sends_early_text else self._run_riding)(attempt)
         except (SMTPError, Interrupted) as exc:
@@ -144,10 +153,10 @@ class Pipeline:
             self._client.check()
 
     def _fail(self, exc: BaseException) -> None:
-        """The connection is of no use any more: set the outcome of each message in flight, or leave it in `again`."""
+        """The connection is of no use any more: each message in flight has its outcome, or is to be sent alone."""
         if isinstance(exc, SMTPError):
             self._client.place(exc)
-            self._blame(exc)
+            self._learn_from_failure(exc)
         self._connection.abort()
         failed = [flying for flying in self._flight if flying.attempt.state is not _DONE]
         self._flight.clear()
@@ -163,27 +172,27 @@ class Pipeline:
                 attempt.finish(_own(exc, attempt))
         for flying in failed:  # when every caller has its outcome, whatever the trace function does
             attempt = flying.attempt
-            self._tell(flying, attempt.error if attempt.state is _DONE else exc)
+            self._note_end(flying, attempt.error if attempt.state is _DONE else exc)
 
-    def _blame(self, exc: SMTPError) -> None:
+    def _learn_from_failure(self, exc: SMTPError) -> None:
         """Say what the connection's end tells of the server; see :meth:`_hear` for a 421."""
         rider = next((flying for flying in self._flight if flying.is_rider), None)
         if rider is None or _is_answered(rider) or self._client.protocol.farewell is not None:
             return
         is_forgotten = rider is self._flight[0] and isinstance(exc, SMTPTimeoutError)
-        self._saw(Sign.FORGOTTEN if is_forgotten else Sign.LOST)
+        self._note_sign(Sign.FORGOTTEN if is_forgotten else Sign.LOST)
 
-    def _saw(self, sign: Sign) -> None:
-        self._health.riding.saw(sign, self._connection.route, self._connection.number)
+    def _note_sign(self, sign: Sign) -> None:
+        self._riding.saw(sign, self._connection.route, self._connection.number)
 
     def _send_again(self, attempt: Attempt) -> None:
         """Leave a message to be sent alone, as if this had not been tried."""
         attempt.report.forget_transaction()
-        attempt.is_alone = True
-        self.again.append(attempt)
+        attempt.isolate()
+        self.to_send_alone.append(attempt)
 
-    def _tell(self, flying: _Flying, error: BaseException | None) -> None:
-        """A message's transaction is over: it came to its end, or was ended by an error."""
+    def _note_end(self, flying: _Flying, error: BaseException | None) -> None:
+        """A message's transaction is over, by its end or by an error: for the trace, and the limit of connections."""
         if self._tracer.is_on:
             self._tracer.tell("send", flying.since, self._connection.number, detail="pipeline", error=error)
         if error is None and self._client.protocol.farewell is None:
@@ -238,7 +247,7 @@ class Pipeline:
             return []
         if not await client.look(transaction):
             raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
-        if current.cancellation is not _WANTED:
+        if not current.is_wanted:
             raise Interrupted  # after 354 there is no other way to end it
         if client.uses_chunking:
             return [client.encode((bdat(transaction, len(text) + len(tail), last=True),)), text, tail]
@@ -262,14 +271,14 @@ class Pipeline:
             flying = self._flight.popleft()
             self._written -= 1
             attempt.finish(exc)
-            self._tell(flying, exc)
+            self._note_end(flying, exc)
             return False
         return True
 
     # -- what both do
 
     def _take_next(self) -> Attempt | None:
-        if len(self._flight) >= self._depth or self.again or self._client.is_exhausted:
+        if len(self._flight) >= self._depth or self.to_send_alone or self._client.is_exhausted:
             return None
         return self._take()
 
@@ -290,16 +299,17 @@ class Pipeline:
     async def _enter(self, attempt: Attempt) -> _Parts | None:
         """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
         if attempt.is_alone and self._flight:
-            self.again.append(attempt)
+            self.to_send_alone.append(attempt)
             return None
         if not self._flight:
-            self.again.append(attempt)  # it stays there, whatever ends look(), so that its caller hears
+            self._client.wire.forget_interruption()  # of a caller that gave up when its last reply came
+            self.to_send_alone.append(attempt)  # it stays there, whatever ends look(), so that its caller hears
             try:
                 await self._client.look()
             except (SMTPError, Interrupted):
                 return None
-            self.again.pop()
-        if attempt.cancellation is not _WANTED:  # its caller may be gone already: from here on there is no checkpoint
+            self.to_send_alone.pop()
+        if not attempt.is_wanted:  # its caller may be gone already: from here on there is no checkpoint
             attempt.finish(Interrupted())
             return None
         flying = _Flying(attempt, trio.current_time() if self._tracer.is_on else 0.0, bool(self._flight))
@@ -308,10 +318,10 @@ class Pipeline:
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
             attempt.report.forget_transaction()
             attempt.finish(exc)
-            self._tell(flying, exc)
+            self._note_end(flying, exc)
             return None
         if encoded is None:
-            self.again.append(attempt)
+            self.to_send_alone.append(attempt)
             return None
         return self._launch(flying, *encoded)
 
@@ -343,7 +353,7 @@ class Pipeline:
         client, flight = self._client, self._flight
         attempt = flying.attempt
         attempt.report.count_attempt()
-        client.wire.forget_interruption()  # of one whose reply came first, or that is no longer alone
+        self._connection.count_message()
         attempt.attach(None if flying.is_rider else self._connection)
         if flying.is_rider:
             flight[0].attempt.attach(None)
@@ -359,7 +369,7 @@ class Pipeline:
         protocol, waiting = client.protocol, client.protocol.outstanding
         transaction, is_at_end = command.transaction, command.verb in _ENDS
         if reply is protocol.farewell and not is_at_end and self._flight[0].is_rider:
-            self._saw(Sign.REFUSED)
+            self._note_sign(Sign.REFUSED)
         if transaction is None:
             return
         if transaction.farewell is not None:
@@ -378,22 +388,22 @@ class Pipeline:
         attempt, report = flying.attempt, flying.attempt.report
         is_out_of_order = flying.is_rider and _is_out_of_order(transaction)
         if is_out_of_order:
-            self._saw(Sign.REFUSED)
+            self._note_sign(Sign.REFUSED)
         elif flying.is_rider and transaction.accepted:
-            self._saw(Sign.TAKEN)
-        if is_out_of_order and attempt.cancellation is _WANTED:
+            self._note_sign(Sign.TAKEN)
+        if is_out_of_order and attempt.is_wanted:
             self._send_again(attempt)
         else:
             self._client.allowance.record(report, transaction)
             if is_about_connection(report.error):
                 report.readmit_temporary()
-            if report.remaining and attempt.cancellation is _WANTED:
+            if report.remaining and attempt.is_wanted:
                 report.uncount_attempt()  # it goes on, with those who were too many for one transaction
-                self.again.append(attempt)
+                self.to_send_alone.append(attempt)
             else:
                 attempt.finish()
                 self.latest = attempt
-        self._tell(flying, None)
+        self._note_end(flying, None)
 
     async def _event(self, timeout: float | None) -> Event:
         try:
@@ -418,14 +428,14 @@ def _is_out_of_order(transaction: Transaction) -> bool:
 def _was_not_tried(flying: _Flying) -> bool:
     """A message whose connection is lost is wanted, and was ended by a 421, or rode and was never answered."""
     transaction = flying.attempt.report.transaction
-    if transaction is None or flying.attempt.cancellation is not _WANTED:
+    if transaction is None or not flying.attempt.is_wanted:
         return False
     return transaction.farewell is not None or (flying.is_rider and not transaction.answered and not transaction.ended)
 
 
 def _own(exc: BaseException, attempt: Attempt) -> Exception:
     """What ended the connection, as this message's own error."""
-    if isinstance(exc, Interrupted) and attempt.cancellation is not _WANTED:
+    if isinstance(exc, Interrupted) and not attempt.is_wanted:
         return exc
     if isinstance(exc, SMTPError):
         error: SMTPError = type(exc)(str(exc), reply=exc.reply, stage=exc.stage)
