@@ -43,7 +43,7 @@ class Dispatcher:
     Args:
         max_connections: the number of workers to begin with; :meth:`set_limit` changes it.
         min_idle: workers to keep even if no message needs them.
-        max_waiting: callers that may wait for a worker; ``None``: no limit.
+        max_waiting: callers that may wait in line; ``None``: no limit.
         tracer: is told how long they did.
         hire: makes a worker and starts its task. That opens a connection and must call :meth:`opened`, or
             :meth:`opening_failed`; and :meth:`ended` when it ends.
@@ -51,7 +51,7 @@ class Dispatcher:
     Attributes:
         limit: how many workers there may be now.
         has_too_many: there are more.
-        waiting: callers waiting for a worker; not one whose attempt was taken and which has yet to run.
+        in_line: callers in line; not one whose attempt was taken and which has yet to run.
         is_closing: no further message is taken.
         closed: set when that begins.
     """
@@ -72,9 +72,9 @@ class Dispatcher:
         "_workers",
         "closed",
         "has_too_many",
+        "in_line",
         "is_closing",
         "limit",
-        "waiting",
     )
 
     def __init__(
@@ -100,7 +100,7 @@ class Dispatcher:
         self._shortage: trio.Event = trio.Event()  # there are fewer workers than min_idle
         self.limit: int = max_connections
         self.has_too_many: bool = False
-        self.waiting: int = 0
+        self.in_line: int = 0
         self.is_closing: bool = False
         self.closed: trio.Event = trio.Event()
 
@@ -118,6 +118,11 @@ class Dispatcher:
     def idle(self) -> int:
         """Those that have nothing to do."""
         return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Messages without a connection: those in line, and those ahead."""
+        return self.in_line + len(self._ahead)
 
     @property
     def can_spare(self) -> bool:
@@ -165,10 +170,10 @@ class Dispatcher:
         Raises:
             PoolFullError, PoolClosedError: nothing was sent.
         """
-        if not patient and self._max_waiting is not None and self.waiting >= self._max_waiting:
-            raise PoolFullError(f"{self.waiting} messages wait for a connection already", delivery=Delivery.NOT_SENT)
+        if not patient and self._max_waiting is not None and self.in_line >= self._max_waiting:
+            raise PoolFullError(f"{self.in_line} messages wait for a connection already", delivery=Delivery.NOT_SENT)
         started = trio.current_time() if self._tracer.is_on else 0.0
-        self.waiting += 1
+        self.in_line += 1
         was_taken = False
         try:
             await self._callers.send(attempt)
@@ -177,7 +182,7 @@ class Dispatcher:
             raise closed_error() from None
         finally:
             if not was_taken:  # otherwise take() has counted it
-                self.waiting -= 1
+                self.in_line -= 1
         self._tracer.tell("wait", started)
 
     # -- workers
@@ -197,9 +202,9 @@ class Dispatcher:
         if self.has_too_many:
             return None
         if not self._ahead:
-            return self._take_from_line() if self.waiting else None
+            return self._take_from_line() if self.in_line else None
         attempt = self._ahead.popleft()
-        if self.waiting or self.is_closing:
+        if self.in_line or self.is_closing:
             self._rebalance()  # a worker opens a connection for none
         return attempt
 
@@ -282,7 +287,7 @@ class Dispatcher:
             attempt = self._attempts.receive_nowait()
         except trio.WouldBlock:  # a caller that was cancelled and has not run since
             return None
-        self.waiting -= 1
+        self.in_line -= 1
         return attempt
 
     def _rebalance(self) -> None:
@@ -295,7 +300,7 @@ class Dispatcher:
             for worker in list(self._opening)[len(self._ahead) :]:
                 worker.wake()
             return
-        while self.waiting and self._may_expect and (attempt := self._take_from_line()) is not None:
+        while self.in_line and self._may_expect and (attempt := self._take_from_line()) is not None:
             self._expect(attempt)
         if len(self._workers) < self._min_idle:
             self._shortage.set()

@@ -164,8 +164,8 @@ class PoolStatistics:
         connections: connections open or being opened.
         idle: connections with nothing to do.
         limit: how many connections are allowed; less than ``max_connections`` while a server refuses more.
-        waiting: callers waiting for a connection.
-        in_flight: messages being sent, or waiting for another try.
+        waiting: messages without a connection: their callers are in line, or wait for one that is being opened.
+        in_flight: messages on a connection, or between two tries.
         sent: messages accepted for at least one recipient.
         failed: messages that ended in an error, refusals included.
         retried: tries beyond the first of each message.
