@@ -26,9 +26,10 @@ from typing import Final, NamedTuple
 import trio
 
 from .._client.connection import ClientConnection
-from .._client.encoder import ONE_WRITE, TransactionEncoder, open_content
+from .._client.encoder import ONE_WRITE, TransactionEncoder
 from .._client.refusals import is_about_connection
-from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
+from .._client.transfer import open_content
+from .._protocol.client.commands import Command, Verb, bdat, data
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError, SMTPTimeoutError, Stage
@@ -59,9 +60,17 @@ class _Flying(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """A message's octets: its commands, its text, and what comes behind the text."""
+    """What is sent of a message.
 
-    commands: bytes
+    Attributes:
+        encoder: makes its end.
+        commands: its envelope, and DATA or BDAT.
+        text: fit for the wire.
+        tail: what comes behind the text.
+    """
+
+    encoder: TransactionEncoder
+    commands: list[Command]
     text: bytes
     tail: bytes
 
@@ -205,9 +214,9 @@ class Pipeline:
         while True:
             wire: list[bytes] = []
             while (parts := await self._enter_next(attempt)) is not None:
-                wire += parts
+                wire += (self._client.encode(parts.commands), parts.text, parts.tail)
                 attempt = self._take_next()
-            await self._write(wire)
+            await self._write(b"".join(wire))
             if not flight:
                 return
             first = flight[0]
@@ -218,18 +227,18 @@ class Pipeline:
     # -- the next envelope behind the end of the last message
 
     async def _run_riding(self, attempt: Attempt | None) -> None:
-        end_of_last: list[bytes] = []
+        end_of_last = b""
         while (parts := await self._enter_next(attempt)) is not None:
             self._written = 0
-            await self._write([*end_of_last, parts.commands])
-            end_of_last = await self._text_of_last(parts.text, parts.tail)
+            await self._write(end_of_last + self._client.encode(parts.commands))
+            end_of_last = await self._end_of_last(parts)
             attempt = self._take_next()
         self._written = 0
         await self._write(end_of_last)
         while self._flight:
             await self._hear()
 
-    async def _text_of_last(self, text: bytes, tail: bytes) -> list[bytes]:
+    async def _end_of_last(self, parts: _Parts) -> bytes:
         """Wait for the replies to the envelope sent last: the message's text and end, or nothing if it is refused."""
         flight, client = self._flight, self._client
         current = flight[-1].attempt
@@ -238,22 +247,20 @@ class Pipeline:
         while client.protocol.outstanding and flight and flight[-1].attempt is current:
             await self._hear()
         if not (flight and flight[-1].attempt is current):
-            return []  # DATA was refused
+            return b""  # DATA was refused
         is_refused = transaction.reply is not None or transaction.all_refused
         if is_refused and client.uses_chunking:
             self._conclude(transaction)
-            return []
+            return b""
         if not is_refused and current.report.message.before_end is not None and not await self._announce_end(current):
-            return []
+            return b""
         if not await client.look(transaction):
             raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
         if not current.is_wanted:
             raise Interrupted  # after 354 there is no other way to end it
-        if client.uses_chunking:
-            return [client.encode((bdat(transaction, len(text) + len(tail), last=True),)), text, tail]
-        if is_refused:
-            text, tail = b"", b".\r\n"
-        return [text, client.encode((end(transaction, tail),))]
+        if is_refused:  # RFC 2920 §3.1: 354 with no recipient; end it at once, and expect a refusal
+            return parts.encoder.end((), b".\r\n")
+        return parts.encoder.end((parts.text,), parts.tail)
 
     async def _announce_end(self, attempt: Attempt) -> bool:
         """Await the caller's ``before_end``, with nothing else in flight; whether the end is to be sent.
@@ -282,9 +289,9 @@ class Pipeline:
             return None
         return self._take()
 
-    async def _write(self, pieces: list[bytes]) -> None:
-        if pieces:
-            await self._client.write(b"".join(pieces), self._client.config.data_timeout)
+    async def _write(self, octets: bytes) -> None:
+        if octets:
+            await self._client.write(octets, self._client.config.data_timeout)
         self._written = len(self._flight)
 
     async def _enter_next(self, attempt: Attempt | None) -> _Parts | None:
@@ -297,7 +304,7 @@ class Pipeline:
         return None
 
     async def _enter(self, attempt: Attempt) -> _Parts | None:
-        """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
+        """Make what is sent of a message, which is in flight then; ``None`` if it is not sent, or not here."""
         if attempt.is_alone and self._flight:
             self.to_send_alone.append(attempt)
             return None
@@ -314,19 +321,20 @@ class Pipeline:
             return None
         flying = _Flying(attempt, trio.current_time() if self._tracer.is_on else 0.0, bool(self._flight))
         try:
-            encoded = await self._encode(attempt)
+            parts = await self._encode(attempt, behind_end=flying.is_rider)
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
             attempt.report.forget_transaction()
             attempt.finish(exc)
             self._note_end(flying, exc)
             return None
-        if encoded is None:
+        if parts is None:
             self.to_send_alone.append(attempt)
             return None
-        return self._launch(flying, *encoded)
+        self._launch(flying)
+        return parts
 
-    async def _encode(self, attempt: Attempt) -> tuple[list[Command], bytes, bytes] | None:
-        """A message's commands and text; ``None`` if it is too large, or for too many, to be sent with others."""
+    async def _encode(self, attempt: Attempt, *, behind_end: bool) -> _Parts | None:
+        """What is sent of a message; ``None`` if it is too large, or for too many, to be sent with others."""
         client, report = self._client, attempt.report
         limits = client.extensions.limits
         limit = 0 if limits.rcptdomainmax is not None else client.most_recipients or _RECIPIENTS
@@ -341,26 +349,24 @@ class Pipeline:
         report.track(transaction)
         encoder = TransactionEncoder(client, report.message, transaction)
         text, tail, size = encoder.whole(source.whole)
-        commands = encoder.envelope(source, size)
+        commands = encoder.envelope(source, size, behind_end=behind_end)
         if client.sends_early_text:
             commands.append(bdat(transaction, size, last=True))
         elif not client.uses_chunking:
             commands.append(data(transaction))
-        return commands, text, tail
+        client.allowance.count(report.message, transaction.recipients)
+        return _Parts(encoder, commands, text, tail)
 
-    def _launch(self, flying: _Flying, commands: list[Command], text: bytes, tail: bytes) -> _Parts:
+    def _launch(self, flying: _Flying) -> None:
         """A message is in flight from now on."""
-        client, flight = self._client, self._flight
+        flight = self._flight
         attempt = flying.attempt
         attempt.report.count_attempt()
         self._connection.count_message()
         attempt.attach(None if flying.is_rider else self._connection)
         if flying.is_rider:
             flight[0].attempt.attach(None)
-            if client.uses_chunking and commands[0] is not RSET:
-                commands.insert(0, RSET)
         flight.append(flying)
-        return _Parts(client.encode(commands), text, tail)
 
     async def _hear(self) -> None:
         """Hear one reply; if it is a message's last, its fate is known."""

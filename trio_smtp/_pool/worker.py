@@ -291,7 +291,7 @@ class Worker:
         started = trio.current_time() if is_traced else 0.0
         failure: BaseException | None = None
         try:
-            await deliver(connection.client, report, stop_at_limit=True)
+            await deliver(connection.client, report, stop_at_limit=connection.has_limits)
         except _DEAD as exc:
             failure = exc
             self._note_farewell(report, may_be_stale)
