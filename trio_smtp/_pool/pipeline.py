@@ -134,8 +134,12 @@ class Pipeline:
     def __repr__(self) -> str:
         return f"<Pipeline {len(self._flight)} of {self._depth} in flight, {len(self.to_send_alone)} to be sent alone>"
 
+    def take_alone(self) -> Attempt:
+        """The first of those that are to be sent alone, which from now on is the caller's to see to."""
+        return self.to_send_alone.popleft()
+
     def take_all_alone(self) -> list[Attempt]:
-        """Those that are to be sent alone, which from now on are the caller's to see to."""
+        """The same for all of them."""
         taken = list(self.to_send_alone)
         self.to_send_alone.clear()
         return taken

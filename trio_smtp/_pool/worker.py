@@ -352,7 +352,7 @@ class Worker:
                 if connection.retired or connection.client.is_broken:
                     self._give_back(pipeline.take_all_alone())
                 else:
-                    self._attempt = alone = pipeline.to_send_alone.popleft()
+                    self._attempt = alone = pipeline.take_alone()
                     await self._serve(alone, connection)
         finally:
             for alone in pipeline.take_all_alone():  # unless this task is being cancelled, there is none
