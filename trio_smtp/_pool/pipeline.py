@@ -279,9 +279,9 @@ class Pipeline:
         except Exception as exc:
             if not self._client.uses_chunking:
                 self._connection.abort()  # after 354 there is no other way; with BDAT, RSET stands before the next MAIL
-            flying = self._flight.popleft()
-            self._written -= 1
+            flying = self._flight[0]
             attempt.finish(exc)
+            self._forget_first()
             self._note_end(flying, exc)
             return False
         return True
@@ -390,11 +390,8 @@ class Pipeline:
             self._conclude(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
-        """The first message in flight is decided."""
-        flying = self._flight.popleft()
-        self._written -= 1
-        if len(self._flight) == 1:
-            self._flight[0].attempt.attach(self._connection)
+        """The first message in flight is decided. It counts as in flight until its outcome is set, lest that be lost."""
+        flying = self._flight[0]
         attempt, report = flying.attempt, flying.attempt.report
         is_out_of_order = flying.is_rider and _is_out_of_order(transaction)
         if is_out_of_order:
@@ -413,7 +410,14 @@ class Pipeline:
             else:
                 attempt.finish()
                 self.latest = attempt
+        self._forget_first()
+        if len(self._flight) == 1:
+            self._flight[0].attempt.attach(self._connection)
         self._note_end(flying, None)
+
+    def _forget_first(self) -> None:
+        self._flight.popleft()
+        self._written -= 1
 
     async def _event(self, timeout: float | None) -> Event:
         try:
