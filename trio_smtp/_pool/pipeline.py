@@ -390,7 +390,7 @@ class Pipeline:
             self._conclude(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
-        """The first message in flight is decided. It counts as in flight until its outcome is set, lest that be lost."""
+        """The first message in flight is decided. It stays in flight until its outcome is set, lest that be lost."""
         flying = self._flight[0]
         attempt, report = flying.attempt, flying.attempt.report
         is_out_of_order = flying.is_rider and _is_out_of_order(transaction)
