@@ -30,6 +30,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -171,7 +172,7 @@ class Driver:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     clocks: list[str] = field(default_factory=list)
 
-    async def run(self) -> dict[str, object]:
+    async def run(self) -> dict[str, Any]:
         chance = random.Random(self.seed)
         handler = Counting(chance)
         with ExitStack() as stack:
@@ -276,7 +277,7 @@ class Driver:
         for process in self.processes:
             await trio.to_thread.run_sync(process.wait)
 
-    async def _compare(self, accepted: Counter[str]) -> dict[str, object]:
+    async def _compare(self, accepted: Counter[str]) -> dict[str, Any]:
         """The outbox's word and the server's count, message by message."""
         wrong, doubts, sent = [], 0, 0
         async with open_outbox(self.url) as outbox, outbox.entries() as entries:
@@ -294,7 +295,7 @@ class Driver:
         return {"sent": sent, "in_doubt": doubts, "wrong": wrong}
 
 
-def play(store: str, fault: str, *, messages: int, workers: int, faults: int, seed: int = 1) -> dict[str, object]:
+def play(store: str, fault: str, *, messages: int, workers: int, faults: int, seed: int = 1) -> dict[str, Any]:
     """One run, and what came of it: how many were sent, how many are in doubt, and what is wrong."""
     with tempfile.TemporaryDirectory() as directory:
         driver = Driver(store, fault, messages, workers, faults, seed, directory)

@@ -343,6 +343,12 @@ def test_lenient_has_its_limits(path):
     assert refusal(f"TO:{path}", lenient=True)[0] == 501
 
 
+@pytest.mark.parametrize("domain", ["", "b..", "b..c", ".b", "-b", "b-", "b:25", "[b", "[b]", "[1.2.3.4", "b" * 256])
+def test_a_lenient_server_has_no_other_domains(domain):
+    """Hooks compare domains: `b.` in another spelling, or what is none, would slip through a list of them."""
+    assert refusal(f"TO:<a@{domain}>", lenient=True)[0] == 501
+
+
 # --- the two ways of parsing agree --------------------------------------------------------------------------------
 
 pieces = st.sampled_from(

@@ -54,7 +54,13 @@ def test_the_first_line_is_the_greeting():
 
 
 def test_lines_without_sense_offer_nothing():
-    assert dict(offered("", " ", "-X", " SIZE 5", "X-EXPS=LOGIN", "é", "A_B", "SMTPUTF8")) == {"SMTPUTF8": ""}
+    assert dict(offered("", " ", "-X", "X-EXPS=LOGIN", "é", "A_B", "SMTPUTF8")) == {"SMTPUTF8": ""}
+
+
+def test_white_space_around_a_keyword_hides_none():
+    """smtplib strips it too. A client that did not see STARTTLS would go on in clear."""
+    lines = offered(" STARTTLS", "\tSIZE 5", "AUTH PLAIN ", "  AUTH=LOGIN", "PIPELINING\t")
+    assert dict(lines) == {"STARTTLS": "", "SIZE": "5", "AUTH": "PLAIN LOGIN", "PIPELINING": ""}
 
 
 @pytest.mark.parametrize(

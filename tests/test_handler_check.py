@@ -157,14 +157,16 @@ async def test_the_base_class_has_no_on_data_to_fall_back_on(caplog):
     assert "Discard() throws messages away" in caplog.text
 
 
-@pytest.mark.parametrize("word", ["550 no thanks", "550", "250 OK", "451-later", "552 "])
+@pytest.mark.parametrize("word", ["550 no thanks", "550", "250 OK", "451-later", "552 ", "5.7.1 no", "4.2.0"])
 async def test_a_str_that_looks_like_a_reply_is_no_queue_id(word, caplog):
     async with session(Recorder(on_data=word)) as peer:
         await peer.speak(MAIL + "    C: DATA\n    S: 451 4.3.0 local error in processing")
     assert "return a Reply or raise a Reject" in caplog.text
 
 
-@pytest.mark.parametrize("word", ["4711", "550e8400-e29b-41d4-a716-446655440000", "55", "no 550", "55 0", "550no"])
+@pytest.mark.parametrize(
+    "word", ["4711", "550e8400-e29b-41d4-a716-446655440000", "55", "no 550", "55 0", "550no", "5.7.1-2"]
+)
 async def test_other_words_are_queue_ids(word, caplog):
     async with session(Recorder(on_data=word)) as peer:
         await peer.speak(DATA + f"    C: x\n    C: .\n    S: 250 2.0.0 OK: queued as {word}")
@@ -203,6 +205,7 @@ async def test_any_other_word_is_an_identity():
         ({"auth": "required", "on_auth": True}, "needs an ssl_context or allow_insecure_auth"),
         ({"auth": "required", "on_auth": True, "ssl": True, "disabled_extensions": ["AUTH"]}, "needs AUTH"),
         ({"auth": "required", "on_auth": True, "ssl": True, "auth_mechanisms": []}, "needs AUTH"),
+        ({"auth": "required", "on_auth": True, "ssl": True, "enable_ehlo": False}, "needs enable_ehlo"),
         ({"require_tls": True}, "needs an ssl_context"),
         ({"require_tls": True, "ssl": True, "disabled_extensions": ["STARTTLS"]}, "needs an ssl_context, and STARTTLS"),
     ],

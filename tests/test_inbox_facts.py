@@ -77,6 +77,7 @@ GOOD = PLAIN
         (b"Content-Type: text/html\r\n" + GOOD, "no text part"),
         (b"Content-Type: text/html\r\n" + GOOD + b"<p>" * 50_000, "102 KiB"),
         (b"Content-Type: text/html\r\n" + GOOD + b"<img src=https://a.test/x>", "1 pictures or other files"),
+        (GOOD + b"a\0b\r\n", "NUL"),
         (b"Precedence: bulk\r\n" + GOOD, "without a List-Unsubscribe"),
         (b"List-Id: <x.test>\r\n" + GOOD, "without a List-Unsubscribe"),
         (b"List-Unsubscribe: <https://a.test>\r\n" + GOOD, "without List-Unsubscribe-Post"),

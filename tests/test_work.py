@@ -16,16 +16,18 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import trio
+from prometheus_client import CollectorRegistry
 from tls_support import NAME, client_context, server_context
 from trio._core import _run as scheduler  # nothing public makes the order of tasks the same every time
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_smtp
 from trio_smtp import ClientConfig, Handler, PoolConfig, Server, ServerConfig, open_client, open_pool
+from trio_smtp.telemetry import Prometheus
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Work:
 
 # Per message, rounded up.
 SERVER_LOCK_STEP = Work(calls=350, steps=4)
+SERVER_COUNTED = Work(calls=432, steps=4)  # lock-step, with Prometheus
 SERVER_PIPELINED = Work(calls=268, steps=2)
 SERVER_BDAT = Work(calls=209, steps=1)
 SERVER_MEBIBYTE = Work(calls=1768, steps=32)
@@ -159,11 +162,18 @@ async def exchange(stream: trio.abc.Stream, data: bytes, replies: int) -> None:
         replies -= sum(line[3:4] == b" " for line in received.splitlines())
 
 
-def serve_messages(script: tuple[tuple[bytes, int], ...], messages: int = MESSAGES, *, tls: bool = False) -> Work:
+def serve_messages(
+    script: tuple[tuple[bytes, int], ...],
+    messages: int = MESSAGES,
+    *,
+    tls: bool = False,
+    trace: Prometheus | None = None,
+) -> Work:
     """The server's work for messages on one connection."""
 
     async def run(meter: Meter) -> None:
-        server = Server(Inbox(), config=UNLIMITED, ssl_context=server_context() if tls else None, implicit_tls=tls)
+        config = replace(UNLIMITED, trace=trace)
+        server = Server(Inbox(), config=config, ssl_context=server_context() if tls else None, implicit_tls=tls)
         ours, below = stream_pair()
         theirs = trio.SSLStream(below, client_context(), server_hostname=NAME) if tls else below
 
@@ -193,6 +203,11 @@ def serve_messages(script: tuple[tuple[bytes, int], ...], messages: int = MESSAG
 )
 def test_server_message(script: tuple[tuple[bytes, int], ...], today: Work) -> None:
     check(serve_messages(script), today)
+
+
+def test_server_message_that_is_counted() -> None:
+    """What Prometheus adds; `python -m benchmarks.telemetry` measures the time."""
+    check(serve_messages(LOCK_STEP, trace=Prometheus(CollectorRegistry())), SERVER_COUNTED)
 
 
 def test_server_message_over_tls() -> None:

@@ -15,6 +15,8 @@ from ._client.push import OutgoingMessage as OutgoingMessage
 from ._client.reaching import Connect as Connect
 from ._client.report import SendResult as SendResult
 from ._client.signing import MessageSigner as MessageSigner
+from ._client.trace import ClientEvent as ClientEvent
+from ._client.trace import ClientEventName as ClientEventName
 from ._pool.bulk import Job as Job
 from ._pool.bulk import Outcome as Outcome
 from ._pool.bulk import Outcomes as Outcomes
@@ -88,6 +90,8 @@ __all__ = [
     "Body",
     "Client",
     "ClientConfig",
+    "ClientEvent",
+    "ClientEventName",
     "Connect",
     "ConnectError",
     "ConnectionLostError",

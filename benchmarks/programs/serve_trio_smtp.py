@@ -1,6 +1,11 @@
 # Under test: our server. Its hook reads the message and discards it.
+#
+# The variants are told of what happens: "trace" by a function that does nothing, "prometheus" and "opentelemetry" by
+# trio_smtp.telemetry, with the metrics of the one and the spans of the other, which are made and thrown away.
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -30,11 +35,33 @@ UNLIMITED = trio_smtp.ServerConfig(
 )
 
 
+def _nothing(event: trio_smtp.ServerEvent) -> None:
+    pass
+
+
+def _trace(variant: str) -> Callable[[trio_smtp.ServerEvent], None] | None:
+    if variant == "prometheus":
+        from trio_smtp.telemetry import Prometheus
+
+        return Prometheus()
+    if variant == "opentelemetry":
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.trace import TracerProvider
+
+        from trio_smtp.telemetry import OpenTelemetry
+
+        return OpenTelemetry(TracerProvider(), MeterProvider())
+    return _nothing if variant == "trace" else None
+
+
 def main() -> None:
     """Serve until the process is stopped."""
     arguments = listening()
     server = trio_smtp.Server(
-        Inbox(), config=UNLIMITED, ssl_context=arguments.context, implicit_tls=arguments.tls == "implicit"
+        Inbox(),
+        config=replace(UNLIMITED, trace=_trace(arguments.variant)),
+        ssl_context=arguments.context,
+        implicit_tls=arguments.tls == "implicit",
     )
     trio.run(partial(server.serve, arguments.port, host="127.0.0.1"))
 

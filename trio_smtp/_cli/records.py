@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, Final
 
-_OURS: Final = "smtp_"  # what the library's records have beside the usual: session and peer
+_OURS: Final = "smtp_"  # what the library's records have beside the usual; docs/observing.md lists them
 
 
 class JSONFormatter(logging.Formatter):
@@ -21,7 +21,7 @@ class JSONFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         for name, value in vars(record).items():
-            if name.startswith(_OURS):
+            if name.startswith(_OURS) and value:  # what says nothing is left out
                 document[name.removeprefix(_OURS)] = value
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)

@@ -15,6 +15,7 @@ import trio_smtp
 
 from .descriptors import make_room_for
 from .errors import Status, describe, run
+from .metrics import Trace, serving_metrics
 from .options import Target, client_options, host_port, target
 from .output import say
 from .serve import _serve as serve_until_signal
@@ -120,15 +121,22 @@ async def _relay_until_signal(
     plan: Plan, there: Target, connections: int, unknown: Literal["refuse", "accept"]
 ) -> Status:
     offered = await _ask(there)
-    config = trio_smtp.PoolConfig(max_connections=connections, trace=partial(_report, there))
-    async with trio_smtp.open_pool(there.host, there.port, config=config, **there.options) as pool:
-        relaying = replace(
-            plan,
-            handler=_guarded(trio_smtp.forward(pool, unknown=unknown), plan.handler),
-            config=_config(plan.config, offered),
-            summary=plan.summary.replace(_STORE_WORDS, f"messages go to {there.words}"),
-        )
-        return await serve_until_signal(relaying)
+    with serving_metrics(plan.metrics) as count:
+        config = trio_smtp.PoolConfig(max_connections=connections, trace=partial(_notice, there, count))
+        async with trio_smtp.open_pool(there.host, there.port, config=config, **there.options) as pool:
+            relaying = replace(
+                plan,
+                handler=_guarded(trio_smtp.forward(pool, unknown=unknown), plan.handler),
+                config=_config(plan.config, offered),
+                summary=plan.summary.replace(_STORE_WORDS, f"messages go to {there.words}"),
+            )
+            return await serve_until_signal(relaying)
+
+
+def _notice(there: Target, count: Trace | None, event: trio_smtp.TraceEvent) -> None:
+    if count is not None:
+        count(event)
+    _report(there, event)
 
 
 async def _ask(there: Target) -> trio_smtp.Extensions | None:

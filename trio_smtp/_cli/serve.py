@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from .certificates import load_again
 from .descriptors import make_room_for
 from .errors import Status, reason, run
 from .limits import limit_options
+from .metrics import place, serving_metrics
 from .options import auth_options, host_words, network, octal, verbose_option
 from .outbox import open_store
 from .queueing import Queue
@@ -85,6 +87,12 @@ from .workers import Orders, Parent
     metavar="SECONDS",
     help="At the end, wait this long for messages that are being received.",
 )
+@click.option(
+    "--metrics",
+    type=place,
+    metavar="[HOST:]PORT",
+    help="Serve metrics for Prometheus; on 127.0.0.1 unless HOST is given. Worker 2 has the next port, and so on.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document per line instead of text.")
 @click.option("-q", "--quiet", is_flag=True, help="No line for each message that is stored or discarded.")
 @verbose_option
@@ -118,6 +126,7 @@ async def _serve(plan: Plan) -> Status:
     def tell_listening() -> None:
         names = [name_of(listener) for listener in listeners]
         _tell_listening(plan, names)
+        _tell_metrics(plan)
         _show_hint(plan, names)
 
     await _serve_until_told(
@@ -139,7 +148,7 @@ def _serve_with_workers(plan: Plan) -> None:
         plan.totals.count_as(orders.number)
         _renew_certificate(plan)
         obey = partial(_obey_parent, orders)
-        await _serve_until_told(plan, shared.open_in_worker(), obey, listening=orders.ready)
+        await _serve_until_told(plan, shared.open_in_worker(), obey, listening=orders.ready, worker=orders.number)
         return Status.OK
 
     plan.output.share()
@@ -149,6 +158,7 @@ def _serve_with_workers(plan: Plan) -> None:
     pids = parent.start()
     if pids:  # else a signal was faster
         _tell_listening(plan, names)
+        _tell_metrics(plan)
         plan.tell(f"workers: processes {', '.join(map(str, pids))}", {"event": "workers", "pids": pids})
         _show_hint(plan, names)
     status = parent.watch()
@@ -179,6 +189,13 @@ def _tell_listening(plan: Plan, names: Sequence[Any]) -> None:
         plan.tell(words, {"event": "listening", **place})
 
 
+def _tell_metrics(plan: Plan) -> None:
+    if plan.metrics is not None:
+        for worker in range(1, plan.workers + 1):
+            url = plan.metrics.url(worker)
+            plan.tell(f"metrics on {url}", {"event": "metrics", "url": url})
+
+
 def _show_hint(plan: Plan, names: Sequence[Any]) -> None:
     if plan.hint and sys.stdout.isatty() and not isinstance(names[0], str):
         host, port, *_ = names[0]
@@ -193,11 +210,25 @@ async def _serve_until_told(
     *,
     listening: Callable[[], None],
     ending: Callable[[], None] = lambda: None,
+    worker: int = 1,
 ) -> None:
     """Serve until `obey` has heard that the end is wished for."""
-    server = trio_smtp.Server(
-        plan.handler, config=plan.config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls
-    )
+    with serving_metrics(plan.metrics, worker) as metrics:
+        config = plan.config if metrics is None else replace(plan.config, trace=metrics)
+
+        await _serve_with(plan, config, listeners, obey, listening=listening, ending=ending)
+
+
+async def _serve_with(
+    plan: Plan,
+    config: trio_smtp.ServerConfig,
+    listeners: Sequence[Listener],
+    obey: Callable[[Wishes], Awaitable[None]],
+    *,
+    listening: Callable[[], None],
+    ending: Callable[[], None],
+) -> None:
+    server = trio_smtp.Server(plan.handler, config=config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls)
     wishes = Wishes(
         can_reload=plan.certificate is not None,
         statistics=lambda: write_statistics(server.statistics(), plan.totals),

@@ -21,6 +21,7 @@ from .errors import CommandError, Status, one_line, reason
 from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard, raw_form, readable_form
 from .limits import config_of, is_loopback
 from .maildir import Maildir, short
+from .metrics import Place
 from .options import credentials
 from .output import Output, has_colour
 from .queueing import PrivateQueue, Queue
@@ -54,6 +55,7 @@ class Plan:
         output: where everything is written.
         tell: reports to the user.
         outbox: the address of the outbox that the handler is to be attached to, or ``None``.
+        metrics: where each process serves its metrics, or ``None``.
     """
 
     places: Places
@@ -71,6 +73,7 @@ class Plan:
     output: Output
     tell: Tell
     outbox: str | None = None
+    metrics: Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ def make_plan(
     quiet: bool,
     forget: bool,
     outbox: str | None,
+    metrics: Place | None,
     **other: Any,
 ) -> Plan:
     """The plan for the options of `trio-smtp serve`.
@@ -125,6 +129,8 @@ def make_plan(
     _check_stores(maildir=maildir, show=show, raw=raw, forget=forget, outbox=outbox, as_json=as_json, quiet=quiet)
     if workers > 1 and not AVAILABLE:
         raise click.UsageError("--workers needs a system that can fork processes.")
+    if metrics is not None and not metrics.port and workers > 1:
+        raise click.UsageError("--metrics needs a port other than 0 with --workers: each worker has the next one.")
     user = credentials(auth, password_file)
     if (implicit_tls or require_tls) and not tls.wanted:
         raise click.UsageError("--implicit-tls and --require-tls need --tls-cert or --tls-self-signed.")
@@ -175,6 +181,7 @@ def make_plan(
         output=output,
         tell=tell,
         outbox=outbox,
+        metrics=metrics,
     )
 
 

@@ -151,7 +151,7 @@ class BodyWriter:
         if not await self._connection.look(transaction):
             return
         pieces, self._pending = self._pending, []
-        await write_text(self._connection, transaction, self._encoder.end(pieces, tail))
+        await self._send(self._encoder.end(pieces, tail))
 
     async def _flush(self) -> bool:
         connection = self._connection
@@ -159,8 +159,7 @@ class BodyWriter:
         if connection.uses_chunking:
             pieces = [connection.encode((bdat(self._transaction, BLOCK),)), *pieces]
         self._pending, self._size = [], 0
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        await write_text(connection, self._transaction, data)
+        await self._send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if connection.uses_chunking:
             protocol = connection.protocol
             if not protocol.pipelining or len(protocol.outstanding) >= _WINDOW:
@@ -168,6 +167,12 @@ class BodyWriter:
         elif not await connection.look(self._transaction):
             return False
         return self._transaction.reply is None and not connection.is_broken
+
+    async def _send(self, data: bytes | memoryview) -> None:
+        if self._connection.witness is not None:
+            octets = self._total if self._lines is None else self._lines.size
+            self._connection.witness.note_text(self._transaction, octets)
+        await write_text(self._connection, self._transaction, data)
 
 
 async def write_text(connection: ClientConnection, transaction: Transaction, data: bytes | memoryview) -> None:

@@ -1,11 +1,13 @@
 # Everything about a client that is a number, a word or a switch. Pure data, checked when made.
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from .._protocol.checks import check_choice, check_count, check_flag, check_seconds
 from .._protocol.nul import CLIENT_NUL_POLICIES
+from .trace import ClientEvent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class ClientConfig:
             CHUNKING: one round trip, not two. Only for servers that are known to swallow the chunk of a BDAT they
             refuse (RFC 3030 section 2). One that does not takes the text of a message whose recipients it has refused
             for commands: the author of that text speaks in our session then.
+        trace: called with a :class:`ClientEvent` for each thing that happens; must be synchronous and quick. What it
+            raises is logged, the first time.
         add_missing: a message object without Date or Message-ID is sent with one (RFC 5322 section 3.6), the same one
             if it is sent again. The object stays as it is. Bytes, str, files and streams get nothing added.
 
@@ -61,6 +65,7 @@ class ClientConfig:
     chunking: bool = True
     pipelining: bool = True
     early_text: bool = False
+    trace: Callable[[ClientEvent], None] | None = None
     add_missing: bool = False
 
     def __post_init__(self) -> None:
@@ -88,3 +93,5 @@ class ClientConfig:
         check_flag("add_missing", self.add_missing)
         if self.local_address is not None and not isinstance(self.local_address, str):
             raise TypeError(f"local_address is a str or None, not {self.local_address!r}")
+        if self.trace is not None and not callable(self.trace):
+            raise TypeError(f"trace is a function or None, not {self.trace!r}")

@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
@@ -29,6 +29,7 @@ from .._wire.wire import Wire
 from .allowance import Allowance
 from .config import ClientConfig
 from .log import logger
+from .trace import ClientWitness
 
 _CLOSED: Final = State.CLOSED
 _ENDS: Final = (Verb.END, Verb.LAST)
@@ -50,8 +51,11 @@ class ClientConnection:
         config: time limits.
         lmtp: speak LMTP.
         name: what log records call it.
+        number: which connection of the pool it is, from 1 on.
+        witness: told of what happens, if anything is.
 
     Attributes:
+        name, number, witness: as given.
         wire: the stream with its deadlines; another one once TLS was started.
         protocol: the session's state machine.
         allowance: what the server still takes on this connection.
@@ -71,6 +75,7 @@ class ClientConnection:
         "greeting",
         "lmtp",
         "name",
+        "number",
         "offers_8bit",
         "offers_size",
         "offers_utf8",
@@ -78,13 +83,25 @@ class ClientConnection:
         "sends_early_text",
         "uses_chunking",
         "wire",
+        "witness",
     )
 
-    def __init__(self, wire: Wire, config: ClientConfig, *, lmtp: bool = False, name: str = "") -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        config: ClientConfig,
+        *,
+        lmtp: bool = False,
+        name: str = "",
+        number: int = 1,
+        witness: ClientWitness | None = None,
+    ) -> None:
         self.wire = wire
+        self.witness: Final = witness
         self.config: Final = config
         self.lmtp: Final = lmtp
         self.name: Final = name
+        self.number: Final = number
         self.protocol: Final = ClientProtocol(max_reply_size=config.max_reply_size)
         self.allowance: Final = Allowance()
         self.greeting: Reply | None = None
@@ -94,6 +111,15 @@ class ClientConnection:
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.name}: {'broken' if self.is_broken else self.protocol.state.value}>"
+
+    def facts(self, command: Command | None = None, reply: Reply | None = None) -> dict[str, object]:
+        """A log record's ``extra``: which connection it is about, which command, and which reply."""
+        return {
+            "smtp_connection": self.number,
+            "smtp_peer": self.wire.peer,
+            "smtp_verb": "" if command is None else command.keyword,
+            "smtp_code": 0 if reply is None else reply.code,
+        }
 
     # -- state
 
@@ -174,7 +200,9 @@ class ClientConnection:
         self._is_logged = logger.isEnabledFor(logging.DEBUG)
         if self._is_logged:
             for command in commands:
-                logger.debug("%s C: %s", self.name, command)
+                logger.debug("%s C: %s", self.name, command, extra=self.facts(command))
+        if self.witness is not None:
+            self.witness.note_sent(commands)
         return self.protocol.send(*commands)
 
     async def write(self, data: bytes | memoryview, timeout: float | None) -> None:
@@ -197,6 +225,7 @@ class ClientConnection:
             await self._hear_last_words()
             if self.protocol.farewell is not None:
                 raise self.farewell_error() from failure.__cause__
+        self._note_reason(failure)
         raise failure from failure.__cause__
 
     async def _hear_last_words(self) -> None:
@@ -219,6 +248,7 @@ class ClientConnection:
         except SMTPError as exc:
             if exc.stage is None:
                 exc._place(STAGES[command.verb])
+            self._note_reason(exc)
             raise
         finally:
             if self.protocol.outstanding:
@@ -244,8 +274,8 @@ class ClientConnection:
                 except SMTPTimeoutError:
                     raise self._too_late(timeout) from None
                 event = protocol.next_event()
-        if self._is_logged:
-            self._log_reply(event[1])
+        if self._is_logged or self.witness is not None:
+            self._note_event(event)
         return event
 
     async def drain(self) -> None:
@@ -254,15 +284,15 @@ class ClientConnection:
         Raises: as :meth:`next_event`.
         """
         protocol = self.protocol
-        outstanding, is_logged = protocol.outstanding, self._is_logged
+        outstanding, is_noted = protocol.outstanding, self._is_logged or self.witness is not None
         timeout: float | None = None
         deadline: float | None = None  # of the reply that is being waited for
         while outstanding and protocol.state is not _CLOSED:
-            event = protocol.next_event(skip=not is_logged) if protocol.unread else None
+            event = protocol.next_event(skip=not is_noted) if protocol.unread else None
             if event is not None:
                 deadline = None
-                if is_logged:
-                    self._log_reply(event[1])
+                if is_noted:
+                    self._note_event(event)
                 continue
             if deadline is None:
                 timeout = self.reply_timeout
@@ -281,11 +311,22 @@ class ClientConnection:
 
     def _gone(self) -> ConnectionLostError:
         self.abort()
-        return ConnectionLostError("the server closed the connection")
+        error = ConnectionLostError("the server closed the connection")
+        self._note_reason(error)
+        return error
 
-    def _log_reply(self, reply: Reply) -> None:
-        # Challenges belong to the secrets of AUTH.
-        logger.debug("%s S: %s", self.name, "334 ***" if reply.code == 334 else reply)
+    def _note_event(self, event: Event) -> None:
+        """Log a reply, and tell the witness of it."""
+        command, reply = event
+        if self._is_logged:  # challenges belong to the secrets of AUTH
+            words = "334 ***" if reply.code == 334 else reply
+            logger.debug("%s S: %s", self.name, words, extra=self.facts(command, reply))
+        if self.witness is not None:
+            self.witness.note_reply(command, reply)
+
+    def _note_reason(self, reason: BaseException) -> None:
+        if self.witness is not None:
+            self.witness.note_reason(reason)
 
     async def look(self, transaction: Transaction | None = None) -> bool:
         """Where nothing is asked: hear what the server has said all the same; whether there is reason to go on.
@@ -325,6 +366,7 @@ class ClientConnection:
         except SMTPError as exc:
             if transaction is None:  # between messages
                 exc._place(Stage.MAIL)
+            self._note_reason(exc)
             raise
 
     async def hear_unasked(self, transaction: Transaction | None) -> bool:
@@ -355,14 +397,18 @@ class ClientConnection:
         reply = protocol.farewell
         if transaction is not None and transaction.farewell is not None:
             stage = transaction.stage
-        return ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=stage)
+        error = ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=stage)
+        self._note_reason(error)
+        return error
 
     def _too_late(self, timeout: float | None) -> SMTPTimeoutError:
         self.abort()
         waiting = self.protocol.outstanding
         what = waiting[0].verb.value if waiting else "the message"
         stage = STAGES[waiting[0].verb] if waiting else None
-        return SMTPTimeoutError(f"no reply to {what} within {timeout:g} seconds", stage=stage)
+        error = SMTPTimeoutError(f"no reply to {what} within {timeout:g} seconds", stage=stage)
+        self._note_reason(error)
+        return error
 
     # -- TLS
 
@@ -374,12 +420,13 @@ class ClientConnection:
         Raises:
             TLSError, SMTPTimeoutError, ConnectionLostError: the handshake failed.
         """
-        self.wire = await self.wire.start_tls(
-            context,
-            server_side=False,
-            server_hostname=server_hostname.removesuffix("."),  # of an absolute name (RFC 6066 §3: without the dot)
-            deadline=deadline_after(self.config.tls_handshake_timeout),
-        )
+        with self._telling_of_tls():
+            self.wire = await self.wire.start_tls(
+                context,
+                server_side=False,
+                server_hostname=server_hostname.removesuffix("."),  # of an absolute name (RFC 6066 §3: without the dot)
+                deadline=deadline_after(self.config.tls_handshake_timeout),
+            )
         self.protocol.tls_started()
 
     async def adopt_tls(self) -> None:
@@ -387,9 +434,23 @@ class ClientConnection:
 
         Raises: as :meth:`start_tls`.
         """
-        self.wire = await self.wire.adopt_tls(
-            server_side=False, deadline=deadline_after(self.config.tls_handshake_timeout)
-        )
+        with self._telling_of_tls():
+            self.wire = await self.wire.adopt_tls(
+                server_side=False, deadline=deadline_after(self.config.tls_handshake_timeout)
+            )
+
+    @contextmanager
+    def _telling_of_tls(self) -> Iterator[None]:
+        """Around a handshake: tell the witness how it ended."""
+        witness, began = self.witness, trio.current_time()
+        try:
+            yield
+        except BaseException as exc:
+            if witness is not None:
+                witness.note_tls(began, None, exc)
+            raise
+        if witness is not None:
+            witness.note_tls(began, self.wire.tls)
 
     # -- the end
 
@@ -397,7 +458,11 @@ class ClientConnection:
         """Say QUIT if the server will listen, and close. Bounded by ``quit_timeout``, shielded; never raises."""
         with trio.move_on_after(self.config.quit_timeout, shield=True):
             await self.quit()
-        await self.wire.aclose()
+        try:
+            await self.wire.aclose()
+        finally:
+            if self.witness is not None:
+                self.witness.close()
 
     async def quit(self) -> None:
         """Say QUIT and wait for the answer, if the server will listen. Never raises an :class:`SMTPError`."""

@@ -17,6 +17,7 @@ from typing import Final, Literal, TypeAlias
 
 import trio
 
+from .._observer import Observer
 from .._protocol.checks import check_choice, check_count, check_flag, check_text
 from .._protocol.client.commands import STARTTLS, Verb, hello
 from .._protocol.errors import (
@@ -40,6 +41,7 @@ from .auth import Login, log_in
 from .config import ClientConfig
 from .connection import ClientConnection
 from .reaching import Connect, address_name, reach, tls_name
+from .trace import ClientEvent, ClientWitness, tell_unreached
 
 TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "none"]
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
@@ -47,7 +49,8 @@ IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
 SMTP_PORT: Final = 25
 LMTP_PORT: Final = 24  # "any private mail system": what Postfix takes; RFC 2033 §5 forbids 25
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})+").fullmatch  # RFC 5321 §4.1.2, Domain
+# RFC 5321 §4.1.2, Domain; the last label is not all digits (RFC 3696 §2), so that an address is none.
+_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*\.(?![0-9]+\Z){_LABEL}").fullmatch
 _WITH_PORT = re.compile(r"(?!unix:)\[?([^\[\]:/]+|(?<=\[)[^\[\]/]+)\]?:(\d+)").fullmatch
 _SUBMISSION: Final = frozenset({465, 587})  # RFC 8314 §3.3; RFC 6409
 _WRONG_NAME: Final = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
@@ -60,6 +63,7 @@ class Opening:
 
     Attributes:
         login: what `auth` stands for, ``None`` without it.
+        observer: calls the configuration's ``trace``, ``None`` without one.
     """
 
     tls: TLSMode = "auto"
@@ -72,6 +76,7 @@ class Opening:
     connect: Connect | None = None
     config: ClientConfig = field(default_factory=ClientConfig)
     login: Login | None = field(init=False, default=None)
+    observer: Observer[ClientEvent] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_choice("tls", self.tls, TLS_MODES)
@@ -89,6 +94,8 @@ class Opening:
             raise TypeError(f"the client's configuration is a ClientConfig, not {self.config!r}")
         if self.auth is not None:
             self.login = Login(as_auth(self.auth))
+        if self.config.trace is not None:
+            self.observer = Observer(self.config.trace, "client")
 
     def port(self, port: int | None) -> int:
         """The port to connect to: by default 24 with LMTP, 465 with implicit TLS, else 25.
@@ -136,6 +143,7 @@ async def open_connection(
     stream: trio.abc.Stream | None = None,
     wrap: Wrap = open_wire,
     tell: Tell = lambda what, started: None,
+    number: int = 1,
 ) -> ClientConnection:
     """Open a connection that is ready for MAIL.
 
@@ -146,6 +154,7 @@ async def open_connection(
         stream: a connected stream to use instead; owned from now on.
         wrap: makes a wire of the stream.
         tell: called after a handshake and after logging in, with the time at which that began.
+        number: which connection of the pool it is.
 
     Raises:
         ConnectError, ConnectionLostError, SMTPTimeoutError, RemoteProtocolError, TLSError, AuthenticationError:
@@ -158,15 +167,37 @@ async def open_connection(
     given = stream is not None
     try:
         try:
-            return await _open(opening, host, port, stream or await _connect(opening, host, port), wrap, tell)
+            return await _connect_and_open(opening, host, port, stream, wrap, tell, number)
         except _HandshakeFailed as exc:
             if opening.tls != "opportunistic" or given:
                 raise exc.error from exc.error.__cause__
-        clear = await _connect(opening, host, port)
-        return await _open(opening, host, port, clear, wrap, tell, clear=True)
+        return await _connect_and_open(opening, host, port, None, wrap, tell, number, clear=True)
     except SMTPError as exc:
         exc.delivery = Delivery.NOT_SENT
         raise
+
+
+async def _connect_and_open(
+    opening: Opening,
+    host: str,
+    port: int,
+    stream: trio.abc.Stream | None,
+    wrap: Wrap,
+    tell: Tell,
+    number: int,
+    *,
+    clear: bool = False,
+) -> ClientConnection:
+    observer, began = opening.observer, trio.current_time()
+    if stream is None:
+        try:
+            stream = await _connect(opening, host, port)
+        except BaseException as exc:
+            if observer is not None:
+                tell_unreached(observer, began, exc)
+            raise
+    witness = None if observer is None else ClientWitness(observer, began)
+    return await _open(opening, host, port, stream, wrap, tell, number, witness, clear=clear)
 
 
 def check_host(host: str) -> None:
@@ -194,10 +225,19 @@ async def _open(
     stream: trio.abc.Stream,
     wrap: Wrap,
     tell: Tell,
+    number: int,
+    witness: ClientWitness | None,
     *,
     clear: bool = False,
 ) -> ClientConnection:
-    connection = ClientConnection(wrap(stream), opening.config, lmtp=opening.lmtp, name=address_name(host, port))
+    connection = ClientConnection(
+        wrap(stream),
+        opening.config,
+        lmtp=opening.lmtp,
+        name=address_name(host, port),
+        number=number,
+        witness=witness,
+    )
     try:
         if opening.proxy_header is not None:  # before anything else, TLS included
             await _send_proxy_header(connection, opening.proxy_header)
@@ -225,10 +265,14 @@ async def _open(
                 port=port,
             )
             tell("auth", started)
-    except (SMTPError, _HandshakeFailed):
+    except (SMTPError, _HandshakeFailed) as exc:
+        if witness is not None:
+            witness.note_reason(exc.error if isinstance(exc, _HandshakeFailed) else exc)
         await connection.aclose()
         raise
-    except BaseException:
+    except BaseException as exc:
+        if witness is not None:
+            witness.note_reason(exc)
         connection.abort()
         await connection.aclose()
         raise

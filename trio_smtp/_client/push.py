@@ -126,8 +126,13 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
         await transfer.await_end()
     except SMTPError as exc:
         if not transfer.is_decided_despite(exc) or not transaction.ended:
+            transfer.tell_end(exc)
             raise
+    except BaseException as exc:
+        transfer.tell_end(exc)
+        raise
     finally:
         connection.check()
+    transfer.tell_end(None)
     report.settle(transaction)  # recipients who were too many are refused: this text cannot be sent again
     outgoing._conclude(report.result())

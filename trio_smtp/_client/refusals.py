@@ -10,13 +10,15 @@ from typing import Final
 
 from .._protocol.errors import SMTPError, Stage
 
-_CODES: Final = (451, 452)
 _IS_TIMEOUT: Final = "4.4.2"  # Amazon SES: 451 4.4.2 Timeout waiting for data from client
-_TOO_MANY: Final = re.compile(r"too many (e-?)?(messages|mails|transactions)\b", re.IGNORECASE).search
+_WHAT: Final = r"\b(e-?)?(messages?|mails?|transactions?)\b"
+_TOO_MANY: Final = re.compile(
+    rf"too many {_WHAT}|{_WHAT}.*\b(per|in|on|for) (an?|one|the|this)? ?(smtp )?(connection|session)\b", re.IGNORECASE
+).search
 
 
 def is_about_connection(error: SMTPError | None) -> bool:
     """Whether this refusal says that the connection has had its share, or its time."""
-    if error is None or error.reply is None or error.stage is not Stage.MAIL or error.reply.code not in _CODES:
+    if error is None or error.reply is None or error.stage is not Stage.MAIL or not error.reply.is_temporary:
         return False
     return error.reply.enhanced == _IS_TIMEOUT or _TOO_MANY(error.reply.text) is not None

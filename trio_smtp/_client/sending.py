@@ -32,9 +32,15 @@ async def deliver(connection: ClientConnection, report: DeliveryReport, *, stop_
             await transfer.run()
         except SMTPError as exc:
             if not transfer.is_decided_despite(exc):
+                transfer.tell_end(exc)
                 raise
+        except BaseException as exc:
+            transfer.tell_end(exc)
+            raise
         finally:
             connection.check()
+        if connection.witness is not None:
+            transfer.tell_end(None)
         allowance.record(report, transfer.transaction)
 
 

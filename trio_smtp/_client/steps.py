@@ -132,11 +132,22 @@ class Steps:
             await transfer.await_end()
         except SMTPError as exc:
             if not transfer.is_decided_despite(exc) or not transaction.ended:
+                self.tell_end(exc)
                 raise
+        except BaseException as exc:
+            self.tell_end(exc)
+            raise
         finally:
             connection.check()
+        self.tell_end(None)
         report.settle(transaction)
         return report.result()
+
+    def tell_end(self, error: BaseException | None) -> None:
+        """Tell what looks that the message is over, however; the first time counts."""
+        connection = self._connection
+        if connection.witness is not None:
+            connection.witness.end_message(self.transaction, error, chunking=connection.uses_chunking)
 
     async def _look(self) -> None:
         """Hear what the server has said unasked; raises if the connection is over."""

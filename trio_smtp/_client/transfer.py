@@ -139,9 +139,17 @@ class Transfer:
         self._connection.place(error)
         self._report.explain(error)
 
+    def tell_end(self, error: BaseException | None) -> None:
+        """Tell what looks that the transaction is over, and what ended it if no reply did."""
+        connection = self._connection
+        if connection.witness is not None:
+            connection.witness.end_message(self.transaction, error, chunking=connection.uses_chunking)
+
     async def _send_whole(self, source: Source, octets: bytes) -> None:
         connection, transaction, encoder = self._connection, self.transaction, self.encoder
         text, tail, size = encoder.whole(octets)
+        if connection.witness is not None:
+            connection.witness.note_text(transaction, size)
         commands = encoder.envelope(source, size)
         is_early = connection.sends_early_text and size <= ONE_WRITE and len(commands) < _GROUP
         if is_early and self.message.before_end is not None and connection.has_just_answered:

@@ -72,6 +72,7 @@ class Attempt:
     Args:
         report: the message, and what has become of it so far.
         fresh: it has met a connection's end, and is better off on a new one.
+        number: which message of the pool it is a try of.
         loan: the caller wants a connection, and does the rest.
 
     Attributes:
@@ -91,12 +92,16 @@ class Attempt:
         "fresh",
         "is_alone",
         "loan",
+        "number",
         "report",
         "state",
     )
 
-    def __init__(self, report: DeliveryReport, *, fresh: bool = False, loan: Loan | None = None) -> None:
+    def __init__(
+        self, report: DeliveryReport, *, fresh: bool = False, number: int = 0, loan: Loan | None = None
+    ) -> None:
         self.report: DeliveryReport = report
+        self.number: int = number
         self.fresh: bool = fresh
         self.loan: Loan | None = loan
         self.is_alone: bool = loan is not None

@@ -130,8 +130,11 @@ class PooledConnection:
             return ""
         except ConnectionLostError:
             reason = "it was lost"
+        if client.witness is not None:
+            client.witness.note_reason(ConnectionLostError(reason))
+        facts = client.facts()
         self.abort()
-        logger.debug("%s: idle for %.1f s: %s %r", client.name, trio.current_time() - since, reason, data)
+        logger.debug("%s: idle for %.1f s: %s %r", client.name, trio.current_time() - since, reason, data, extra=facts)
         return reason
 
     def wake(self) -> None:
@@ -187,7 +190,7 @@ class Connector:
             started, number, host = trio.current_time(), self.opened, name_of(route)
             tell = partial(self._tracer.tell, connection=number, detail=host)
             try:
-                client = await open_connection(self._opening, *route, wrap=self._wrap, tell=tell)
+                client = await open_connection(self._opening, *route, wrap=self._wrap, tell=tell, number=number)
             except SMTPError as exc:
                 error = exc
                 self._tracer.tell("connect", started, number, detail=host, error=exc)

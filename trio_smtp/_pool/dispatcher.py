@@ -183,7 +183,7 @@ class Dispatcher:
         finally:
             if not was_taken:  # otherwise take() has counted it
                 self.in_line -= 1
-        self._tracer.tell("wait", started)
+        self._tracer.tell("wait", started, message=attempt.number)
 
     # -- workers
 

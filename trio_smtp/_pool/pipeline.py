@@ -38,7 +38,7 @@ from .attempt import Attempt, AttemptState
 from .connector import PooledConnection
 from .health import ServerHealth
 from .riding import Riding, Sign
-from .trace import Tracer
+from .trace import Tracer, fate_by, fate_of
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
 _ENDS: Final = (Verb.END, Verb.LAST)
@@ -173,9 +173,11 @@ class Pipeline:
         self._connection.abort()
         failed = [flying for flying in self._flight if flying.attempt.state is not _DONE]
         self._flight.clear()
+        transactions: list[Transaction | None] = []
         for flying in failed:
             attempt = flying.attempt
             report, transaction = attempt.report, attempt.report.transaction
+            transactions.append(transaction)
             if transaction is not None and transaction.reply is not None:
                 report.settle(transaction)  # a reply that was read beats a loss noticed later
                 attempt.finish()
@@ -183,9 +185,9 @@ class Pipeline:
                 self._send_again(attempt)
             else:
                 attempt.finish(_own(exc, attempt))
-        for flying in failed:  # when every caller has its outcome, whatever the trace function does
+        for flying, transaction in zip(failed, transactions, strict=True):  # when every caller has its outcome
             attempt = flying.attempt
-            self._note_end(flying, attempt.error if attempt.state is _DONE else exc)
+            self._note_end(flying, attempt.error if attempt.state is _DONE else exc, transaction)
 
     def _learn_from_failure(self, exc: SMTPError) -> None:
         """Say what the connection's end tells of the server; see :meth:`_hear` for a 421."""
@@ -204,10 +206,25 @@ class Pipeline:
         attempt.isolate()
         self.to_send_alone.append(attempt)
 
-    def _note_end(self, flying: _Flying, error: BaseException | None) -> None:
+    def _note_end(self, flying: _Flying, error: BaseException | None, transaction: Transaction | None) -> None:
         """A message's transaction is over, by its end or by an error: for the trace, and the limit of connections."""
+        client = self._client
         if self._tracer.is_on:
-            self._tracer.tell("send", flying.since, self._connection.number, detail="pipeline", error=error)
+            if error is not None or transaction is None:
+                fate = fate_by(error or Interrupted(), transaction)
+            else:
+                fate = fate_of(transaction)
+            self._tracer.tell(
+                "send",
+                flying.since,
+                self._connection.number,
+                detail="pipeline",
+                error=error,
+                message=flying.attempt.number,
+                fate=fate,
+            )
+        if client.witness is not None and transaction is not None:
+            client.witness.end_message(transaction, error, chunking=client.uses_chunking)
         if error is None and self._client.protocol.farewell is None:
             self._health.message_done()
 
@@ -282,7 +299,7 @@ class Pipeline:
             flying = self._flight[0]
             attempt.finish(exc)
             self._forget_first()
-            self._note_end(flying, exc)
+            self._note_end(flying, exc, attempt.report.transaction)
             return False
         return True
 
@@ -329,7 +346,7 @@ class Pipeline:
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
             attempt.report.forget_transaction()
             attempt.finish(exc)
-            self._note_end(flying, exc)
+            self._note_end(flying, exc, None)
             return None
         if parts is None:
             self.to_send_alone.append(attempt)
@@ -353,6 +370,8 @@ class Pipeline:
         report.track(transaction)
         encoder = TransactionEncoder(client, report.message, transaction)
         text, tail, size = encoder.whole(source.whole)
+        if client.witness is not None:
+            client.witness.note_text(transaction, size)
         commands = encoder.envelope(source, size, behind_end=behind_end)
         if client.sends_early_text:
             commands.append(bdat(transaction, size, last=True))
@@ -413,7 +432,7 @@ class Pipeline:
         self._forget_first()
         if len(self._flight) == 1:
             self._flight[0].attempt.attach(self._connection)
-        self._note_end(flying, None)
+        self._note_end(flying, None, transaction)
 
     def _forget_first(self) -> None:
         self._flight.popleft()

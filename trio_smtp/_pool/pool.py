@@ -48,7 +48,7 @@ from .ratelimit import RateLimit
 from .retry import Retry
 from .riding import Riding
 from .stepped import SteppedMessage
-from .trace import Tracer
+from .trace import Tracer, fate_by
 from .worker import Worker
 
 _DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
@@ -187,7 +187,9 @@ class Pool(metaclass=NoPublicConstructor):
     """Connections to a server, shared by any number of tasks; made by :func:`open_pool`."""
 
     __slots__ = (
+        "__weakref__",
         "_all_done",
+        "_begun",
         "_calls",
         "_config",
         "_connector",
@@ -202,6 +204,7 @@ class Pool(metaclass=NoPublicConstructor):
     )
 
     _all_done: trio.Event | None
+    _begun: int
     _calls: int
     _config: PoolConfig
     _connector: Connector
@@ -234,7 +237,8 @@ class Pool(metaclass=NoPublicConstructor):
         self._end_grace = end_grace
         self._signing = signing
         self._all_done = None
-        self._calls = self._sent = self._failed = self._retried = 0
+        self._begun = self._calls = self._sent = self._failed = self._retried = 0
+        tracer.belong_to(self)
         return self
 
     def __repr__(self) -> str:
@@ -356,8 +360,11 @@ class Pool(metaclass=NoPublicConstructor):
         retry: Retry | None = None
         report = DeliveryReport(message)
         self._calls += 1
+        self._begun += 1
+        number = self._begun
+        started = trio.current_time() if self._tracer.is_on else 0.0
         try:
-            attempt: Attempt | None = Attempt(report)
+            attempt: Attempt | None = Attempt(report, number=number)
             while attempt is not None:
                 if not self._dispatcher.submit(attempt):
                     await self._dispatcher.queue(attempt, patient=patient)
@@ -374,14 +381,23 @@ class Pool(metaclass=NoPublicConstructor):
                 attempt = await self._next_attempt(attempt, retry)
         except Exception as exc:
             error = exc
+        except BaseException as exc:
+            fate = fate_by(exc, report.transaction)
+            self._tracer.tell("message", started, error=exc, message=number, fate=fate)
+            raise
         finally:
             self._end_call()
         try:
             result = report.outcome(error)
-        except Exception:
+        except Exception as exc:
             self._failed += 1
+            fate = fate_by(exc, report.transaction)
+            failure = None if fate[0] is Delivery.REFUSED else exc
+            self._tracer.tell("message", started, error=failure, message=number, fate=fate)
             raise
         self._sent += 1
+        if self._tracer.is_on:
+            self._tracer.tell("message", started, message=number, fate=(None, result.reply.code))
         return result
 
     def _end_call(self) -> None:
@@ -415,8 +431,8 @@ class Pool(metaclass=NoPublicConstructor):
                 raise error
             assert isinstance(error, SMTPError)
             report.begin_again(error)
-        await self._pause(delay, error)
-        return Attempt(report, fresh=last.fresh or error is not None, loan=last.loan)
+        await self._pause(delay, error, last.number)
+        return Attempt(report, fresh=last.fresh or error is not None, number=last.number, loan=last.loan)
 
     # -- a message in steps
 
@@ -437,12 +453,14 @@ class Pool(metaclass=NoPublicConstructor):
         """
         tries = self._config.connect_retries
         fresh = False
+        self._begun += 1
+        number = self._begun
         while True:
             loan = await self._borrow(fresh=fresh)
             assert loan.connection is not None
             client = loan.connection.client
             message = SteppedMessage(
-                loan, Steps(client, sender, given_params(params, client)), self._tracer, self._count
+                loan, Steps(client, sender, given_params(params, client)), self._tracer, number, self._count
             )
             try:
                 await message.begin()
@@ -492,10 +510,10 @@ class Pool(metaclass=NoPublicConstructor):
         else:
             self._failed += 1
 
-    async def _pause(self, delay: float, error: Exception | None) -> None:
-        """Wait before the next try; the pool's closing ends it."""
+    async def _pause(self, delay: float, error: Exception | None, number: int) -> None:
+        """Wait before the next try of this message; the pool's closing ends it."""
         self._retried += 1
-        self._tracer.note("retry", delay, error=error)
+        self._tracer.note("retry", delay, error=error, message=number)
         with trio.move_on_after(delay):
             await self._dispatcher.closed.wait()
         if self._dispatcher.is_closing:

@@ -63,7 +63,10 @@ class Riding:
             return
         self._note(route, bears=False)
         host = name_of(route)
-        logger.info("pool: %s does not bear an envelope behind the end of a message: it %s", host, sign.value)
+        facts = {"smtp_connection": connection}
+        logger.info(
+            "pool: %s does not bear an envelope behind the end of a message: it %s", host, sign.value, extra=facts
+        )
         self._tracer.note("alone", connection=connection, detail=host)
 
     def _note(self, route: Route, *, bears: bool) -> None:

@@ -14,7 +14,7 @@ from .._client.steps import Steps, given_params
 from .._protocol.errors import Delivery, SenderRefusedError, Stage
 from .._protocol.replies import Reply
 from .loan import Loan
-from .trace import Tracer
+from .trace import Fate, Tracer, fate_by
 
 
 class SteppedMessage:
@@ -24,6 +24,7 @@ class SteppedMessage:
         loan: its connection.
         steps: what is said on that.
         tracer: is told of the message when its text is over.
+        number: which message of the pool it is.
         count: is called then, with the error if it came to one.
 
     Attributes:
@@ -31,13 +32,16 @@ class SteppedMessage:
         lmtp: the text has a reply for each recipient.
     """
 
-    __slots__ = ("_count", "_loan", "_started", "_steps", "_tracer", "lmtp", "reply")
+    __slots__ = ("_count", "_loan", "_number", "_started", "_steps", "_tracer", "lmtp", "reply")
 
-    def __init__(self, loan: Loan, steps: Steps, tracer: Tracer, count: Callable[[Exception | None], None]) -> None:
+    def __init__(
+        self, loan: Loan, steps: Steps, tracer: Tracer, number: int, count: Callable[[Exception | None], None]
+    ) -> None:
         assert loan.connection is not None
         self._loan: Final = loan
         self._steps: Final = steps
         self._tracer: Final = tracer
+        self._number: Final = number
         self._count: Final = count
         self._started = trio.current_time()
         self.lmtp: Final = loan.connection.client.lmtp
@@ -74,17 +78,28 @@ class SteppedMessage:
         """Send the text; see :meth:`Steps.send`."""
         error: Exception | None = None
         try:
-            return await self._steps.send(chunks)
+            result = await self._steps.send(chunks)
         except Exception as exc:
             error = exc
+            self._tell(exc, fate_by(exc, self._steps.transaction))
+            raise
+        except BaseException as exc:
+            self._tell(exc, fate_by(exc, self._steps.transaction))
             raise
         finally:
             self._count(error)
-            if self._tracer.is_on:
-                assert self._loan.connection is not None
-                number = self._loan.connection.number
-                self._tracer.tell("send", self._started, number, detail="steps", error=error)
+        self._tell(None, (None, result.reply.code))
+        return result
+
+    def _tell(self, error: BaseException | None, fate: Fate) -> None:
+        """Tell of the try, and of the whole message, which has no other."""
+        assert self._loan.connection is not None
+        failure = None if fate[0] is Delivery.REFUSED else error
+        connection, number = self._loan.connection.number, self._number
+        self._tracer.tell("send", self._started, connection, detail="steps", error=failure, message=number, fate=fate)
+        self._tracer.tell("message", self._started, error=failure, message=number, fate=fate)
 
     def close(self) -> None:
         """Give the connection back. A transaction that is open on it is given up."""
+        self._steps.tell_end(None)
         self._loan.give_back()

@@ -80,7 +80,7 @@ from .loan import Loan
 from .pipeline import Pipeline
 from .ratelimit import RateLimit
 from .riding import Riding
-from .trace import Tracer
+from .trace import Tracer, fate_by, fate_since
 
 _CLOSING: Final = 5.0  # seconds; closing a broken connection takes none
 _DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
@@ -289,6 +289,7 @@ class Worker:
         attempt.attach(connection)
         is_traced = self._tracer.is_on
         started = trio.current_time() if is_traced else 0.0
+        had = len(report.accepted) if is_traced else 0
         failure: BaseException | None = None
         try:
             await deliver(connection.client, report, stop_at_limit=connection.has_limits)
@@ -303,7 +304,9 @@ class Worker:
             raise
         finally:
             if is_traced:
-                self._tracer.tell("send", started, connection.number, error=failure)
+                fate = fate_since(report, had) if failure is None else fate_by(failure, report.transaction)
+                number = connection.number
+                self._tracer.tell("send", started, number, error=failure, message=attempt.number, fate=fate)
         if failure is not None:
             report.forget_transaction()  # it came to nothing
             return

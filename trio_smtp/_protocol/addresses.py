@@ -155,7 +155,7 @@ def _parse_mailbox(path: str, side: _Side, lenient: bool) -> tuple[str, str, str
         if "@" in path:
             path = path.removesuffix(".")  # of the domain, as in the DNS
         local_part, domain = _split(path)
-        return path, local_part, domain if domain.startswith("[") else canonical_domain(domain)
+        return path, local_part, _parse_domain(domain) if "@" in path else ""
     return path, *_parse_address(path)
 
 
@@ -170,14 +170,19 @@ def _parse_address(address: str) -> tuple[str, str]:
     local_part, domain = match.groups()
     if len(local_part.encode()) > MAX_LOCAL_PART:
         raise ValueError(f"the local part is longer than {MAX_LOCAL_PART} octets")
+    return _unquote(local_part), _parse_domain(domain)
+
+
+def _parse_domain(domain: str) -> str:
+    """The canonical form of a domain or an address literal; ValueError unless it follows RFC 5321 §4.1.2."""
     if len(domain.encode()) > MAX_DOMAIN:
         raise ValueError(f"the domain is longer than {MAX_DOMAIN} octets")
     if domain.startswith("["):
         _check_literal(domain)
-        return _unquote(local_part), domain
+        return domain
     if _DOMAIN.fullmatch(domain) is None:
         raise ValueError("bad domain")
-    return _unquote(local_part), canonical_domain(domain)
+    return canonical_domain(domain)
 
 
 def _check_literal(literal: str) -> None:

@@ -62,7 +62,9 @@ class Extensions(Mapping[str, str]):
     def from_lines(cls, lines: Sequence[str]) -> Extensions:
         """Read the lines of a reply to EHLO or LHLO. The first is the greeting, without a keyword."""
         offered: dict[str, str] = {}
-        for line in lines[1:]:
+        for line in map(
+            str.strip, lines[1:]
+        ):  # others bear white space around: not to see STARTTLS is to go on in clear
             old = _OLD_AUTH.fullmatch(line)  # "AUTH=PLAIN LOGIN", older than RFC 2554: with or instead of "AUTH "
             if old is not None:
                 keyword, text = "AUTH", old[1]

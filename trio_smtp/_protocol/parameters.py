@@ -170,13 +170,11 @@ def _take(
             raise Reject(555, f"parameter {keyword} is not supported", "5.5.4")  # RFC 5321 §4.1.1.11
         if keyword in params:
             raise Reject(501, f"{keyword} is given twice", "5.5.4")
-        if (equals and (not value or "=" in value)) or (row.parse is None and not equals):  # RFC 5321 §4.1.2
-            raise Reject(501, f"bad {keyword} value", "5.5.4")
         if row.parse is None:
             advisory = [*(advisory or ()), keyword]
             params[keyword] = value
             continue
-        if not (row.utf8 or value.isascii()):
+        if (equals and (not value or "=" in value)) or not (row.utf8 or value.isascii()):  # RFC 5321 §4.1.2
             raise Reject(501, f"bad {keyword} value", "5.5.4")
         checked = value if equals else None
         params[keyword] = checked

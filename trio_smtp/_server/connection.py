@@ -83,7 +83,7 @@ from .log import facts, log_error, log_line, log_notice, logger
 from .outcomes import MADE_ROOM, SHUTTING_DOWN, UNAVAILABLE, Farewell
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
-from .trace import Witness, witness_of
+from .trace import Witness
 
 FAREWELL_LIMIT: Final = 20.0  # seconds for a peer to take the last replies, where command_timeout is longer
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
@@ -192,8 +192,8 @@ class ServerConnection:
             try:
                 await self._close(is_cancelled)  # noqa: ASYNC102 - shielded and bounded
             finally:
-                if self._context.trace is not None and (witness := witness_of(channel.protocol)) is not None:
-                    witness.close(cancelled=is_cancelled, farewell=channel.farewell.why)
+                if caller.witness is not None:
+                    caller.witness.close(cancelled=is_cancelled, farewell=channel.farewell.why)
                 current_connection.reset(token)
                 ended(self)
 
@@ -235,8 +235,8 @@ class ServerConnection:
             channel.say_last_word(UNAVAILABLE)
 
     def _note_reason(self, reason: Exception) -> None:
-        if self._context.trace is not None and (witness := witness_of(self._channel.protocol)) is not None:
-            witness.note_reason(reason)
+        if self._caller.witness is not None:
+            self._caller.witness.note_reason(reason)
 
     async def _close(self, is_cancelled: bool) -> None:
         """Say what is left to say, tell the application that it is over, and close; all for a limited time."""
@@ -263,7 +263,7 @@ class ServerConnection:
         if self._context.config.transcript is not None or logger.isEnabledFor(logging.DEBUG):
             protocol.trace(self._trace)
         if self._context.trace is not None:
-            Witness(self._context.trace, self.session, protocol)
+            self._caller.watch(Witness(self._context.trace, self.session, protocol))
         if self._context.relays:
             self._decide_trust()
         is_relayed = self.session.proxy is not None and self._tls_context is None
@@ -301,7 +301,8 @@ class ServerConnection:
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
         self._stage = Phase.HANDSHAKE
-        if self._context.trace is None or (witness := witness_of(self._channel.protocol)) is None:
+        witness = self._caller.witness
+        if witness is None:
             tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
         else:
             began = self._channel.now()

@@ -197,6 +197,8 @@ def _check_that_mail_can_come(hooks: Hooks, config: ServerConfig, *, has_tls: bo
         raise ValueError('auth="required" needs an on_auth: no client could log in')
     if "AUTH" in config.disabled_extensions or not config.auth_mechanisms:
         raise ValueError('auth="required" needs AUTH and its mechanisms: no client could log in')
+    if not (config.enable_ehlo or config.lmtp):
+        raise ValueError('auth="required" needs enable_ehlo: after HELO no client could log in')
     if not has_tls and not config.allow_insecure_auth:
         raise ValueError('auth="required" needs an ssl_context or allow_insecure_auth: no client could log in')
 

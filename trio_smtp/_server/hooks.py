@@ -30,10 +30,10 @@ from .handler_check import Hook
 from .log import log_error
 from .outcomes import LOCAL_ERROR, UNAVAILABLE, leaves_of, rejection_in, reply_or_none
 from .session import Session
-from .trace import witness_of
 
 if TYPE_CHECKING:
     from .event_rows import EventRow
+    from .trace import Witness
 
 HOLD_LIMIT: Final = 5.0  # seconds; with older replies to a group of commands unsent, no further hook is asked
 CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
@@ -69,6 +69,7 @@ class HookCaller:
         body: the message that ``on_data`` reads, or has read, until its transaction ends.
         used_at: when the session was of use for the last time: when ``on_connect`` was reached, from which on
             ``on_close`` is due, or with its last accepted message; infinite before.
+        witness: told of what hooks do, if anything is.
     """
 
     __slots__ = (
@@ -86,6 +87,7 @@ class HookCaller:
         "session",
         "state",
         "used_at",
+        "witness",
     )
 
     def __init__(self, context: ServerContext, channel: Channel, session: Session) -> None:
@@ -99,6 +101,7 @@ class HookCaller:
         self._deadline: float = math.inf
         self._turned_at: float = 0.0  # when the hook in progress was asked, or began or ended to wait for the peer
         self.used_at: float = math.inf
+        self.witness: Witness | None = None
         self._row: EventRow | None = None  # of the event that the hook in progress is about
         self._event: Event | None = None
         self._outcome: object = _UNKNOWN
@@ -108,6 +111,10 @@ class HookCaller:
     def __repr__(self) -> str:
         hook = f" {self._row.name}" if self._row is not None and self.state is not _NONE else ""
         return f"<HookCaller of {self.session.id}: {self.state.name}{hook}>"
+
+    def watch(self, witness: Witness) -> None:
+        """Tell this one what hooks do from now on."""
+        self.witness = witness
 
     # ---- the scope
 
@@ -162,7 +169,7 @@ class HookCaller:
             outcome = await row.hook(self.session, *arguments)
         except Exception as exc:
             outcome = self._failure(row.name, exc)
-            if self.context.trace is not None:
+            if self.witness is not None:
                 self._note_hook(row.name, began, outcome, exc)
         except BaseExceptionGroup as exc:
             self._note_hook(row.name, began, None, exc)
@@ -171,7 +178,7 @@ class HookCaller:
             self._note_hook(row.name, began, None, exc)
             raise
         else:
-            if self.context.trace is not None:
+            if self.witness is not None:
                 self._note_hook(row.name, began, outcome)
         self._outcome = outcome
         self.state = _NONE
@@ -190,16 +197,16 @@ class HookCaller:
         if self.state is HookState.SUSPENDED:
             self.state = _ASKED
             self._deadline += now - self._turned_at
-            if self.context.trace is not None and (witness := witness_of(self.channel.protocol)) is not None:
-                witness.note_wait(now - self._turned_at)
+            if self.witness is not None:
+                self.witness.note_wait(now - self._turned_at)
             self._turned_at = now
             self.channel.timer.set(self._deadline)
 
     def announce_message(self, event: Data) -> tuple[Envelope | None, Body]:
         """What ``on_data`` gets: the envelope and the message, with time of its own."""
         context = self.context
-        if context.trace is not None and (witness := witness_of(self.channel.protocol)) is not None:
-            witness.begin_message(chunking=event.chunking)
+        if self.witness is not None:
+            self.witness.begin_message(chunking=event.chunking)
         self.body = Body._create(self.channel, self, context.new_budget(), context.config.max_message_size)
         return self.session.envelope, self.body
 
@@ -291,7 +298,7 @@ class HookCaller:
                 self._note_hook("on_connect", self.used_at, None, exc)
                 raise
             else:
-                if self.context.trace is not None:
+                if self.witness is not None:
                     self._note_hook("on_connect", self.used_at, outcome)
             finally:
                 self.state = _NONE
@@ -326,7 +333,7 @@ class HookCaller:
                 self._note_hook(name, began, None, exc)
                 raise
             else:
-                if self.context.trace is not None:
+                if self.witness is not None:
                     self._note_hook(name, began, None)
             finally:
                 self.state = _NONE
@@ -348,8 +355,8 @@ class HookCaller:
         protocol = self.channel.protocol
         octets = protocol.transfer.take_octets()
         self.context.counters.end_transaction(octets, accepted=protocol.accepted)
-        if self.context.trace is not None and (witness := witness_of(protocol)) is not None:
-            witness.end_message(octets)
+        if self.witness is not None:
+            self.witness.end_message(octets)
         self.body = None
         try:
             if protocol.accepted:
@@ -363,11 +370,11 @@ class HookCaller:
 
     def _note_hook(self, name: str, began: float, outcome: object, error: BaseException | None = None) -> None:
         """Tell what looks of a hook that has ended; a rejection is an answer, and no error."""
-        if self.context.trace is None or (witness := witness_of(self.channel.protocol)) is None:
+        if self.witness is None:
             return
-        if isinstance(error, Exception) and rejection_in(error) is not None:
+        if error is not None and isinstance(error, Exception) and rejection_in(error) is not None:
             error = None
-        witness.note_hook(name, began, outcome, error)
+        self.witness.note_hook(name, began, outcome, error)
 
     def _without_failures(self, name: str, group: BaseExceptionGroup[BaseException]) -> BaseException:
         """Log what else went wrong in a hook that was cancelled, so that only the cancellation gets past."""

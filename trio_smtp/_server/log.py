@@ -1,13 +1,12 @@
 # What a session writes to the log, and under which name.
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from .._logging import logger as logger
 
 if TYPE_CHECKING:
     from .session import Session
-
-logger: Final = logging.getLogger("trio_smtp")
 
 
 def facts(session: Session) -> dict[str, object]:
@@ -18,7 +17,12 @@ def facts(session: Session) -> dict[str, object]:
 def log_line(session: Session, direction: str, line: bytes) -> None:
     """A command or a reply, for debugging."""
     text = line.decode("ascii", "backslashreplace").rstrip()
-    logger.debug("session %s %s %s", session.id, direction, text, extra=facts(session))
+    more: dict[str, object] = {}
+    if direction == ">":
+        more["smtp_code"] = int(line[:3])
+    elif not text.startswith("*"):  # which is a secret
+        more["smtp_verb"] = text.partition(" ")[0].upper()
+    logger.debug("session %s %s %s", session.id, direction, text, extra=facts(session) | more)
 
 
 def log_notice(session: Session, what: str) -> None:

@@ -32,8 +32,9 @@ class Farewell(NamedTuple):
 
 SHUTDOWN: Final = Farewell(SHUTTING_DOWN, "shutting down")
 _QUEUED: Final = Reply(250, "OK: queued", "2.0.0")
-# Other servers take "550 no thanks" from a hook for the reply that it is. 4711 and 550e8400-... are queue ids.
-_looks_like_reply = re.compile(r"[0-9]{3}(?:[ -]|\Z)").match
+# Other servers take "550 no thanks" from a hook for the reply that it is, some "5.7.1 no thanks" too. 4711 and
+# 550e8400-... are queue ids.
+_looks_like_reply = re.compile(r"(?:[0-9]{3}(?:[ -]|\Z)|[245]\.[0-9]{1,3}\.[0-9]{1,3}(?: |\Z))").match
 
 
 def reply_or_none(result: object) -> Reply | None:

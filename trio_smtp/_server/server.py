@@ -20,7 +20,6 @@ from .._protocol.errors import ConnectionLostError, RemoteProtocolError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
-from .._protocol.server.observation import ServerEvent
 from .._wire.entrance import check_trio
 from .._wire.listening import open_tcp_listeners
 from .._wire.timekeeper import Timekeeper
@@ -269,7 +268,7 @@ class Server:
 
     def _tell_refusal(self, reason: str) -> None:
         if self._context.trace is not None:
-            self._context.trace.tell(ServerEvent("refuse", None, code=421, detail=reason))
+            self._context.trace.tell_refusal(reason)
 
     async def _serve_behind_proxy(
         self, connection: ServerConnection, stream: trio.abc.Stream, *, says_why: bool

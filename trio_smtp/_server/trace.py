@@ -8,49 +8,56 @@
 # answers which command, and which are about a message. It changes nothing.
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from .._observer import Observer
 from .._protocol.errors import ConnectionLostError, SMTPTimeoutError, TLSError
 from .._protocol.replies import Reply
 from .._protocol.sasl import SERVER_MECHANISMS
-from .._protocol.server.observation import ServerEvent
+from .._protocol.server.observation import ServerEvent, ServerEventName
 from .._protocol.server.protocol import ServerProtocol
-from .._protocol.server.rows import CommandRow
 from .._protocol.server.transcript import Notes
 from .._wire.tls import TLSInfo
 from .._wire.waits import Interrupted
-from .log import logger
 
 if TYPE_CHECKING:
     from .session import Session
 
 _MESSAGE_VERBS: Final = ("DATA", "BDAT")
+_AFTER_VERB: Final = (b" ", b"")  # of four letters, as most are
+_COMMAND: Final = "command"
+_HOOK: Final = "hook"
+_new: Final = tuple.__new__  # of a ServerEvent: its own takes twice as long, and a message makes ten events
 
 
 class Tracer:
-    """Calls ``ServerConfig.trace``.
+    """What the witnesses of a server's sessions share.
 
     Args:
-        function: gets the events.
+        function: ``ServerConfig.trace``.
+
+    Attributes:
+        observer: calls it.
+        verbs: the commands that the server has, in upper case and as clients write them, to the former.
     """
 
-    __slots__ = ("_function", "_has_failed")
+    __slots__ = ("observer", "verbs")
 
     def __init__(self, function: Callable[[ServerEvent], None]) -> None:
-        self._function: Callable[[ServerEvent], None] = function
-        self._has_failed: bool = False
+        self.observer: Observer[ServerEvent] = Observer(function, "server")
+        self.verbs: dict[bytes, str] = {}
 
-    def tell(self, event: ServerEvent) -> None:
-        """Tell of one thing that is over."""
-        try:
-            self._function(event)
-        except Exception:
-            if not self._has_failed:  # it may well fail for each command
-                logger.exception("server: the trace function failed; further failures are not logged")
-            self._has_failed = True
+    def know(self, commands: Iterable[bytes]) -> None:
+        """The commands that the server has."""
+        if not self.verbs:
+            self.verbs = {verb: verb.decode("ascii") for verb in commands}
+
+    def tell_refusal(self, reason: str) -> None:
+        """A connection got no session."""
+        self.observer.tell(ServerEvent("refuse", code=421, detail=reason))
 
 
 class _Message:
@@ -76,17 +83,20 @@ class Witness:
     """
 
     def __init__(self, tracer: Tracer, session: Session, protocol: ServerProtocol) -> None:
-        self._tell: Callable[[ServerEvent], None] = tracer.tell
+        tracer.know(protocol.profile.commands)
+        self._verbs = tracer.verbs
+        self._tell_observer = tracer.observer.tell
+        self._now = trio.lowlevel.current_clock().current_time
         self._session = session
         self._protocol = protocol
         self._transcript: Notes | None = protocol.queue.transcript
-        self._verbs: Mapping[bytes, CommandRow] = protocol.profile.commands
-        self._now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        protocol.queue.record(self)
         self._began: float = self._now()
         self._is_greeted: bool = False
         self._verb: str | None = None  # of the command that is not answered yet
         self._latest: str = ""  # verb
         self._command_began: float = 0.0
+        self._seen_at: float = self._began  # when a command came or a hook ended last
         self._command_size: int = 0
         self._mechanism: str = ""
         self._message: _Message | None = None
@@ -94,7 +104,6 @@ class Witness:
         self._last_code: int = 0
         self._waited: float = 0.0  # for message data, by the hook that runs
         self._reason: BaseException | None = None
-        protocol.queue.record(self)
 
     # ---- the protocol's
 
@@ -104,18 +113,20 @@ class Witness:
             self._transcript.note_command(line, authenticated=authenticated)
         if self._message is not None and self._message.replies:  # the session has not heard of its end yet
             self._tell_message(self._message, self._protocol.transfer.octets)
-        verb, _, argument = line.partition(b" ")
-        if verb not in self._verbs:
-            verb = verb.rstrip(b"\t").upper()
-        self._verb = self._latest = self._verbs[verb].verb if verb in self._verbs else ""
-        self._command_began = self._now()
+        verb = self._verbs.get(line[:4]) if line[4:5] in _AFTER_VERB else None
+        if verb is None or verb == "AUTH":
+            word, _, argument = line.partition(b" ")
+            verb = self._verbs.get(word.rstrip(b"\t").upper(), "")
+            if verb == "AUTH":
+                name = argument.strip().partition(b" ")[0].upper().decode("ascii", "replace")
+                self._mechanism = name if name in SERVER_MECHANISMS else ""
+        self._verb = self._latest = verb
+        self._command_began = self._seen_at = self._now()
         self._command_size = len(line) + 2
-        if verb == b"AUTH":
-            name = argument.strip().partition(b" ")[0].upper().decode("ascii", "replace")
-            self._mechanism = name if name in SERVER_MECHANISMS else ""
 
     def note_response(self) -> None:
         """A line of an AUTH exchange has come."""
+        self._seen_at = self._now()
         if self._transcript is not None:
             self._transcript.note_response()
 
@@ -124,45 +135,46 @@ class Witness:
         if self._transcript is not None:
             self._transcript.note_reply(reply, wire)
         code = self._last_code = reply.code
-        message = self._message
-        if (
-            message is not None
-            and message.has_text
-            and self._protocol.envelope is None
-            and self._latest in _MESSAGE_VERBS
-        ):  # what became of the message, and not of a command or a chunk
-            message.replies.append(reply)
-            self._verb = None
-        elif not self._is_greeted:
+        if not self._is_greeted:
             self._note_greeting(code, reply.text)
-        elif code != 334 and (self._verb is not None or code != 421):
-            if code == 354 and message is not None:
+            return
+        message = self._message
+        if message is not None:
+            # Whether the reply is what became of a message, and not of a command or a chunk.
+            if message.has_text and self._latest in _MESSAGE_VERBS and self._protocol.envelope is None:
+                message.replies.append(reply)
+                self._verb = None
+                return
+            if code == 354:
                 message.has_text = True
-            self._answer(reply)
+        verb = self._verb
+        if code == 334 or (verb is None and code == 421):
+            return
+        self._verb = None
+        # Only a hook, and what comes of a message, takes time between a command and its reply; a clock costs some.
+        now = self._seen_at if message is None else self._now()
+        size, self._command_size = self._command_size, 0
+        seconds = now - self._command_began if size else 0.0
+        lines = reply.lines
+        text = lines[0] if len(lines) == 1 else reply.text
+        self._tell_observer(_new(ServerEvent, (_COMMAND, self._session, seconds, verb or "", code, size, text, None)))
+        if verb == "AUTH":
+            self._tell("auth", self._command_began, verb=verb, code=code, detail=self._mechanism)
 
     def _note_greeting(self, code: int, text: str) -> None:
         self._is_greeted = True
-        self._tell(ServerEvent("connect", self._session, self._now() - self._began, code=code, detail=text))
-
-    def _answer(self, reply: Reply) -> None:
-        verb, self._verb = self._verb or "", None
-        size, self._command_size = self._command_size, 0
-        seconds = self._now() - self._command_began if size else 0.0
-        self._tell(ServerEvent("command", self._session, seconds, verb, reply.code, size, reply.text))
-        if verb == "AUTH":
-            self._tell(ServerEvent("auth", self._session, seconds, verb, reply.code, detail=self._mechanism))
+        self._tell("connect", self._began, code=code, detail=text)
 
     # ---- the session's
 
     def note_tls(self, began: float, tls: TLSInfo | None, error: BaseException | None = None) -> None:
         """A handshake that began then is over."""
         detail = f"{tls.version} {tls.cipher}" if tls is not None else ""
-        seconds = self._now() - began
-        self._tell(ServerEvent("tls", self._session, seconds, self._latest, detail=detail, error=error))
+        self._tell("tls", began, verb=self._latest, detail=detail, error=error)
 
     def begin_message(self, *, chunking: bool) -> None:
         """``on_data`` is asked about a message."""
-        self._message = _Message("BDAT" if chunking else "DATA", self._now())
+        self._message = _Message("BDAT" if chunking else "DATA", self._seen_at)  # its command came just now
 
     def note_wait(self, seconds: float) -> None:
         """A hook has waited for message data."""
@@ -179,23 +191,23 @@ class Witness:
         if not message.has_text:
             return
         replies = message.replies
-        code, detail = 0, "given up"
-        if replies:
-            best = replies[0] if len(replies) == 1 else min(replies, key=_code)
-            code, detail = best.code, best.text
-        if len(replies) > 1:
-            taken = sum(reply.is_success for reply in replies)
-            detail = f"{taken} of {len(replies)} recipients"
-        error = self._reason if not replies else None
-        seconds = self._now() - message.began
-        self._tell(ServerEvent("message", self._session, seconds, message.verb, code, octets, detail, error))
+        error: BaseException | None = None
+        if len(replies) == 1:
+            code, detail = replies[0].code, replies[0].text
+        elif replies:
+            code = min(reply.code for reply in replies)
+            detail = f"{sum(reply.is_success for reply in replies)} of {len(replies)} recipients"
+        else:
+            code, detail, error = 0, "given up", self._reason
+        self._tell("message", message.began, message.verb, code, octets, detail, error)
 
     def note_hook(self, name: str, began: float, outcome: object = None, error: BaseException | None = None) -> None:
         """A hook that was called at `began` has ended."""
-        waited, self._waited = self._waited, 0.0
+        now = self._seen_at = self._now()
+        seconds = now - began - self._waited
+        self._waited = 0.0
         code = outcome.code if isinstance(outcome, Reply) else 0
-        seconds = self._now() - began - waited
-        self._tell(ServerEvent("hook", self._session, seconds, code=code, detail=name, error=error))
+        self._tell_observer(_new(ServerEvent, (_HOOK, self._session, seconds, "", code, 0, name, error)))
 
     def note_reason(self, reason: BaseException) -> None:
         """What ends the session."""
@@ -212,8 +224,7 @@ class Witness:
             self._note_greeting(0, "")
         why = "cancelled" if cancelled else self._why(farewell)
         error = self._reason if why in ("lost", "timeout", "tls", "error") else None
-        seconds = self._now() - self._began
-        self._tell(ServerEvent("close", self._session, seconds, "", self._last_code, self._octets, why, error))
+        self._tell("close", self._began, code=self._last_code, octets=self._octets, detail=why, error=error)
 
     def _why(self, farewell: str) -> str:
         reason = self._reason
@@ -229,12 +240,15 @@ class Witness:
             return farewell
         return "refused" if reason is None else "error"
 
-
-def witness_of(protocol: ServerProtocol) -> Witness | None:
-    """Who is told of a session, if it is traced, and has begun."""
-    notes = protocol.queue.transcript
-    return notes if isinstance(notes, Witness) else None
-
-
-def _code(reply: Reply) -> int:
-    return reply.code
+    def _tell(
+        self,
+        name: ServerEventName,
+        began: float,
+        verb: str = "",
+        code: int = 0,
+        octets: int = 0,
+        detail: str = "",
+        error: BaseException | None = None,
+    ) -> None:
+        event = (name, self._session, self._now() - began, verb, code, octets, detail, error)
+        self._tell_observer(_new(ServerEvent, event))

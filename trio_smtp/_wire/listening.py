@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket as stdlib
 import sys
@@ -14,9 +13,8 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
+from .._logging import logger
 from .entrance import check_trio
-
-logger: Final = logging.getLogger("trio_smtp")
 
 PORT_TRIES: Final = 10  # free ports of one address, each in use at another, until that is an error
 _BACKLOG: Final = 0xFFFF  # the system reduces it to its maximum

@@ -4,15 +4,14 @@
 # tried in a context of their own first. Connections that exist keep what they had.
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 from collections.abc import AsyncIterable
-from typing import Final, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 import trio
 
-logger: Final = logging.getLogger("trio_smtp")
+from .._logging import logger
 
 _State: TypeAlias = tuple[tuple[int, int, int, int], ...]
 

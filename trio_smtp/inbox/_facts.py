@@ -65,6 +65,8 @@ def _structure(reading: Reading, content: bytes) -> Iterator[str]:
         yield "There is no text part beside the HTML: some programs show only that, and spam filters count it."
     if any(len(line.rstrip(b"\r")) > 998 for line in content.split(b"\n")):  # RFC 5322 §2.1.1
         yield "A line is longer than 998 octets: servers may refuse it or break it."
+    if b"\0" in content:
+        yield "There is a NUL octet: many servers refuse that (RFC 5322 section 4)."
     if len(reading.html.encode("utf-8", "replace")) > _CLIPPED:
         yield "The HTML is larger than 102 KiB: Gmail shows only the beginning."
     remote = remote_resources_of(reading.html) if reading.html else 0

@@ -38,6 +38,7 @@ _CONFIG: Final = trio_smtp.ServerConfig(
     enabled_extensions=("DSN",),
     bare_newlines="normalize",  # all mail is taken, that of programs which get this wrong too
     lenient_addresses=True,
+    nul="keep",
     handler_timeout=None,  # a stall is as long as its rule says
     session_timeout=None,
     error_delay=None,

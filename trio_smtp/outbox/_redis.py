@@ -28,8 +28,8 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
 import coredis
@@ -240,7 +240,8 @@ async def open_redis(url: str, config: OutboxConfig) -> AsyncIterator[RedisStore
     async with open_bare_nursery(_cancel) as nursery:
         ended = trio.Event()
         try:
-            await store.ask(nursery.start(_run_client, client, ended))
+            with store.errors():
+                await nursery.start(_run_client, client, ended)
             await store.prepare()
             nursery.start_soon(store.listen)
             yield store
@@ -264,7 +265,9 @@ def _tidy(connection_class: Any) -> Any:
     return Tidy
 
 
-async def _run_client(client: Any, ended: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+async def _run_client(  # noqa: ASYNC114 - it is no context manager's
+    client: Any, ended: trio.Event, task_status: trio.TaskStatus[None]
+) -> None:
     """Keep the client's own tasks running until the block has been left: what is said last is said when cancelled."""
     with trio.CancelScope(shield=True):
         async with client:
@@ -338,10 +341,16 @@ class RedisStore:
 
     async def ask(self, request: Awaitable[T]) -> T:
         """The answer to a request. Raises StoreError, whatever goes wrong."""
-        try:
+        with self.errors():
             if self._is_closed:
                 raise trio.ClosedResourceError("it is closed")
             return await request
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Whatever goes wrong in the block is a StoreError."""
+        try:
+            yield
         except Exception as exc:
             raise StoreError(f"cannot use the outbox {self._address}: {exc or type(exc).__name__}") from exc
 

@@ -127,26 +127,31 @@ class Worker:
 
     async def _send(self, record: Record, content: bytes) -> None:
         attempt = Attempt(record, self._config)
-        error: Exception | None = None
         try:
-            if delay := await self._admit(record):
+            if delay := await self._try_to_send(attempt, content):
                 await self._write(record, lambda record, now: postpone(record, attempt.claim, delay, now))
-                return
+            else:
+                await self._settle(attempt)
+        finally:
+            del self._active[record.id, record.claim]
+            self._room.set()
+
+    async def _try_to_send(self, attempt: Attempt, content: bytes) -> float:
+        """Send an entry, unless the rate limits say how many seconds to wait first; the outcomes are the attempt's."""
+        try:
+            if delay := await self._admit(attempt.record):
+                return delay
             attempt.take_result(await self._pool_send(attempt, content))
         except trio.Cancelled:
             attempt.take_cancellation()
+            with trio.move_on_after(_LAST_WORDS, shield=True):
+                await self._settle(attempt)
             raise
         except Exception as exc:
-            error = exc
             attempt.take_error(exc)
             if isinstance(exc, PoolClosedError):
                 self._pool_closed = exc
-        finally:
-            try:
-                await self._settle(attempt, error)
-            finally:
-                del self._active[record.id, record.claim]
-                self._room.set()
+        return 0.0
 
     async def _pool_send(self, attempt: Attempt, content: bytes) -> SendResult:
         record = attempt.record
@@ -175,7 +180,7 @@ class Worker:
             limits |= dict.fromkeys(domains(record.sending), Limit(*self._config.domain_rate_limit))
         return await self._store.admit(limits) if limits else 0.0
 
-    async def _settle(self, attempt: Attempt, error: Exception | None) -> None:
+    async def _settle(self, attempt: Attempt) -> None:
         outcomes = attempt.outcomes
         if not outcomes:
             return
@@ -186,7 +191,7 @@ class Worker:
         seconds = trio.current_time() - attempt.started
         after = await self._write(attempt.record, transition)
         if after is not None:
-            self._tell("settle", after, error=error, seconds=seconds, recipients=len(outcomes))
+            self._tell("settle", after, error=attempt.error, seconds=seconds, recipients=len(outcomes))
 
     async def _write(self, record: Record, transition: Transition) -> Record | None:
         """Make a change, however long the store is away; when cancelled, for a few seconds more."""
@@ -241,6 +246,7 @@ class Attempt:
         recipients: those that it is about.
         outcomes: what is known of them at the end; empty while there is nothing to write down.
         is_handed_over: the end of the message may have left.
+        error: what ended it, or ``None``.
         started: by Trio's clock.
     """
 
@@ -251,6 +257,7 @@ class Attempt:
         self.outcomes: dict[str, Outcome] = {}
         self.is_handed_over = False
         self.started: Final = trio.current_time()
+        self.error: Exception | None = None
         self._config: Final = config
         self._words = ""
 
@@ -274,6 +281,7 @@ class Attempt:
         """The try ended in an error."""
         if isinstance(error, LeaseLostError | LookupError):  # by another worker, or by hand: there is nothing to say
             return
+        self.error = error
         self._words = str(error) or type(error).__name__
         for address in self.recipients:
             self.outcomes[address] = self._after_error(address, error)

@@ -95,6 +95,15 @@ class Command:
         self.transaction = transaction
         self.recipient = recipient
 
+    @property
+    def keyword(self) -> str:
+        """Its first word in upper case, as a server would name it; that of the command for a line of AUTH or a text."""
+        if self.verb in _SECRET:
+            return "AUTH"
+        if self.verb is _END:
+            return "DATA"
+        return self.wire.split(None, 1)[0].decode("ascii", "replace").upper() if self.wire else ""
+
     def __str__(self) -> str:
         """As it may be logged: no secrets, no message text."""
         if self.verb is _END:

@@ -61,7 +61,7 @@ function when(text) {
     : date.toLocaleDateString([], { day: "numeric", month: "short" });
 }
 
-const person = (mailbox) => mailbox.Name || mailbox.Address || "(nobody)";
+const person = (mailbox) => mailbox.Name || mailbox.Address || "(no sender)";
 const address = (mailbox) => (mailbox.Name && mailbox.Address ? `${mailbox.Name} <${mailbox.Address}>` : mailbox.Address || mailbox.Name);
 const say = (text) => { $("said").textContent = text; };
 
@@ -354,7 +354,7 @@ function copyButton(code) {
 
 function drawPeople(people, message, facts) {
   const add = (name, ...content) => people.append(make("dt", { textContent: name }), make("dd", { dir: "auto" }, ...content));
-  add("From", address(message.From) || "(nobody)");
+  add("From", address(message.From) || "(no sender)");
   const sender = facts.Sender.Address;
   if (sender.toLowerCase() !== message.From.Address.toLowerCase()) {
     people.lastElementChild.append(make("span", { className: "tag", textContent: `envelope: <${sender}>` }));

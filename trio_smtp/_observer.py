@@ -1,0 +1,40 @@
+# A trace function and the one who calls it, the same for a server, a client and a pool.
+#
+# Guarantee: what the function raises is logged once, and goes no further. It is never taken for something that happened
+# to a message or a connection. A cancellation is no Exception, and goes its way.
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ._logging import logger
+
+E = TypeVar("E")
+
+
+class Observer(Generic[E]):
+    """Calls a trace function with events.
+
+    Args:
+        function: gets them.
+        whose: ``"server"``, ``"client"`` or ``"pool"``, for the log.
+    """
+
+    __slots__ = ("_function", "_has_failed", "_whose")
+
+    def __init__(self, function: Callable[[E], None], whose: str) -> None:
+        self._function: Callable[[E], None] = function
+        self._whose: str = whose
+        self._has_failed: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Observer of the {self._whose}: {self._function!r}{', has failed' * self._has_failed}>"
+
+    def tell(self, event: E) -> None:
+        """Call the function with an event."""
+        try:
+            self._function(event)
+        except Exception:
+            if not self._has_failed:  # it may well fail for each message
+                logger.exception("%s: the trace function failed; further failures are not logged", self._whose)
+            self._has_failed = True

@@ -1,0 +1,13 @@
+"""What servers, clients and pools do, as Prometheus metrics, OpenTelemetry metrics and spans; extra ``telemetry``.
+
+Each object is a ``trace`` function: for a :class:`ServerConfig`, a :class:`ClientConfig` and a :class:`PoolConfig`, any
+number of them, at once. docs/observing.md lists the metrics and spans.
+"""
+
+from .._public import show_as_public as _show_as_public
+from ._opentelemetry import OpenTelemetry as OpenTelemetry
+from ._prometheus import Prometheus as Prometheus
+
+__all__ = ["OpenTelemetry", "Prometheus"]
+
+_show_as_public(__name__, __all__, globals())

@@ -1,0 +1,325 @@
+# Events as numbers.
+#
+# A message makes some ten events, so each is a look-up in a table and one addition to a dict of our own: an instrument
+# of Prometheus or OpenTelemetry costs several times as much for each. They read these numbers when they are asked for.
+# Histograms go to what `histogram` makes.
+#
+# Any thread may read while the tasks of one Trio run count: what is read is copied by one call of C first. Two Trio
+# runs in threads of one process want a tally each.
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol, TypeAlias
+from weakref import WeakSet
+
+from trio_smtp import ClientEvent, Pool, PoolStatistics, ServerEvent, TraceEvent
+
+from ._metrics import BY_NAME, Metric
+from ._words import NONE, OTHER, Hosts, code_word, outcome_word
+
+Labels: TypeAlias = tuple[str, ...]
+Values: TypeAlias = Mapping[Labels, float]
+
+
+class Distribution(Protocol):
+    """What takes the seconds of one metric with one set of labels."""
+
+    def observe(self, seconds: float) -> None:
+        """One more."""
+
+
+MakeHistogram: TypeAlias = Callable[[Metric, Labels], Distribution]
+
+
+class Histograms(dict[str | Labels, Distribution]):
+    """One metric's distributions by their labels, or by the one label there is, made when they are wanted."""
+
+    def __init__(self, name: str, make: MakeHistogram) -> None:
+        super().__init__()
+        self._metric: Metric = BY_NAME[name]
+        self._make: MakeHistogram = make
+
+    def __missing__(self, labels: str | Labels) -> Distribution:
+        made = self[labels] = self._make(self._metric, (labels,) if isinstance(labels, str) else labels)
+        return made
+
+
+class SessionTally:
+    """What server and client have in common.
+
+    Args:
+        part: ``"server"`` or ``"client"``.
+        make: makes the distributions.
+    """
+
+    def __init__(self, part: str, make: MakeHistogram) -> None:
+        self.part: Final = part
+        self.connections = 0
+        self.open = 0
+        self.octets = 0
+        self.closed: defaultdict[str, int] = defaultdict(int)
+        self.commands: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self.logins: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self.messages: defaultdict[int, int] = defaultdict(int)
+        self.handshakes = Histograms(f"smtp_{part}_handshake_seconds", make)
+        self._message_seconds = Histograms(f"smtp_{part}_message_seconds", make)
+        self._by_code: dict[int, Distribution] = {}  # those of the former
+
+    def __repr__(self) -> str:
+        return f"<SessionTally of the {self.part}: {self.connections} connections>"
+
+    def command(self, event: ServerEvent | ClientEvent) -> None:
+        self.commands[event.verb, event.code] += 1
+
+    def auth(self, event: ServerEvent | ClientEvent) -> None:
+        self.logins[event.detail, event.code] += 1
+
+    def tls(self, event: ServerEvent | ClientEvent) -> None:
+        self.handshakes["ok" if event.error is None else "failed"].observe(event.seconds)
+
+    def message(self, event: ServerEvent | ClientEvent) -> None:
+        code = event.code
+        self.messages[code] += 1
+        self.octets += event.octets
+        seconds = self._by_code.get(code)
+        if seconds is None:
+            seconds = self._by_code[code] = self._message_seconds[outcome_word(code)]
+        seconds.observe(event.seconds)
+
+    def values(self) -> dict[str, Values]:
+        """Counters and gauges by the metric's name."""
+        commands = self.commands.copy()
+        prefix = f"smtp_{self.part}"
+        return {
+            f"{prefix}_connections_total": {(): self.connections},
+            f"{prefix}_connections_open": {(): self.open},
+            f"{prefix}_connections_closed_total": {(why,): n for why, n in self.closed.copy().items()},
+            f"{prefix}_commands_total": _sum(((v or OTHER, code_word(c)), n) for (v, c), n in commands.items()),
+            f"{prefix}_logins_total": _sum(
+                ((mechanism or OTHER, code_word(code)), n) for (mechanism, code), n in self.logins.copy().items()
+            ),
+            f"{prefix}_messages_total": _sum(
+                ((outcome_word(code), code_word(code)), n) for code, n in self.messages.copy().items()
+            ),
+            f"{prefix}_message_octets_total": {(): self.octets},
+            f"{prefix}_recipients_total": _sum(
+                ((outcome_word(code, OTHER),), n) for (verb, code), n in commands.items() if verb == "RCPT"
+            ),
+        }
+
+
+class ServerTally:
+    """A server's events as numbers.
+
+    Args:
+        make: makes the distributions.
+    """
+
+    def __init__(self, make: MakeHistogram) -> None:
+        both = SessionTally("server", make)
+        self.both = both
+        self._refused: defaultdict[str, int] = defaultdict(int)
+        self._hooks = Histograms("smtp_server_hook_seconds", make)
+        self._failures: defaultdict[str, int] = defaultdict(int)
+        self.takes: Final[dict[str, Callable[[ServerEvent], None]]] = {
+            "connect": self._connect,
+            "tls": both.tls,
+            "auth": both.auth,
+            "command": both.command,
+            "hook": self._hook,
+            "message": both.message,
+            "refuse": self._refuse,
+            "close": self._close,
+        }
+
+    def __repr__(self) -> str:
+        return f"<ServerTally {self.both!r}>"
+
+    def _connect(self, event: ServerEvent) -> None:
+        self.both.connections += 1
+        self.both.open += 1
+
+    def _close(self, event: ServerEvent) -> None:
+        self.both.open -= 1
+        self.both.closed[event.detail] += 1
+
+    def _refuse(self, event: ServerEvent) -> None:
+        self._refused[event.detail] += 1
+
+    def _hook(self, event: ServerEvent) -> None:
+        self._hooks[event.detail].observe(event.seconds)
+        if event.error is not None:
+            self._failures[event.detail] += 1
+
+    def values(self) -> dict[str, Values]:
+        """Counters and gauges by the metric's name."""
+        return {
+            **self.both.values(),
+            "smtp_server_connections_refused_total": {(why,): n for why, n in self._refused.copy().items()},
+            "smtp_server_hook_failures_total": {(hook,): n for hook, n in self._failures.copy().items()},
+        }
+
+
+class ClientTally:
+    """A client's events as numbers.
+
+    Args:
+        make: makes the distributions.
+    """
+
+    def __init__(self, make: MakeHistogram) -> None:
+        both = SessionTally("client", make)
+        self.both = both
+        self._connects = Histograms("smtp_client_connect_seconds", make)
+        self.takes: Final[dict[str, Callable[[ClientEvent], None]]] = {
+            "connect": self._connect,
+            "tls": both.tls,
+            "auth": both.auth,
+            "command": both.command,
+            "message": both.message,
+            "close": self._close,
+        }
+
+    def __repr__(self) -> str:
+        return f"<ClientTally {self.both!r}>"
+
+    def _connect(self, event: ClientEvent) -> None:
+        outcome = outcome_word(event.code, "failed")
+        self._connects[outcome].observe(event.seconds)
+        if event.code:
+            self.both.connections += 1
+            self.both.open += 1
+
+    def _close(self, event: ClientEvent) -> None:
+        self.both.closed[event.detail] += 1
+        if event.code:  # without a greeting it was not counted
+            self.both.open -= 1
+
+    def values(self) -> dict[str, Values]:
+        """Counters and gauges by the metric's name."""
+        return self.both.values()
+
+
+class PoolTally:
+    """The events of pools as numbers; their states are asked of themselves.
+
+    Args:
+        make: makes the distributions.
+    """
+
+    def __init__(self, make: MakeHistogram) -> None:
+        self._pools: WeakSet[Pool] = WeakSet()
+        self._hosts = Hosts()
+        self._messages: defaultdict[str, int] = defaultdict(int)
+        self._attempts: defaultdict[str, int] = defaultdict(int)
+        self._retries = 0
+        self._retired = 0
+        self._message_seconds = Histograms("smtp_pool_message_seconds", make)
+        self._waits = Histograms("smtp_pool_wait_seconds", make)
+        self._connects = Histograms("smtp_pool_connect_seconds", make)
+        self.takes: Final[dict[str, Callable[[TraceEvent], None]]] = {
+            "wait": self._wait,
+            "tls": self._ignore,
+            "auth": self._ignore,
+            "connect": self._connect,
+            "send": self._send,
+            "message": self._message,
+            "retry": self._retry,
+            "retire": self._retire,
+            "alone": self._ignore,
+        }
+
+    def __repr__(self) -> str:
+        return f"<PoolTally of {len(self._pools)} pools>"
+
+    def _ignore(self, event: TraceEvent) -> None:
+        pass
+
+    def _wait(self, event: TraceEvent) -> None:
+        self._waits[()].observe(event.seconds)
+
+    def _connect(self, event: TraceEvent) -> None:
+        if event.pool is not None:
+            self._pools.add(event.pool)  # there is no message without a connection that was tried
+        outcome = "ok" if event.error is None else "failed"
+        self._connects[self._hosts.word(event.detail), outcome].observe(event.seconds)
+
+    def _send(self, event: TraceEvent) -> None:
+        self._attempts[delivery_word(event)] += 1
+
+    def _message(self, event: TraceEvent) -> None:
+        word = delivery_word(event)
+        self._messages[word] += 1
+        self._message_seconds[word].observe(event.seconds)
+
+    def _retry(self, event: TraceEvent) -> None:
+        self._retries += 1
+
+    def _retire(self, event: TraceEvent) -> None:
+        self._retired += 1
+
+    def values(self) -> dict[str, Values]:
+        """Counters and gauges by the metric's name."""
+        states = [pool.statistics() for pool in list(self._pools)]
+
+        def of_all(what: Callable[[PoolStatistics], int]) -> Values:
+            return {(): sum(map(what, states))}
+
+        return {
+            "smtp_pool_connections": of_all(lambda state: state.connections),
+            "smtp_pool_idle": of_all(lambda state: state.idle),
+            "smtp_pool_waiting": of_all(lambda state: state.waiting),
+            "smtp_pool_in_flight": of_all(lambda state: state.in_flight),
+            "smtp_pool_messages_total": {(word,): n for word, n in self._messages.copy().items()},
+            "smtp_pool_attempts_total": {(word,): n for word, n in self._attempts.copy().items()},
+            "smtp_pool_retries_total": {(): self._retries},
+            "smtp_pool_connections_retired_total": {(): self._retired},
+        }
+
+
+class Tally:
+    """The events of any number of servers, clients and pools.
+
+    Args:
+        make: makes the distributions.
+
+    Attributes:
+        takes: what counts an event, by its type and its name, which is its first field.
+        commands: answered commands by the type of their event, by verb and code.
+    """
+
+    def __init__(self, make: MakeHistogram) -> None:
+        self._server = ServerTally(make)
+        self._client = ClientTally(make)
+        self._pool = PoolTally(make)
+        self.takes: Final[Mapping[type, Mapping[str, Callable[[Any], None]]]] = {
+            ServerEvent: self._server.takes,
+            ClientEvent: self._client.takes,
+            TraceEvent: self._pool.takes,
+        }
+        self.commands: Final[Mapping[type, dict[tuple[str, int], int]]] = {
+            ServerEvent: self._server.both.commands,
+            ClientEvent: self._client.both.commands,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Tally {self._server!r} {self._client!r} {self._pool!r}>"
+
+    def values(self) -> dict[str, Values]:
+        """Counters and gauges by the metric's name, each with its values by their labels."""
+        return {**self._server.values(), **self._client.values(), **self._pool.values()}
+
+
+def delivery_word(event: TraceEvent) -> str:
+    """What became of a message or a try: ``"accepted"``, a :class:`Delivery`, or ``"none"`` if that is not known."""
+    if event.delivery is not None:
+        return str(event.delivery)
+    return "accepted" if event.error is None else NONE
+
+
+def _sum(pairs: Iterable[tuple[Labels, float]]) -> Values:
+    values: defaultdict[Labels, float] = defaultdict(float)
+    for labels, number in pairs:
+        values[labels] += number
+    return values
