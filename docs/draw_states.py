@@ -39,8 +39,8 @@ WORKER: Mapping[Edge, str] = {
     (WorkerState.PARKED, WorkerState.BUSY): "wake(), or the connection is over",
 }
 ATTEMPT: Mapping[Edge, str] = {
-    (AttemptState.WAITING, AttemptState.RUNNING): "attach()",
-    (AttemptState.RUNNING, AttemptState.DONE): "finish()",
+    (AttemptState.WAITING, AttemptState.BEGUN): "attach(), detach()",
+    (AttemptState.BEGUN, AttemptState.DONE): "finish()",
     (AttemptState.WAITING, AttemptState.DONE): "finish(), never begun",
 }
 WAITS: Mapping[Edge, str] = {

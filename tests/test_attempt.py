@@ -54,7 +54,7 @@ def test_states_and_repr() -> None:
     states.append(attempt.state)
     attempt.finish(ValueError("x"))
     states.append(attempt.state)
-    assert states == [AttemptState.WAITING, AttemptState.RUNNING, AttemptState.DONE]
+    assert states == [AttemptState.WAITING, AttemptState.BEGUN, AttemptState.DONE]
     assert repr(attempt) == "<Attempt done, ValueError('x')>"
 
 

@@ -157,6 +157,19 @@ async def test_what_it_raises_is_raised_and_the_message_is_not_sent(
             assert server.texts == []
 
 
+async def test_a_message_that_it_gives_up_before_mail_does_not_count_towards_the_server_s_limit() -> None:
+    server = Taker("PIPELINING", "CHUNKING", "LIMITS MAILMAX=1")
+
+    async def before_end() -> None:
+        raise Chosen
+
+    async with client_and(server, config=EARLY) as client:
+        with pytest.raises(Chosen):
+            await client.send("a@x.test", ["b@y.test"], SMALL, before_end=before_end)
+        await client.send("a@x.test", ["b@y.test"], SMALL)
+    assert server.texts == [SMALL]
+
+
 async def test_an_smtp_error_of_its_own_comes_out_as_it_was() -> None:
     error = trio_smtp.ConnectionLostError("the store is gone", delivery=None)
 

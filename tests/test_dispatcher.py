@@ -288,7 +288,7 @@ def test_close_leaves_a_connection_to_a_message_that_was_begun() -> None:
     begun.detach()
     office.dispatcher.give_back([begun])
     office.dispatcher.close()
-    assert begun.state is AttemptState.RUNNING
+    assert begun.state is AttemptState.BEGUN
     assert [worker.wakes for worker in office.workers] == [1, 1, 0]
     assert office.open(2) is begun
 
@@ -337,7 +337,7 @@ async def queueing(office: Office, act: Callable[[list[Attempt]], None], number:
         act(attempts)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert office.dispatcher.waiting == 0
+    assert office.dispatcher.in_line == 0
     return ended
 
 
@@ -346,9 +346,9 @@ async def test_the_first_to_wait_is_the_first_to_be_taken() -> None:
     office.start()
 
     def act(attempts: list[Attempt]) -> None:
-        assert office.dispatcher.waiting == 2
+        assert office.dispatcher.in_line == 2
         assert office.dispatcher.take() is attempts[0]
-        assert office.dispatcher.waiting == 1
+        assert office.dispatcher.in_line == 1
         assert office.dispatcher.take() is attempts[1]
         assert office.dispatcher.take() is None
 
@@ -374,9 +374,9 @@ async def test_waiting_callers_get_new_workers_when_there_may_be_more() -> None:
 
     def act(attempts: list[Attempt]) -> None:
         office.dispatcher.ended(office.workers[0])
-        assert (len(office.workers), office.dispatcher.waiting) == (2, 1)
+        assert (len(office.workers), office.dispatcher.in_line) == (2, 1)
         office.dispatcher.set_limit(2)
-        assert (len(office.workers), office.dispatcher.waiting) == (3, 0)
+        assert (len(office.workers), office.dispatcher.in_line) == (3, 0)
         assert [office.open(1), office.open(2)] == attempts
 
     assert len(await queueing(office, act)) == 2
@@ -389,7 +389,7 @@ async def test_a_waiting_caller_has_the_connection_that_another_does_not_wait_fo
 
     def act(attempts: list[Attempt]) -> None:
         office.dispatcher.withdraw(gone)
-        assert office.dispatcher.waiting == 1
+        assert office.dispatcher.in_line == 1
         assert office.open(0) is attempts[0]
 
     assert len(await queueing(office, act)) == 1
@@ -403,7 +403,7 @@ async def test_a_waiting_caller_has_the_connection_of_one_that_another_worker_se
 
     def act(attempts: list[Attempt]) -> None:
         assert office.dispatcher.take() is ahead
-        assert office.dispatcher.waiting == 1
+        assert office.dispatcher.in_line == 1
         assert office.dispatcher.opening_failed(office.workers[1]) is attempts[0]
 
     assert len(await queueing(office, act)) == 1
@@ -422,7 +422,7 @@ async def test_callers_sent_away_by_the_close_count_as_waiting_until_they_have_r
     def act(attempts: list[Attempt]) -> None:
         assert office.dispatcher.take() is attempts[0]
         office.dispatcher.close()
-        assert office.dispatcher.waiting == 1
+        assert office.dispatcher.in_line == 1
         assert office.dispatcher.take() is None
 
     assert sorted(map(str, await queueing(office, act)))[-1:] == ["closed"]
@@ -437,7 +437,7 @@ async def test_a_cancelled_caller_is_not_taken() -> None:
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
         assert office.dispatcher.take() is None  # it has not run since
-    assert office.dispatcher.waiting == 0
+    assert office.dispatcher.in_line == 0
     assert office.dispatcher.take() is None
 
 

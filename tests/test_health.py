@@ -9,8 +9,6 @@ from trio.testing import MockClock
 from trio_smtp import ConnectError, PoolConfig, TLSError
 from trio_smtp._pool.health import ServerHealth
 from trio_smtp._pool.hosts import Hosts
-from trio_smtp._pool.riding import Riding
-from trio_smtp._pool.trace import Tracer
 
 ONE, TWO = ("one.test", 25), ("two.test", 25)
 
@@ -26,7 +24,7 @@ class Crew:
 
 def health_of(crew: Crew, **config: float) -> ServerHealth:
     settings = PoolConfig(max_connections=4, **config)  # type: ignore[arg-type]
-    return ServerHealth(Hosts([ONE, TWO], 25, settings.host_retry), settings, crew, Riding(Tracer(None)))
+    return ServerHealth(Hosts([ONE, TWO], 25, settings.host_retry), settings, crew)
 
 
 async def test_a_failed_connection_lowers_the_limit_and_puts_the_host_last(autojump_clock: MockClock) -> None:

@@ -79,7 +79,8 @@ async def test_one_that_was_taken_over_before_its_mark_sends_nothing(store_url):
 
 
 def outbox_is_busy(pool):
-    return pool.statistics().in_flight > 0
+    now = pool.statistics()
+    return now.waiting + now.in_flight > 0
 
 
 async def test_a_lease_is_renewed_while_it_is_being_sent(store_url):  # noqa: F811

@@ -15,7 +15,7 @@ from pool_server import network, pool_of
 import trio_smtp
 from trio_smtp import PoolConfig
 
-STEP = 9  # calls from one point to the next
+STEP = 7  # calls from one point to the next
 
 
 class Interruption:

@@ -88,6 +88,18 @@ async def test_a_caller_is_served_by_whichever_connection_is_ready_first(net: Ne
         assert pool.statistics().idle == 2
 
 
+async def test_callers_that_wait_for_connections_being_opened_are_waiting(net: Network, autojump_clock: Clock) -> None:
+    async with pool_of(max_connections=2) as pool, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(send, pool)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (pool.statistics().waiting, pool.statistics().in_flight) == (3, 0)
+        assert ", 0 in flight, 3 waiting>" in repr(pool)
+        await trio.sleep(GREETING + ANSWER / 2)
+        assert (pool.statistics().waiting, pool.statistics().in_flight) == (1, 2)
+    assert (pool.statistics().waiting, pool.statistics().in_flight) == (0, 0)
+
+
 async def test_a_caller_in_line_has_the_connection_that_another_did_not_wait_for(
     net: Network, autojump_clock: Clock
 ) -> None:
@@ -96,7 +108,7 @@ async def test_a_caller_in_line_has_the_connection_that_another_did_not_wait_for
         with trio.move_on_after(PATIENCE):
             nursery.start_soon(send, pool)  # waits on
             await trio.testing.wait_all_tasks_blocked()
-            assert (pool.statistics().waiting, pool.statistics().in_flight) == (0, 1)
+            assert (pool.statistics().waiting, pool.statistics().in_flight) == (1, 0)
             await send(pool)
         with trio.move_on_after(PATIENCE):
             await send(pool)

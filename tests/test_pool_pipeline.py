@@ -104,6 +104,14 @@ async def test_data_next_envelope_rides_behind_the_end_of_the_last(net: Network,
     assert len(outcomes.results) == 4
 
 
+@pytest.mark.parametrize("size", [100, 100_000], ids=["small", "too large to be sent with others"])
+async def test_a_message_counts_once_towards_max_messages(net: Network, autojump_clock: Clock, size: int) -> None:
+    net.delay = 0.5
+    async with pool_of(replace(DEEP, max_messages=10)) as pool:
+        outcomes = await send_all(pool, [b"%d " % i + b"x" * size + b"\r\n" for i in range(20)])
+    assert (len(outcomes.results), net.connections) == (20, 2)
+
+
 @pytest.mark.parametrize("offers", [("PIPELINING",), ("PIPELINING", "CHUNKING")])
 async def test_refusals_of_every_kind_reach_the_message_they_belong_to(
     net: Network, autojump_clock: Clock, offers: tuple[str, ...]

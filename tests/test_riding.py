@@ -60,3 +60,12 @@ def test_a_thousand_hosts_are_remembered_and_the_oldest_is_forgotten() -> None:
         riding.saw(Sign.REFUSED, (f"h{number}.test", 25), number)
     assert riding.is_borne_by(("h0.test", 25))
     assert not riding.is_borne_by(("h1.test", 25))
+
+
+def test_hosts_that_bear_it_are_forgotten_before_those_that_do_not() -> None:
+    riding = Riding(Tracer(None))
+    riding.saw(Sign.REFUSED, ONE, 1)
+    for number in range(1500):
+        riding.saw(Sign.TAKEN, (f"h{number}.test", 25), number)
+    assert not riding.is_borne_by(ONE)
+    assert repr(riding) == "<Riding: 999 hosts bear it, 1 do not>"

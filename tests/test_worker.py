@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ from client_peer import Peer
 from pool_server import Network, network, pool_of
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_smtp import ConnectError, Delivery, PoolClosedError, PoolConfig
+from trio_smtp import ConnectError, Delivery, PoolClosedError, PoolConfig, TraceEvent
 from trio_smtp._client.config import ClientConfig
 from trio_smtp._client.message import Message
 from trio_smtp._client.opening import Opening
@@ -43,7 +44,8 @@ class Office:
         self._tracer = Tracer(None)
         self.dispatcher = Dispatcher(self._hire, max_connections=1, min_idle=config.min_idle)
         hosts = Hosts("mail.test", 25, 60)
-        self.health = ServerHealth(hosts, config, self.dispatcher, Riding(self._tracer))
+        self.health = ServerHealth(hosts, config, self.dispatcher)
+        self._riding = Riding(self._tracer)
         opening = Opening(
             tls="none",
             ssl_context=None,
@@ -59,7 +61,7 @@ class Office:
         self._connector = Connector(opening, self.health, config, self._tracer, timekeeper)
 
     def _hire(self) -> Worker:
-        worker = Worker(self.dispatcher, self._connector, self.health, self._config, None, self._tracer)
+        worker = Worker(self.dispatcher, self._connector, self.health, self._riding, self._config, None, self._tracer)
         self.workers.append(worker)
         self._nursery.start_soon(worker.run)
         return worker
@@ -100,6 +102,20 @@ async def test_a_caller_that_sends_again_at_once_finds_it_resting(net: Network, 
             states.append(repr(office.workers[0]).split(":")[0])
     assert set(states) == {"<Worker resting"}
     assert net.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"), [(PoolConfig(max_age=20), "it is old"), (PoolConfig(idle_timeout=20), "it was idle")]
+)
+async def test_an_idle_connection_is_retired_for_its_age_or_for_its_idleness(
+    net: Network, autojump_clock: MockClock, limits: PoolConfig, reason: str
+) -> None:
+    events: list[TraceEvent] = []
+    async with pool_of(replace(limits, trace=events.append)) as pool:
+        await pool.send("a@x.test", ["b@y.test"], b"x\r\n")
+        await trio.sleep(30)
+        assert pool.statistics().connections == 0
+    assert [event.detail for event in events if event.name == "retire"] == [reason]
 
 
 async def test_being_woken_without_an_attempt_it_looks_around(net: Network, autojump_clock: MockClock) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._protocol.client.commands import bdat, end
+from .._protocol.client.commands import bdat
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import (
     ConnectionLostError,
@@ -21,6 +21,7 @@ from .._protocol.errors import (
 from .._protocol.newlines import NewlineEncoder
 from .._protocol.nul import treat_nul
 from .connection import ClientConnection
+from .encoder import TransactionEncoder
 from .mail_parameters import too_large
 
 BLOCK: Final = 1 << 18  # octets in one send, and so in what data_timeout bounds
@@ -33,7 +34,8 @@ class BodyWriter:
     Args:
         connection: after 354, or after RCPT with BDAT.
         transaction: the message.
-        encoder: makes pieces fit for the wire; ``None`` if they are already.
+        encoder: ends the message.
+        lines: makes pieces fit for the wire; ``None`` if they are already.
         eight_bit: MAIL has announced octets above 127.
         max_size: octets that the server takes, as RFC 1870 counts them, without stuffed dots; ``None`` for any number.
     """
@@ -43,6 +45,7 @@ class BodyWriter:
         "_eight_bit",
         "_encoder",
         "_error",
+        "_lines",
         "_max_size",
         "_pending",
         "_size",
@@ -54,7 +57,8 @@ class BodyWriter:
         self,
         connection: ClientConnection,
         transaction: Transaction,
-        encoder: NewlineEncoder | None,
+        encoder: TransactionEncoder,
+        lines: NewlineEncoder | None,
         *,
         eight_bit: bool = True,
         max_size: int | None = None,
@@ -62,12 +66,13 @@ class BodyWriter:
         self._connection = connection
         self._transaction = transaction
         self._encoder = encoder
+        self._lines = lines
         self._eight_bit = eight_bit
         self._pending: list[bytes | memoryview] = []
         self._size = 0  # octets of those
         self._max_size = max_size
         self._error: SMTPError | None = None  # of a piece; the rest alone is not the message
-        self._total = 0  # octets that came without an encoder, which counts for itself
+        self._total = 0  # octets that came without `lines`, which counts for itself
 
     async def write(self, piece: bytes | bytearray) -> bool:
         """Take the next piece; whether the server wants more (it may have refused in the middle).
@@ -97,8 +102,8 @@ class BodyWriter:
                 stage=Stage.BODY,
                 delivery=Delivery.NOT_SENT,
             )
-        if self._encoder is not None:
-            data = self._encoder.encode(treat_nul(piece, self._connection.config.nul))
+        if self._lines is not None:
+            data = self._lines.encode(treat_nul(piece, self._connection.config.nul))
         else:
             data = bytes(piece)
             self._total += len(data)
@@ -106,7 +111,7 @@ class BodyWriter:
         return data
 
     def _check_size(self) -> None:
-        size = self._total if self._encoder is None else self._encoder.size
+        size = self._total if self._lines is None else self._lines.size
         if self._max_size is not None and size > self._max_size:
             raise too_large(size, self._max_size, Stage.BODY)
 
@@ -133,24 +138,20 @@ class BodyWriter:
         Nothing is written if the server has refused the message meanwhile.
 
         Args:
-            tail: what ends the text, where there is no encoder to say it.
+            tail: what ends the text, where there are no `lines` to say it.
 
         Raises: as :meth:`write`.
         """
         if self._error is not None:
             raise self._error
         if tail is None:
-            tail = self._encoder.finish() if self._encoder is not None else b""
+            tail = self._lines.finish() if self._lines is not None else b""
             self._check_size()  # with the last line end, which the text may have lacked
         transaction = self._transaction
         if not await self._connection.look(transaction):
             return
-        if self._connection.uses_chunking:
-            head = self._connection.encode((bdat(transaction, self._size + len(tail), last=True),))
-            await self._send([head, *self._pending, tail])
-        else:
-            await self._send([*self._pending, self._connection.encode((end(transaction, tail),))])
-        self._pending = []
+        pieces, self._pending = self._pending, []
+        await self._send(self._encoder.end(pieces, tail))
 
     async def _flush(self) -> bool:
         connection = self._connection
@@ -158,7 +159,7 @@ class BodyWriter:
         if connection.uses_chunking:
             pieces = [connection.encode((bdat(self._transaction, BLOCK),)), *pieces]
         self._pending, self._size = [], 0
-        await self._send(pieces)
+        await self._send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if connection.uses_chunking:
             protocol = connection.protocol
             if not protocol.pipelining or len(protocol.outstanding) >= _WINDOW:
@@ -167,11 +168,10 @@ class BodyWriter:
             return False
         return self._transaction.reply is None and not connection.is_broken
 
-    async def _send(self, pieces: list[bytes | memoryview]) -> None:
+    async def _send(self, data: bytes | memoryview) -> None:
         if self._connection.witness is not None:
-            octets = self._total if self._encoder is None else self._encoder.size
+            octets = self._total if self._lines is None else self._lines.size
             self._connection.witness.note_text(self._transaction, octets)
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         await write_text(self._connection, self._transaction, data)
 
 

@@ -39,7 +39,7 @@ class ClientConfig:
         early_text: a small message may leave in one write with its envelope where the server offers PIPELINING and
             CHUNKING: one round trip, not two. Only for servers that are known to swallow the chunk of a BDAT they
             refuse (RFC 3030 section 2). One that does not takes the text of a message whose recipients it has refused
-            for commands, and whoever writes that text speaks in our session.
+            for commands: the author of that text speaks in our session then.
         trace: called with a :class:`ClientEvent` for each thing that happens; must be synchronous and quick. What it
             raises is logged, the first time.
         add_missing: a message object without Date or Message-ID is sent with one (RFC 5322 section 3.6), the same one

@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from .._protocol.client.commands import QUIT, STAGES, Command, Verb
-from .._protocol.client.protocol import ClientProtocol, Event, State
+from .._protocol.client.protocol import STAGES_BETWEEN, ClientProtocol, Event, State
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, RemoteProtocolError, SMTPError, SMTPTimeoutError, Stage
 from .._protocol.extensions import Extensions
@@ -33,12 +33,6 @@ from .trace import ClientWitness
 
 _CLOSED: Final = State.CLOSED
 _ENDS: Final = (Verb.END, Verb.LAST)
-_STAGES_BETWEEN: Final = {
-    State.MAIL: Stage.RCPT,
-    State.RCPT: Stage.BODY,
-    State.BODY: Stage.BODY,
-    State.CHUNKS: Stage.BODY,
-}  # where a message is while nothing is asked
 _LAST_WORDS: Final = 1.0  # seconds for each reply that is there to be read when a send has failed
 _REST_OF_REPLY: Final = 1.0  # seconds for what is still to come of a refusal in the middle of a message
 RECENT: Final = 1.0  # seconds: a server that answered so lately is taken to be there still
@@ -47,11 +41,6 @@ RECENT: Final = 1.0  # seconds: a server that answered so lately is taken to be 
 def deadline_after(timeout: float | None) -> float:
     """The moment `timeout` seconds from now, in Trio's clock."""
     return math.inf if timeout is None else trio.current_time() + timeout
-
-
-def at_stage(error: SMTPError, stage: Stage | None) -> None:
-    """Let an error say how far the session had got."""
-    error.stage = stage
 
 
 class ClientConnection:
@@ -168,12 +157,12 @@ class ClientConnection:
         protocol = self.protocol
         if protocol.outstanding:
             return STAGES[protocol.outstanding[0].verb]
-        return _STAGES_BETWEEN.get(protocol.state)
+        return STAGES_BETWEEN.get(protocol.state)
 
     def place(self, error: SMTPError) -> None:
         """Let an error say where the session is, unless it says so already."""
         if error.stage is None:
-            at_stage(error, self.stage)
+            error._place(self.stage)
 
     def learn(self, extensions: Extensions) -> None:
         """Go by what the server offers from now on."""
@@ -258,7 +247,7 @@ class ClientConnection:
             return (await self.next_event(timeout))[1]
         except SMTPError as exc:
             if exc.stage is None:
-                at_stage(exc, STAGES[command.verb])
+                exc._place(STAGES[command.verb])
             self._note_reason(exc)
             raise
         finally:
@@ -281,13 +270,9 @@ class ClientConnection:
                 if protocol.state is _CLOSED:
                     raise self.farewell_error()
                 try:
-                    data = await self.wire.receive(deadline)
+                    self._take(await self.wire.receive(deadline))
                 except SMTPTimeoutError:
                     raise self._too_late(timeout) from None
-                if not data:
-                    raise self._gone()
-                self._answered_at = trio.current_time()
-                protocol.receive_data(data)
                 event = protocol.next_event()
         if self._is_logged or self.witness is not None:
             self._note_event(event)
@@ -313,13 +298,16 @@ class ClientConnection:
                 timeout = self.reply_timeout
                 deadline = deadline_after(timeout)
             try:
-                data = await self.wire.receive(deadline)
+                self._take(await self.wire.receive(deadline))
             except SMTPTimeoutError:
                 raise self._too_late(timeout) from None
-            if not data:
-                raise self._gone()
-            self._answered_at = trio.current_time()
-            protocol.receive_data(data)
+
+    def _take(self, data: bytes | bytearray) -> None:
+        """Give the protocol what was waited for; no octets: the server has closed the connection."""
+        if not data:
+            raise self._gone()
+        self._answered_at = trio.current_time()
+        self.protocol.receive_data(data)
 
     def _gone(self) -> ConnectionLostError:
         self.abort()
@@ -377,7 +365,7 @@ class ClientConnection:
             return True if not protocol.unread else await self.hear_unasked(transaction)
         except SMTPError as exc:
             if transaction is None:  # between messages
-                at_stage(exc, Stage.MAIL)
+                exc._place(Stage.MAIL)
             self._note_reason(exc)
             raise
 

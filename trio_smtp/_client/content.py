@@ -12,7 +12,7 @@ import stat
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable
-from email.message import Message
+from email.message import Message as EmailObject
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -27,7 +27,7 @@ from .._protocol.errors import LocalProtocolError
 from .._protocol.newlines import NewlineNormalizer
 
 ContentLike: TypeAlias = (
-    "bytes | bytearray | memoryview | str | Message[Any, Any] | os.PathLike[str] | AsyncIterable[bytes]"
+    "bytes | bytearray | memoryview | str | EmailObject[Any, Any] | os.PathLike[str] | AsyncIterable[bytes]"
 )
 
 _FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:").match
@@ -120,7 +120,7 @@ class MessageObject(Content):
 
     __slots__ = ("_done", "_message", "_missing", "at_hand", "needs_utf8", "prefers_utf8")
 
-    def __init__(self, message: Message[Any, Any]) -> None:
+    def __init__(self, message: EmailObject[Any, Any]) -> None:
         self._message = message
         self._done: dict[tuple[bool, bool], Source] = {}
         self._missing: Missing | None = None  # made once: a message that is sent again is the same message
@@ -139,7 +139,7 @@ class MessageObject(Content):
         return source
 
 
-def _write_message(message: Message[Any, Any], *, eight_bit: bool, utf8: bool, missing: Missing | None) -> Source:
+def _write_message(message: EmailObject[Any, Any], *, eight_bit: bool, utf8: bool, missing: Missing | None) -> Source:
     octets = serialize(message, eight_bit=eight_bit, utf8=utf8, missing=missing)
     is_ascii = octets.isascii()
     return Source(octets, eight_bit=not is_ascii, utf8=utf8 and not is_ascii and has_utf8_header(octets))
@@ -164,10 +164,7 @@ class File(Content):
         if isinstance(found, Octets):
             self._held = found
             return found.ready
-        if isinstance(found, bytes):
-            return Octets(found).ready
-        found.chunks = _Blocks(self._path)
-        return found
+        return Octets(found).ready if isinstance(found, bytes) else found
 
 
 class _Blocks:
@@ -237,7 +234,7 @@ def as_content(content: ContentLike) -> Content:
             return Octets(content.encode())
         except UnicodeEncodeError:  # a lone surrogate
             raise LocalProtocolError("the content cannot be encoded as UTF-8") from None
-    if isinstance(content, Message):
+    if isinstance(content, EmailObject):
         return MessageObject(content)
     if isinstance(content, bytearray | memoryview):
         return Octets(bytes(content))
@@ -256,7 +253,7 @@ def _is_bare_line(text: str) -> bool:
 
 
 def _look_through(path: Path) -> Octets | bytes | Source:
-    """A small file's octets; of a large one, all that :class:`Source` says of it but the blocks.
+    """A small file's octets; a large one as what it says of itself, and its blocks.
 
     Whether its header is UTF-8 is known as far as the header stands in the first block.
 
@@ -279,7 +276,15 @@ def _look_through(path: Path) -> Octets | bytes | Source:
             block = file.read(SMALL_FILE)
         size += len(lines.finish())
         size = size if lines.line_start else size + 2
-        return Source(None, size=size, raw_size=raw_size, eight_bit=eight_bit, utf8=has_utf8, has_nul=has_nul)
+        return Source(
+            None,
+            size=size,
+            raw_size=raw_size,
+            eight_bit=eight_bit,
+            utf8=has_utf8,
+            has_nul=has_nul,
+            chunks=_Blocks(path),
+        )
 
 
 def has_utf8_header(octets: bytes, *, whole: bool = True) -> bool:

@@ -4,6 +4,7 @@
 # Not known here: when what is sent, and what came of it (transfer.py, and the pool's pipeline).
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from .._protocol.addresses import wire_address
@@ -20,20 +21,6 @@ from .message import Message
 
 _READY: Final = State.READY
 ONE_WRITE: Final = 1 << 15  # octets of text that are worth sending before the server has agreed to take them
-
-
-async def open_content(connection: ClientConnection, message: Message) -> Source:
-    """The message's content, made ready for this server.
-
-    Raises:
-        LocalProtocolError: an ``EmailMessage`` that cannot be written.
-        OSError: of reading a file.
-    """
-    return await message.content.open(
-        eight_bit=connection.offers_8bit,
-        utf8=connection.offers_utf8 and (message.needs_utf8 or message.content.prefers_utf8),
-        add_missing=connection.config.add_missing,
-    )
 
 
 class TransactionEncoder:
@@ -72,7 +59,7 @@ class TransactionEncoder:
             return text, tail, len(text) + len(tail)
         return encode_message(octets, newlines)
 
-    def pieces(self) -> NewlineEncoder | None:
+    def stream_encoder(self) -> NewlineEncoder | None:
         """What makes pieces of a text fit for the wire; ``None``: they go as they are."""
         if self._message.is_binary:
             return None
@@ -86,8 +73,14 @@ class TransactionEncoder:
             return str(given["BODY"]).upper() != "7BIT"
         return self._connection.offers_8bit if source.eight_bit is None else source.eight_bit
 
-    def envelope(self, source: Source, size: int | None) -> list[Command]:
-        """RSET if a failed transaction is open, MAIL, and RCPT for each recipient of the transaction.
+    def envelope(self, source: Source, size: int | None, *, behind_end: bool = False) -> list[Command]:
+        """RSET if a transaction is open or may be, MAIL, and RCPT for each recipient of the transaction.
+
+        Args:
+            source: the content.
+            size: of the text in octets, if known.
+            behind_end: it is sent behind the end of another message, before the reply to that. After a BDAT that it
+                refuses the server may keep that transaction (RFC 3030 section 2).
 
         Raises:
             LocalProtocolError: a NUL in a file, with ``nul="reject"``.
@@ -101,7 +94,7 @@ class TransactionEncoder:
         has_utf8 = connection.offers_utf8
         sender = message.sender if is_plain else wire_address(message.sender, smtputf8=has_utf8)
         commands = [mail(transaction, sender, params, utf8=utf8)]
-        if connection.protocol.state is not _READY:
+        if connection.protocol.state is not _READY or (behind_end and connection.uses_chunking):
             commands.insert(0, RSET)
         params = ""
         for written in transaction.recipients:
@@ -109,12 +102,17 @@ class TransactionEncoder:
             if message.rcpt_params is not None:
                 params = rcpt_params(connection, message, written, utf8=utf8)
             commands.append(rcpt(transaction, written, address, params, utf8=utf8))
-        connection.allowance.count(message, transaction.recipients)
         return commands
 
-    def last(self, text: bytes, tail: bytes) -> bytes:
-        """The text and the end of the message, which from now on counts as sent."""
+    def end(self, pieces: Sequence[bytes | memoryview], tail: bytes) -> bytes:
+        """The last of the text and the end of the message, which from now on counts as sent.
+
+        Args:
+            pieces: of the text.
+            tail: what ends it.
+        """
         connection, transaction = self._connection, self._transaction
         if connection.uses_chunking:
-            return connection.encode((bdat(transaction, len(text) + len(tail), last=True),)) + text + tail
-        return text + connection.encode((end(transaction, tail),))
+            size = sum(map(len, pieces)) + len(tail)
+            return b"".join((connection.encode((bdat(transaction, size, last=True),)), *pieces, tail))
+        return b"".join((*pieces, connection.encode((end(transaction, tail),))))

@@ -39,7 +39,7 @@ from .._wire.tls import is_in_clear
 from .._wire.wire import Wire
 from .auth import Login, log_in
 from .config import ClientConfig
-from .connection import ClientConnection, at_stage
+from .connection import ClientConnection
 from .reaching import Connect, address_name, reach, tls_name
 from .trace import ClientEvent, ClientWitness, tell_unreached
 
@@ -283,7 +283,7 @@ async def _send_proxy_header(connection: ClientConnection, header: ProxyHeader) 
     try:
         await connection.write(header.to_bytes(), connection.config.connect_timeout)
     except (ConnectionLostError, SMTPTimeoutError) as exc:
-        at_stage(exc, Stage.CONNECT)
+        exc._place(Stage.CONNECT)
         raise
 
 
@@ -292,7 +292,7 @@ async def _adopt_tls(connection: ClientConnection) -> None:
     try:
         await connection.adopt_tls()
     except (TLSError, ConnectionLostError, SMTPTimeoutError) as exc:
-        at_stage(exc, Stage.CONNECT)
+        exc._place(Stage.CONNECT)
         raise
 
 
@@ -300,7 +300,7 @@ async def _start_implicit_tls(opening: Opening, connection: ClientConnection, ho
     try:
         await connection.start_tls(opening.context(), tls_name(host))
     except (TLSError, ConnectionLostError, SMTPTimeoutError) as exc:
-        at_stage(exc, Stage.CONNECT)
+        exc._place(Stage.CONNECT)
         _explain_certificate(exc, connection, host)
         if is_in_clear(exc.__cause__):
             raise TLSError(
@@ -322,7 +322,7 @@ def _explain_certificate(error: SMTPError, connection: ClientConnection, host: s
 
 async def _hear_greeting(connection: ClientConnection, port: int) -> None:
     hint, timeout = "", connection.config.greeting_timeout
-    if port in _SUBMISSION:  # no one greets late here to keep spammers off
+    if port in _SUBMISSION:  # no server greets late here to keep spammers off
         timeout = min(timeout or math.inf, connection.config.submission_greeting_timeout or math.inf)
         timeout = None if timeout == math.inf else timeout
     if connection.wire.tls is None:
@@ -335,7 +335,7 @@ async def _hear_greeting(connection: ClientConnection, port: int) -> None:
     except RemoteProtocolError as exc:
         raise RemoteProtocolError(f"{connection.name} does not greet: {exc}{hint}", stage=Stage.GREETING) from exc
     except ConnectionLostError as exc:
-        at_stage(exc, Stage.GREETING)
+        exc._place(Stage.GREETING)
         raise
     if reply.code != 220:
         raise ConnectError(f"{connection.name} refuses the connection: {reply}", reply=reply, stage=Stage.GREETING)
@@ -387,7 +387,7 @@ async def _start_tls(opening: Opening, connection: ClientConnection, host: str, 
         )
         raise _HandshakeFailed(late) from exc
     except (TLSError, ConnectionLostError) as exc:
-        at_stage(exc, Stage.STARTTLS)
+        exc._place(Stage.STARTTLS)
         _explain_certificate(exc, connection, host)
         raise _HandshakeFailed(exc) from exc
     tell("tls", started)

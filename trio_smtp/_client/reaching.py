@@ -13,7 +13,7 @@ import trio
 
 from .._protocol.errors import ConnectError, SMTPError, SMTPTimeoutError, Stage
 from .config import ClientConfig
-from .connection import at_stage, deadline_after
+from .connection import deadline_after
 
 Connect: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
@@ -50,7 +50,7 @@ async def reach(host: str, port: int, config: ClientConfig, connect: Connect | N
             return await _reach(host, port, config, connect)
     except SMTPError as exc:  # the application's way knows best
         if exc.stage is None:
-            at_stage(exc, Stage.CONNECT)
+            exc._place(Stage.CONNECT)
         raise
     except (OSError, UnicodeError) as exc:  # UnicodeError: a name that IDNA cannot encode, such as "a..b"
         raise ConnectError(

@@ -25,7 +25,7 @@ from .message import Message, Params
 from .report import DeliveryReport, SendResult
 from .transfer import Transfer
 
-_NOBODY: Final = "postmaster"  # where a recipient is wanted, and none is known yet
+_STAND_IN: Final = "postmaster"  # where a recipient is wanted, and none is known yet
 _OF_DSN: Final = dict.fromkeys(("RET", "ENVID", "NOTIFY", "ORCPT"), "DSN")  # RFC 3461 §4
 
 
@@ -72,7 +72,7 @@ class Steps:
             ConnectionLostError, SMTPTimeoutError, RemoteProtocolError: the connection is broken.
         """
         connection = self._connection
-        message = Message(self._sender, [_NOBODY], b"", self._params)
+        message = Message(self._sender, [_STAND_IN], b"", self._params)
         params, self._utf8 = mail_params(connection, message, self._source, None)
         sender = wire_address(message.sender, smtputf8=connection.offers_utf8)
         command = mail(self.transaction, sender, params, utf8=self._utf8)

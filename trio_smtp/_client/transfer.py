@@ -37,7 +37,7 @@ from .body import BLOCK, BodyWriter, write_text
 from .cleanup import ShieldedCleanup
 from .connection import ClientConnection
 from .content import Source
-from .encoder import ONE_WRITE, TransactionEncoder, open_content
+from .encoder import ONE_WRITE, TransactionEncoder
 from .message import Message
 from .report import DeliveryReport, refusal
 
@@ -45,6 +45,20 @@ _CLOSED: Final = State.CLOSED
 _BODY: Final = State.BODY
 _DATA: Final = Verb.DATA
 _GROUP: Final = 200  # commands in one write: their replies fit into the buffers, so that neither side blocks the other
+
+
+async def open_content(connection: ClientConnection, message: Message) -> Source:
+    """The message's content, made ready for this server.
+
+    Raises:
+        LocalProtocolError: an ``EmailMessage`` that cannot be written.
+        OSError: of reading a file.
+    """
+    return await message.content.open(
+        eight_bit=connection.offers_8bit,
+        utf8=connection.offers_utf8 and (message.needs_utf8 or message.content.prefers_utf8),
+        add_missing=connection.config.add_missing,
+    )
 
 
 class Transfer:
@@ -142,13 +156,14 @@ class Transfer:
             await self._report.announce_end()
             await connection.look()  # it may have taken a while
         if is_early and connection.has_just_answered:
+            connection.allowance.count(self.message, transaction.recipients)
             commands.append(bdat(transaction, size, last=True))
             await write_text(connection, transaction, connection.encode(commands) + text + tail)
             return
         if not await self.send_envelope(commands):
             return
         if len(text) > BLOCK:
-            writer = BodyWriter(connection, transaction, None)
+            writer = BodyWriter(connection, transaction, encoder, None)
             if await writer.write_encoded(text):
                 if self.message.before_end is not None:
                     await self._announce_end()
@@ -157,7 +172,7 @@ class Transfer:
         if self.message.before_end is not None:
             await self._announce_end()
         if await connection.look(transaction):
-            await write_text(connection, transaction, encoder.last(text, tail))
+            await write_text(connection, transaction, encoder.end((text,), tail))
 
     async def _send_stream(self, source: Source) -> None:
         assert source.chunks is not None
@@ -197,6 +212,7 @@ class Transfer:
         """
         connection, transaction = self._connection, self.transaction
         protocol = connection.protocol
+        connection.allowance.count(self.message, transaction.recipients)
         if not connection.uses_chunking:
             commands.append(data(transaction))
         step = _GROUP if protocol.pipelining else 1
@@ -223,7 +239,8 @@ class Transfer:
         return BodyWriter(
             connection,
             self.transaction,
-            encoder.pieces(),
+            encoder,
+            encoder.stream_encoder(),
             eight_bit=encoder.takes_eight_bit(source),
             max_size=connection.extensions.size,
         )

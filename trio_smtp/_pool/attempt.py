@@ -1,9 +1,9 @@
 # One try of a message, between the caller that waits for its outcome and the worker that sends it.
 #
-#   WAITING ── a worker has it ──→ RUNNING ── its outcome is set ──→ DONE
-#      └───────────── refused, withdrawn or never begun ────────────────↑
+#   WAITING ── a worker has it ──→ BEGUN ── its outcome is set ──→ DONE
+#      └──────────── refused, withdrawn or never begun ───────────────↑
 #
-# A pool that closes sends away those that are WAITING. One that is RUNNING may be between two connections: it goes on.
+# A pool that closes sends away those that are WAITING. One that is BEGUN may be between two connections: it goes on.
 #
 # Guarantees: the outcome is set once, whatever happens to the worker, so a caller always hears. A new try is a new
 # Attempt; whether there is one is decided elsewhere (retry.py).
@@ -35,7 +35,7 @@ class AttemptState(Enum):
     """Where an attempt is."""
 
     WAITING = "waiting"
-    RUNNING = "running"
+    BEGUN = "begun"
     DONE = "done"
 
 
@@ -51,7 +51,7 @@ class Cancellation(Enum):
 
 
 _WAITING: Final = AttemptState.WAITING
-_RUNNING: Final = AttemptState.RUNNING
+_BEGUN: Final = AttemptState.BEGUN
 _DONE: Final = AttemptState.DONE
 _NO: Final = Cancellation.NO
 
@@ -77,7 +77,7 @@ class Attempt:
 
     Attributes:
         is_alone: it is to be sent with no other in flight.
-        state: WAITING, RUNNING or DONE.
+        state: WAITING, BEGUN or DONE.
         cancellation: what its caller wants.
         error: DONE: what ended it; ``None`` if it reached its end.
     """
@@ -120,20 +120,29 @@ class Attempt:
 
     # -- the worker's side
 
+    @property
+    def is_wanted(self) -> bool:
+        """Its caller wants the message to be sent."""
+        return self.cancellation is _NO
+
+    def isolate(self) -> None:
+        """Let it be sent with no other in flight, from now on."""
+        self.is_alone = True
+
     def attach(self, exchange: Exchange | None) -> None:
         """A worker sends it now.
 
         Args:
             exchange: what :meth:`cancel` may end; ``None`` while others' messages are in flight there.
         """
-        self.state = _RUNNING
+        self.state = _BEGUN
         self._exchange = exchange
         if exchange is not None and self.cancellation is Cancellation.OVERDUE:
             exchange.abandon()  # the last of several in flight, and its caller has gone
 
     def detach(self) -> None:
-        """A worker has had it, and it needs another connection."""
-        self.state = _RUNNING
+        """A worker has had it, and it needs another connection: what was begun goes on."""
+        self.state = _BEGUN
         self._exchange = None
 
     async def run_cancellable(self, work: Callable[[], Awaitable[object]]) -> None:

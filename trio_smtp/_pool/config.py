@@ -20,7 +20,8 @@ class PoolConfig:
         idle_timeout: how long a connection is kept open without work; ``None``: for ever.
         max_age: how long a connection is used, less up to a tenth at random, so that they do not all end at once;
             ``None``: for ever.
-        max_waiting: callers that may wait for a connection; the next gets ``PoolFullError``. ``None``: no limit.
+        max_waiting: callers that may wait in line, with no connection being opened for them; the next gets
+            ``PoolFullError``. ``None``: no limit.
         rate_limit: ``(n, seconds)``: at most n messages start in any window of that length, over all connections.
         connect_retries: how often a message is tried again if nothing can have been accepted: the server could not be
             reached, or the connection was lost before the end of the message.

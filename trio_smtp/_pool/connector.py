@@ -85,6 +85,10 @@ class PooledConnection:
         self.client.wire.forget_interruption()  # of a caller that gave up when its last reply came
         return may_be_stale
 
+    def suspect(self) -> None:
+        """It was silent for a while: it may have died without a sign."""
+        self.may_be_stale = True
+
     def retire(self, reason: str) -> None:
         """Use it for no further transaction."""
         self.retired = self.retired or reason
@@ -116,7 +120,7 @@ class PooledConnection:
             SMTPTimeoutError: ``idle_timeout`` or ``max_age`` has passed.
         """
         since, client = trio.current_time(), self.client
-        self.may_be_stale = True
+        self.suspect()
         client.wire.forget_interruption()
         data: bytes | bytearray = b""
         try:

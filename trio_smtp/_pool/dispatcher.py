@@ -30,8 +30,8 @@ from .trace import Tracer
 _SILENT: Final = Tracer(None)
 
 
-class Worker(Protocol):
-    """The task of a connection."""
+class Wakeable(Protocol):
+    """The task of a connection: a worker, as far as it is known here."""
 
     def wake(self) -> None:
         """Look around, if you are idle; give up, if you are opening a connection. Synchronous."""
@@ -43,7 +43,7 @@ class Dispatcher:
     Args:
         max_connections: the number of workers to begin with; :meth:`set_limit` changes it.
         min_idle: workers to keep even if no message needs them.
-        max_waiting: callers that may wait for a worker; ``None``: no limit.
+        max_waiting: callers that may wait in line; ``None``: no limit.
         tracer: is told how long they did.
         hire: makes a worker and starts its task. That opens a connection and must call :meth:`opened`, or
             :meth:`opening_failed`; and :meth:`ended` when it ends.
@@ -51,7 +51,7 @@ class Dispatcher:
     Attributes:
         limit: how many workers there may be now.
         has_too_many: there are more.
-        waiting: callers waiting for a worker; not one whose attempt was taken and which has yet to run.
+        in_line: callers in line; not one whose attempt was taken and which has yet to run.
         is_closing: no further message is taken.
         closed: set when that begins.
     """
@@ -72,35 +72,35 @@ class Dispatcher:
         "_workers",
         "closed",
         "has_too_many",
+        "in_line",
         "is_closing",
         "limit",
-        "waiting",
     )
 
     def __init__(
         self,
-        hire: Callable[[], Worker],
+        hire: Callable[[], Wakeable],
         *,
         max_connections: int,
         min_idle: int = 0,
         max_waiting: int | None = None,
         tracer: Tracer = _SILENT,
     ) -> None:
-        self._hire: Callable[[], Worker] = hire
+        self._hire: Callable[[], Wakeable] = hire
         self._min_idle: int = min_idle
         self._max_waiting: int | None = max_waiting
         self._tracer: Tracer = tracer
-        self._workers: set[Worker] = set()
-        self._opening: dict[Worker, None] = {}  # those without a connection yet, in the order of their beginning
-        self._idle: list[Worker] = []  # the one used last is at the end
+        self._workers: set[Wakeable] = set()
+        self._opening: dict[Wakeable, None] = {}  # those without a connection yet, in the order of their beginning
+        self._idle: list[Wakeable] = []  # the one used last is at the end
         self._ahead: deque[Attempt] = deque()  # not in line
-        self._assigned: dict[Worker, Attempt] = {}  # given to workers that were idle and have not run since
+        self._assigned: dict[Wakeable, Attempt] = {}  # given to workers that were idle and have not run since
         self._limiter: trio.CapacityLimiter = trio.CapacityLimiter(max_connections)
         self._callers, self._attempts = trio.open_memory_channel[Attempt](0)
         self._shortage: trio.Event = trio.Event()  # there are fewer workers than min_idle
         self.limit: int = max_connections
         self.has_too_many: bool = False
-        self.waiting: int = 0
+        self.in_line: int = 0
         self.is_closing: bool = False
         self.closed: trio.Event = trio.Event()
 
@@ -118,6 +118,11 @@ class Dispatcher:
     def idle(self) -> int:
         """Those that have nothing to do."""
         return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Messages without a connection: those in line, and those ahead."""
+        return self.in_line + len(self._ahead)
 
     @property
     def can_spare(self) -> bool:
@@ -165,10 +170,10 @@ class Dispatcher:
         Raises:
             PoolFullError, PoolClosedError: nothing was sent.
         """
-        if not patient and self._max_waiting is not None and self.waiting >= self._max_waiting:
-            raise PoolFullError(f"{self.waiting} messages wait for a connection already", delivery=Delivery.NOT_SENT)
+        if not patient and self._max_waiting is not None and self.in_line >= self._max_waiting:
+            raise PoolFullError(f"{self.in_line} messages wait for a connection already", delivery=Delivery.NOT_SENT)
         started = trio.current_time() if self._tracer.is_on else 0.0
-        self.waiting += 1
+        self.in_line += 1
         was_taken = False
         try:
             await self._callers.send(attempt)
@@ -177,16 +182,16 @@ class Dispatcher:
             raise closed_error() from None
         finally:
             if not was_taken:  # otherwise take() has counted it
-                self.waiting -= 1
+                self.in_line -= 1
         self._tracer.tell("wait", started, message=attempt.number)
 
     # -- workers
 
-    def opened(self, worker: Worker) -> None:
+    def opened(self, worker: Wakeable) -> None:
         """It has its connection, and looks for work."""
         del self._opening[worker]
 
-    def opening_failed(self, worker: Worker) -> Attempt | None:
+    def opening_failed(self, worker: Wakeable) -> Attempt | None:
         """It could not open its connection, and is about to end: the attempt that was to have it, if one was."""
         is_promised = len(self._ahead) >= len(self._opening)
         del self._opening[worker]
@@ -197,9 +202,9 @@ class Dispatcher:
         if self.has_too_many:
             return None
         if not self._ahead:
-            return self._take_from_line() if self.waiting else None
+            return self._take_from_line() if self.in_line else None
         attempt = self._ahead.popleft()
-        if self.waiting or self.is_closing:
+        if self.in_line or self.is_closing:
             self._rebalance()  # a worker opens a connection for none
         return attempt
 
@@ -208,18 +213,18 @@ class Dispatcher:
         self._ahead.extendleft(reversed(list(attempts)))
         self._rebalance()
 
-    def park(self, worker: Worker) -> None:
+    def park(self, worker: Wakeable) -> None:
         """A worker has nothing to do from now on; it is woken when it has."""
         self._idle.append(worker)
 
-    def unpark(self, worker: Worker) -> Attempt | None:
+    def unpark(self, worker: Wakeable) -> Attempt | None:
         """A worker is not idle from now on; the attempt that it was given while it was, if it was given one."""
         attempt = self._assigned.pop(worker, None)
         if attempt is None and worker in self._idle:
             self._idle.remove(worker)
         return attempt
 
-    def ended(self, worker: Worker) -> None:
+    def ended(self, worker: Wakeable) -> None:
         """A worker's task is at its end: take its token back, and see who needs it."""
         if worker in self._workers:
             self._workers.remove(worker)
@@ -282,7 +287,7 @@ class Dispatcher:
             attempt = self._attempts.receive_nowait()
         except trio.WouldBlock:  # a caller that was cancelled and has not run since
             return None
-        self.waiting -= 1
+        self.in_line -= 1
         return attempt
 
     def _rebalance(self) -> None:
@@ -295,7 +300,7 @@ class Dispatcher:
             for worker in list(self._opening)[len(self._ahead) :]:
                 worker.wake()
             return
-        while self.waiting and self._may_expect and (attempt := self._take_from_line()) is not None:
+        while self.in_line and self._may_expect and (attempt := self._take_from_line()) is not None:
             self._expect(attempt)
         if len(self._workers) < self._min_idle:
             self._shortage.set()
@@ -313,9 +318,9 @@ class Dispatcher:
         for attempt in [attempt for attempt in self._ahead if attempt.state is AttemptState.WAITING]:
             self._ahead.remove(attempt)
             attempt.finish(closed_error())
-        idle = [worker for worker in self._workers if worker not in self._opening]
+        opened = [worker for worker in self._workers if worker not in self._opening]
         self._idle.clear()
-        for worker in idle:
+        for worker in opened:
             worker.wake()
         self._rebalance()
 

@@ -1,5 +1,5 @@
-# What a pool knows of its servers: how many connections they bear, which hosts to leave alone, which bear several
-# messages in flight, when to try again to keep some warm.
+# What a pool knows of its servers: how many connections they bear, which hosts to leave alone, and when to try again to
+# keep some warm.
 #
 # Guarantees: each of these has one writer, this class, which is told of facts: a connection opened, closed or failed, a
 # message came to its end. It does not know what tells it; of those that obey the limit it knows the number.
@@ -14,7 +14,6 @@ from .config import PoolConfig
 from .feedback import Feedback
 from .hosts import Hosts, Route
 from .retry import is_of_the_wire
-from .riding import Riding
 
 _LEAST_DELAY: Final = 0.1  # seconds, of warming
 _MOST_DELAY: Final = 60.0
@@ -39,20 +38,17 @@ class ServerHealth:
         hosts: the servers.
         config: the pool's.
         crew: those that connect; told when there may be more or fewer of them.
-        riding: see below.
 
     Attributes:
-        riding: which hosts bear several messages in flight.
         warming_delay: seconds before the next try to open a connection that no message needs.
     """
 
-    __slots__ = ("_connected", "_crew", "_feedback", "_hosts", "_retry_delay", "riding", "warming_delay")
+    __slots__ = ("_connected", "_crew", "_feedback", "_hosts", "_retry_delay", "warming_delay")
 
-    def __init__(self, hosts: Hosts, config: PoolConfig, crew: Crew, riding: Riding) -> None:
+    def __init__(self, hosts: Hosts, config: PoolConfig, crew: Crew) -> None:
         self._hosts: Hosts = hosts
         self._feedback: Feedback = Feedback(config.max_connections)
         self._crew: Crew = crew
-        self.riding: Riding = riding
         self._retry_delay: float = config.retry_delay
         self._connected: Counter[Route] = Counter()
         self.warming_delay: float = 0.0

@@ -26,23 +26,23 @@ from typing import Final, NamedTuple
 import trio
 
 from .._client.connection import ClientConnection
-from .._client.encoder import ONE_WRITE, TransactionEncoder, open_content
+from .._client.encoder import ONE_WRITE, TransactionEncoder
 from .._client.refusals import is_about_connection
-from .._protocol.client.commands import RSET, Command, Verb, bdat, data, end
+from .._client.transfer import open_content
+from .._protocol.client.commands import Command, Verb, bdat, data
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
 from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError, SMTPTimeoutError, Stage
 from .._wire.waits import Interrupted
-from .attempt import Attempt, AttemptState, Cancellation
+from .attempt import Attempt, AttemptState
 from .connector import PooledConnection
 from .health import ServerHealth
-from .riding import Sign
+from .riding import Riding, Sign
 from .trace import Tracer, fate_by, fate_of
 
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
 _ENDS: Final = (Verb.END, Verb.LAST)
 _DONE: Final = AttemptState.DONE
-_WANTED: Final = Cancellation.NO
 
 
 class _Flying(NamedTuple):
@@ -60,9 +60,17 @@ class _Flying(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """A message's octets: its commands, its text, and what comes behind the text."""
+    """What is sent of a message.
 
-    commands: bytes
+    Attributes:
+        encoder: makes its end.
+        commands: its envelope, and DATA or BDAT.
+        text: fit for the wire.
+        tail: what comes behind the text.
+    """
+
+    encoder: TransactionEncoder
+    commands: list[Command]
     text: bytes
     tail: bytes
 
@@ -75,14 +83,15 @@ class Pipeline:
         depth: how many there may be.
         take: the next attempt, if there is one and the connection may be used for it.
         health: is told of each message that came to its end.
+        riding: is told what the host does with an envelope behind an unanswered end.
         tracer: is told of each message, however it ended.
 
     Attributes:
-        again: attempts to be sent alone: too large for this, with a `before_end` where all is one write, with
-            recipients who were too many for one transaction, without a connection that is good, on one that ended with
-            a 421 before their end was answered, or refused or lost as riders.
+        to_send_alone: attempts that cannot be sent with others: too large for this, with a `before_end` where all is
+            one write, with recipients who were too many for one transaction, without a connection that is good, on one
+            that ended with a 421 before their end was answered, or refused or lost as riders.
         farewell_at: where a message was when the server ended the session with a 421.
-        latest: the attempt whose outcome was set last.
+        latest: the last one that was answered.
     """
 
     __slots__ = (
@@ -91,12 +100,13 @@ class Pipeline:
         "_depth",
         "_flight",
         "_health",
+        "_riding",
         "_take",
         "_tracer",
         "_written",
-        "again",
         "farewell_at",
         "latest",
+        "to_send_alone",
     )
 
     def __init__(
@@ -105,6 +115,7 @@ class Pipeline:
         depth: int,
         take: Callable[[], Attempt | None],
         health: ServerHealth,
+        riding: Riding,
         tracer: Tracer,
     ) -> None:
         self._connection: PooledConnection = connection
@@ -112,18 +123,29 @@ class Pipeline:
         self._depth: int = depth
         self._take: Callable[[], Attempt | None] = take
         self._health: ServerHealth = health
+        self._riding: Riding = riding
         self._tracer: Tracer = tracer
         self._flight: deque[_Flying] = deque()
-        self._written: int = 0  # so many of them, from the first on: what was encoded of them was handed over
-        self.again: list[Attempt] = []
+        self._written: int = 0  # how many of them, from the oldest on, were handed to the wire
+        self.to_send_alone: deque[Attempt] = deque()
         self.farewell_at: Stage | None = None
         self.latest: Attempt | None = None
 
     def __repr__(self) -> str:
-        return f"<Pipeline {len(self._flight)} of {self._depth} in flight, {len(self.again)} to be sent alone>"
+        return f"<Pipeline {len(self._flight)} of {self._depth} in flight, {len(self.to_send_alone)} to be sent alone>"
+
+    def take_alone(self) -> Attempt:
+        """The first of those that are to be sent alone, which from now on is the caller's to see to."""
+        return self.to_send_alone.popleft()
+
+    def take_all_alone(self) -> list[Attempt]:
+        """The same for all of them."""
+        taken = list(self.to_send_alone)
+        self.to_send_alone.clear()
+        return taken
 
     async def run(self, attempt: Attempt) -> None:
-        """Send this message and those that can be had meanwhile; the outcome of each is set, or it is in `again`."""
+        """Send this message and those that can be had meanwhile: each has its outcome, or is to be sent alone."""
         try:
             await (self._run_whole if self._client.sends_early_text else self._run_riding)(attempt)
         except (SMTPError, Interrupted) as exc:
@@ -144,10 +166,10 @@ class Pipeline:
             self._client.check()
 
     def _fail(self, exc: BaseException) -> None:
-        """The connection is of no use any more: set the outcome of each message in flight, or leave it in `again`."""
+        """The connection is of no use any more: each message in flight has its outcome, or is to be sent alone."""
         if isinstance(exc, SMTPError):
             self._client.place(exc)
-            self._blame(exc)
+            self._learn_from_failure(exc)
         self._connection.abort()
         failed = [flying for flying in self._flight if flying.attempt.state is not _DONE]
         self._flight.clear()
@@ -165,27 +187,27 @@ class Pipeline:
                 attempt.finish(_own(exc, attempt))
         for flying, transaction in zip(failed, transactions, strict=True):  # when every caller has its outcome
             attempt = flying.attempt
-            self._tell(flying, attempt.error if attempt.state is _DONE else exc, transaction)
+            self._note_end(flying, attempt.error if attempt.state is _DONE else exc, transaction)
 
-    def _blame(self, exc: SMTPError) -> None:
+    def _learn_from_failure(self, exc: SMTPError) -> None:
         """Say what the connection's end tells of the server; see :meth:`_hear` for a 421."""
         rider = next((flying for flying in self._flight if flying.is_rider), None)
         if rider is None or _is_answered(rider) or self._client.protocol.farewell is not None:
             return
         is_forgotten = rider is self._flight[0] and isinstance(exc, SMTPTimeoutError)
-        self._saw(Sign.FORGOTTEN if is_forgotten else Sign.LOST)
+        self._note_sign(Sign.FORGOTTEN if is_forgotten else Sign.LOST)
 
-    def _saw(self, sign: Sign) -> None:
-        self._health.riding.saw(sign, self._connection.route, self._connection.number)
+    def _note_sign(self, sign: Sign) -> None:
+        self._riding.saw(sign, self._connection.route, self._connection.number)
 
     def _send_again(self, attempt: Attempt) -> None:
         """Leave a message to be sent alone, as if this had not been tried."""
         attempt.report.forget_transaction()
-        attempt.is_alone = True
-        self.again.append(attempt)
+        attempt.isolate()
+        self.to_send_alone.append(attempt)
 
-    def _tell(self, flying: _Flying, error: BaseException | None, transaction: Transaction | None) -> None:
-        """A message's transaction is over: it came to its end, or was ended by an error."""
+    def _note_end(self, flying: _Flying, error: BaseException | None, transaction: Transaction | None) -> None:
+        """A message's transaction is over, by its end or by an error: for the trace, and the limit of connections."""
         client = self._client
         if self._tracer.is_on:
             if error is not None or transaction is None:
@@ -213,9 +235,9 @@ class Pipeline:
         while True:
             wire: list[bytes] = []
             while (parts := await self._enter_next(attempt)) is not None:
-                wire += parts
+                wire += (self._client.encode(parts.commands), parts.text, parts.tail)
                 attempt = self._take_next()
-            await self._write(wire)
+            await self._write(b"".join(wire))
             if not flight:
                 return
             first = flight[0]
@@ -226,18 +248,18 @@ class Pipeline:
     # -- the next envelope behind the end of the last message
 
     async def _run_riding(self, attempt: Attempt | None) -> None:
-        end_of_last: list[bytes] = []
+        end_of_last = b""
         while (parts := await self._enter_next(attempt)) is not None:
             self._written = 0
-            await self._write([*end_of_last, parts.commands])
-            end_of_last = await self._text_of_last(parts.text, parts.tail)
+            await self._write(end_of_last + self._client.encode(parts.commands))
+            end_of_last = await self._end_of_last(parts)
             attempt = self._take_next()
         self._written = 0
         await self._write(end_of_last)
         while self._flight:
             await self._hear()
 
-    async def _text_of_last(self, text: bytes, tail: bytes) -> list[bytes]:
+    async def _end_of_last(self, parts: _Parts) -> bytes:
         """Wait for the replies to the envelope sent last: the message's text and end, or nothing if it is refused."""
         flight, client = self._flight, self._client
         current = flight[-1].attempt
@@ -246,22 +268,20 @@ class Pipeline:
         while client.protocol.outstanding and flight and flight[-1].attempt is current:
             await self._hear()
         if not (flight and flight[-1].attempt is current):
-            return []  # DATA was refused
+            return b""  # DATA was refused
         is_refused = transaction.reply is not None or transaction.all_refused
         if is_refused and client.uses_chunking:
             self._conclude(transaction)
-            return []
+            return b""
         if not is_refused and current.report.message.before_end is not None and not await self._announce_end(current):
-            return []
+            return b""
         if not await client.look(transaction):
             raise ConnectionLostError("the server gave the message up")  # and said so: that is settled
-        if current.cancellation is not _WANTED:
+        if not current.is_wanted:
             raise Interrupted  # after 354 there is no other way to end it
-        if client.uses_chunking:
-            return [client.encode((bdat(transaction, len(text) + len(tail), last=True),)), text, tail]
-        if is_refused:
-            text, tail = b"", b".\r\n"
-        return [text, client.encode((end(transaction, tail),))]
+        if is_refused:  # RFC 2920 §3.1: 354 with no recipient; end it at once, and expect a refusal
+            return parts.encoder.end((), b".\r\n")
+        return parts.encoder.end((parts.text,), parts.tail)
 
     async def _announce_end(self, attempt: Attempt) -> bool:
         """Await the caller's ``before_end``, with nothing else in flight; whether the end is to be sent.
@@ -276,23 +296,23 @@ class Pipeline:
         except Exception as exc:
             if not self._client.uses_chunking:
                 self._connection.abort()  # after 354 there is no other way; with BDAT, RSET stands before the next MAIL
-            flying = self._flight.popleft()
-            self._written -= 1
+            flying = self._flight[0]
             attempt.finish(exc)
-            self._tell(flying, exc, attempt.report.transaction)
+            self._forget_first()
+            self._note_end(flying, exc, attempt.report.transaction)
             return False
         return True
 
     # -- what both do
 
     def _take_next(self) -> Attempt | None:
-        if len(self._flight) >= self._depth or self.again or self._client.is_exhausted:
+        if len(self._flight) >= self._depth or self.to_send_alone or self._client.is_exhausted:
             return None
         return self._take()
 
-    async def _write(self, pieces: list[bytes]) -> None:
-        if pieces:
-            await self._client.write(b"".join(pieces), self._client.config.data_timeout)
+    async def _write(self, octets: bytes) -> None:
+        if octets:
+            await self._client.write(octets, self._client.config.data_timeout)
         self._written = len(self._flight)
 
     async def _enter_next(self, attempt: Attempt | None) -> _Parts | None:
@@ -305,35 +325,37 @@ class Pipeline:
         return None
 
     async def _enter(self, attempt: Attempt) -> _Parts | None:
-        """Make a message's octets, which then count as sent; ``None`` if it is not sent, or not here."""
+        """Make what is sent of a message, which is in flight then; ``None`` if it is not sent, or not here."""
         if attempt.is_alone and self._flight:
-            self.again.append(attempt)
+            self.to_send_alone.append(attempt)
             return None
         if not self._flight:
-            self.again.append(attempt)  # it stays there, whatever ends look(), so that its caller hears
+            self._client.wire.forget_interruption()  # of a caller that gave up when its last reply came
+            self.to_send_alone.append(attempt)  # it stays there, whatever ends look(), so that its caller hears
             try:
                 await self._client.look()
             except (SMTPError, Interrupted):
                 return None
-            self.again.pop()
-        if attempt.cancellation is not _WANTED:  # its caller may be gone already: from here on there is no checkpoint
+            self.to_send_alone.pop()
+        if not attempt.is_wanted:  # its caller may be gone already: from here on there is no checkpoint
             attempt.finish(Interrupted())
             return None
         flying = _Flying(attempt, trio.current_time() if self._tracer.is_on else 0.0, bool(self._flight))
         try:
-            encoded = await self._encode(attempt)
+            parts = await self._encode(attempt, behind_end=flying.is_rider)
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
             attempt.report.forget_transaction()
             attempt.finish(exc)
-            self._tell(flying, exc, None)
+            self._note_end(flying, exc, None)
             return None
-        if encoded is None:
-            self.again.append(attempt)
+        if parts is None:
+            self.to_send_alone.append(attempt)
             return None
-        return self._launch(flying, *encoded)
+        self._launch(flying)
+        return parts
 
-    async def _encode(self, attempt: Attempt) -> tuple[list[Command], bytes, bytes] | None:
-        """A message's commands and text; ``None`` if it is too large, or for too many, to be sent with others."""
+    async def _encode(self, attempt: Attempt, *, behind_end: bool) -> _Parts | None:
+        """What is sent of a message; ``None`` if it is too large, or for too many, to be sent with others."""
         client, report = self._client, attempt.report
         limits = client.extensions.limits
         limit = 0 if limits.rcptdomainmax is not None else client.most_recipients or _RECIPIENTS
@@ -350,26 +372,24 @@ class Pipeline:
         text, tail, size = encoder.whole(source.whole)
         if client.witness is not None:
             client.witness.note_text(transaction, size)
-        commands = encoder.envelope(source, size)
+        commands = encoder.envelope(source, size, behind_end=behind_end)
         if client.sends_early_text:
             commands.append(bdat(transaction, size, last=True))
         elif not client.uses_chunking:
             commands.append(data(transaction))
-        return commands, text, tail
+        client.allowance.count(report.message, transaction.recipients)
+        return _Parts(encoder, commands, text, tail)
 
-    def _launch(self, flying: _Flying, commands: list[Command], text: bytes, tail: bytes) -> _Parts:
+    def _launch(self, flying: _Flying) -> None:
         """A message is in flight from now on."""
-        client, flight = self._client, self._flight
+        flight = self._flight
         attempt = flying.attempt
         attempt.report.count_attempt()
-        client.wire.forget_interruption()  # of one whose reply came first, or that is no longer alone
+        self._connection.count_message()
         attempt.attach(None if flying.is_rider else self._connection)
         if flying.is_rider:
             flight[0].attempt.attach(None)
-            if client.uses_chunking and commands[0] is not RSET:
-                commands.insert(0, RSET)
         flight.append(flying)
-        return _Parts(client.encode(commands), text, tail)
 
     async def _hear(self) -> None:
         """Hear one reply; if it is a message's last, its fate is known."""
@@ -378,7 +398,7 @@ class Pipeline:
         protocol, waiting = client.protocol, client.protocol.outstanding
         transaction, is_at_end = command.transaction, command.verb in _ENDS
         if reply is protocol.farewell and not is_at_end and self._flight[0].is_rider:
-            self._saw(Sign.REFUSED)
+            self._note_sign(Sign.REFUSED)
         if transaction is None:
             return
         if transaction.farewell is not None:
@@ -389,30 +409,34 @@ class Pipeline:
             self._conclude(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
-        """The first message in flight is decided."""
-        flying = self._flight.popleft()
-        self._written -= 1
-        if len(self._flight) == 1:
-            self._flight[0].attempt.attach(self._connection)
+        """The first message in flight is decided. It stays in flight until its outcome is set, lest that be lost."""
+        flying = self._flight[0]
         attempt, report = flying.attempt, flying.attempt.report
         is_out_of_order = flying.is_rider and _is_out_of_order(transaction)
         if is_out_of_order:
-            self._saw(Sign.REFUSED)
+            self._note_sign(Sign.REFUSED)
         elif flying.is_rider and transaction.accepted:
-            self._saw(Sign.TAKEN)
-        if is_out_of_order and attempt.cancellation is _WANTED:
+            self._note_sign(Sign.TAKEN)
+        if is_out_of_order and attempt.is_wanted:
             self._send_again(attempt)
         else:
             self._client.allowance.record(report, transaction)
             if is_about_connection(report.error):
                 report.readmit_temporary()
-            if report.remaining and attempt.cancellation is _WANTED:
+            if report.remaining and attempt.is_wanted:
                 report.uncount_attempt()  # it goes on, with those who were too many for one transaction
-                self.again.append(attempt)
+                self.to_send_alone.append(attempt)
             else:
                 attempt.finish()
                 self.latest = attempt
-        self._tell(flying, None, transaction)
+        self._forget_first()
+        if len(self._flight) == 1:
+            self._flight[0].attempt.attach(self._connection)
+        self._note_end(flying, None, transaction)
+
+    def _forget_first(self) -> None:
+        self._flight.popleft()
+        self._written -= 1
 
     async def _event(self, timeout: float | None) -> Event:
         try:
@@ -437,14 +461,14 @@ def _is_out_of_order(transaction: Transaction) -> bool:
 def _was_not_tried(flying: _Flying) -> bool:
     """A message whose connection is lost is wanted, and was ended by a 421, or rode and was never answered."""
     transaction = flying.attempt.report.transaction
-    if transaction is None or flying.attempt.cancellation is not _WANTED:
+    if transaction is None or not flying.attempt.is_wanted:
         return False
     return transaction.farewell is not None or (flying.is_rider and not transaction.answered and not transaction.ended)
 
 
 def _own(exc: BaseException, attempt: Attempt) -> Exception:
     """What ended the connection, as this message's own error."""
-    if isinstance(exc, Interrupted) and attempt.cancellation is not _WANTED:
+    if isinstance(exc, Interrupted) and not attempt.is_wanted:
         return exc
     if isinstance(exc, SMTPError):
         error: SMTPError = type(exc)(str(exc), reply=exc.reply, stage=exc.stage)

@@ -36,7 +36,7 @@ from .._protocol.sasl import Auth
 from .._public import NoPublicConstructor
 from .._wire.entrance import entrance
 from .._wire.timekeeper import Timekeeper
-from .attempt import Attempt, Cancellation
+from .attempt import Attempt
 from .bulk import J, Outcomes, send_many
 from .config import PoolConfig
 from .connector import Connector
@@ -113,10 +113,11 @@ async def open_pool(
     signing = None if sign is None else Signing(sign, opening.config)
     hosts = Hosts(host, opening.port(port), settings.host_retry)
     tracer = Tracer(settings.trace)
+    riding = Riding(tracer)
     rate_limit = RateLimit(*settings.rate_limit) if settings.rate_limit is not None else None
 
     def hire() -> Worker:
-        worker = Worker(dispatcher, connector, health, settings, rate_limit, tracer)
+        worker = Worker(dispatcher, connector, health, riding, settings, rate_limit, tracer)
         nursery.start_soon(worker.run)
         return worker
 
@@ -134,7 +135,7 @@ async def open_pool(
             max_waiting=settings.max_waiting,
             tracer=tracer,
         )
-        health = ServerHealth(hosts, settings, dispatcher, Riding(tracer))
+        health = ServerHealth(hosts, settings, dispatcher)
         connector = Connector(opening, health, settings, tracer, timekeeper)
         keepers.start_soon(timekeeper.run)
         if settings.min_idle:
@@ -163,8 +164,8 @@ class PoolStatistics:
         connections: connections open or being opened.
         idle: connections with nothing to do.
         limit: how many connections are allowed; less than ``max_connections`` while a server refuses more.
-        waiting: callers waiting for a connection.
-        in_flight: messages being sent, or waiting for another try.
+        waiting: messages without a connection: their callers are in line, or wait for one that is being opened.
+        in_flight: messages on a connection, or between two tries.
         sent: messages accepted for at least one recipient.
         failed: messages that ended in an error, refusals included.
         retried: tries beyond the first of each message.
@@ -420,7 +421,7 @@ class Pool(metaclass=NoPublicConstructor):
         """
         report, error = last.report, last.error
         if error is None:
-            delay = retry.after_refusal(report) if last.cancellation is Cancellation.NO else None
+            delay = retry.after_refusal(report) if last.is_wanted else None
             if delay is None:
                 return None
             report.readmit_temporary()

@@ -1,9 +1,9 @@
 # Which hosts bear envelopes that ride behind the unanswered end of a message (pipeline_depth), as they have shown.
 #
 # RFC 2920 §3.1 allows it, and servers break: some refuse what shares a packet with the end, some throw it away, some
-# die of it. One sign is enough, and it holds for the life of the pool: from then on the host has one message at a time
-# on a connection. A connection that is lost, or stalls before the reply to the end, may have other reasons: that is a
-# sign only if no envelope that rode was ever taken there.
+# die of it. One sign is enough: from then on the host has one message at a time on a connection. It holds for the life
+# of the pool, unless more than 1000 hosts have given one. A connection that is lost, or stalls before the reply to the
+# end, may have other reasons: that is a sign only if no envelope that rode was ever taken there.
 from __future__ import annotations
 
 from enum import Enum
@@ -72,4 +72,5 @@ class Riding:
     def _note(self, route: Route, *, bears: bool) -> None:
         self._bears[route] = bears
         if len(self._bears) > _MOST_HOSTS:
-            del self._bears[next(iter(self._bears))]
+            bearing = (known for known, bears_it in self._bears.items() if bears_it)
+            del self._bears[next(bearing, next(iter(self._bears)))]  # of the others there is something to be lost

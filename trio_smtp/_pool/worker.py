@@ -71,7 +71,7 @@ from .._protocol.errors import (
     Stage,
 )
 from .._wire.waits import Interrupted
-from .attempt import Attempt, AttemptState, Cancellation
+from .attempt import Attempt, AttemptState
 from .config import PoolConfig
 from .connector import Connector, PooledConnection
 from .dispatcher import Dispatcher
@@ -79,6 +79,7 @@ from .health import ServerHealth
 from .loan import Loan
 from .pipeline import Pipeline
 from .ratelimit import RateLimit
+from .riding import Riding
 from .trace import Tracer, fate_by, fate_since
 
 _CLOSING: Final = 5.0  # seconds; closing a broken connection takes none
@@ -98,7 +99,6 @@ _BUSY: Final = WorkerState.BUSY
 _RESTING: Final = WorkerState.RESTING
 _PARKED: Final = WorkerState.PARKED
 _DONE: Final = AttemptState.DONE
-_WANTED: Final = Cancellation.NO
 
 
 class Worker:
@@ -108,6 +108,7 @@ class Worker:
         dispatcher: where attempts come from.
         connector: where connections come from.
         health: is told how the server bears it.
+        riding: which hosts bear several messages in flight.
         config: the pool's.
         rate_limit: for every message, before it is begun; shared by all workers.
         tracer: is told what happens.
@@ -122,6 +123,7 @@ class Worker:
         "_health",
         "_opening",
         "_rate_limit",
+        "_riding",
         "_start",
         "_state",
         "_tracer",
@@ -132,6 +134,7 @@ class Worker:
         dispatcher: Dispatcher,
         connector: Connector,
         health: ServerHealth,
+        riding: Riding,
         config: PoolConfig,
         rate_limit: RateLimit | None,
         tracer: Tracer,
@@ -139,6 +142,7 @@ class Worker:
         self._dispatcher: Dispatcher = dispatcher
         self._connector: Connector = connector
         self._health: ServerHealth = health
+        self._riding: Riding = riding
         self._config: PoolConfig = config
         self._rate_limit: RateLimit | None = rate_limit
         self._tracer: Tracer = tracer
@@ -161,7 +165,8 @@ class Worker:
                 return
             attempt = dispatcher.take()
             self._attempt = attempt
-            self._use_start(attempt)
+            if attempt is None:
+                self._return_start()
             while True:
                 if attempt is not None:
                     await serve(attempt, connection)
@@ -181,7 +186,7 @@ class Worker:
                 self._connection.abort()
                 with trio.move_on_after(_CLOSING, shield=True):
                     await self._close(self._connection, "the pool was cancelled")
-            self._use_start(None)
+            self._return_start()
             dispatcher.ended(self)
 
     def wake(self) -> None:
@@ -237,7 +242,7 @@ class Worker:
         try:
             if self._rate_limit is not None:
                 await self._wait_for_start(attempt, connection, self._rate_limit)
-            if attempt.cancellation is not _WANTED:
+            if not attempt.is_wanted:
                 raise Interrupted
         except Exception as exc:
             attempt.finish(exc)
@@ -257,7 +262,7 @@ class Worker:
     def _give_back(self, attempts: list[Attempt]) -> None:
         """They need another connection, if their callers are there still."""
         self._attempt = None
-        wanted = [attempt for attempt in attempts if attempt.cancellation is _WANTED]
+        wanted = [attempt for attempt in attempts if attempt.is_wanted]
         for attempt in attempts:
             if attempt in wanted:
                 attempt.detach()
@@ -272,11 +277,11 @@ class Worker:
             return
         await attempt.run_cancellable(rate_limit.start)
         if not connection.client.has_just_answered:
-            connection.may_be_stale = True
+            connection.suspect()
 
     async def _send(self, attempt: Attempt, connection: PooledConnection) -> None:
         """Send on this connection. If it was idle, its death before any answer costs nothing."""
-        if attempt.cancellation is not _WANTED:
+        if not attempt.is_wanted:
             raise Interrupted
         report = attempt.report
         may_be_stale = connection.count_message()
@@ -287,7 +292,7 @@ class Worker:
         had = len(report.accepted) if is_traced else 0
         failure: BaseException | None = None
         try:
-            await deliver(connection.client, report, stop_at_limit=True)
+            await deliver(connection.client, report, stop_at_limit=connection.has_limits)
         except _DEAD as exc:
             failure = exc
             self._note_farewell(report, may_be_stale)
@@ -324,7 +329,7 @@ class Worker:
 
     async def _serve_with_others(self, attempt: Attempt, connection: PooledConnection) -> None:
         """Serve a message, and others in flight with it where ``pipeline_depth`` and the connection allow it."""
-        client, riding = connection.client, self._health.riding
+        client, riding = connection.client, self._riding
         if (
             not connection.sent
             or attempt.is_alone
@@ -338,27 +343,22 @@ class Worker:
         def take() -> Attempt | None:
             if self._why_close(connection) or not riding.is_borne_by(connection.route):
                 return None
-            more = self._dispatcher.take()
-            if more is not None:
-                connection.count_message()
-            return more
+            return self._dispatcher.take()
 
-        connection.count_message()
-        pipeline = Pipeline(connection, self._config.pipeline_depth, take, self._health, self._tracer)
+        pipeline = Pipeline(connection, self._config.pipeline_depth, take, self._health, riding, self._tracer)
         try:
             await pipeline.run(attempt)
             self._attempt = pipeline.latest
             if client.protocol.farewell is not None and pipeline.farewell_at is not Stage.MAIL:
                 self._health.connection_failed()  # at MAIL it may have had its messages
-            while pipeline.again:
+            while pipeline.to_send_alone:
                 if connection.retired or connection.client.is_broken:
-                    again, pipeline.again = pipeline.again, []
-                    self._give_back(again)
+                    self._give_back(pipeline.take_all_alone())
                 else:
-                    self._attempt = alone = pipeline.again.pop(0)
+                    self._attempt = alone = pipeline.take_alone()
                     await self._serve(alone, connection)
         finally:
-            for alone in pipeline.again:  # unless this task is being cancelled, there is none
+            for alone in pipeline.take_all_alone():  # unless this task is being cancelled, there is none
                 _close_attempt(alone)
 
     # -- the connection
@@ -380,7 +380,7 @@ class Worker:
                     # Before it is opened: no task reads from it, meanwhile, to see what the server does.
                     self._start = await self._rate_limit.start()
                     if not dispatcher.is_awaited:
-                        self._use_start(None)
+                        self._return_start()
                         return None
                 self._connection = await self._connector.connect()
         except Exception as exc:
@@ -408,9 +408,9 @@ class Worker:
             logger.error("pool: no connection to keep", exc_info=error)
         self._health.warming_failed()
 
-    def _use_start(self, attempt: Attempt | None) -> None:
-        """The start that was counted is for this message, or for none."""
-        if attempt is None and self._start is not None:
+    def _return_start(self) -> None:
+        """No message is begun by the start that was counted, if one was."""
+        if self._start is not None:
             assert self._rate_limit is not None
             self._rate_limit.take_back(self._start)
             self._start = None
@@ -430,7 +430,7 @@ class Worker:
                 self._state = _PARKED
                 reason = await connection.watch()
         except SMTPTimeoutError:
-            reason = "it was idle" if connection.is_old or dispatcher.can_spare else ""
+            reason = connection.why_close() or ("it was idle" if dispatcher.can_spare else "")
         finally:
             self._state = _BUSY
             self._attempt = attempt = dispatcher.unpark(self)
@@ -463,7 +463,7 @@ def _may_go_elsewhere(attempt: Attempt) -> bool:
     So nothing of it can have been accepted.
     """
     report = attempt.report
-    if attempt.cancellation is not _WANTED or report.is_spent:
+    if not attempt.is_wanted or report.is_spent:
         return False
     transaction = report.transaction
     if transaction is None or transaction.farewell is not None:

@@ -93,6 +93,10 @@ class SMTPError(Exception):
         self.refused = dict(refused or {})
         self.unknown = list(unknown)
 
+    def _place(self, stage: Stage | None) -> None:
+        """Say how far the session had got."""
+        self.stage = stage
+
     def __repr__(self) -> str:
         facts = {"stage": self.stage, "delivery": self.delivery}
         said = "".join(f", {name}={value.value!r}" for name, value in facts.items() if value is not None)

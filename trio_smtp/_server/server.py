@@ -315,8 +315,8 @@ class Server:
         """The header, or ``None`` if there is none; the log says why."""
         limit = self.config.proxy_timeout
         try:
-            with trio.CancelScope() as scope:
-                scope.deadline = math.inf if limit is None else trio.current_time() + limit
+            deadline = math.inf if limit is None else trio.current_time() + limit
+            with trio.CancelScope(deadline=deadline) as scope:
                 self._accepting.add(scope)  # there is no session yet that shutdown() could end
                 try:
                     return await read_proxy_header(stream)

@@ -140,13 +140,15 @@ _FACTS: Final[dict[Verb, Callable[[Transaction, str, Reply], bool]]] = {
     Verb.END: Transaction.answer_end,
 }
 
-# In a transaction that is not decided: where a 421 that answers no command belongs.
-_UNDECIDED: Final = {
+# Where a message is while nothing is asked; STAGES has it for commands. An error belongs to what is being done: after
+# RCPT the text is made or sent. A 421 that answers no command belongs to the command that comes next.
+STAGES_BETWEEN: Final = {
     State.MAIL: Stage.RCPT,
-    State.RCPT: Stage.DATA,
+    State.RCPT: Stage.BODY,
     State.CHUNKS: Stage.BODY,
     State.BODY: Stage.BODY,
 }
+_FAREWELL_STAGES: Final = STAGES_BETWEEN | {State.RCPT: Stage.DATA}
 
 Event: TypeAlias = tuple[Command, Reply]
 
@@ -331,7 +333,7 @@ class ClientProtocol:
         if is_end and reply.is_success:
             for each in self.outstanding:
                 if each.transaction is not None:
-                    each.transaction.contradict()
+                    each.transaction.forget_answers()
             raise self._breach(f"{reply} to the end of a message, after 421", reply, Stage.END)
         if not (is_end and command.transaction is not None and command.transaction.lmtp):  # that may have several
             self.outstanding.popleft()
@@ -352,12 +354,12 @@ class ClientProtocol:
             self._move(_GAVE_UP)
             return Command(_END, b"", current), reply
         if reply.code == 421:
-            if current is not None and (stage := _UNDECIDED.get(self.state)) is not None:
+            if current is not None and (stage := _FAREWELL_STAGES.get(self.state)) is not None:
                 current.lose(stage, reply)  # said behind the replies to RCPT, it answers what comes next
             self._part(reply)
             return None
-        if current is not None and current.ended and not current.lmtp and current.contradicts(reply):
-            current.retract()  # one of the two answered the end of the message, and it is not known which
+        if current is not None and current.ended and not current.lmtp and current.disagrees_with(reply):
+            current.forget_reply()  # one of the two answered the end of the message, and it is not known which
             raise self._breach(f"the server answered the message twice: {reply}", reply, Stage.END)
         raise self._breach(f"the server spoke before it was asked: {reply}", reply)
 

@@ -118,7 +118,7 @@ class Transaction:
         if reply.code >= 400:
             self._refuse(_DATA, reply)
         elif self.reply is not None:
-            raise self._contradiction(f"{reply} to DATA, after MAIL was refused", reply, _DATA)
+            raise self._contradiction_error(f"{reply} to DATA, after MAIL was refused", reply, _DATA)
         else:
             self.go_ahead = True
         return True
@@ -137,8 +137,8 @@ class Transaction:
         """
         if reply.code < 400 and not self.go_ahead and (self.reply is not None or not self.accepted):
             # Not after DATA: there the text was sent only if a recipient was accepted.
-            self.contradict()
-            raise self._contradiction(f"{reply} to the end of a message that was refused", reply, _END)
+            self.forget_answers()
+            raise self._contradiction_error(f"{reply} to the end of a message that was refused", reply, _END)
         if self.reply is not None:
             return True
         if self.lmtp and self.accepted:
@@ -157,7 +157,7 @@ class Transaction:
         else:
             self.decide(stage, reply)
 
-    def _contradiction(self, text: str, reply: Reply, stage: Stage) -> RemoteProtocolError:
+    def _contradiction_error(self, text: str, reply: Reply, stage: Stage) -> RemoteProtocolError:
         return RemoteProtocolError(text, reply=reply, stage=stage, delivery=self.delivery)
 
     # -- what is known besides
@@ -174,17 +174,17 @@ class Transaction:
             self.stage = stage
             self.farewell = farewell
 
-    def contradict(self) -> None:
+    def forget_answers(self) -> None:
         """Forget every answer: the server accepted the text of a message that it had refused, or said 421 to."""
         self.accepted.clear()
         self.refused.clear()
         self.reply = self.farewell = self.stage = None
 
-    def retract(self) -> None:
+    def forget_reply(self) -> None:
         """Forget the reply that decided the message: the server has given another."""
         self.reply = None
 
-    def contradicts(self, reply: Reply) -> bool:
+    def disagrees_with(self, reply: Reply) -> bool:
         """Whether the reply that decided the message says otherwise than this one."""
         return self.reply is not None and self.reply.is_success != reply.is_success
 
