@@ -26,4 +26,4 @@ async def main(cert: str, key: str, port: int = 2525, *, task_status=trio.TASK_S
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    trio.run(main, sys.argv[1], sys.argv[2])
