@@ -415,7 +415,8 @@ async def test_ported_from_aiosmtpd(nursery):
             assert str(result.refused["b@elsewhere.example"]) == "550 5.1.2 not relaying to that domain"
             assert str(result.reply) == "250 2.0.0 accepted"
     finally:
-        await trio.to_thread.run_sync(controller.stop)
+        with trio.move_on_after(20, shield=True):
+            await trio.to_thread.run_sync(controller.stop)
     nursery.cancel_scope.cancel()
 
 
