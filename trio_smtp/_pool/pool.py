@@ -140,7 +140,7 @@ async def open_pool(
         keepers.start_soon(timekeeper.run)
         if settings.min_idle:
             keepers.start_soon(_keep_warm, dispatcher, health)
-        yield Pool._create(  # noqa: ASYNC119 - entered makes a context manager of it
+        yield Pool._create(  # noqa: ASYNC119 - entrance makes a context manager of it
             dispatcher, health, connector, settings, tracer, opening.config.end_grace, signing
         )
 
