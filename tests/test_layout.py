@@ -40,6 +40,7 @@ ELSEWHERE = {
     "_message/target": "test_message_folding",
     "_pool/config": "test_pool",
     "_pool/loan": "test_pool_steps",
+    "_pool/statistics": "test_pool",
     "_pool/stepped": "test_pool_steps",
     "_protocol/client/commands": "test_client_protocol",
     "_protocol/client/transaction": "test_client_protocol",

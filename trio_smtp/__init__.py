@@ -23,9 +23,9 @@ from ._pool.bulk import Outcomes as Outcomes
 from ._pool.config import PoolConfig as PoolConfig
 from ._pool.hosts import Host as Host
 from ._pool.hosts import HostsLike as HostsLike
+from ._pool.opening import open_pool as open_pool
 from ._pool.pool import Pool as Pool
-from ._pool.pool import PoolStatistics as PoolStatistics
-from ._pool.pool import open_pool as open_pool
+from ._pool.statistics import PoolStatistics as PoolStatistics
 from ._pool.trace import TraceEvent as TraceEvent
 from ._pool.trace import TraceName as TraceName
 from ._protocol.envelope import DeliverBy as DeliverBy
