@@ -232,7 +232,7 @@ async def test_each_message_of_a_batch_lets_the_limit_rise(net: Network, autojum
             super().message_done()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trio_smtp._pool.pool.ServerHealth", CountingHealth)
+        patch.setattr("trio_smtp._pool.opening.ServerHealth", CountingHealth)
         async with pool_of(DEEP) as pool:
             await send_all(pool, [b"%d\r\n" % i for i in range(9)])
     assert done == 9

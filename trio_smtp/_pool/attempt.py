@@ -27,6 +27,7 @@ from typing import Final, Protocol
 import trio
 
 from .._client.report import DeliveryReport
+from .._protocol.errors import PoolClosedError
 from .._wire.waits import Interrupted
 from .loan import Loan
 
@@ -161,6 +162,25 @@ class Attempt:
                 self._scope = None
         if scope.cancelled_caught:
             raise Interrupted
+
+    @property
+    def may_go_elsewhere(self) -> bool:
+        """It has failed, is still wanted, can be sent again, and the server never answered its MAIL, or said 421.
+
+        So nothing of it can have been accepted.
+        """
+        if not self.is_wanted or self.report.is_spent:
+            return False
+        transaction = self.report.transaction
+        if transaction is None or transaction.farewell is not None:
+            return True
+        return not (transaction.answered or transaction.ended)
+
+    def close(self) -> None:
+        """Tell its caller that the pool was cancelled, and what is known of its message."""
+        error = PoolClosedError("the pool was cancelled")
+        self.report.explain(error)
+        self.finish(error)
 
     def finish(self, error: Exception | None = None) -> None:
         """Set the outcome, if it is not set, and wake the caller."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
@@ -29,13 +29,14 @@ from .._client.connection import ClientConnection
 from .._client.encoder import ONE_WRITE, TransactionEncoder
 from .._client.refusals import is_about_connection
 from .._client.transfer import open_content
-from .._protocol.client.commands import Command, Verb, bdat, data
+from .._protocol.client.commands import Verb, bdat, data
 from .._protocol.client.protocol import Event
 from .._protocol.client.transaction import Transaction
-from .._protocol.errors import ConnectionLostError, PoolClosedError, SMTPError, SMTPTimeoutError, Stage
+from .._protocol.errors import ConnectionLostError, SMTPError, SMTPTimeoutError, Stage
 from .._wire.waits import Interrupted
 from .attempt import Attempt, AttemptState
 from .connector import PooledConnection
+from .flying import Flying, Parts, is_answered, own_error, refused_for_order, was_not_tried
 from .health import ServerHealth
 from .riding import Riding, Sign
 from .trace import Tracer, fate_by, fate_of
@@ -43,36 +44,6 @@ from .trace import Tracer, fate_by, fate_of
 _RECIPIENTS: Final = 100  # of one message; more commands than fit into the buffers would stand still
 _ENDS: Final = (Verb.END, Verb.LAST)
 _DONE: Final = AttemptState.DONE
-
-
-class _Flying(NamedTuple):
-    """A message in flight.
-
-    Attributes:
-        attempt: the message's.
-        since: in Trio's clock; 0 where no function wants to know.
-        is_rider: its envelope was sent behind an unanswered end.
-    """
-
-    attempt: Attempt
-    since: float
-    is_rider: bool
-
-
-class _Parts(NamedTuple):
-    """What is sent of a message.
-
-    Attributes:
-        encoder: makes its end.
-        commands: its envelope, and DATA or BDAT.
-        text: fit for the wire.
-        tail: what comes behind the text.
-    """
-
-    encoder: TransactionEncoder
-    commands: list[Command]
-    text: bytes
-    tail: bytes
 
 
 class Pipeline:
@@ -125,7 +96,7 @@ class Pipeline:
         self._health: ServerHealth = health
         self._riding: Riding = riding
         self._tracer: Tracer = tracer
-        self._flight: deque[_Flying] = deque()
+        self._flight: deque[Flying] = deque()
         self._written: int = 0  # how many of them, from the oldest on, were handed to the wire
         self.to_send_alone: deque[Attempt] = deque()
         self.farewell_at: Stage | None = None
@@ -181,10 +152,10 @@ class Pipeline:
             if transaction is not None and transaction.reply is not None:
                 report.settle(transaction)  # a reply that was read beats a loss noticed later
                 attempt.finish()
-            elif isinstance(exc, SMTPError) and _was_not_tried(flying):
+            elif isinstance(exc, SMTPError) and was_not_tried(flying):
                 self._send_again(attempt)
             else:
-                attempt.finish(_own(exc, attempt))
+                attempt.finish(own_error(exc, attempt))
         for flying, transaction in zip(failed, transactions, strict=True):  # when every caller has its outcome
             attempt = flying.attempt
             self._note_end(flying, attempt.error if attempt.state is _DONE else exc, transaction)
@@ -192,7 +163,7 @@ class Pipeline:
     def _learn_from_failure(self, exc: SMTPError) -> None:
         """Say what the connection's end tells of the server; see :meth:`_hear` for a 421."""
         rider = next((flying for flying in self._flight if flying.is_rider), None)
-        if rider is None or _is_answered(rider) or self._client.protocol.farewell is not None:
+        if rider is None or is_answered(rider) or self._client.protocol.farewell is not None:
             return
         is_forgotten = rider is self._flight[0] and isinstance(exc, SMTPTimeoutError)
         self._note_sign(Sign.FORGOTTEN if is_forgotten else Sign.LOST)
@@ -206,7 +177,7 @@ class Pipeline:
         attempt.isolate()
         self.to_send_alone.append(attempt)
 
-    def _note_end(self, flying: _Flying, error: BaseException | None, transaction: Transaction | None) -> None:
+    def _note_end(self, flying: Flying, error: BaseException | None, transaction: Transaction | None) -> None:
         """A message's transaction is over, by its end or by an error: for the trace, and the limit of connections."""
         client = self._client
         if self._tracer.is_on:
@@ -259,7 +230,7 @@ class Pipeline:
         while self._flight:
             await self._hear()
 
-    async def _end_of_last(self, parts: _Parts) -> bytes:
+    async def _end_of_last(self, parts: Parts) -> bytes:
         """Wait for the replies to the envelope sent last: the message's text and end, or nothing if it is refused."""
         flight, client = self._flight, self._client
         current = flight[-1].attempt
@@ -315,7 +286,7 @@ class Pipeline:
             await self._client.write(octets, self._client.config.data_timeout)
         self._written = len(self._flight)
 
-    async def _enter_next(self, attempt: Attempt | None) -> _Parts | None:
+    async def _enter_next(self, attempt: Attempt | None) -> Parts | None:
         """:meth:`_enter` for the first message from this one on that can be sent; ``None`` if there is none."""
         while attempt is not None:
             parts = await self._enter(attempt)
@@ -324,7 +295,7 @@ class Pipeline:
             attempt = self._take_next()
         return None
 
-    async def _enter(self, attempt: Attempt) -> _Parts | None:
+    async def _enter(self, attempt: Attempt) -> Parts | None:
         """Make what is sent of a message, which is in flight then; ``None`` if it is not sent, or not here."""
         if attempt.is_alone and self._flight:
             self.to_send_alone.append(attempt)
@@ -340,7 +311,7 @@ class Pipeline:
         if not attempt.is_wanted:  # its caller may be gone already: from here on there is no checkpoint
             attempt.finish(Interrupted())
             return None
-        flying = _Flying(attempt, trio.current_time() if self._tracer.is_on else 0.0, bool(self._flight))
+        flying = Flying(attempt, trio.current_time() if self._tracer.is_on else 0.0, bool(self._flight))
         try:
             parts = await self._encode(attempt, behind_end=flying.is_rider)
         except Exception as exc:  # it cannot be made octets: that is this message's error, and no other's
@@ -354,7 +325,7 @@ class Pipeline:
         self._launch(flying)
         return parts
 
-    async def _encode(self, attempt: Attempt, *, behind_end: bool) -> _Parts | None:
+    async def _encode(self, attempt: Attempt, *, behind_end: bool) -> Parts | None:
         """What is sent of a message; ``None`` if it is too large, or for too many, to be sent with others."""
         client, report = self._client, attempt.report
         limits = client.extensions.limits
@@ -378,9 +349,9 @@ class Pipeline:
         elif not client.uses_chunking:
             commands.append(data(transaction))
         client.allowance.count(report.message, transaction.recipients)
-        return _Parts(encoder, commands, text, tail)
+        return Parts(encoder, commands, text, tail)
 
-    def _launch(self, flying: _Flying) -> None:
+    def _launch(self, flying: Flying) -> None:
         """A message is in flight from now on."""
         flight = self._flight
         attempt = flying.attempt
@@ -412,7 +383,7 @@ class Pipeline:
         """The first message in flight is decided. It stays in flight until its outcome is set, lest that be lost."""
         flying = self._flight[0]
         attempt, report = flying.attempt, flying.attempt.report
-        is_out_of_order = flying.is_rider and _is_out_of_order(transaction)
+        is_out_of_order = flying.is_rider and refused_for_order(transaction)
         if is_out_of_order:
             self._note_sign(Sign.REFUSED)
         elif flying.is_rider and transaction.accepted:
@@ -444,36 +415,3 @@ class Pipeline:
         except SMTPError as exc:
             self._client.place(exc)
             raise
-
-
-def _is_answered(flying: _Flying) -> bool:
-    """A reply to the message's MAIL has come."""
-    transaction = flying.attempt.report.transaction
-    return transaction is not None and transaction.answered
-
-
-def _is_out_of_order(transaction: Transaction) -> bool:
-    """The server has refused commands for the order they came in, and not the message: 503 (RFC 5321 section 4.3.2)."""
-    answers = [*transaction.refused.values(), transaction.reply]
-    return not transaction.accepted and any(answer is not None and answer.code == 503 for answer in answers)
-
-
-def _was_not_tried(flying: _Flying) -> bool:
-    """A message whose connection is lost is wanted, and was ended by a 421, or rode and was never answered."""
-    transaction = flying.attempt.report.transaction
-    if transaction is None or not flying.attempt.is_wanted:
-        return False
-    return transaction.farewell is not None or (flying.is_rider and not transaction.answered and not transaction.ended)
-
-
-def _own(exc: BaseException, attempt: Attempt) -> Exception:
-    """What ended the connection, as this message's own error."""
-    if isinstance(exc, Interrupted) and not attempt.is_wanted:
-        return exc
-    if isinstance(exc, SMTPError):
-        error: SMTPError = type(exc)(str(exc), reply=exc.reply, stage=exc.stage)
-        error.__cause__ = exc.__cause__
-    else:
-        error = PoolClosedError("the pool was cancelled")
-    attempt.report.explain(error)
-    return error

@@ -14,6 +14,7 @@ from .._protocol.errors import (
     Delivery,
     SMTPError,
     SMTPTimeoutError,
+    Stage,
     TLSError,
     UnsupportedAuthError,
 )
@@ -83,3 +84,9 @@ def is_passing(error: SMTPError) -> bool:
     if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
         return False  # there is no such host
     return error.reply is None or not error.reply.is_permanent
+
+
+def farewell_at(report: DeliveryReport) -> Stage | None:
+    """Where the message was when the server ended the session with a 421; ``None``: it did not."""
+    transaction = report.transaction
+    return None if transaction is None or transaction.farewell is None else transaction.stage

@@ -64,7 +64,6 @@ from .._protocol.client.commands import RSET
 from .._protocol.client.protocol import State
 from .._protocol.errors import (
     ConnectionLostError,
-    PoolClosedError,
     RemoteProtocolError,
     SMTPError,
     SMTPTimeoutError,
@@ -79,6 +78,7 @@ from .health import ServerHealth
 from .loan import Loan
 from .pipeline import Pipeline
 from .ratelimit import RateLimit
+from .retry import farewell_at
 from .riding import Riding
 from .trace import Tracer, fate_by, fate_since
 
@@ -181,7 +181,7 @@ class Worker:
         finally:
             for owed in (self._attempt, dispatcher.unpark(self)):
                 if owed is not None and owed.state is not _DONE:
-                    _close_attempt(owed)
+                    owed.close()
             if self._connection is not None:
                 self._connection.abort()
                 with trio.move_on_after(_CLOSING, shield=True):
@@ -296,7 +296,7 @@ class Worker:
         except _DEAD as exc:
             failure = exc
             self._note_farewell(report, may_be_stale)
-            if not (may_be_stale and _may_go_elsewhere(attempt)) or report.is_caller_error(exc):
+            if not (may_be_stale and attempt.may_go_elsewhere) or report.is_caller_error(exc):
                 raise
         except BaseException as exc:
             failure = exc
@@ -323,7 +323,7 @@ class Worker:
 
     def _note_farewell(self, report: DeliveryReport, may_be_stale: bool) -> None:
         """Count a 421 that ended the session as a failed connection, unless it crossed our MAIL."""
-        stage = _farewell_at(report)
+        stage = farewell_at(report)
         if stage is not None and not (may_be_stale and stage is Stage.MAIL):
             self._health.connection_failed()
 
@@ -359,7 +359,7 @@ class Worker:
                     await self._serve(alone, connection)
         finally:
             for alone in pipeline.take_all_alone():  # unless this task is being cancelled, there is none
-                _close_attempt(alone)
+                alone.close()
 
     # -- the connection
 
@@ -393,7 +393,7 @@ class Worker:
         except BaseException:
             attempt = dispatcher.opening_failed(self)
             if attempt is not None:
-                _close_attempt(attempt)
+                attempt.close()
             raise
         if self._connection is not None:
             dispatcher.opened(self)
@@ -448,30 +448,3 @@ class Worker:
         """Say QUIT if the server will listen, and close; never raises."""
         self._connection = None
         await self._connector.close(connection, reason)
-
-
-def _close_attempt(attempt: Attempt) -> None:
-    """Tell a caller that the pool was cancelled, and what is known of its message."""
-    error = PoolClosedError("the pool was cancelled")
-    attempt.report.explain(error)
-    attempt.finish(error)
-
-
-def _may_go_elsewhere(attempt: Attempt) -> bool:
-    """The message that failed is still wanted, can be sent again, and the server never answered its MAIL, or said 421.
-
-    So nothing of it can have been accepted.
-    """
-    report = attempt.report
-    if not attempt.is_wanted or report.is_spent:
-        return False
-    transaction = report.transaction
-    if transaction is None or transaction.farewell is not None:
-        return True
-    return not (transaction.answered or transaction.ended)
-
-
-def _farewell_at(report: DeliveryReport) -> Stage | None:
-    """Where the message was when the server ended the session with a 421; ``None``: it did not."""
-    transaction = report.transaction
-    return None if transaction is None or transaction.farewell is None else transaction.stage

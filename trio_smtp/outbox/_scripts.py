@@ -1,0 +1,171 @@
+# What Redis runs for an outbox, each script alone: the keys are described in _redis.py.
+from __future__ import annotations
+
+from typing import Final
+
+# What every script begins with. `ready` puts an entry into its priority's stream; `leave` takes it off its shelf.
+COMMON: Final = """
+local P = KEYS[1]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local function queue(priority) return P .. 'q:' .. priority end
+local function ready(id, priority)
+    if redis.call('ZADD', P .. 'priorities', priority, priority) == 1 then
+        redis.pcall('XGROUP', 'CREATE', queue(priority), 'workers', '0', 'MKSTREAM')
+    end
+    local sid = redis.call('XADD', queue(priority), '*', 'id', id)
+    redis.call('HSET', P .. 'e:' .. id, 'shelf', 'ready', 'sid', sid)
+end
+local function ring() redis.call('XADD', P .. 'bell', 'MAXLEN', '1', '*', 'ring', '1') end
+"""
+SAVE: Final = (
+    COMMON
+    + """
+local id, expected, record, state, shelf, at, lease, priority, claim, key, lapsed, content = unpack(ARGV)
+local e = P .. 'e:' .. id
+local version, was, stood, sid, ends, place =
+    unpack(redis.call('HMGET', e, 'version', 'state', 'shelf', 'sid', 'until', 'place'))
+if expected == '0' then
+    if version then return {'new', id, now} end
+    if key ~= '' then
+        local known = redis.call('GET', P .. 'k:' .. key)
+        if known then return {'known', known, now} end
+        redis.call('SET', P .. 'k:' .. key, id)
+    end
+    place = redis.call('INCR', P .. 'place')
+    redis.call('SET', P .. 'c:' .. id, content)
+    redis.call('ZADD', P .. 'all', place, id)
+    redis.call('HSET', e, 'place', place, 'priority', priority, 'key', key)
+else
+    if not version then return {'gone', id, now} end
+    if version ~= expected then return {'moved', id, now} end
+    if lapsed == '1' and stood == 'leased' and tonumber(ends) > now then return {'moved', id, now} end
+    if was ~= state then redis.call('ZREM', P .. 's:' .. was, id) end
+    if stood == 'later' then redis.call('ZREM', P .. 'later', id) end
+    if shelf ~= 'leased' and (stood == 'ready' or stood == 'leased') then
+        redis.call('XACK', queue(priority), 'workers', sid)
+        redis.call('XDEL', queue(priority), sid)
+    end
+end
+redis.call('ZADD', P .. 's:' .. state, place, id)
+redis.call('HSET', e, 'record', record, 'version', expected + 1, 'state', state, 'shelf', shelf, 'claim', claim)
+if shelf == 'leased' then
+    redis.call('HSET', e, 'until', now + lease)
+    return {'new', id, now}
+elseif shelf == 'waiting' then
+    if tonumber(at) <= now then
+        ready(id, priority)
+    else
+        redis.call('HSET', e, 'shelf', 'later')
+        redis.call('ZADD', P .. 'later', at, id)
+    end
+elseif shelf == 'done' then
+    redis.call('ZADD', P .. 'done', at, id)
+    redis.call('DEL', P .. 'c:' .. id)
+end
+ring()
+return {'new', id, now}
+"""
+)
+TAKE: Final = (
+    COMMON
+    + """
+local consumer, limit, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local shortest = tonumber(redis.call('GET', P .. 'lease') or lease + 1)
+if lease < shortest then
+    redis.call('SET', P .. 'lease', lease)
+    shortest = lease
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now)) do
+    redis.call('ZREM', P .. 'later', id)
+    ready(id, redis.call('HGET', P .. 'e:' .. id, 'priority'))
+end
+local found = {}
+local function give(items)
+    for _, item in ipairs(items) do
+        local id = item[2][2]
+        local e = P .. 'e:' .. id
+        local record, version, shelf, ends = unpack(redis.call('HMGET', e, 'record', 'version', 'shelf', 'until'))
+        if record and not (shelf == 'leased' and tonumber(ends) > now) then
+            table.insert(found, {id, record, version, redis.call('GET', P .. 'c:' .. id)})
+        end
+    end
+end
+local function left() return limit - #found end
+local priorities = redis.call('ZREVRANGE', P .. 'priorities', 0, -1)
+for _, priority in ipairs(priorities) do
+    local cursor = '0-0'
+    repeat
+        if left() <= 0 then break end
+        local answer = redis.call('XAUTOCLAIM', queue(priority), 'workers', consumer, shortest, cursor, 'COUNT', left())
+        cursor = answer[1]
+        give(answer[2])
+    until cursor == '0-0'
+end
+for _, priority in ipairs(priorities) do
+    if left() <= 0 then break end
+    local answer = redis.call(
+        'XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', left(), 'STREAMS', queue(priority), '>')
+    if answer then give(answer[1][2]) end
+end
+return {found, now}
+"""
+)
+RENEW: Final = (
+    COMMON
+    + """
+local consumer, lease = ARGV[1], ARGV[2]
+for i = 3, #ARGV, 2 do
+    local e = P .. 'e:' .. ARGV[i]
+    local claim, shelf, sid, priority = unpack(redis.call('HMGET', e, 'claim', 'shelf', 'sid', 'priority'))
+    if claim == ARGV[i + 1] and shelf == 'leased' then
+        redis.call('HSET', e, 'until', now + lease)
+        redis.call('XCLAIM', queue(priority), 'workers', consumer, 0, sid, 'JUSTID')
+    end
+end
+return now
+"""
+)
+PRUNE: Final = (
+    COMMON
+    + """
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'done', '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])) do
+    local state, key = unpack(redis.call('HMGET', P .. 'e:' .. id, 'state', 'key'))
+    redis.call('DEL', P .. 'e:' .. id, P .. 'c:' .. id)
+    if key and key ~= '' then redis.call('DEL', P .. 'k:' .. key) end
+    if state then redis.call('ZREM', P .. 's:' .. state, id) end
+    redis.call('ZREM', P .. 'all', id)
+    redis.call('ZREM', P .. 'done', id)
+end
+for _, priority in ipairs(redis.call('ZRANGE', P .. 'priorities', 0, -1)) do
+    for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', queue(priority), 'workers')) do
+        local name, pending, idle = consumer[2], consumer[4], consumer[6]
+        if pending == 0 and idle > tonumber(ARGV[3]) then
+            redis.call('XGROUP', 'DELCONSUMER', queue(priority), 'workers', name)
+        end
+    end
+end
+return now
+"""
+)
+PAGE: Final = """
+local P = KEYS[1]
+local rows = {}
+local found = redis.call('ZRANGEBYSCORE', P .. ARGV[1], '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])
+for i = 1, #found, 2 do
+    local record, version = unpack(redis.call('HMGET', P .. 'e:' .. found[i], 'record', 'version'))
+    if record then table.insert(rows, {found[i + 1], record, version}) end
+end
+return rows
+"""
+COUNTS: Final = """
+local numbers = {}
+for i, state in ipairs(ARGV) do numbers[i] = redis.call('ZCARD', KEYS[1] .. 's:' .. state) end
+return numbers
+"""
+SWAP: Final = """
+local was = redis.call('GET', KEYS[1]) or ''
+if was ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
