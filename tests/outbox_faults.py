@@ -62,13 +62,18 @@ async def work(url: str, port: int, clock: str) -> None:
         _sqlite.SQLiteStore.__init__.__defaults__ = (shifted,)
     config = OutboxConfig(lease=LEASE, retry_delays=(0.2,))
     pool_config = trio_smtp.PoolConfig(connect_retries=0)
-    async with (
-        open_outbox(url, config=config) as outbox,
-        trio_smtp.open_pool("127.0.0.1", port, config=pool_config, max_connections=3, tls="none") as pool,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(_cancel_at_sigterm, nursery.cancel_scope)
-        await outbox.work(pool)
+    while True:
+        try:
+            async with (
+                open_outbox(url, config=config) as outbox,
+                trio_smtp.open_pool("127.0.0.1", port, config=pool_config, max_connections=3, tls="none") as pool,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(_cancel_at_sigterm, nursery.cancel_scope)
+                await outbox.work(pool)
+            return
+        except StoreError:  # it is away just now: begin again, as a supervisor would
+            await trio.sleep(0.05)
 
 
 async def _cancel_at_sigterm(scope: trio.CancelScope) -> None:

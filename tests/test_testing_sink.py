@@ -52,7 +52,7 @@ async def test_it_accepts_more_messages_than_there_are_numbers_below_a_reply_cod
     async with open_sink() as sink, client_of(sink) as client:
         for _ in range(101):
             await send(client)
-    assert [message.queue_id for message in sink.messages[98:]] == ["S99", "S100", "S101"]
+    assert [message.queue_id for message in sink.messages[98:]] == ["99", "0100", "0101"]
 
 
 async def test_two_at_a_time():
@@ -475,7 +475,7 @@ async def test_it_takes_more_than_a_hundred_messages() -> None:
         for _ in range(101):
             result = await client.send("a@x.test", ["b@y.test"], b"x\r\n")
     assert len(sink.messages) == 101
-    assert result.reply.text == "OK: queued as S101"
+    assert result.reply.text == "OK: queued as 0101"
 
 
 # --- patterns, shares, rates, addresses that ask for faults ---

@@ -334,7 +334,7 @@ class _Handler(trio_smtp.Handler):
                 recipients=tuple(address for address in recipients if address not in refused),
                 content=content,
                 envelope=envelope,
-                queue_id=f"S{self._count}",  # the 250th may not look like a reply
+                queue_id=f"{self._count:04}" if self._count >= 100 else str(self._count),  # "100" looks like a reply
                 identity=session.identity,
                 tls=session.tls,
                 hello=session.hello,
