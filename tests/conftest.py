@@ -4,6 +4,29 @@ import signal
 
 import pytest
 
+# Files whose tests take long, by starting programs above all, and hardly depend on the version of Python.
+SLOW = {
+    "test_cli_demo",
+    "test_cli_load",
+    "test_cli_workers",
+    "test_docs",
+    "test_examples",
+    "test_inbox_page",
+    "test_outbox_faults",
+    "test_pool_ctrl_c",
+    "test_pool_faults",
+    "test_server_model",
+    "test_server_model_endings",
+    "test_testing_plugin",
+    "test_typing",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
+
 
 def pytest_configure() -> None:
     # Where SIGINT is ignored (nohup, a background job), programs that the tests start would ignore it as well.

@@ -21,8 +21,6 @@ from trio_smtp import ClientConfig, ConnectionLostError, Delivery, PoolConfig
 from trio_smtp._pool import pool as pool_module
 from trio_smtp._pool.attempt import Attempt
 
-pytestmark = pytest.mark.slow
-
 LOCK_STEP = Manner(offers=("SIZE",))
 PIPELINING = Manner()
 CHUNKING = Manner(offers=("PIPELINING", "CHUNKING"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,8 +19,6 @@ from trio_smtp._protocol.server.message import Verdict
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
 from trio_smtp._protocol.server.states import State
-
-pytestmark = pytest.mark.slow
 
 YES, NO, LATER = Reply(250, "yes"), Reply(550, "no"), Reply(450, "later")
 answers = st.sampled_from([YES, YES, YES, NO, LATER])

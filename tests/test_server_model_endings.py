@@ -5,7 +5,6 @@ A message that it refuses at its end, gives up in the middle, or that is too lar
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
@@ -14,8 +13,6 @@ from test_server_model import LATER, NO, YES, Model, ServerMachine
 from trio_smtp import Reply
 from trio_smtp._protocol.server.events import Data, Signal
 from trio_smtp._protocol.server.states import State
-
-pytestmark = pytest.mark.slow
 
 refusals = st.sampled_from([NO, LATER])
 

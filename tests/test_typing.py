@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from typed import user_program
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / "tests" / "typed" / "user_program.py"
 
