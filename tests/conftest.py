@@ -4,27 +4,26 @@ import signal
 
 import pytest
 
-# Files whose tests take long, by starting programs above all, and hardly depend on the version of Python.
-SLOW = {
-    "test_cli_demo",
-    "test_cli_load",
-    "test_cli_workers",
+# How files begin whose tests take long, by starting programs above all, and hardly depend on the version of Python.
+SLOW = (
+    "test_cli",
     "test_docs",
     "test_examples",
     "test_inbox_page",
+    "test_mistakes",
+    "test_outbox_cli",
     "test_outbox_faults",
     "test_pool_ctrl_c",
     "test_pool_faults",
     "test_server_model",
-    "test_server_model_endings",
     "test_testing_plugin",
     "test_typing",
-}
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem in SLOW:
+        if item.path.stem.startswith(SLOW):
             item.add_marker("slow")
 
 
