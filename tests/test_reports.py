@@ -262,8 +262,6 @@ def test_addresses_that_are_not_ascii() -> None:
 @pytest.mark.parametrize("smtputf8", [True, False])
 def test_a_header_that_is_not_ascii_is_returned_as_it_is(smtputf8: bool) -> None:
     content = "Subject: Grüße\r\n\r\nhällo\r\n".encode()
-    if email.message_from_bytes(content, policy=email.policy.SMTP).as_bytes() != content:
-        pytest.skip("as_bytes() of this Python encodes a header that is not ASCII (3.13.0); send_message does not")
     for ret in ("FULL", "HDRS"):
         made = make(refused(you=NO_USER), envelope("you@y.test", smtputf8=smtputf8, ret=ret), content=content)
         assert parse_report(made.as_bytes()).returned.rstrip() == (content if ret == "FULL" else content[:16]).rstrip()

@@ -9,7 +9,7 @@ import secrets
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTPUTF8
 from email.utils import format_datetime, make_msgid
 from typing import Final, Literal, NamedTuple
 
@@ -52,8 +52,8 @@ _WANTED: Final = {
     Action.DELIVERED: "SUCCESS",
 }
 _HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}").fullmatch
-# A policy that writes what was parsed as it came.
-_POLICY: Final = SMTP.clone(refold_source="none")
+# A policy that writes what was parsed as it came: Python 3.13.0 would encode what is not ASCII without `utf8`.
+_POLICY: Final = SMTPUTF8.clone(refold_source="none")
 
 
 class _Fate(NamedTuple):
