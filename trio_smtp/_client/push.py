@@ -104,7 +104,7 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
     if len(transaction.recipients) < len(report.remaining):
         raise LocalProtocolError(f"the server takes {len(transaction.recipients)} of the recipients at a time")
     source = Source(None, eight_bit=None)
-    try:
+    with transfer.concluding():
         if not await transfer.send_envelope(transfer.encoder.envelope(source, None)):
             await transfer.await_end()
             raise transfer.ending()
@@ -124,15 +124,4 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
             await trio.lowlevel.checkpoint_if_cancelled()
             await writer.finish()
         await transfer.await_end()
-    except SMTPError as exc:
-        if not transfer.is_decided_despite(exc) or not transaction.ended:
-            transfer.tell_end(exc)
-            raise
-    except BaseException as exc:
-        transfer.tell_end(exc)
-        raise
-    finally:
-        connection.check()
-    transfer.tell_end(None)
-    report.settle(transaction)  # recipients who were too many are refused: this text cannot be sent again
     outgoing._conclude(report.result())

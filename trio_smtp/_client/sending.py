@@ -7,7 +7,7 @@ from __future__ import annotations
 from .._protocol.errors import ConnectionLostError, Delivery, SMTPError, Stage
 from .connection import ClientConnection
 from .report import DeliveryReport
-from .transfer import Transfer
+from .transfer import Transfer, tell_end
 
 
 async def deliver(connection: ClientConnection, report: DeliveryReport, *, stop_at_limit: bool = False) -> None:
@@ -32,15 +32,15 @@ async def deliver(connection: ClientConnection, report: DeliveryReport, *, stop_
             await transfer.run()
         except SMTPError as exc:
             if not transfer.is_decided_despite(exc):
-                transfer.tell_end(exc)
+                tell_end(connection, transfer.transaction, exc)
                 raise
         except BaseException as exc:
-            transfer.tell_end(exc)
+            tell_end(connection, transfer.transaction, exc)
             raise
         finally:
             connection.check()
         if connection.witness is not None:
-            transfer.tell_end(None)
+            tell_end(connection, transfer.transaction, None)
         allowance.record(report, transfer.transaction)
 
 

@@ -23,7 +23,7 @@ from .content import Source
 from .mail_parameters import mail_params, require
 from .message import Message, Params
 from .report import DeliveryReport, SendResult
-from .transfer import Transfer
+from .transfer import Transfer, tell_end
 
 _STAND_IN: Final = "postmaster"  # where a recipient is wanted, and none is known yet
 _OF_DSN: Final = dict.fromkeys(("RET", "ENVID", "NOTIFY", "ORCPT"), "DSN")  # RFC 3461 §4
@@ -122,7 +122,7 @@ class Steps:
         message = Message(self._sender, transaction.recipients, b"", self._params, self._rcpt_params)
         report = DeliveryReport(message, attempts=1)
         transfer = Transfer(connection, report, transaction.recipients, transaction)
-        try:
+        with transfer.concluding():
             await self._look()
             if not connection.uses_chunking:
                 await connection.exchange(data(transaction), connection.config.command_timeout)
@@ -130,24 +130,11 @@ class Steps:
                     raise transfer.ending()
             await self._send_text(transfer, report, chunks)
             await transfer.await_end()
-        except SMTPError as exc:
-            if not transfer.is_decided_despite(exc) or not transaction.ended:
-                self.tell_end(exc)
-                raise
-        except BaseException as exc:
-            self.tell_end(exc)
-            raise
-        finally:
-            connection.check()
-        self.tell_end(None)
-        report.settle(transaction)
         return report.result()
 
-    def tell_end(self, error: BaseException | None) -> None:
-        """Tell what looks that the message is over, however; the first time counts."""
-        connection = self._connection
-        if connection.witness is not None:
-            connection.witness.end_message(self.transaction, error, chunking=connection.uses_chunking)
+    def end(self) -> None:
+        """The message is over, however; what looks is told, if it was not."""
+        tell_end(self._connection, self.transaction, None)
 
     async def _look(self) -> None:
         """Hear what the server has said unasked; raises if the connection is over."""

@@ -22,8 +22,8 @@
 # Which it was is read from the transaction's facts, never from where in this file the exception came by.
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import aclosing, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from typing import Any, Final
 
 import trio
@@ -59,6 +59,12 @@ async def open_content(connection: ClientConnection, message: Message) -> Source
         utf8=connection.offers_utf8 and (message.needs_utf8 or message.content.prefers_utf8),
         add_missing=connection.config.add_missing,
     )
+
+
+def tell_end(connection: ClientConnection, transaction: Transaction, error: BaseException | None) -> None:
+    """Tell what looks that a transaction is over, and what ended it if no reply did; the first time counts."""
+    if connection.witness is not None:
+        connection.witness.end_message(transaction, error, chunking=connection.uses_chunking)
 
 
 class Transfer:
@@ -139,11 +145,26 @@ class Transfer:
         self._connection.place(error)
         self._report.explain(error)
 
-    def tell_end(self, error: BaseException | None) -> None:
-        """Tell what looks that the transaction is over, and what ended it if no reply did."""
-        connection = self._connection
-        if connection.witness is not None:
-            connection.witness.end_message(self.transaction, error, chunking=connection.uses_chunking)
+    @contextmanager
+    def concluding(self) -> Iterator[None]:
+        """Around a text that comes from outside, and the wait for its reply; then the facts are in the report.
+
+        What is raised in it comes out of it, but an error that was noticed after a reply had decided the message.
+        """
+        connection, transaction = self._connection, self.transaction
+        try:
+            yield
+        except SMTPError as exc:
+            if not self.is_decided_despite(exc) or not transaction.ended:
+                tell_end(connection, transaction, exc)
+                raise
+        except BaseException as exc:
+            tell_end(connection, transaction, exc)
+            raise
+        finally:
+            connection.check()
+        tell_end(connection, transaction, None)
+        self._report.settle(transaction)  # recipients who were too many are refused: this text cannot be sent again
 
     async def _send_whole(self, source: Source, octets: bytes) -> None:
         connection, transaction, encoder = self._connection, self.transaction, self.encoder

@@ -101,5 +101,5 @@ class SteppedMessage:
 
     def close(self) -> None:
         """Give the connection back. A transaction that is open on it is given up."""
-        self._steps.tell_end(None)
+        self._steps.end()
         self._loan.give_back()
