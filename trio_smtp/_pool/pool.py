@@ -19,11 +19,8 @@ from .._client.report import DeliveryReport, SendResult
 from .._client.signing import Signing
 from .._client.steps import Steps, given_params
 from .._protocol.errors import (
-    ConnectionLostError,
     Delivery,
-    RemoteProtocolError,
     SMTPError,
-    SMTPTimeoutError,
 )
 from .._public import NoPublicConstructor
 from .attempt import Attempt
@@ -33,12 +30,11 @@ from .connector import Connector
 from .dispatcher import Dispatcher, closed_error
 from .health import ServerHealth
 from .loan import Loan, errand
-from .retry import Retry
+from .retry import DEAD, Retry
 from .statistics import PoolStatistics
 from .stepped import SteppedMessage
 from .trace import Tracer, fate_by
 
-_DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
 _SLACK: Final = 5.0  # seconds beyond end_grace in which a worker must have come to its end
 
 
@@ -323,7 +319,7 @@ class Pool(metaclass=NoPublicConstructor):
             )
             try:
                 await message.begin()
-            except _DEAD as exc:
+            except DEAD as exc:
                 message.close()
                 if not (loan.may_be_stale and tries):
                     exc.delivery = Delivery.NOT_SENT

@@ -12,6 +12,7 @@ from .._protocol.errors import (
     ConnectError,
     ConnectionLostError,
     Delivery,
+    RemoteProtocolError,
     SMTPError,
     SMTPTimeoutError,
     Stage,
@@ -20,6 +21,7 @@ from .._protocol.errors import (
 )
 from .config import PoolConfig
 
+DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)  # what a dead connection may raise
 _OF_THE_WIRE: Final = (ConnectError, ConnectionLostError, SMTPTimeoutError)
 
 

@@ -63,8 +63,6 @@ from .._client.sending import deliver
 from .._protocol.client.commands import RSET
 from .._protocol.client.protocol import State
 from .._protocol.errors import (
-    ConnectionLostError,
-    RemoteProtocolError,
     SMTPError,
     SMTPTimeoutError,
     Stage,
@@ -78,12 +76,11 @@ from .health import ServerHealth
 from .loan import Loan
 from .pipeline import Pipeline
 from .ratelimit import RateLimit
-from .retry import farewell_at
+from .retry import DEAD, farewell_at
 from .riding import Riding
 from .trace import Tracer, fate_by, fate_since
 
 _CLOSING: Final = 5.0  # seconds; closing a broken connection takes none
-_DEAD: Final = (ConnectionLostError, SMTPTimeoutError, RemoteProtocolError)
 
 
 class WorkerState(Enum):
@@ -293,7 +290,7 @@ class Worker:
         failure: BaseException | None = None
         try:
             await deliver(connection.client, report, stop_at_limit=connection.has_limits)
-        except _DEAD as exc:
+        except DEAD as exc:
             failure = exc
             self._note_farewell(report, may_be_stale)
             if not (may_be_stale and attempt.may_go_elsewhere) or report.is_caller_error(exc):
