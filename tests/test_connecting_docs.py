@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from pages import blocks, read_page, run
 from socks_server import open_socks
 from test_client_reaching import unix_server
 
@@ -15,14 +16,8 @@ import trio_smtp
 from trio_smtp.oauth import _providers as oauth
 from trio_smtp.testing import open_sink
 
-TEXT = (Path(__file__).parent.parent / "docs" / "connecting.md").read_text(encoding="utf-8")
-UNIX, CONNECT, SOCKS, OAUTH = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
-
-
-def run(code: str) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    exec(compile(code, "connecting.md", "exec"), names)
-    return names
+TEXT = read_page("connecting.md")
+UNIX, CONNECT, SOCKS, OAUTH = blocks(TEXT)
 
 
 def message() -> EmailMessage:

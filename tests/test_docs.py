@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from pages import ROOT, blocks
 
 import trio_smtp
 from trio_smtp.testing import open_server
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"])
 BLOCK = re.compile(r"^```(.*?)\n(.*?)^```$", re.M | re.S)
@@ -136,9 +136,8 @@ def programs() -> list[Any]:
         text = page.read_text(encoding="utf-8")
         if re.search(r"`tests/test_\w+_docs\.py`\s+runs the code on this page", text):
             continue
-        blocks = [code for language, code in BLOCK.findall(text) if language == "python"]
-        blocks = [code for code in blocks if re.search(r"^(import|from) ", code, re.M)]  # others are parts of one
-        for number, code in enumerate(blocks, 1):
+        whole = [code for code in blocks(text) if re.search(r"^(import|from) ", code, re.M)]  # others are parts of one
+        for number, code in enumerate(whole, 1):
             found.append(pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}"))
     return found
 

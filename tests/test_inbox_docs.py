@@ -4,30 +4,25 @@ from __future__ import annotations
 import json
 import re
 import unittest
-from pathlib import Path
-from typing import Any
 
 import click
 import pytest
+from pages import ROOT, blocks, read_page, run
 from starlette.routing import Route
 
 from trio_smtp._cli.commands import cli
 from trio_smtp.inbox import _mailpit, _rules, open_inbox
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "inbox.md").read_text("utf-8")
-ASYNC, NOT_ASYNC = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+PAGE = read_page("inbox.md")
+ASYNC, NOT_ASYNC = blocks(PAGE)
 
 
 async def test_the_async_program():
-    namespace: dict[str, Any] = {}
-    exec(ASYNC, namespace)
-    await namespace["test_sign_up"]()
+    await run(ASYNC)["test_sign_up"]()
 
 
 def test_the_program_that_is_not_async():
-    namespace: dict[str, Any] = {}
-    exec(NOT_ASYNC, namespace)
+    namespace = run(NOT_ASYNC)
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(namespace["SignUpTest"]).run(result)
     assert result.testsRun == 1
@@ -35,7 +30,7 @@ def test_the_program_that_is_not_async():
 
 
 async def test_the_rules():
-    [text] = re.findall(r"^```json\n(.*?)^```$", PAGE, re.M | re.S)
+    [text] = blocks(PAGE, "json")
     rules = json.loads(text)["rules"]
     async with open_inbox() as inbox:
         inbox.faults = rules

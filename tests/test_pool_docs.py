@@ -5,21 +5,20 @@ import dataclasses
 import re
 import typing
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from fault_server import Manner
 from faults import Scenario, playing
+from pages import blocks, read_page, started_by
 from pool_server import network, pool_of
 
 import trio_smtp
 from trio_smtp._client.log import logger
 from trio_smtp._pool.trace import TraceName
 
-TEXT = (Path(__file__).parent.parent / "docs" / "pool.md").read_text(encoding="utf-8")
+TEXT = read_page("pool.md")
 NAMES = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", TEXT, flags=re.M | re.S))
 
 
@@ -32,14 +31,11 @@ def table(heading: str) -> list[list[str]]:
 
 
 async def test_the_example_runs(capsys, monkeypatch, nursery):
-    [code] = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+    [code] = blocks(TEXT)
     [listener] = await nursery.start(partial(trio_smtp.serve, trio_smtp.Discard(), 0, host="127.0.0.1"))
     port = listener.socket.getsockname()[1]
     assert code.count('"localhost", 2525') == 1
-    mains: list[Any] = []
-    monkeypatch.setattr(trio, "run", mains.append)
-    exec(compile(code.replace('"localhost", 2525', f'"127.0.0.1", {port}'), "pool.md", "exec"), {})
-    [main] = mains
+    main, _ = started_by(code.replace('"localhost", 2525', f'"127.0.0.1", {port}'), monkeypatch)
     with trio.fail_after(20):
         await main()
     assert capsys.readouterr().out == "['you@example.com'] {} 1\n"

@@ -3,25 +3,14 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
+from pages import ROOT, blocks, run, started_by
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-SERVER, CLIENT, POOL, TESTING = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
-
-
-def started_by(code, monkeypatch):
-    """Run an example up to its trio.run, and return what it would have run there."""
-    calls = []
-    with monkeypatch.context() as patch:
-        patch.setattr(trio, "run", lambda function, *args: calls.append((function, args)))
-        exec(compile(code, str(README), "exec"), {"__name__": "__main__"})
-    [call] = calls
-    return call
+SERVER, CLIENT, POOL, TESTING = blocks(TEXT)
 
 
 @pytest.fixture
@@ -62,8 +51,7 @@ async def test_the_pool_sends_to_the_server(port, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["test_welcome", "test_welcome_nobody"])
 async def test_the_tests_of_an_application(name):
-    names: dict[str, Any] = {}
-    exec(compile(TESTING, str(README), "exec"), names)
+    names = run(TESTING)
     assert [each for each in names if each.startswith("test_")] == ["test_welcome", "test_welcome_nobody"]
     with trio.fail_after(20):
         await names[name]()
@@ -82,7 +70,7 @@ def test_the_examples_are_short(code, most):
 
 
 def test_the_two_commands_are_one_line_each():
-    demo, test = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.M | re.S)
+    demo, test = blocks(TEXT, "sh")
     assert demo.endswith("trio-smtp demo\n")
     assert "coverage run -m pytest -n auto" in test
     for command in (demo, test):

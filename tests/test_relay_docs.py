@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
+from pages import blocks, read_page, run, started_by
 
 import trio_smtp
 from trio_smtp._relay import forward as module
 from trio_smtp.testing import open_server, open_sink
 
-TEXT = (Path(__file__).parent.parent / "docs" / "relay.md").read_text(encoding="utf-8")
-RELAY, SUBMISSION = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+TEXT = read_page("relay.md")
+RELAY, SUBMISSION = blocks(TEXT)
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 
 
 async def test_the_relay_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    mains: list[Any] = []
-    monkeypatch.setattr(trio, "run", mains.append)
     config = trio_smtp.ServerConfig(enabled_extensions=("DSN",))
     async with open_sink(config=config) as sink, trio.open_nursery() as nursery:
         code = RELAY.replace('"localhost", 10026', f'"{sink.host}", {sink.port}')
         assert code != RELAY
-        exec(compile(code, "relay.md", "exec"), {})
-        [listener] = await nursery.start(partial(mains[0], 0))
+        main, _ = started_by(code, monkeypatch)
+        [listener] = await nursery.start(partial(main, 0))
         async with trio_smtp.open_client("127.0.0.1", listener.socket.getsockname()[1]) as client:
             await client.send("me@x.test", ["a@y.test"], MESSAGE, rcpt_params={"a@y.test": {"NOTIFY": "NEVER"}})
         nursery.cancel_scope.cancel()
@@ -35,8 +32,7 @@ async def test_the_relay_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_submission_server_runs() -> None:
-    names: dict[str, Any] = {}
-    exec(compile(SUBMISSION, "relay.md", "exec"), names)
+    names = run(SUBMISSION)
     config = trio_smtp.ServerConfig(auth="required", allow_insecure_auth=True)
     async with (
         open_sink() as sink,

@@ -5,26 +5,24 @@ from __future__ import annotations
 import dataclasses
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from pages import blocks, read_page, run
 
 import trio_smtp
 from trio_smtp.reports import Action, Report, ReportedRecipient, _fields, _making, _reading
 from trio_smtp.testing import open_server, open_sink
 
-TEXT = (Path(__file__).parent.parent / "docs" / "reports.md").read_text(encoding="utf-8")
+TEXT = read_page("reports.md")
 NAMES = set(re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", TEXT, flags=re.M | re.S)))
 
 
 async def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     """The first sends a report on a refused recipient to the second."""
-    making, reading = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
-    names: dict[str, Any] = {}
-    exec(compile(making, "reports.md", "exec"), names)
-    exec(compile(reading, "reports.md", "exec"), names)
+    making, reading = blocks(TEXT)
+    names = run(reading, run(making))
     async with open_sink() as target, open_server(names["Bounces"]()) as bounces:
         target.refuse("rcpt", 550, "no such user", "5.1.1", address="you@y.test")
 
