@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_smtp._server.budget import ChunkBudgets
 from trio_smtp._server.budget import DataBudget as Budget
 from trio_smtp._server.stress import Stress
 
@@ -40,6 +41,24 @@ def test_without_a_rate_any_octet_earns_all():
     assert budget.left == 1
     budget.spend(0.5, 1)
     assert budget.left == 60
+
+
+def test_how_long_a_peer_has_kept_us_waiting():
+    budget = budget_of(60, 100)
+    assert budget.stalled(1000) == 0  # nothing has waited for it yet
+    budget.deadline(1000)
+    assert budget.stalled(1007) == 7
+    budget.spend(7, 300)
+    budget.deadline(1010)
+    assert budget.stalled(1012) == 4 + 2
+
+
+def test_each_refused_chunk_has_a_budget_of_its_own():
+    chunks = ChunkBudgets(lambda: budget_of(60, 100))
+    chunks.of(1).spend(50, 0)
+    assert chunks.of(1).left == 10
+    assert chunks.of(2).left == 60
+    assert repr(chunks) == "<ChunkBudgets: <DataBudget 60 of 60 s left> for chunk 2>"
 
 
 @pytest.mark.parametrize("rate", [None, 100])

@@ -230,42 +230,6 @@ async def test_no_credentials_in_clear() -> None:
     assert handler.count("on_auth") == 0
 
 
-async def test_early_talkers_are_refused_where_that_is_asked_for() -> None:
-    async with serving(make_server(reject_early_talkers=True)) as connect:
-        peer = connect()
-        await peer.send("EHLO x\r\n")
-        await peer.speak("S: 554 5.5.1…\nS: <closed>")
-    async with serving(make_server()) as connect:
-        peer = connect()
-        await peer.send("EHLO x\r\nQUIT\r\n")
-        assert (await peer.rest()).startswith("220 ")
-
-
-async def test_what_shares_a_segment_with_a_proxy_header_is_no_early_talking() -> None:
-    """It is read with the header, and is neither lost nor held against the client; what comes later is."""
-    connected = trio.Event()
-
-    async def on_connect(session):
-        connected.set()
-
-    config = {"reject_early_talkers": True, "proxy_protocol_from": ["127.0.0.1"]}
-    server = make_server(Recorder(on_connect=on_connect), **config)
-    header = "PROXY TCP4 192.0.2.7 192.0.2.8 1000 25\r\n"
-    async with serving_tcp(server) as connect:
-        peer = await connect()
-        await peer.send(header + "NOOP\r\n")
-        await peer.speak("S: 220…\nS: 250 2.0.0 OK\nC: QUIT\nS: 221…\nS: <closed>")
-        connected = trio.Event()
-        peer = await connect()
-        await peer.send(header)
-        await connected.wait()
-        await peer.send("NOOP\r\n")
-        await peer.speak("S: 554 5.5.1 you talk before the greeting\nS: <closed>")
-        peer = await connect()
-        await peer.send(header)
-        await peer.speak("S: 220…\nC: NOOP\nS: 250 2.0.0 OK")
-
-
 def test_a_group_after_helo_is_answered_in_order_by_default() -> None:
     for wire in (b"HELO x\r\n" + ENVELOPE + b"DATA\r\n.\r\n", b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n.\r\n"):
         for size in range(len(wire)):

@@ -14,7 +14,7 @@ from trio_smtp import ConnectionLostError, Reply, ServerConfig, SMTPTimeoutError
 from trio_smtp._protocol.server.events import NEED_DATA
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
-from trio_smtp._server.channel import MAX_DELAY, TURN, Channel
+from trio_smtp._server.channel import MAX_DELAY, TURN, Channel, Handshake
 from trio_smtp._server.shutdown import Shutdown
 from trio_smtp._server.stress import Stress
 from trio_smtp._wire.timekeeper import Timekeeper
@@ -301,7 +301,7 @@ async def test_the_wire_after_start_tls():
         channel.expect_tls()
         info = await channel.start_tls(server_context())
         assert info.version == "TLSv1.3"
-        assert not channel.awaits_tls
+        assert channel.handshake is Handshake.NOT_DUE
         channel.protocol.greet()
         nursery.start_soon(channel.flush)
         assert (await tls.receive_some()).startswith(b"220")
@@ -312,7 +312,7 @@ async def test_no_handshake_begins_during_a_shutdown():
         channel.begin_shutdown(Shutdown.DRAIN)
         with pytest.raises(Interrupted):
             await channel.start_tls(server_context())
-        assert channel.awaits_tls
+        assert channel.handshake is Handshake.DUE
 
 
 async def test_a_handshake_has_its_time(autojump_clock):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Final
 
 import trio
@@ -34,6 +35,14 @@ _NO: Final = Shutdown.NO
 _END: Final = Shutdown.END
 
 
+class Handshake(Enum):
+    """Whether TLS stands between us and the next word."""
+
+    NOT_DUE = "words may be said"
+    DUE = "it comes before the first word"
+    IN_PROGRESS = "from STARTTLS's 220, or from an implicit handshake's beginning, until it has succeeded"
+
+
 class Channel:
     """One connection's wire, protocol and time.
 
@@ -50,7 +59,7 @@ class Channel:
         now: Trio's clock.
         end: when the session's time is over.
         held_since: since when replies may have been waiting to be sent; infinite if none can.
-        awaits_tls: nothing may be said in clear: a handshake is due, or in progress.
+        handshake: whether TLS comes before the next word.
         shutdown: how far a shutdown of the server has come.
         farewell: how the session ends when a wait is interrupted.
     """
@@ -61,9 +70,9 @@ class Channel:
         "_delay",
         "_sent",
         "_stress",
-        "awaits_tls",
         "end",
         "farewell",
+        "handshake",
         "held_since",
         "now",
         "protocol",
@@ -90,7 +99,7 @@ class Channel:
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self.end: float = math.inf
         self.held_since: float = math.inf
-        self.awaits_tls: bool = awaits_tls
+        self.handshake: Handshake = Handshake.DUE if awaits_tls else Handshake.NOT_DUE
         self.shutdown: Shutdown = _NO
         self._command_began: float = math.inf  # the wait for the one that is coming in; infinite before it
         self._stress: Stress = stress
@@ -245,7 +254,7 @@ class Channel:
 
     def expect_tls(self) -> None:
         """STARTTLS is accepted: say nothing but its reply before the handshake."""
-        self.awaits_tls = True
+        self.handshake = Handshake.IN_PROGRESS
 
     async def start_tls(self, context: ssl.SSLContext, *, is_done: bool = False) -> TLSInfo:
         """Shake hands, unless that was done when the stream was made. Cancelled, it leaves the connection broken.
@@ -256,14 +265,15 @@ class Channel:
             SMTPTimeoutError: it took too long.
             ConnectionLostError: the connection was lost.
         """
+        if self.shutdown is not _NO and not is_done:
+            raise Interrupted
+        self.handshake = Handshake.IN_PROGRESS
         deadline = self.deadline(self._config.tls_handshake_timeout)
         if is_done:
             self.wire = await self.wire.adopt_tls(server_side=True, deadline=deadline)
-        elif self.shutdown is not _NO:
-            raise Interrupted
         else:
             self.wire = await self.wire.start_tls(context, server_side=True, deadline=deadline)
-        self.awaits_tls = False
+        self.handshake = Handshake.NOT_DUE
         assert self.wire.tls is not None
         return self.wire.tls
 
@@ -283,7 +293,7 @@ class Channel:
 
     def say_last_word(self, reply: Reply) -> None:
         """Let `reply` be the last one, unless the last word was said already, or it would be said in clear."""
-        if self.awaits_tls:
+        if self.handshake is not Handshake.NOT_DUE:
             self.protocol.end_silently()
         else:
             self.protocol.close(reply)

@@ -1,16 +1,17 @@
 # One connection from its first octet to its last: the only place where a session's octets, hooks and time meet.
 #
 # Who owns what. The Channel owns the wire, the protocol and the time; the HookCaller owns the hook in progress and its
-# outcome; a Body, new for each message, owns the way of that message's octets to on_data. This file owns the loop: it
-# asks the protocol for the next event, lets the application judge it, and sends the replies when the input is used up.
+# outcome; a Body, new for each message, owns the way of that message's octets to on_data; the Opening begins the
+# session, and begins it again after STARTTLS and XCLIENT. This file owns the loop: it asks the protocol for the next
+# event, lets the application judge it, and sends the replies when the input is used up.
 #
 # The phases (shutdown.py):
 #
 #     OPENING --> HANDSHAKE --> IDLE <--> HOOK <--> BODY            IDLE --STARTTLS--> HANDSHAKE --> IDLE
 #     any of them --> HELD_BACK and back                            any of them --> CLOSING
 #
-# Only the way from OPENING to CLOSING is kept here, as _stage. HOOK, BODY and HELD_BACK are what the HookCaller and
-# the Channel are doing, and are read from them when needed, which is only in a shutdown.
+# Only OPENING, IDLE and CLOSING are kept here, as _stage. The others are what the HookCaller (HOOK, BODY) and the
+# Channel (HANDSHAKE, HELD_BACK) are doing, and are read from them when needed, which is only in a shutdown.
 #
 # Invariants.
 #
@@ -50,10 +51,9 @@
 from __future__ import annotations
 
 import contextvars
-import logging
 import math
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -73,32 +73,21 @@ from .._protocol.server.protocol import ServerProtocol
 from .._protocol.server.states import MESSAGE_STATES
 from .._wire.timekeeper import Timekeeper
 from .._wire.waits import Interrupted
-from .budget import DataBudget
-from .certificates import certificate_identity
-from .channel import Channel
+from .budget import ChunkBudgets, DataBudget
+from .channel import Channel, Handshake
 from .context import ServerContext
-from .dialogue import Dialogue
 from .hooks import HookCaller, HookState
-from .limits import is_within
 from .log import facts, log_error, log_notice, logger
+from .opening import Opening
 from .outcomes import MADE_ROOM, SHUTTING_DOWN, UNAVAILABLE, Farewell
 from .session import Session
 from .shutdown import ACTIONS, Action, Phase, Shutdown
-from .trace import Witness
 
 FAREWELL_LIMIT: Final = 20.0  # seconds for a peer to take the last replies, where command_timeout is longer
 LAST_WORDS_LIMIT: Final = 0.5  # seconds for the 421 of a connection whose task is cancelled
 REFUSAL_LIMIT: Final = 1.0  # seconds to tell a client that there is no slot for it, and as many until it has read that
-EARLY_TALK_WAIT: Final = 0.1  # seconds that reject_early_talkers listens before it greets
 _TIMEOUT: Final = Reply(421, "timeout exceeded", "4.4.2", close=True)
-_EARLY_TALKER: Final = Reply(554, "you talk before the greeting", "5.5.1", close=True)
 _NO: Final = Shutdown.NO
-_PHASES: Final[Mapping[HookState, Phase]] = {
-    HookState.ASKED: Phase.HOOK,
-    HookState.TOLD: Phase.HOOK,
-    HookState.SUSPENDED: Phase.BODY,
-}
-
 _WAITS_FOR_PEER: Final = (HookState.NONE, HookState.SUSPENDED)  # if anything does
 
 current_connection: contextvars.ContextVar[ServerConnection | None] = contextvars.ContextVar(
@@ -123,12 +112,10 @@ class ServerConnection:
         "__weakref__",
         "_caller",
         "_channel",
-        "_chunk_budget",
+        "_chunks",
         "_context",
-        "_refused_chunks",
+        "_opening",
         "_stage",
-        "_tls_context",
-        "_tls_is_done",
         "session",
     )
 
@@ -153,11 +140,9 @@ class ServerConnection:
         wire = self._channel.wire
         self.session: Session = Session._create(protocol, wire.peer, wire.local)
         self._caller: HookCaller = HookCaller(context, self._channel, self.session)
+        self._opening: Opening = Opening(self._caller, tls_context, tls_is_done=isinstance(stream, trio.SSLStream))
         self._stage: Phase = Phase.OPENING
-        self._tls_context: ssl.SSLContext | None = tls_context
-        self._tls_is_done: bool = isinstance(stream, trio.SSLStream)  # when the stream was made
-        self._refused_chunks: int = 0  # BDAT chunks to be dropped, so far
-        self._chunk_budget: DataBudget | None = None  # for the latest of them
+        self._chunks: ChunkBudgets | None = None  # once a chunk was refused
         if context.is_closing:
             self._channel.begin_shutdown(Shutdown.DRAIN)
 
@@ -175,7 +160,8 @@ class ServerConnection:
         try:
             while True:
                 with caller.open_scope():
-                    if self._stage is not Phase.OPENING or await self._open():
+                    if self._stage is not Phase.OPENING or await self._opening.open():
+                        self._stage = Phase.IDLE
                         await self._converse()
                     break
                 if channel.shutdown is Shutdown.CUT_OFF:
@@ -256,68 +242,6 @@ class ServerConnection:
         await caller.tell_on_close()
         await channel.aclose(cancelled=is_cancelled)
 
-    # ---- the beginning
-
-    async def _open(self) -> bool:
-        """Ask the application about the client, and greet; returns whether there is a session."""
-        protocol = self._channel.protocol
-        if self._context.transcript is not None or logger.isEnabledFor(logging.DEBUG):
-            protocol.transcribe(Dialogue(self.session, self._context.transcript).note)
-        if self._context.trace is not None:
-            self._caller.watch(Witness(self._context.trace, self.session, protocol))
-        if self._context.relays:
-            self._decide_trust()
-        is_relayed = self.session.proxy is not None and self._tls_context is None
-        if is_relayed and (data := self._channel.wire.receive_nowait()):
-            protocol.receive_data(data)  # what shares a segment with the PROXY header is no early talking
-        refusal = await self._caller.ask_on_connect()
-        is_refused = refusal is not None and not refusal.is_success
-        if self._tls_context is not None:
-            if is_refused:
-                protocol.end_silently()
-                return False
-            await self._shake_hands(self._tls_context)
-        elif not is_refused and self._context.config.reject_early_talkers and await self._talks_early():
-            refusal = _EARLY_TALKER
-        self._stage = Phase.IDLE
-        protocol.greet(refusal)
-        return True
-
-    def _decide_trust(self) -> None:
-        """XCLIENT is allowed from `xclient_from` only.
-
-        Decided again after XCLIENT, so that the client that it names does not inherit trust.
-        """
-        relays = self._context.relays
-        self._channel.protocol.trust(bool(relays) and is_within(self.session.host, relays))
-
-    async def _talks_early(self) -> bool:
-        now = self._channel.now()
-        try:
-            data = await self._channel.receive(now + EARLY_TALK_WAIT, now)
-        except SMTPTimeoutError:
-            return False
-        self._channel.protocol.receive_data(data)
-        return bool(data)
-
-    async def _shake_hands(self, context: ssl.SSLContext) -> None:
-        self._stage = Phase.HANDSHAKE
-        witness = self._caller.witness
-        if witness is None:
-            tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
-        else:
-            began = self._channel.now()
-            try:
-                tls = await self._channel.start_tls(context, is_done=self._tls_is_done)
-            except BaseException as exc:
-                witness.note_tls(began, None, exc)
-                raise
-            witness.note_tls(began, tls)
-        self._stage = Phase.IDLE
-        self.session._apply_tls(tls)
-        self._channel.protocol.start_tls(certificate_identity(tls))
-        await self._caller.tell_on_tls()
-
     # ---- the loop
 
     async def _converse(self) -> None:
@@ -347,21 +271,23 @@ class ServerConnection:
                     protocol.accept()
                 else:
                     await caller.ask(row, event)
-            elif not isinstance(event, Signal):
-                await self._change_session(event)
+            elif event.__class__ is StartTLS:
+                await self._opening.start_tls()
+            elif isinstance(event, XClient):
+                await self._opening.start_over(event)
             elif not await self._obey(event):
                 return
 
-    async def _obey(self, signal: Signal) -> bool:
+    async def _obey(self, event: Event) -> bool:
         """Do what the protocol asks for; returns whether the session goes on."""
         channel = self._channel
-        if signal is Signal.PAUSE:
+        if event is Signal.PAUSE:
             await channel.hold_back()
             return True
         await channel.flush()
-        if signal is FLUSH:
+        if event is FLUSH:
             return True
-        if signal is Signal.EOF:
+        if event is Signal.EOF:
             channel.protocol.lose_peer()
         return False
 
@@ -377,7 +303,7 @@ class ServerConnection:
             protocol.receive_data(await channel.receive_command())
             return
         now = channel.now()
-        budget = self._budget_for_dropping()
+        budget = self._caller.budget or self._chunk_budget()
         data: bytes | bytearray = b""
         try:
             data = await channel.receive(budget.deadline(now), now)
@@ -385,45 +311,25 @@ class ServerConnection:
             budget.spend(channel.now() - now, len(data))
         protocol.receive_data(data)
 
-    def _budget_for_dropping(self) -> DataBudget:
-        """A message that is dropped has the time that is left for it; each refused chunk has time of its own."""
-        refused_chunks = self._channel.protocol.transfer.refused_chunks
-        if (budget := self._caller.budget) is not None:
-            return budget
-        if self._chunk_budget is None or refused_chunks != self._refused_chunks:
-            self._refused_chunks = refused_chunks
-            self._chunk_budget = self._context.new_budget()
-        return self._chunk_budget
-
-    async def _change_session(self, event: Event) -> None:
-        """Do what only the connection can: STARTTLS, XCLIENT."""
-        caller, channel = self._caller, self._channel
-        if isinstance(event, StartTLS):
-            self._stage = Phase.HANDSHAKE
-            channel.expect_tls()
-            channel.protocol.accept()
-            if self.session.envelope is not None:
-                await caller.end_transaction()
-            await channel.flush()
-            assert self._context.ssl_context is not None
-            await self._shake_hands(self._context.ssl_context)
-        else:  # as if the client that was named had just connected
-            assert isinstance(event, XClient)
-            channel.protocol.accept()
-            self.session._apply_xclient(event.attributes)
-            self._decide_trust()
-            channel.protocol.greet(await caller.ask_on_connect())
+    def _chunk_budget(self) -> DataBudget:
+        """For the refused chunk that is being dropped."""
+        if self._chunks is None:
+            self._chunks = ChunkBudgets(self._context.new_budget)
+        return self._chunks.of(self._channel.protocol.transfer.refused_chunks)
 
     # ---- from outside
 
     @property
     def phase(self) -> Phase:
         """Where the connection is."""
+        channel = self._channel
         if self._stage is Phase.CLOSING:
             return Phase.CLOSING
-        if self._channel.is_held_back:
+        if channel.is_held_back:
             return Phase.HELD_BACK
-        return _PHASES.get(self._caller.state, self._stage)
+        if self._caller.state is not HookState.NONE:
+            return Phase.BODY if self._caller.state is HookState.SUSPENDED else Phase.HOOK
+        return Phase.HANDSHAKE if channel.handshake is Handshake.IN_PROGRESS else self._stage
 
     @property
     def runs_a_hook(self) -> bool:
@@ -445,8 +351,7 @@ class ServerConnection:
             return 0.0
         if channel.protocol.state not in MESSAGE_STATES and caller.state is HookState.NONE:
             return channel.waited_for_command(now)
-        budget = caller.budget or self._chunk_budget
-        return 0.0 if budget is None else budget.wasted + now - budget.since
+        return (caller.budget or self._chunk_budget()).stalled(now)
 
     @property
     def _is_leaving(self) -> bool:

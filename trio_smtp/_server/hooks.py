@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -173,13 +174,10 @@ class HookCaller:
             outcome = await row.hook(self.session, *arguments)
         except Exception as exc:
             outcome = self._failure(row.name, exc)
-            if self.witness is not None:
-                self._note_hook(row.name, began, outcome, exc)
-        except BaseExceptionGroup as exc:
-            self._note_hook(row.name, began, None, exc)
-            raise self._without_failures(row.name, exc) from None
+            self._note_hook(row.name, began, outcome, exc)
         except BaseException as exc:
             self._note_hook(row.name, began, None, exc)
+            self._drop_failures(row.name, exc)
             raise
         else:
             if self.witness is not None:
@@ -280,70 +278,48 @@ class HookCaller:
 
     async def ask_on_connect(self) -> Reply | None:
         """Ask ``on_connect`` for the greeting; a failure refuses the client."""
-        began = self.used_at = self.channel.now()
+        self.used_at = self.channel.now()
         self._is_announced = True
         hook = self.context.hooks.on_connect
         if hook is None:
             return None
-        outcome: Reply | None = None
-        with trio.CancelScope(deadline=began + self._limit) as scope:
-            self.state = HookState.TOLD
-            try:
-                outcome = reply_or_none(await hook(self.session))
-            except Exception as exc:
-                outcome = rejection_in(exc)
-                if outcome is None:
-                    self._report_failure("on_connect", exc)
-                    outcome = UNAVAILABLE
-                self._note_hook("on_connect", began, outcome, exc)
-            except BaseExceptionGroup as exc:
-                self._note_hook("on_connect", began, None, exc)
-                raise self._without_failures("on_connect", exc) from None
-            except BaseException as exc:
-                self._note_hook("on_connect", began, None, exc)
-                raise
-            else:
-                if self.witness is not None:
-                    self._note_hook("on_connect", began, outcome)
-            finally:
-                self.state = _NONE
-        if not scope.cancelled_caught:
-            return outcome
-        self._report_timeout("on_connect")
-        return UNAVAILABLE
+        reply: Reply | None = await self._call("on_connect", partial(_ask_for_reply, hook), self._limit, UNAVAILABLE)
+        return reply
 
     async def tell_on_tls(self) -> None:
         """Tell the application that a handshake is done."""
         if self.context.hooks.on_tls is not None:
-            await self._tell("on_tls", self.context.hooks.on_tls, self._limit)
+            await self._call("on_tls", self.context.hooks.on_tls, self._limit)
 
     async def tell_on_close(self) -> None:
         """Tell the application that the session is over, if it has heard of it. Shielded and bounded."""
         if self._is_announced and self.context.hooks.on_close is not None:
-            await self._tell("on_close", self.context.hooks.on_close, CLEANUP_LIMIT, shield=True)
+            await self._call("on_close", self.context.hooks.on_close, CLEANUP_LIMIT, shield=True)
 
-    async def _tell(self, name: str, hook: Hook, limit: float, *, shield: bool = False) -> None:
+    async def _call(
+        self, name: str, hook: Hook, limit: float, otherwise: Reply | None = None, *, shield: bool = False
+    ) -> Any:
+        """Run a hook in a scope of its own; what it returns, and `otherwise` if it fails or takes too long."""
         began = self.channel.now()
+        outcome: object = otherwise
         with trio.CancelScope(deadline=began + limit, shield=shield) as scope:
             self.state = HookState.TOLD
             try:
-                await hook(self.session)
+                outcome = await hook(self.session)
             except Exception as exc:
                 self._report_failure(name, exc)
-                self._note_hook(name, began, None, exc)
-            except BaseExceptionGroup as exc:
-                self._note_hook(name, began, None, exc)
-                raise self._without_failures(name, exc) from None
+                self._note_hook(name, began, otherwise, exc)
             except BaseException as exc:
                 self._note_hook(name, began, None, exc)
+                self._drop_failures(name, exc)
                 raise
             else:
-                if self.witness is not None:
-                    self._note_hook(name, began, None)
+                self._note_hook(name, began, outcome)
             finally:
                 self.state = _NONE
         if scope.cancelled_caught:
             self._report_timeout(name)
+        return outcome
 
     # ---- transactions
 
@@ -367,7 +343,7 @@ class HookCaller:
             if protocol.accepted:
                 self.used_at = self._runs_since
             elif self.context.hooks.on_reset is not None:
-                await self._tell("on_reset", self.context.hooks.on_reset, CLEANUP_LIMIT, shield=True)
+                await self._call("on_reset", self.context.hooks.on_reset, CLEANUP_LIMIT, shield=True)
         finally:
             self.session._end_transaction()
 
@@ -381,12 +357,14 @@ class HookCaller:
             error = None
         self.witness.note_hook(name, began, outcome, error)
 
-    def _without_failures(self, name: str, group: BaseExceptionGroup[BaseException]) -> BaseException:
-        """Log what else went wrong in a hook that was cancelled, so that only the cancellation gets past."""
-        failures, rest = group.split(Exception)
-        if failures is not None:
-            self._report_failure(name, failures)
-        return rest if rest is not None else group
+    def _drop_failures(self, name: str, exc: BaseException) -> None:
+        """Where a hook failed as it was cancelled, log the failures and raise the cancellation alone."""
+        if isinstance(exc, BaseExceptionGroup):
+            failures, rest = exc.split(Exception)
+            if failures is not None:
+                self._report_failure(name, failures)
+            if rest is not None:
+                raise rest from None
 
     def _report_failure(self, name: str, exc: Exception) -> None:
         self.context.counters.fail_hook()
@@ -395,3 +373,14 @@ class HookCaller:
     def _report_timeout(self, name: str) -> None:
         self.context.counters.fail_hook()
         log_error(self.session, f"{name} took too long and was cancelled")
+
+
+async def _ask_for_reply(hook: Hook, session: Session) -> Reply | None:
+    """What ``on_connect`` says, by returning or by raising."""
+    try:
+        return reply_or_none(await hook(session))
+    except Exception as exc:
+        reply = rejection_in(exc)
+        if reply is None:
+            raise
+        return reply
