@@ -17,6 +17,7 @@ from trio_smtp._protocol.sasl import UnverifiedError
 from trio_smtp._protocol.server.config import ServerConfig
 from trio_smtp._protocol.server.events import Authenticate, Data, Signal, StartTLS, XClient
 from trio_smtp._protocol.server.extension import ServerExtension
+from trio_smtp._protocol.server.fixed_replies import AUTH_REFUSED
 from trio_smtp._protocol.server.message import IncomingMessage, Verdict
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
@@ -73,7 +74,7 @@ class CountingTransfer(IncomingTransfer):
     __slots__ = ()
 
     def finish(self, protocol: ServerProtocol, message: IncomingMessage, verdict: Verdict) -> None:
-        due = len(protocol.addressees) if protocol.profile.config.lmtp and message.is_over else 1
+        due = len(protocol.transactions.addressees) if protocol.profile.config.lmtp and message.is_over else 1
         before = len(protocol.replies)
         super().finish(protocol, message, verdict)
         # If the session ends with this message, there is one more reply (the client has sent more commands), or one
@@ -144,7 +145,7 @@ class Talk:
                 if event.credentials.check_password("secret") or event.credentials.password is not None:
                     protocol.accept()
                 else:
-                    protocol.refuse_credentials()
+                    protocol.answer(AUTH_REFUSED)
             except UnverifiedError:
                 pass
             return
@@ -163,7 +164,7 @@ class Talk:
         protocol = self.protocol
         self.verdict = reply or YES
         if protocol.profile.config.lmtp and self.asked % 2:
-            self.verdict = {protocol.addressees[0]: self.verdict}  # nothing about the others
+            self.verdict = {protocol.transactions.addressees[0]: self.verdict}  # nothing about the others
         when = self.asked // 3 % 3
         if reply is not None and when == 0:
             protocol.conclude(self.verdict)
@@ -171,7 +172,7 @@ class Talk:
         self.waits = reply is None or when == 1
         if not self.waits and event.chunking:
             self.depends_on_pieces = True  # the application may have read some text before a bare newline or a NUL
-        protocol.start_body()
+        protocol.accept()
         self.text = b""
 
     def read(self, text: bytes, event: object) -> None:
@@ -182,9 +183,9 @@ class Talk:
             return
         self.text = None
         if event is Signal.BODY_END:
-            assert protocol.envelope is not None
-            if protocol.body_fault is None and best(self.verdict).is_success:
-                self.messages.append((text, protocol.envelope.sender.body == "BINARYMIME"))
+            assert protocol.transactions.envelope is not None
+            if protocol.transfer.fault is None and best(self.verdict).is_success:
+                self.messages.append((text, protocol.transactions.envelope.sender.body == "BINARYMIME"))
         else:
             assert isinstance(event, bytes) or event in (Signal.BODY_TOO_LARGE, Signal.BODY_ABORTED), event
         protocol.conclude(self.verdict)

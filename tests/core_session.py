@@ -34,13 +34,13 @@ class Core:
             elif event in (Signal.NEED_DATA, Signal.EOF, Signal.CLOSE):
                 break
             elif isinstance(event, Data):
-                protocol.start_body()
+                protocol.accept()
                 self.text = b""
             elif isinstance(event, bytes):
                 assert self.text is not None
                 self.text += event
             elif event in (Signal.BODY_END, Signal.BODY_TOO_LARGE, Signal.BODY_ABORTED):
-                if event is Signal.BODY_END and protocol.body_fault is None:
+                if event is Signal.BODY_END and protocol.transfer.fault is None:
                     self.messages.append(self.text or b"")
                 protocol.conclude(Reply(250, "OK", "2.0.0"))
             elif event is not Signal.FLUSH:

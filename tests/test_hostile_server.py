@@ -380,8 +380,8 @@ def test_domains_that_look_alike_never_reach_a_hook(domain: str, lenient: bool) 
         "501",
         "501",
     ]
-    assert core.protocol.envelope is not None
-    assert core.protocol.envelope.recipients == []
+    assert core.protocol.transactions.envelope is not None
+    assert core.protocol.transactions.envelope.recipients == []
 
 
 @pytest.mark.parametrize("lenient", [False, True])
@@ -391,7 +391,7 @@ def test_all_spellings_of_a_domain_are_one_for_a_hook(lenient: bool) -> None:
     spellings = ["müller.test", "MÜLLER.TEST", "mu\u0308ller.test", "xn--mller-kva.test", "XN--MLLER-KVA.test"]
     for domain in spellings:
         assert codes(core.say(f"RCPT TO:<a@{domain}>\r\n".encode())) == ["250"]
-    envelope = core.protocol.envelope
+    envelope = core.protocol.transactions.envelope
     assert envelope is not None
     assert {each.domain for each in (envelope.sender, *envelope.recipients)} == {"xn--mller-kva.test"}
     assert [each.address for each in envelope.recipients] == [f"a@{domain}" for domain in spellings]
@@ -409,7 +409,7 @@ def test_only_cr_lf_ends_a_command(line: bytes) -> None:
         core.say(b"EHLO x\r\n")
         assert codes(core.say_split(line, size)) == ["500"]
         assert core.protocol.is_closed
-        assert core.protocol.envelope is None
+        assert core.protocol.transactions.envelope is None
 
 
 def test_the_21st_error_the_101st_noop_the_1001st_recipient() -> None:

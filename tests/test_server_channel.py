@@ -14,6 +14,7 @@ from trio_smtp import ConnectionLostError, Reply, ServerConfig, SMTPTimeoutError
 from trio_smtp._protocol.server.events import NEED_DATA
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
+from trio_smtp._protocol.server.states import Ending
 from trio_smtp._server.channel import MAX_DELAY, TURN, Channel, Handshake
 from trio_smtp._server.shutdown import Shutdown
 from trio_smtp._server.stress import Stress
@@ -84,7 +85,7 @@ async def test_flush_quietly_loses_a_peer_that_is_gone():
         await near.aclose()
         channel.protocol.greet()
         await channel.flush_quietly()
-        assert channel.protocol.peer_gone
+        assert channel.protocol.ending is Ending.PEER_GONE
 
 
 async def test_a_socket_that_takes_all_costs_no_time_until_others_have_their_turn():
@@ -242,7 +243,7 @@ async def test_stopped_clocks_expire_nothing_and_forget_an_interruption(autojump
 @pytest.mark.parametrize(("penalty", "delay"), [(1, 2), (3, 6), (100, MAX_DELAY)])
 async def test_hold_back(penalty, delay, autojump_clock):
     async with channel_pair(error_delay=2) as (channel, _):
-        channel.protocol.penalize(penalty)
+        channel.protocol.offences.penalize(penalty)
         await channel.hold_back()
         assert trio.current_time() == delay
         assert not channel.is_held_back
@@ -251,7 +252,7 @@ async def test_hold_back(penalty, delay, autojump_clock):
 async def test_the_sessions_end_ends_a_delay(autojump_clock):
     async with channel_pair(error_delay=2) as (channel, _):
         channel.limit_session(1)
-        channel.protocol.penalize(1)
+        channel.protocol.offences.penalize(1)
         with pytest.raises(SMTPTimeoutError, match="session"):
             await channel.hold_back()
         assert trio.current_time() == 1
@@ -260,7 +261,7 @@ async def test_the_sessions_end_ends_a_delay(autojump_clock):
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 async def test_a_shutdown_ends_a_delay(when, autojump_clock):
     async with channel_pair(error_delay=2) as (channel, _), trio.open_nursery() as nursery:
-        channel.protocol.penalize(1)
+        channel.protocol.offences.penalize(1)
         if when == "before":
             channel.begin_shutdown(Shutdown.DRAIN)
         nursery.start_soon(channel.hold_back)
@@ -274,7 +275,7 @@ async def test_a_shutdown_ends_a_delay(when, autojump_clock):
 
 async def test_a_delay_that_is_cancelled_is_over():
     async with channel_pair() as (channel, _):
-        channel.protocol.penalize(1)
+        channel.protocol.offences.penalize(1)
         with trio.CancelScope() as scope:
             scope.cancel()
             await channel.hold_back()

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trio_smtp import Reply, ServerConfig
 from trio_smtp._protocol.server.events import Authenticate, Data, Signal, XClient
+from trio_smtp._protocol.server.fixed_replies import AUTH_REFUSED
 from trio_smtp._protocol.server.message import Verdict
 from trio_smtp._protocol.server.profile import ServerProfile
 from trio_smtp._protocol.server.protocol import ServerProtocol
@@ -118,7 +119,7 @@ class ServerMachine(RuleBasedStateMachine):
                 core.take_penalty()
             elif isinstance(event, Data):
                 if answer is YES:
-                    core.start_body()
+                    core.accept()
                 else:
                     core.conclude(answer)
             elif event is Signal.BODY_END:
@@ -126,7 +127,7 @@ class ServerMachine(RuleBasedStateMachine):
             elif event is Signal.BODY_ABORTED or event is Signal.BODY_TOO_LARGE:
                 core.conclude(YES)
             elif isinstance(event, Authenticate) and answer is NO:
-                core.refuse_credentials()
+                core.answer(AUTH_REFUSED)
             elif isinstance(event, XClient):
                 core.accept()
                 core.greet()
@@ -137,10 +138,10 @@ class ServerMachine(RuleBasedStateMachine):
 
     def take_message(self) -> Verdict:
         """What the application says of a whole message."""
-        party = self.core.envelope
+        party = self.core.transactions.envelope
         assert party is not None
         addresses = [each.address for each in party.recipients]
-        if self.core.body_fault is None and 2 in self.model.taken():
+        if self.core.transfer.fault is None and 2 in self.model.taken():
             self.messages.append((party.sender.address, addresses))
         return {address: NO if has_no_mailbox(address) else YES for address in addresses} if self.model.lmtp else YES
 
@@ -315,15 +316,15 @@ class ServerMachine(RuleBasedStateMachine):
         assert core.state is model.state
         assert core.hello == model.hello
         assert core.esmtp == model.esmtp
-        assert core.authenticated == model.authenticated
-        assert bool(core.forwarded) == model.forwarded
+        assert core.auth.authenticated == model.authenticated
+        assert bool(core.relay.forwarded) == model.forwarded
         assert len(self.messages) == model.accepted
         if model.sender is None:
-            assert core.envelope is None
+            assert core.transactions.envelope is None
         else:
-            assert core.envelope is not None
-            assert core.envelope.sender.address == model.sender
-            assert [each.address for each in core.envelope.recipients] == model.recipients
+            assert core.transactions.envelope is not None
+            assert core.transactions.envelope.sender.address == model.sender
+            assert [each.address for each in core.transactions.envelope.recipients] == model.recipients
         assert not core.replies
         assert not core.has_input
 

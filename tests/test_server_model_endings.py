@@ -34,7 +34,7 @@ class EndingsMachine(ServerMachine):
         core.receive_data(wire)
         while (event := core.next_event()) is not Signal.NEED_DATA:
             if isinstance(event, Data):
-                core.start_body()
+                core.accept()
                 begun = True
             elif (isinstance(event, bytes) and early and begun) or event in (
                 Signal.BODY_END,

@@ -143,7 +143,7 @@ def test_what_aborts_a_message_is_told_and_then_taken_once(row: CommandRow):
     protocol.receive_data(line + b"\r\n")
     event = protocol.next_event()
     assert (event is Signal.BODY_ABORTED) == row.aborts_message
-    assert (protocol.envelope is None) == row.aborts_message
+    assert (protocol.transactions.envelope is None) == row.aborts_message
     if row.aborts_message:
         protocol.conclude(Reply(250))
         core.say(b"")
@@ -194,7 +194,7 @@ def test_the_states_of_auth():
         core.say(wire)
         seen.append(core.protocol.state)
     assert seen == [State.AUTH, State.READY, State.AUTH, State.READY]
-    assert core.protocol.authenticated
+    assert core.protocol.auth.authenticated
 
 
 def take_ping(protocol: ServerProtocol, argument: bytes) -> Taken:

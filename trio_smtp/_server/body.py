@@ -105,8 +105,8 @@ class Body(metaclass=NoPublicConstructor):
         if self._error is not None:
             raise self._error
         protocol = channel.protocol
-        if protocol.awaits_start:
-            protocol.start_body()
+        if protocol.pending is not None:  # Data: the hook wants the message
+            protocol.accept()
         while True:
             event = protocol.next_event()
             if event is NEED_DATA:
@@ -124,8 +124,11 @@ class Body(metaclass=NoPublicConstructor):
                     self._budget.spend(ended - began, len(data))
                     self._clock.resume(ended)
                 protocol.receive_data(data)
-            elif event is BODY_END and protocol.body_fault is None:
-                raise StopAsyncIteration
+            elif event is BODY_END:
+                fault = protocol.transfer.fault
+                if fault is None:
+                    raise StopAsyncIteration
+                raise self._spoil(RemoteProtocolError(fault.text, reply=fault))
             elif isinstance(event, bytes):
                 self.received += len(event)
                 return event
@@ -143,10 +146,6 @@ class Body(metaclass=NoPublicConstructor):
 
     async def _obey(self, channel: Channel, event: Event) -> None:
         """Do what is neither octets nor simply receiving."""
-        if event is BODY_END:
-            fault = channel.protocol.body_fault
-            assert fault is not None
-            raise self._spoil(RemoteProtocolError(fault.text, reply=fault))
         if event is Signal.BODY_TOO_LARGE:
             raise self._spoil(MessageTooLargeError(f"the message has more than {self._limit} octets"))
         if event is Signal.BODY_ABORTED:

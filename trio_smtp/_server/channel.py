@@ -20,6 +20,7 @@ from .._protocol.errors import ConnectionLostError, SMTPTimeoutError
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
 from .._protocol.server.protocol import ServerProtocol
+from .._protocol.server.states import Ending
 from .._wire.opening import open_wire
 from .._wire.timekeeper import Timer
 from .._wire.tls import TLSInfo
@@ -306,7 +307,7 @@ class Channel:
 
     async def aclose(self, *, cancelled: bool) -> None:
         """Close the wire; unless its task is cancelled, wait for the peer to read the last word. Shielded, bounded."""
-        if cancelled or self.protocol.quit or self.protocol.peer_gone or not self.farewell.lingers:
+        if cancelled or self.protocol.ending is not Ending.NONE or not self.farewell.lingers:
             await self.wire.aclose()
         else:
             await self.wire.aclose_lingering()

@@ -251,10 +251,10 @@ class ServerConnection:
         if caller.has_outcome:
             caller.conclude()
         while True:
-            if session.envelope is None and protocol.envelope is not None:
-                caller.begin_transaction(protocol.envelope)
+            if session.envelope is None and protocol.transactions.envelope is not None:
+                caller.begin_transaction(protocol.transactions.envelope)
             event = protocol.next_event()
-            if session.envelope is not protocol.envelope:
+            if session.envelope is not protocol.transactions.envelope:
                 await caller.end_transaction()
             if protocol.notice:
                 log_notice(session, protocol.take_notice())
@@ -297,7 +297,7 @@ class ServerConnection:
         protocol = channel.protocol
         if protocol.replies:
             await channel.flush()
-        if channel.shutdown is not _NO and protocol.envelope is None:
+        if channel.shutdown is not _NO and protocol.transactions.envelope is None:
             raise Interrupted
         if protocol.state not in MESSAGE_STATES:
             protocol.receive_data(await channel.receive_command())
@@ -340,14 +340,14 @@ class ServerConnection:
     def useless_since(self) -> float:
         """Since when it has been of no use (stress.py); infinite while it is of use, or does not wait for its peer."""
         caller, channel = self._caller, self._channel
-        if channel.protocol.envelope is not None or caller.state is not HookState.NONE or self._is_leaving:
+        if channel.protocol.transactions.envelope is not None or caller.state is not HookState.NONE or self._is_leaving:
             return math.inf
         return caller.used_at
 
     def has_stalled_for(self, now: float) -> float:
         """For how many seconds its peer has kept a transaction waiting; 0 while a hook runs by itself."""
         caller, channel = self._caller, self._channel
-        if channel.protocol.envelope is None or caller.state not in _WAITS_FOR_PEER or self._is_leaving:
+        if channel.protocol.transactions.envelope is None or caller.state not in _WAITS_FOR_PEER or self._is_leaving:
             return 0.0
         if channel.protocol.state not in MESSAGE_STATES and caller.state is HookState.NONE:
             return channel.waited_for_command(now)
@@ -390,7 +390,7 @@ class ServerConnection:
         if action is Action.INTERRUPT:
             wire.interrupt()
         elif action is Action.INTERRUPT_BETWEEN_TRANSACTIONS:
-            if self._channel.protocol.envelope is None:
+            if self._channel.protocol.transactions.envelope is None:
                 wire.interrupt()
         elif action is Action.INTERRUPT_OR_CANCEL and wire.is_receiving:
             wire.interrupt()

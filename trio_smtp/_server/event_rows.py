@@ -21,7 +21,7 @@ from .._protocol.server.events import (
     Rcpt,
     Verify,
 )
-from .._protocol.server.fixed_replies import TOO_MANY_FAILURES_OF_HOST
+from .._protocol.server.fixed_replies import AUTH_REFUSED, TOO_MANY_FAILURES_OF_HOST
 from .._protocol.server.message import Verdict
 from .handler_check import Hook, Hooks
 from .hooks import HookCaller
@@ -122,7 +122,7 @@ def conclude_auth(caller: HookCaller, event: Authenticate, outcome: object) -> N
         elif identity is not None:
             protocol.accept()
         else:
-            protocol.refuse_credentials()
+            protocol.answer(AUTH_REFUSED)
     except UnverifiedError as exc:
         log_error(caller.session, str(exc))
         return
@@ -148,7 +148,7 @@ def _login(caller: HookCaller, event: Authenticate, outcome: object) -> tuple[Re
 def _count_auth_failure(caller: HookCaller) -> None:
     failures = caller.context.auth_failures.add(caller.session.host, caller.channel.now())
     if failures and not caller.channel.protocol.is_closed:
-        caller.channel.protocol.penalize(failures - 1)
+        caller.channel.protocol.offences.penalize(failures - 1)
 
 
 # ---- what to ask

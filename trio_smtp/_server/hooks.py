@@ -335,12 +335,12 @@ class HookCaller:
         """
         protocol = self.channel.protocol
         octets = protocol.transfer.take_octets()
-        self.context.counters.end_transaction(octets, accepted=protocol.accepted)
+        self.context.counters.end_transaction(octets, accepted=protocol.transactions.accepted)
         if self.witness is not None:
             self.witness.end_message(octets)
         self.body = None
         try:
-            if protocol.accepted:
+            if protocol.transactions.accepted:
                 self.used_at = self._runs_since
             elif self.context.hooks.on_reset is not None:
                 await self._call("on_reset", self.context.hooks.on_reset, CLEANUP_LIMIT, shield=True)

@@ -48,7 +48,10 @@ class Opening:
         """Ask the application about the client, and greet; returns whether there is a session."""
         caller = self._caller
         channel, protocol = caller.channel, caller.channel.protocol
-        self._tell_observers()
+        if caller.context.transcript is not None or logger.isEnabledFor(logging.DEBUG):
+            protocol.transcribe(Dialogue(caller.session, caller.context.transcript).note)
+        if caller.context.trace is not None:
+            caller.watch(Witness(caller.context.trace, caller.session, protocol))
         if caller.context.relays:
             self._decide_trust()
         is_relayed = caller.session.proxy is not None and self._tls_context is None
@@ -86,15 +89,6 @@ class Opening:
         caller.session._apply_xclient(event.attributes)
         self._decide_trust()
         protocol.greet(await caller.ask_on_connect())
-
-    def _tell_observers(self) -> None:
-        """From now on, of all that is said."""
-        caller = self._caller
-        context, session, protocol = caller.context, caller.session, caller.channel.protocol
-        if context.transcript is not None or logger.isEnabledFor(logging.DEBUG):
-            protocol.transcribe(Dialogue(session, context.transcript).note)
-        if context.trace is not None:
-            caller.watch(Witness(context.trace, session, protocol))
 
     def _decide_trust(self) -> None:
         """XCLIENT is allowed from `xclient_from` only.

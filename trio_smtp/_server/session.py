@@ -92,7 +92,7 @@ class Session(metaclass=NoPublicConstructor):
         ``ADDR``, ``PORT``, ``DESTADDR``, ``DESTPORT``, ``HELO``, ``PROTO`` and ``LOGIN`` are in :attr:`peer`,
         :attr:`local`, :attr:`hello`, :attr:`esmtp` and :attr:`identity` already; ``NAME`` is only here.
         """
-        return self._protocol.xclient
+        return self._protocol.relay.xclient
 
     @property
     def forwarded(self) -> Mapping[str, str | None]:
@@ -100,7 +100,7 @@ class Session(metaclass=NoPublicConstructor):
         ``HELO``, ``IDENT``, ``SOURCE``, ``None`` for what it does not know. Forgotten with the transaction, and by
         RSET, EHLO, STARTTLS and XCLIENT.
         """
-        return self._protocol.forwarded
+        return self._protocol.relay.forwarded
 
     @property
     def host(self) -> str | None:
@@ -121,12 +121,12 @@ class Session(metaclass=NoPublicConstructor):
     @property
     def identity(self) -> object:
         """What ``on_auth`` accepted the client as, ``None`` before; kept by RSET, forgotten by STARTTLS."""
-        return self._identity if self._protocol.authenticated else None
+        return self._identity if self._protocol.auth.authenticated else None
 
     @property
     def transaction_count(self) -> int:
         """Transactions begun so far, the current one included."""
-        return self._protocol.transaction_count
+        return self._protocol.transactions.count
 
     @property
     def state(self) -> SimpleNamespace:

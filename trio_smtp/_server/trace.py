@@ -19,6 +19,7 @@ from .._protocol.replies import Reply
 from .._protocol.sasl import SERVER_MECHANISMS
 from .._protocol.server.observation import ServerEvent, ServerEventName
 from .._protocol.server.protocol import ServerProtocol
+from .._protocol.server.states import Ending
 from .._protocol.server.transcript import Notes
 from .._wire.tls import TLSInfo
 from .._wire.waits import Interrupted
@@ -141,7 +142,7 @@ class Witness:
         message = self._message
         if message is not None:
             # Whether the reply is what became of a message, and not of a command or a chunk.
-            if message.has_text and self._latest in _MESSAGE_VERBS and self._protocol.envelope is None:
+            if message.has_text and self._latest in _MESSAGE_VERBS and self._protocol.transactions.envelope is None:
                 message.replies.append(reply)
                 self._verb = None
                 return
@@ -228,13 +229,13 @@ class Witness:
 
     def _why(self, farewell: str) -> str:
         reason = self._reason
-        if self._protocol.quit:
+        if self._protocol.ending is Ending.QUIT:
             return "quit"
         if isinstance(reason, SMTPTimeoutError):
             return "timeout"
         if isinstance(reason, TLSError):
             return "tls"
-        if isinstance(reason, ConnectionLostError) or self._protocol.peer_gone:
+        if isinstance(reason, ConnectionLostError) or self._protocol.ending is Ending.PEER_GONE:
             return "lost"
         if isinstance(reason, Interrupted):
             return farewell

@@ -18,6 +18,7 @@ from .protocol import ServerProtocol
 from .relay import start_over, take_xclient, take_xforward
 from .rows import CommandRow, Junk, Taken
 from .states import COMMAND_STATES, State
+from .transactions import add_recipient, begin_transaction
 from .transfer import refuse_bdat, refuse_message, take_bdat, take_data
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def take_hello(protocol: ServerProtocol, argument: bytes) -> Taken:
     name = argument.strip(b" ")
     if _HELLO_NAME.fullmatch(name) is None:
         return Reply(501, f"syntax: {verb} hostname", "5.5.4")
-    if protocol.profile.judges_hello and protocol.is_being_read:
+    if protocol.profile.judges_hello and protocol.transfer.is_being_read:
         # A refused EHLO changes nothing (RFC 5321 §4.1.4), but whether it is one cannot be asked while the
         # application is busy with the message, and once that is given up, it is too late.
         return replies.NESTED
@@ -81,7 +82,7 @@ def take_mail(protocol: ServerProtocol, argument: bytes) -> Taken:
     config = protocol.profile.config
     if config.auth == "required" and not protocol.auth.authenticated:
         return replies.AUTH_FIRST
-    if config.max_messages is not None and protocol.transaction_count >= config.max_messages:
+    if config.max_messages is not None and protocol.transactions.count >= config.max_messages:
         return replies.TOO_MANY_MESSAGES
     sender = parse_mail(argument, protocol.rules.parameters)
     if sender.unreadable:
@@ -91,10 +92,10 @@ def take_mail(protocol: ServerProtocol, argument: bytes) -> Taken:
 
 def take_rcpt(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``RCPT TO:<address> [parameters]``"""
-    envelope = protocol.envelope
+    envelope = protocol.transactions.envelope
     assert envelope is not None
     limit = protocol.profile.config.max_recipients
-    if limit is not None and len(protocol.addressees) >= limit:
+    if limit is not None and len(protocol.transactions.addressees) >= limit:
         return replies.TOO_MANY_RECIPIENTS
     recipient = parse_rcpt(argument, protocol.rules.parameters, smtputf8=envelope.sender.smtputf8)
     if recipient.unreadable:
@@ -242,7 +243,7 @@ COMMANDS: Final = (
         misplaced={GREETED: replies.HELLO_FIRST, **dict.fromkeys((MAIL, RCPT, CHUNKING), replies.NESTED)},
         take=take_mail,
         event=Mail,
-        on_success=ServerProtocol.begin_transaction,
+        on_success=begin_transaction,
         next_state=MAIL,
         default_reply=Reply(250, "OK", "2.1.0"),
     ),
@@ -253,7 +254,7 @@ COMMANDS: Final = (
         misplaced={GREETED: replies.HELLO_FIRST, READY: replies.MAIL_FIRST, CHUNKING: replies.NESTED},
         take=take_rcpt,
         event=Rcpt,
-        on_success=ServerProtocol.add_recipient,
+        on_success=add_recipient,
         next_state=RCPT,
         default_reply=Reply(250, "OK", "2.1.5"),
     ),

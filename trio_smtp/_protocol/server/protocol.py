@@ -1,17 +1,19 @@
 # A server's side of one SMTP or LMTP session: bytes in, events out, replies back in, bytes out.
 #
 # Theory of operation. `receive_data` only stores; `next_event` reads one command (or a piece of a message) and either
-# answers it itself (bad syntax, wrong order, limits, NOOP) or returns an event; the caller then says `accept()`,
-# `answer(reply)` or, for a message, `conclude(reply)`, and gets the bytes from `data_to_send`. Replies gather until
-# a Signal asks for them to be sent.
+# answers it itself (bad syntax, wrong order, limits, NOOP) or returns an event; the caller then says `accept()` or
+# `answer(reply)`, and gets the bytes from `data_to_send`. A caller that accepts a Data event gets the message's octets
+# as events, and says what became of it, at its end or before: `conclude(reply)`. Replies gather until a Signal asks
+# for them to be sent.
 #
 # What is read next depends on the state alone (reading.py). Which command is allowed where, and where it leads, is in
 # the one table of commands.py; what else moves a session is in states.py. Each part of a session has one owner. This
 # class holds them together, and the commands' functions find them here:
 #
-#     LineReader      the input                     IncomingTransfer  the message in progress
-#     ReplyQueue      the replies                   Authentication    AUTH
-#     Offences        errors and what they cost     Relay             XCLIENT and XFORWARD
+#     LineReader    the input                   Transactions      the envelope, from MAIL to the message's end
+#     ReplyQueue    the replies                 IncomingTransfer  the message in progress
+#     Offences      errors and what they cost   Authentication    AUTH
+#                                               Relay             XCLIENT and XFORWARD
 #
 # Rule 1: `state` is written by accept(), take() and move(), from those tables.
 # Rule 2: a command that fails changes nothing, but a message that fails ends its transaction.
@@ -22,11 +24,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..envelope import Envelope
 from ..replies import Reject, Reply
 from .auth import Authentication
-from .events import FLUSH, PAUSE, Command, Data, Event, Mail, Rcpt, Signal
-from .fixed_replies import AUTH_REFUSED, TOO_MANY_ERRORS
+from .events import FLUSH, PAUSE, Command, Data, Event, Signal
+from .fixed_replies import TOO_MANY_ERRORS
 from .input import LineReader
 from .message import Verdict
 from .offences import Offences
@@ -35,6 +36,7 @@ from .relay import NO_RELAY, Relay
 from .reply_queue import ReplyQueue
 from .rows import NO_STEP, Junk, Rules, Step
 from .states import MOVES, Ending, Occurrence, State
+from .transactions import Transactions
 from .transcript import Transcript, Write
 from .transfer import IncomingTransfer, abort_message
 
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 
 _NEVER: Final = Junk.NEVER
 _AGAIN: Final = Junk.AGAIN
-_NO_ADDRESSEES: Final[list[str]] = []  # of all sessions before their first transaction, which begins a list of its own
 
 
 class ServerProtocol:
@@ -60,36 +61,31 @@ class ServerProtocol:
         queue: what was said and not sent yet.
         replies: the same as a list, to look at: empty when there is nothing to send.
         offences: errors, and what they cost.
+        transactions: the envelope.
         transfer: the message in progress, or the chunk that is dropped.
         auth: AUTH.
         relay: what a trusted relay says.
         rules: which commands and parameters there are, with TLS or without.
         step: the command that was read last, in its state.
+        pending: the event that waits for its answer, or ``None``.
         state: where the session is.
         hello: the name given with EHLO, HELO or LHLO; ``None`` before, and after STARTTLS.
         esmtp: EHLO or LHLO was used.
         tls: TLS is active.
-        envelope: the transaction, from MAIL's acceptance to its end.
-        addressees: addresses of its recipients as they were accepted: the application may change the envelope.
-        accepted: whether the transaction that ended last ended with its message accepted.
-        transaction_count: transactions begun.
         ending: why the session ended.
         notice: what the log should say of the session; ``None`` before there is anything, ``""`` once it was taken.
     """
 
     __slots__ = (
-        "_pending",
         "_put_off",
-        "accepted",
-        "addressees",
         "auth",
         "ending",
-        "envelope",
         "esmtp",
         "hello",
         "input",
         "notice",
         "offences",
+        "pending",
         "profile",
         "queue",
         "relay",
@@ -98,7 +94,7 @@ class ServerProtocol:
         "state",
         "step",
         "tls",
-        "transaction_count",
+        "transactions",
         "transfer",
     )
 
@@ -109,26 +105,23 @@ class ServerProtocol:
         self.queue: ReplyQueue = ReplyQueue(enhanced=profile.enhanced, max_octets=config.max_reply_buffer)
         self.replies: Sequence[bytes] = self.queue.waiting
         self.offences: Offences = Offences(config)
+        self.transactions: Transactions = Transactions()
         self.transfer: IncomingTransfer = IncomingTransfer()
         self.auth: Authentication = Authentication(self.offences, external_identity)
         self.relay: Relay = NO_RELAY
         self.state: State = State.CONNECTED
         self.step: Step = NO_STEP
-        self._pending: Command | None = None  # the event that waits for its answer
+        self.pending: Command | None = None
         self._put_off: tuple[Step, bytes] | None = None  # the command that ended a message, not taken yet
         self.hello: str | None = None
         self.esmtp: bool = False
         self.tls: bool = tls
         self.rules: Rules = profile.rules_for(tls)
-        self.envelope: Envelope | None = None
-        self.addressees: list[str] = _NO_ADDRESSEES
-        self.accepted: bool = False
-        self.transaction_count: int = 0
         self.ending: Ending = Ending.NONE
         self.notice: str | None = None
 
     def __repr__(self) -> str:
-        return f"<ServerProtocol {self.state.name}: {self._pending or 'nothing to answer'}>"
+        return f"<ServerProtocol {self.state.name}: {self.pending or 'nothing to answer'}>"
 
     # ---- bytes
 
@@ -155,50 +148,6 @@ class ServerProtocol:
     def is_closed(self) -> bool:
         """Whether the last word has been said."""
         return self.state is State.CLOSED
-
-    @property
-    def is_being_read(self) -> bool:
-        """Whether the application has a message that it is not done with."""
-        message = self.transfer.message
-        return message is not None and message.verdict is None
-
-    @property
-    def awaits_start(self) -> bool:
-        """Whether :meth:`start_body` is due before the message can be read."""
-        return self._pending.__class__ is Data
-
-    @property
-    def body_fault(self) -> Reply | None:
-        """What is wrong with the message that has come to its end, as the reply that will refuse it."""
-        message = self.transfer.message
-        return message.fault if message is not None else None
-
-    @property
-    def authenticated(self) -> bool:
-        """Whether an AUTH command has succeeded."""
-        return self.auth.authenticated
-
-    @property
-    def xclient(self) -> Mapping[str, str | None]:
-        """What XCLIENT has said of the client, attribute to value or ``None``."""
-        return self.relay.xclient
-
-    @property
-    def forwarded(self) -> Mapping[str, str | None]:
-        """What XFORWARD has said of the next message, likewise; forgotten with its transaction, and by RSET, EHLO,
-        STARTTLS and XCLIENT before it.
-        """
-        return self.relay.forwarded
-
-    @property
-    def quit(self) -> bool:
-        """Whether the client has said QUIT."""
-        return self.ending is Ending.QUIT
-
-    @property
-    def peer_gone(self) -> bool:
-        """Whether the connection was lost, so that nothing more can be said."""
-        return self.ending is Ending.PEER_GONE
 
     # ---- the beginning and the end
 
@@ -244,7 +193,7 @@ class ServerProtocol:
     def end_silently(self) -> None:
         """End the session without another word."""
         self.end_transaction(accepted=False)
-        self._pending = self._put_off = None
+        self.pending = self._put_off = None
         if self.offences.penalty:  # the last word is not kept back
             self.take_penalty()
         self.move(Occurrence.END)
@@ -257,8 +206,8 @@ class ServerProtocol:
         Raises:
             RuntimeError: the last event was not answered.
         """
-        if self._pending is not None:
-            raise RuntimeError(f"{self._pending} was not answered")
+        if self.pending is not None:
+            raise RuntimeError(f"{self.pending} was not answered")
         offences, queue = self.offences, self.queue
         while True:
             if offences.penalty:
@@ -276,10 +225,10 @@ class ServerProtocol:
 
     def accept(self, reply: Reply | None = None) -> None:
         """Answer the event with success: with `reply`, or with the usual one."""
-        event = self._pending
+        event = self.pending
         if event is None:
             raise RuntimeError("there is no command to answer")
-        self._pending = None
+        self.pending = None
         step = self.step
         row = step.row
         self.state = step.next_state
@@ -295,24 +244,14 @@ class ServerProtocol:
         if reply.is_success:
             self.accept(reply)
             return
-        event = self._pending
+        event = self.pending
         if event is None:
             raise RuntimeError("there is no command to answer")
-        self._pending = None
+        self.pending = None
         row = self.step.row
         final = reply if row.on_refusal is None else row.on_refusal(self, event, reply)
         if final is not None:
             self.reply(final)
-
-    def refuse_credentials(self) -> None:
-        """Answer Authenticate with the one reply for every reason (535)."""
-        self.answer(AUTH_REFUSED)
-
-    def start_body(self) -> None:
-        """The application wants the message: ask for it, unless it comes in chunks by itself."""
-        if self._pending.__class__ is not Data:
-            raise RuntimeError("there is no message to read")
-        self.accept()
 
     def conclude(self, reply: Verdict) -> None:
         """Say what became of the message: one reply, or (LMTP) one for each recipient address.
@@ -320,7 +259,7 @@ class ServerProtocol:
         What is left of the message is dropped, and the reply goes out after its end. A message that could not be
         had whole or has bare newlines is refused, whatever `reply` says.
         """
-        event, message = self._pending, self.transfer.message
+        event, message = self.pending, self.transfer.message
         if message is None:
             return  # the client gave it up
         if event is not None and isinstance(event, Data):  # the application has not looked at it
@@ -331,10 +270,6 @@ class ServerProtocol:
         message.conclude(reply)
         if message.is_over:
             self.transfer.finish(self, message, reply)
-
-    def penalize(self, units: int) -> None:
-        """Let the reply that is due wait for at least so many units, maybe none."""
-        self.offences.penalize(units)
 
     def take_penalty(self) -> int:
         """The units to wait for, which are then taken as waited for; the replies are to be sent after that."""
@@ -357,13 +292,13 @@ class ServerProtocol:
         if taken.__class__ is Reply and taken.code >= 400:
             self.reply(taken)
             return None
-        if row.aborts_message and self.is_being_read:
+        if row.aborts_message and self.transfer.is_being_read:
             self._put_off = step, argument
             return abort_message(self)
         if row.junk is not _NEVER and (row.junk is not _AGAIN or self.hello is not None):
             self.offences.count_junk()
         if taken.__class__ is row.event:
-            self._pending = taken
+            self.pending = taken
             return taken
         if taken is None or isinstance(taken, Signal):
             return taken
@@ -386,7 +321,7 @@ class ServerProtocol:
 
     def await_answer(self, event: Command) -> None:
         """An event comes of something else than a command line."""
-        self._pending = event
+        self.pending = event
 
     def reply(self, reply: Reply, enhanced: bool = True, utf8: bool | None = None, *, counted: bool = True) -> None:
         """Say something to the client.
@@ -404,7 +339,7 @@ class ServerProtocol:
             if offences.too_many:
                 reply, enhanced = TOO_MANY_ERRORS, True
         if utf8 is None:
-            envelope = self.envelope
+            envelope = self.transactions.envelope
             utf8 = envelope is not None and envelope.sender.smtputf8
         self.queue.put(reply, enhanced, utf8)
         if reply.close or reply.code == 421:
@@ -429,28 +364,14 @@ class ServerProtocol:
         self.hello = name
         self.esmtp = esmtp
 
-    def begin_transaction(self, event: Mail, reply: Reply) -> Reply:
-        """MAIL was accepted."""
-        self.envelope = Envelope(event.sender)
-        self.addressees = []
-        self.transaction_count += 1
-        return reply
-
-    def add_recipient(self, event: Rcpt, reply: Reply) -> Reply:
-        """RCPT was accepted."""
-        assert self.envelope is not None
-        self.envelope.recipients.append(event.recipient)
-        self.addressees.append(event.recipient.address)
-        return reply
-
     def end_transaction(self, *, accepted: bool) -> None:
         """Forget the transaction, the message in progress, and what XFORWARD has said."""
-        self.transfer.end()
+        if self.transfer.message is not None:
+            self.transfer.end()
         if self.relay.forwarded:
             self.relay.forget_forwarded()
-        if self.envelope is not None:
-            self.envelope = None
-            self.accepted = accepted
+        if self.transactions.envelope is not None:
+            self.transactions.end(accepted=accepted)
 
     def talks_out_of_turn(self) -> bool:
         """Whether a client that was not offered PIPELINING has said more before what it said last was answered."""

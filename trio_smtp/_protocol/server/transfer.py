@@ -59,11 +59,21 @@ class IncomingTransfer:
         self.message = message
         return message
 
+    @property
+    def is_being_read(self) -> bool:
+        """Whether the application has a message that it is not done with."""
+        return self.message is not None and self.message.verdict is None
+
+    @property
+    def fault(self) -> Reply | None:
+        """What is wrong with the message that has come to its end, as the reply that will refuse it."""
+        return self.message.fault if self.message is not None else None
+
     def end(self) -> None:
-        """The message in progress is over, if there is one."""
-        if self.message is not None:
-            self._octets += self.message.content.received
-            self.message = None
+        """The message in progress is over."""
+        assert self.message is not None
+        self._octets += self.message.content.received
+        self.message = None
 
     @property
     def octets(self) -> int:
@@ -88,12 +98,12 @@ class IncomingTransfer:
 
     def finish(self, protocol: ServerProtocol, message: IncomingMessage, verdict: Verdict) -> None:
         """The message is over, or will not be read on: give its replies and end its transaction."""
-        envelope = protocol.envelope
+        envelope = protocol.transactions.envelope
         assert envelope is not None
         if message.fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
             verdict = message.fault
         if protocol.profile.config.lmtp and message.is_over:  # RFC 2033 §4.2: a BDAT before the last has one reply
-            replies = _replies_for_each(verdict, protocol.addressees)
+            replies = _replies_for_each(verdict, protocol.transactions.addressees)
             best, worst = min(replies, key=_code), max(replies, key=_code)
         elif isinstance(verdict, Reply):
             replies, best, worst = (verdict,), verdict, verdict
@@ -122,8 +132,8 @@ def take_data(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``DATA``"""
     if argument.strip():
         return Reply(501, "DATA takes no argument", "5.5.4")
-    assert protocol.envelope is not None
-    if protocol.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
+    assert protocol.transactions.envelope is not None
+    if protocol.transactions.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
         return Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
     protocol.transfer.begin(protocol.input, protocol.profile.config, binary=False, chunking=False)
     return _DATA
@@ -142,8 +152,8 @@ def take_bdat(protocol: ServerProtocol, argument: bytes) -> Taken:
         message.begin_chunk(size, last)
         protocol.move(Occurrence.CHUNK_BEGIN)
         return None
-    assert protocol.envelope is not None
-    binary = protocol.envelope.sender.body == "BINARYMIME"
+    assert protocol.transactions.envelope is not None
+    binary = protocol.transactions.envelope.sender.body == "BINARYMIME"
     message = protocol.transfer.begin(protocol.input, config, binary=binary, chunking=True)
     message.begin_chunk(size, last)
     return _BDAT
@@ -174,7 +184,7 @@ def _parse_chunk(argument: bytes) -> tuple[int, bool]:
 def _refuse_large(protocol: ServerProtocol) -> Taken:
     # Nothing of the chunk is read, so this is the end; an application that waits for it hears why.
     reply = Reply(552, "the chunk is larger than a message may be", "5.3.4", close=True)
-    if not protocol.is_being_read:
+    if not protocol.transfer.is_being_read:
         return reply
     protocol.reply(reply)
     return Signal.BODY_TOO_LARGE
