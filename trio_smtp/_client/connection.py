@@ -6,14 +6,13 @@
 # Guarantees. After any operation the connection is either reusable or broken: check() breaks one that has a command
 # unanswered. It breaks in abort() and nowhere else, and start_tls() and adopt_tls() are the only places where the wire
 # changes. A reply is never taken for the answer to another command.
-# Not known here: what a message is (transfer.py).
+# Not known here: what a message is (transfer.py), and what is written down of the dialogue (dialogue.py).
 from __future__ import annotations
 
-import logging
 import math
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -28,7 +27,7 @@ from .._wire.waits import Interrupted
 from .._wire.wire import Wire
 from .allowance import Allowance
 from .config import ClientConfig
-from .log import logger
+from .dialogue import Dialogue
 from .trace import ClientWitness
 
 _CLOSED: Final = State.CLOSED
@@ -55,9 +54,10 @@ class ClientConnection:
         witness: told of what happens, if anything is.
 
     Attributes:
-        name, number, witness: as given.
+        name, witness: as given.
         wire: the stream with its deadlines; another one once TLS was started.
         protocol: the session's state machine.
+        dialogue: what is written down of it.
         allowance: what the server still takes on this connection.
         greeting: the server's 220.
         extensions: what its latest answer to EHLO or LHLO offered.
@@ -68,14 +68,14 @@ class ClientConnection:
 
     __slots__ = (
         "_answered_at",
-        "_is_logged",
+        "_now",
         "allowance",
         "config",
+        "dialogue",
         "extensions",
         "greeting",
         "lmtp",
         "name",
-        "number",
         "offers_8bit",
         "offers_size",
         "offers_utf8",
@@ -101,25 +101,17 @@ class ClientConnection:
         self.config: Final = config
         self.lmtp: Final = lmtp
         self.name: Final = name
-        self.number: Final = number
+        self.dialogue: Final = Dialogue(name, number, wire.peer, witness)
         self.protocol: Final = ClientProtocol(max_reply_size=config.max_reply_size)
         self.allowance: Final = Allowance()
         self.greeting: Reply | None = None
+        # trio.current_time() looks the clock up every time
+        self._now: Final[Callable[[], float]] = trio.lowlevel.current_clock().current_time
         self._answered_at = -math.inf
-        self._is_logged = logger.isEnabledFor(logging.DEBUG)  # looked up for each group of commands
         self.learn(Extensions())
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.name}: {'broken' if self.is_broken else self.protocol.state.value}>"
-
-    def facts(self, command: Command | None = None, reply: Reply | None = None) -> dict[str, object]:
-        """A log record's ``extra``: which connection it is about, which command, and which reply."""
-        return {
-            "smtp_connection": self.number,
-            "smtp_peer": self.wire.peer,
-            "smtp_verb": "" if command is None else command.keyword,
-            "smtp_code": 0 if reply is None else reply.code,
-        }
 
     # -- state
 
@@ -131,17 +123,7 @@ class ClientConnection:
     @property
     def has_just_answered(self) -> bool:
         """The server was alive a moment ago."""
-        return trio.current_time() - self._answered_at < RECENT
-
-    @property
-    def is_exhausted(self) -> bool:
-        """The server takes no further MAIL on this connection (RFC 9422 section 4.1)."""
-        return self.allowance.is_exhausted
-
-    @property
-    def most_recipients(self) -> int | None:
-        """Of one transaction, by LIMITS or by experience; ``None`` if nothing is known."""
-        return self.allowance.most_recipients
+        return self._now() - self._answered_at < RECENT
 
     @property
     def reply_timeout(self) -> float | None:
@@ -197,12 +179,7 @@ class ClientConnection:
 
     def encode(self, commands: Sequence[Command]) -> bytes:
         """The octets of commands, which from now on count as sent."""
-        self._is_logged = logger.isEnabledFor(logging.DEBUG)
-        if self._is_logged:
-            for command in commands:
-                logger.debug("%s C: %s", self.name, command, extra=self.facts(command))
-        if self.witness is not None:
-            self.witness.note_sent(commands)
+        self.dialogue.note_commands(commands)
         return self.protocol.send(*commands)
 
     async def write(self, data: bytes | memoryview, timeout: float | None) -> None:
@@ -216,7 +193,7 @@ class ClientConnection:
         try:
             sent = wire.send_nowait(data)  # nearly always all of it: then there is no deadline to be set
             if sent < len(data) or wire.broken:
-                await wire.send(memoryview(data)[sent:] if sent else data, deadline_after(timeout))
+                await wire.send(memoryview(data)[sent:] if sent else data, self._deadline(timeout))
         except (ConnectionLostError, SMTPTimeoutError) as exc:
             failure: SMTPError = exc
         else:
@@ -225,7 +202,7 @@ class ClientConnection:
             await self._hear_last_words()
             if self.protocol.farewell is not None:
                 raise self.farewell_error() from failure.__cause__
-        self._note_reason(failure)
+        self.dialogue.note_reason(failure)
         raise failure from failure.__cause__
 
     async def _hear_last_words(self) -> None:
@@ -248,7 +225,7 @@ class ClientConnection:
         except SMTPError as exc:
             if exc.stage is None:
                 exc._place(STAGES[command.verb])
-            self._note_reason(exc)
+            self.dialogue.note_reason(exc)
             raise
         finally:
             if self.protocol.outstanding:
@@ -265,7 +242,7 @@ class ClientConnection:
         event = protocol.next_event()
         if event is None:
             # One deadline for the whole reply: a server that drips octets does not move it.
-            deadline = deadline_after(timeout)
+            deadline = self._deadline(timeout)
             while event is None:
                 if protocol.state is _CLOSED:
                     raise self.farewell_error()
@@ -274,8 +251,8 @@ class ClientConnection:
                 except SMTPTimeoutError:
                     raise self._too_late(timeout) from None
                 event = protocol.next_event()
-        if self._is_logged or self.witness is not None:
-            self._note_event(event)
+        if self.dialogue.is_noted:
+            self.dialogue.note_reply(*event)
         return event
 
     async def drain(self) -> None:
@@ -283,8 +260,8 @@ class ClientConnection:
 
         Raises: as :meth:`next_event`.
         """
-        protocol = self.protocol
-        outstanding, is_noted = protocol.outstanding, self._is_logged or self.witness is not None
+        protocol, dialogue = self.protocol, self.dialogue
+        outstanding, is_noted = protocol.outstanding, dialogue.is_noted
         timeout: float | None = None
         deadline: float | None = None  # of the reply that is being waited for
         while outstanding and protocol.state is not _CLOSED:
@@ -292,11 +269,11 @@ class ClientConnection:
             if event is not None:
                 deadline = None
                 if is_noted:
-                    self._note_event(event)
+                    dialogue.note_reply(*event)
                 continue
             if deadline is None:
                 timeout = self.reply_timeout
-                deadline = deadline_after(timeout)
+                deadline = self._deadline(timeout)
             try:
                 self._take(await self.wire.receive(deadline))
             except SMTPTimeoutError:
@@ -306,27 +283,14 @@ class ClientConnection:
         """Give the protocol what was waited for; no octets: the server has closed the connection."""
         if not data:
             raise self._gone()
-        self._answered_at = trio.current_time()
+        self._answered_at = self._now()
         self.protocol.receive_data(data)
 
     def _gone(self) -> ConnectionLostError:
         self.abort()
         error = ConnectionLostError("the server closed the connection")
-        self._note_reason(error)
+        self.dialogue.note_reason(error)
         return error
-
-    def _note_event(self, event: Event) -> None:
-        """Log a reply, and tell the witness of it."""
-        command, reply = event
-        if self._is_logged:  # challenges belong to the secrets of AUTH
-            words = "334 ***" if reply.code == 334 else reply
-            logger.debug("%s S: %s", self.name, words, extra=self.facts(command, reply))
-        if self.witness is not None:
-            self.witness.note_reply(command, reply)
-
-    def _note_reason(self, reason: BaseException) -> None:
-        if self.witness is not None:
-            self.witness.note_reason(reason)
 
     async def look(self, transaction: Transaction | None = None) -> bool:
         """Where nothing is asked: hear what the server has said all the same; whether there is reason to go on.
@@ -353,7 +317,7 @@ class ClientConnection:
             else:
                 timeout = self.config.command_timeout
                 try:
-                    data = await wire.receive_pending(deadline_after(timeout))
+                    data = await wire.receive_pending(self._deadline(timeout))
                 except SMTPTimeoutError:
                     raise self._too_late(timeout) from None
             if data:
@@ -366,7 +330,7 @@ class ClientConnection:
         except SMTPError as exc:
             if transaction is None:  # between messages
                 exc._place(Stage.MAIL)
-            self._note_reason(exc)
+            self.dialogue.note_reason(exc)
             raise
 
     async def hear_unasked(self, transaction: Transaction | None) -> bool:
@@ -398,8 +362,11 @@ class ClientConnection:
         if transaction is not None and transaction.farewell is not None:
             stage = transaction.stage
         error = ConnectionLostError(f"the server closed the session: {reply}", reply=reply, stage=stage)
-        self._note_reason(error)
+        self.dialogue.note_reason(error)
         return error
+
+    def _deadline(self, timeout: float | None) -> float:
+        return math.inf if timeout is None else self._now() + timeout
 
     def _too_late(self, timeout: float | None) -> SMTPTimeoutError:
         self.abort()
@@ -407,7 +374,7 @@ class ClientConnection:
         what = waiting[0].verb.value if waiting else "the message"
         stage = STAGES[waiting[0].verb] if waiting else None
         error = SMTPTimeoutError(f"no reply to {what} within {timeout:g} seconds", stage=stage)
-        self._note_reason(error)
+        self.dialogue.note_reason(error)
         return error
 
     # -- TLS
@@ -420,13 +387,13 @@ class ClientConnection:
         Raises:
             TLSError, SMTPTimeoutError, ConnectionLostError: the handshake failed.
         """
-        with self._telling_of_tls():
-            self.wire = await self.wire.start_tls(
-                context,
-                server_side=False,
-                server_hostname=server_hostname.removesuffix("."),  # of an absolute name (RFC 6066 §3: without the dot)
-                deadline=deadline_after(self.config.tls_handshake_timeout),
-            )
+        handshake = self.wire.start_tls(
+            context,
+            server_side=False,
+            server_hostname=server_hostname.removesuffix("."),  # of an absolute name (RFC 6066 §3: without the dot)
+            deadline=self._deadline(self.config.tls_handshake_timeout),
+        )
+        await self._change_wire(handshake)
         self.protocol.tls_started()
 
     async def adopt_tls(self) -> None:
@@ -434,23 +401,17 @@ class ClientConnection:
 
         Raises: as :meth:`start_tls`.
         """
-        with self._telling_of_tls():
-            self.wire = await self.wire.adopt_tls(
-                server_side=False, deadline=deadline_after(self.config.tls_handshake_timeout)
-            )
+        deadline = self._deadline(self.config.tls_handshake_timeout)
+        await self._change_wire(self.wire.adopt_tls(server_side=False, deadline=deadline))
 
-    @contextmanager
-    def _telling_of_tls(self) -> Iterator[None]:
-        """Around a handshake: tell the witness how it ended."""
-        witness, began = self.witness, trio.current_time()
+    async def _change_wire(self, handshake: Awaitable[Wire]) -> None:
+        began = self._now()
         try:
-            yield
+            self.wire = await handshake
         except BaseException as exc:
-            if witness is not None:
-                witness.note_tls(began, None, exc)
+            self.dialogue.note_tls(began, None, exc)
             raise
-        if witness is not None:
-            witness.note_tls(began, self.wire.tls)
+        self.dialogue.note_tls(began, self.wire.tls)
 
     # -- the end
 
@@ -461,8 +422,7 @@ class ClientConnection:
         try:
             await self.wire.aclose()
         finally:
-            if self.witness is not None:
-                self.witness.close()
+            self.dialogue.close()
 
     async def quit(self) -> None:
         """Say QUIT and wait for the answer, if the server will listen. Never raises an :class:`SMTPError`."""

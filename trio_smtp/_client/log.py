@@ -1,4 +1,4 @@
-# The dialogue, in the logger "trio_smtp" at level DEBUG: commands without secrets, replies, never a message's text.
+# The logger "trio_smtp".
 from __future__ import annotations
 
 from .._logging import logger as logger

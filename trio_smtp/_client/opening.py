@@ -266,13 +266,11 @@ async def _open(
             )
             tell("auth", started)
     except (SMTPError, _HandshakeFailed) as exc:
-        if witness is not None:
-            witness.note_reason(exc.error if isinstance(exc, _HandshakeFailed) else exc)
+        connection.dialogue.note_reason(exc.error if isinstance(exc, _HandshakeFailed) else exc)
         await connection.aclose()
         raise
     except BaseException as exc:
-        if witness is not None:
-            witness.note_reason(exc)
+        connection.dialogue.note_reason(exc)
         connection.abort()
         await connection.aclose()
         raise

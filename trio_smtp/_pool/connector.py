@@ -100,7 +100,7 @@ class PooledConnection:
         if self.client.is_broken:
             return "it was lost"
         most = self._config.max_messages
-        if (most is not None and self.sent >= most) or (self.has_limits and self.client.is_exhausted):
+        if (most is not None and self.sent >= most) or (self.has_limits and self.client.allowance.is_exhausted):
             return "it has had its messages"
         return "it is old" if self._dies_at < math.inf and self.is_old else ""
 
@@ -130,9 +130,8 @@ class PooledConnection:
             return ""
         except ConnectionLostError:
             reason = "it was lost"
-        if client.witness is not None:
-            client.witness.note_reason(ConnectionLostError(reason))
-        facts = client.facts()
+        client.dialogue.note_reason(ConnectionLostError(reason))
+        facts = client.dialogue.facts()
         self.abort()
         logger.debug("%s: idle for %.1f s: %s %r", client.name, trio.current_time() - since, reason, data, extra=facts)
         return reason

@@ -277,7 +277,7 @@ class Pipeline:
     # -- what both do
 
     def _take_next(self) -> Attempt | None:
-        if len(self._flight) >= self._depth or self.to_send_alone or self._client.is_exhausted:
+        if len(self._flight) >= self._depth or self.to_send_alone or self._client.allowance.is_exhausted:
             return None
         return self._take()
 
@@ -329,7 +329,7 @@ class Pipeline:
         """What is sent of a message; ``None`` if it is too large, or for too many, to be sent with others."""
         client, report = self._client, attempt.report
         limits = client.extensions.limits
-        limit = 0 if limits.rcptdomainmax is not None else client.most_recipients or _RECIPIENTS
+        limit = 0 if limits.rcptdomainmax is not None else client.allowance.most_recipients or _RECIPIENTS
         if not report.message.content.at_hand or len(report.remaining) > limit:
             return None
         if client.sends_early_text and report.message.before_end is not None:
