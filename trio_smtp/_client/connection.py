@@ -249,7 +249,7 @@ class ClientConnection:
                 try:
                     self._take(await self.wire.receive(deadline))
                 except SMTPTimeoutError:
-                    raise self._too_late(timeout) from None
+                    raise self._timeout_error(timeout) from None
                 event = protocol.next_event()
         if self.dialogue.is_noted:
             self.dialogue.note_reply(*event)
@@ -277,30 +277,31 @@ class ClientConnection:
             try:
                 self._take(await self.wire.receive(deadline))
             except SMTPTimeoutError:
-                raise self._too_late(timeout) from None
+                raise self._timeout_error(timeout) from None
 
     def _take(self, data: bytes | bytearray) -> None:
         """Give the protocol what was waited for; no octets: the server has closed the connection."""
         if not data:
-            raise self._gone()
+            raise self._closed_error()
         self._answered_at = self._now()
         self.protocol.receive_data(data)
 
-    def _gone(self) -> ConnectionLostError:
+    def _closed_error(self) -> ConnectionLostError:
         self.abort()
         error = ConnectionLostError("the server closed the connection")
         self.dialogue.note_reason(error)
         return error
 
     async def look(self, transaction: Transaction | None = None) -> bool:
-        """Where nothing is asked: hear what the server has said all the same; whether there is reason to go on.
+        """Read what the server has said while nothing was asked; returns whether to go on.
 
         A reply too many would otherwise be taken for the next command's, and each one after it for another's. So look
         before MAIL, and before the end of a message. Does not wait for the server, and is no checkpoint on a socket in
         clear.
 
         Args:
-            transaction: the message whose text is being sent; ``False`` if the server has refused it in the middle.
+            transaction: the message whose text is being sent. If the server has refused it in the middle, the result
+                is ``False``; without one, whatever the server has said is an error.
 
         Raises:
             ConnectionLostError: the server has closed the connection, or said 421.
@@ -319,13 +320,13 @@ class ClientConnection:
                 try:
                     data = await wire.receive_pending(self._deadline(timeout))
                 except SMTPTimeoutError:
-                    raise self._too_late(timeout) from None
+                    raise self._timeout_error(timeout) from None
             if data:
                 protocol.receive_data(data)
             elif not protocol.unread:
                 if data is None:
                     return True
-                raise self._gone()
+                raise self._closed_error()
             return True if not protocol.unread else await self.hear_unasked(transaction)
         except SMTPError as exc:
             if transaction is None:  # between messages
@@ -334,14 +335,14 @@ class ClientConnection:
             raise
 
     async def hear_unasked(self, transaction: Transaction | None) -> bool:
-        """Where nothing is asked: understand what has come all the same; whether there is reason to go on.
+        """Take what the server has said while nothing was asked: ``False`` if it refuses the message in the middle.
 
-        In a transaction that may be the beginning of a refusal: then the rest is awaited, for a moment.
+        What has come may be the beginning of that refusal. Then the rest is awaited, for a moment.
 
         Args:
             transaction: as :meth:`look`.
 
-        Raises: as :meth:`look`.
+        Raises: as :meth:`look`, in all other cases.
         """
         protocol = self.protocol
         if transaction is not None:
@@ -368,7 +369,7 @@ class ClientConnection:
     def _deadline(self, timeout: float | None) -> float:
         return math.inf if timeout is None else self._now() + timeout
 
-    def _too_late(self, timeout: float | None) -> SMTPTimeoutError:
+    def _timeout_error(self, timeout: float | None) -> SMTPTimeoutError:
         self.abort()
         waiting = self.protocol.outstanding
         what = waiting[0].verb.value if waiting else "the message"

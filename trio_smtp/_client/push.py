@@ -81,7 +81,7 @@ class OutgoingMessage(metaclass=NoPublicConstructor):
             self._transfer.explain(exc)
             raise
         if not goes_on or self._transfer.transaction.reply is not None:
-            raise self._transfer.ending()
+            raise self._transfer.refusal_error()
 
     def _close(self) -> None:
         """The block was left."""
@@ -107,7 +107,7 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
     with transfer.concluding():
         if not await transfer.send_envelope(transfer.encoder.envelope(source, None)):
             await transfer.await_end()
-            raise transfer.ending()
+            raise transfer.refusal_error()
         writer = transfer.open_writer(source)
         outgoing = OutgoingMessage._create(transfer, writer)
         async with transfer.giving_up():
@@ -120,7 +120,7 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
                 outgoing._close()
             # send_all() said so, and the block went on.
             if transaction.reply is not None or transaction.farewell is not None:
-                raise transfer.ending()
+                raise transfer.refusal_error()
             await trio.lowlevel.checkpoint_if_cancelled()
             await writer.finish()
         await transfer.await_end()

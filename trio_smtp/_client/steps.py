@@ -127,7 +127,7 @@ class Steps:
             if not connection.uses_chunking:
                 await connection.exchange(data(transaction), connection.config.command_timeout)
                 if not transaction.go_ahead:
-                    raise transfer.ending()
+                    raise transfer.refusal_error()
             await self._send_text(transfer, report, chunks)
             await transfer.await_end()
         return report.result()
@@ -156,7 +156,7 @@ class Steps:
                     report.blame_caller(exc)
                     raise
                 if not await writer.write(chunk):
-                    raise transfer.ending()
+                    raise transfer.refusal_error()
             await trio.lowlevel.checkpoint_if_cancelled()
             await writer.finish()
 

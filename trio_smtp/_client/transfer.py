@@ -132,7 +132,7 @@ class Transfer:
         self.explain(error)
         return False
 
-    def ending(self) -> SMTPError:
+    def refusal_error(self) -> SMTPError:
         """The error for a transaction that the server has refused, or given up with a 421."""
         if self.transaction.reply is None and self.transaction.farewell is not None:
             error: SMTPError = self._connection.farewell_error(self.transaction)
@@ -278,7 +278,7 @@ class Transfer:
             await connection.drain()
         if transaction.reply is None and (protocol.farewell is not None or transaction.farewell is not None):
             raise connection.farewell_error(transaction)
-        if protocol.unread:  # there is a reply too many, and this connection is over
+        if protocol.unread:  # a reply too many: this connection is over
             try:
                 protocol.hear_unasked()
             except RemoteProtocolError:
@@ -286,7 +286,7 @@ class Transfer:
                     raise
 
     async def _await_reply(self) -> bool:
-        """After a cancellation: whether the reply to the message comes all the same."""
+        """After a cancellation: wait for the reply to the message nevertheless; returns whether it came."""
         connection, transaction = self._connection, self.transaction
         if transaction.ended and not connection.is_broken:
             with suppress(SMTPError, Interrupted):
@@ -307,6 +307,7 @@ class Transfer:
         return ShieldedCleanup(self._connection.config.quit_timeout, self._forget, Exception)
 
     async def _forget(self) -> bool:
+        """Have the server forget the message, or end the connection."""
         connection = self._connection
         if connection.protocol.state is _BODY or connection.is_broken:
             connection.abort()

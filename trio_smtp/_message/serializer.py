@@ -80,8 +80,8 @@ def serialize(message: _Message, *, eight_bit: bool, utf8: bool, missing: Missin
         missing: fields to add at the end of the header.
 
     Raises:
-        LocalProtocolError: the message cannot be written; of a signed part that the server cannot take as it is, it is
-            an ExtensionNotSupportedError too.
+        LocalProtocolError: the message cannot be written. If only this server cannot take it, the error is an
+            ExtensionNotSupportedError too.
     """
     target = Target(eight_bit=eight_bit, utf8=utf8)
     added = missing.fields if missing is not None else ()

@@ -259,8 +259,11 @@ class ServerConnection:
             if protocol.notice:
                 log_notice(session, protocol.take_notice())
             if event is NEED_DATA:
-                if channel.shutdown is not _NO or protocol.state in MESSAGE_STATES:
-                    await self._receive_rarely()
+                if channel.shutdown is not _NO and protocol.transactions.envelope is None:
+                    await channel.flush()
+                    raise Interrupted
+                if protocol.state in MESSAGE_STATES:
+                    await self._receive_unread()
                 else:
                     protocol.receive_data(await channel.receive_command())
             elif event.__class__ is Mail and channel.shutdown is not _NO:
@@ -291,17 +294,12 @@ class ServerConnection:
             channel.protocol.lose_peer()
         return False
 
-    async def _receive_rarely(self) -> None:
-        """Receive what is not simply the next command: octets that nothing reads any more, or a transaction's rest."""
+    async def _receive_unread(self) -> None:
+        """Receive octets that no hook reads: the rest of a message, or a refused chunk."""
         channel = self._channel
         protocol = channel.protocol
         if protocol.replies:
             await channel.flush()
-        if channel.shutdown is not _NO and protocol.transactions.envelope is None:
-            raise Interrupted
-        if protocol.state not in MESSAGE_STATES:
-            protocol.receive_data(await channel.receive_command())
-            return
         now = channel.now()
         budget = self._caller.budget or self._chunk_budget()
         data: bytes | bytearray = b""

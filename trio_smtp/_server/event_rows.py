@@ -100,7 +100,7 @@ def conclude_message(caller: HookCaller, event: Data, outcome: object) -> None:
 
 
 def _outcome_for_each(caller: HookCaller, outcome: Mapping[Any, object]) -> Verdict:
-    """An LMTP outcome for each address (RFC 2033 section 4.2); one that is none costs its own recipient alone."""
+    """An LMTP outcome for each address (RFC 2033 section 4.2); one that is not valid counts for its recipient only."""
     items = caller.convert(_items, outcome)  # an application's own mapping may fail here
     if isinstance(items, Reply):
         return items

@@ -74,9 +74,9 @@ class HookCaller:
     """
 
     __slots__ = (
+        "_close_is_due",
         "_deadline",
         "_event",
-        "_is_announced",
         "_is_spent",
         "_limit",
         "_outcome",
@@ -105,7 +105,7 @@ class HookCaller:
         self._runs_since: float = 0.0  # by itself: the hook that was asked last
         self._waits_since: float = 0.0  # for the peer: the hook in progress
         self.used_at: float = math.inf
-        self._is_announced: bool = False  # on_connect was reached, so on_close is due
+        self._close_is_due: bool = False  # on_connect was reached, so on_close is to be told
         self.witness: Witness | None = None
         self._row: EventRow | None = None  # of the event that the hook in progress is about
         self._event: Event | None = None
@@ -237,7 +237,7 @@ class HookCaller:
         row.conclude(self, event, outcome)
 
     def time_out(self) -> None:
-        """The hook was cancelled because its time was up: take that as its outcome, unless it has one all the same."""
+        """The hook was cancelled because its time was up: that is its outcome, unless it has returned nevertheless."""
         self.state = _NONE
         if self._outcome is _UNKNOWN:
             assert self._row is not None
@@ -279,7 +279,7 @@ class HookCaller:
     async def ask_on_connect(self) -> Reply | None:
         """Ask ``on_connect`` for the greeting; a failure refuses the client."""
         self.used_at = self.channel.now()
-        self._is_announced = True
+        self._close_is_due = True
         hook = self.context.hooks.on_connect
         if hook is None:
             return None
@@ -293,7 +293,7 @@ class HookCaller:
 
     async def tell_on_close(self) -> None:
         """Tell the application that the session is over, if it has heard of it. Shielded and bounded."""
-        if self._is_announced and self.context.hooks.on_close is not None:
+        if self._close_is_due and self.context.hooks.on_close is not None:
             await self._call("on_close", self.context.hooks.on_close, CLEANUP_LIMIT, shield=True)
 
     async def _call(

@@ -54,7 +54,7 @@ class ConnectionLimits:
     def take_slot(self, host: str | None) -> Reply | None:
         """Take a slot, to be given back by :meth:`release`; or return the reply for one connection too many.
 
-        A host that has all its slots is told so also where there is none for others.
+        Where no slot is left at all, a host that has all of its own is told of that limit.
         """
         if self._total is not None and self.in_use >= self._total:
             return FULL_FOR_HOST if self._host_is_full(host) else FULL

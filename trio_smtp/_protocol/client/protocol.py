@@ -287,7 +287,7 @@ class ClientProtocol:
         return event
 
     def hear_unasked(self) -> None:
-        """Where nothing is asked: understand what the server has said all the same, if it has said something.
+        """Understand what the server has said while nothing was asked, if it has said something.
 
         After a 421 there is a `farewell`, after a refusal in the middle of a text the message is decided; either way
         the session is over.
@@ -315,7 +315,7 @@ class ClientProtocol:
             return command, reply  # LMTP: there is another to come
         self.outstanding.popleft()
         if reply.code == 421:  # RFC 5321 §3.8: it closes the connection now, whatever it was asked
-            self._part(reply)
+            self._note_farewell(reply)
         elif (state := outcomes[kind]) is not None:
             self.state = state
         elif kind > 3 and not self.outstanding and transaction is not None and verb in _LEFT:
@@ -326,7 +326,7 @@ class ClientProtocol:
         """The same after a 421. It opens nothing again, and what it refuses was not accepted anyway.
 
         Raises:
-            RemoteProtocolError: the server has accepted a text all the same. Which one is not known.
+            RemoteProtocolError: the server has accepted a text nevertheless. Which one is not known.
         """
         command = self.outstanding[0]
         is_end = command.verb in (_LAST, _END)
@@ -339,7 +339,7 @@ class ClientProtocol:
             self.outstanding.popleft()
         return command, reply
 
-    def _part(self, farewell: Reply) -> None:
+    def _note_farewell(self, farewell: Reply) -> None:
         """The server has said 421: whatever has no reply was not accepted."""
         self.farewell = farewell
         self._move(_FAREWELL)
@@ -356,7 +356,7 @@ class ClientProtocol:
         if reply.code == 421:
             if current is not None and (stage := _FAREWELL_STAGES.get(self.state)) is not None:
                 current.lose(stage, reply)  # said behind the replies to RCPT, it answers what comes next
-            self._part(reply)
+            self._note_farewell(reply)
             return None
         if current is not None and current.ended and not current.lmtp and current.disagrees_with(reply):
             current.forget_reply()  # one of the two answered the end of the message, and it is not known which

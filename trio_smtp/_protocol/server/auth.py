@@ -160,7 +160,7 @@ class Authentication:
         return TOO_MANY_FAILURES if self._offences.count_auth_failure() else reply
 
     def give_up(self) -> None:
-        """End the exchange because of a line that is none of it; no failure is counted."""
+        """End the exchange because of a line that cannot belong to it; no failure is counted."""
         self._exchange = None
 
     def forget(self, external_identity: str | None = None) -> None:

@@ -1,7 +1,7 @@
-# The octets of one message that arrives in BDAT chunks, and what can be wrong with a message however it arrives.
+# The octets of one message that arrives in BDAT chunks.
 #
-# Guarantees: a message is read to its true end before it is refused, whatever is wrong with it, so that client and
-# server stay in step; and nothing that another server could read differently is ever handed on as accepted.
+# Guarantees: all octets of a chunk are read, whatever is wrong with the message, so that client and server stay in
+# step; and nothing that another server could read differently is ever handed on as accepted.
 from __future__ import annotations
 
 from ..newlines import BareNewlineChecker, NewlineNormalizer, NewlinePolicy
@@ -59,7 +59,7 @@ class ChunkedBody:
         return b"" if self._checker is None else self._checker.finish()
 
     def _count(self, text: bytes) -> bytes:
-        """Take in what may have grown since it was announced, beyond the limit too: however it is cut, it counts so."""
+        """Count octets, which may be more than BDAT announced: a bare newline becomes two. None beyond the limit."""
         self.received += len(text)
         if self.received > self._limit:
             self.too_large = True

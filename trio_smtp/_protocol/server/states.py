@@ -25,7 +25,7 @@ class State(IntEnum):
 
 
 COMMAND_STATES: Final = (State.GREETED, State.READY, State.MAIL, State.RCPT, State.CHUNKING)
-MESSAGE_STATES: Final = frozenset((State.BODY, State.DROPPING))  # the next octets are none of a command
+MESSAGE_STATES: Final = frozenset((State.BODY, State.DROPPING))  # the next octets belong to no command
 
 
 class Occurrence(IntEnum):
