@@ -49,6 +49,7 @@ def test_how_long_a_peer_has_kept_us_waiting():
     budget.deadline(1000)
     assert budget.stalled(1007) == 7
     budget.spend(7, 300)
+    assert budget.stalled(1009) == 0
     budget.deadline(1010)
     assert budget.stalled(1012) == 4 + 2
 

@@ -6,9 +6,9 @@ import math
 import pytest
 import trio
 from loopback import serving_tcp
-from support import DATA, MAIL, Recorder, make_server, serving
+from support import DATA, MAIL, Peer, Recorder, make_server, serving
 from tls_support import server_context
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from trio_smtp import ConnectionLostError, Discard, Server, ServerConfig
 from trio_smtp._server.stress import FEW_SLOTS, LOOK, MANY, NEWCOMER, PATIENCE, SHORTER_WAITS, Room, Stress
@@ -170,6 +170,22 @@ async def test_a_transaction_that_stalls_makes_room_if_no_session_is_idle(stage:
         assert await peer.line() == ROOM
         assert handler.messages == []
         assert handler.count("on_reset") == 1
+
+
+async def test_a_client_that_has_not_read_the_354_yet_has_its_time_too(autojump_clock):
+    """Each reply waits until it is read: that to DATA does while the hook waits for the message."""
+    server = make_server(max_connections=1)
+    near, far = lockstep_stream_pair()
+    async with serving(server) as connect, trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, far)
+        slow = Peer(near)
+        await slow.hello()
+        await slow.speak(MAIL)
+        await trio.sleep(10 * PATIENCE)
+        await slow.send_line("DATA")
+        await trio.sleep(PATIENCE - 0.5)
+        assert await connect().code() == "421"
+        await slow.speak("S: 354…\nC: .\nS: 250…\nC: QUIT\nS: 221…\nS: <closed>")
 
 
 async def test_the_hook_of_a_message_that_makes_room_is_told(autojump_clock):

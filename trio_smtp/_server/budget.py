@@ -26,7 +26,7 @@ class DataBudget:
         self._limit: float = limit
         self._rate: float | None = rate
         self._stress: Stress = stress
-        self._since: float = math.inf  # when the latest wait began
+        self._since: float = math.inf  # when the wait in progress began; infinite without one
         self._wasted: float = 0.0  # seconds waited so far that no octets have earned
 
     def deadline(self, now: float) -> float:
@@ -43,9 +43,10 @@ class DataBudget:
         if octets:
             wasted = 0.0 if self._rate is None else wasted - octets / self._rate
         self._wasted = wasted if wasted > 0.0 else 0.0
+        self._since = math.inf
 
     def stalled(self, now: float) -> float:
-        """The seconds that no octets have earned, with the wait in progress; 0 before the first wait."""
+        """The seconds that no octets have earned, with the wait in progress; 0 if there is none."""
         return max(self._wasted + now - self._since, 0.0)
 
     @property
