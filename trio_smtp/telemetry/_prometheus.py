@@ -80,6 +80,7 @@ class Prometheus:
         self._tally = Tally(self._make)
         self._takes = self._tally.takes
         self._commands = self._tally.commands
+        self._hooks = self._tally.hooks
         self._registry: CollectorRegistry = REGISTRY if registry is None else registry
         self._registry.register(_Collector(self._tally, self._histograms))
 
@@ -94,6 +95,8 @@ class Prometheus:
         """
         if event[0] == "command":  # most are, and a call less for each is felt
             self._commands[type(event)][event.verb, event.code] += 1
+        elif event[0] == "hook" and event.error is None:
+            self._hooks[event.detail].observe(event.seconds)
         else:
             self._takes[type(event)][event[0]](event)
 

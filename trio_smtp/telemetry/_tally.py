@@ -45,6 +45,22 @@ class Histograms(dict[str | Labels, Distribution]):
         return made
 
 
+class _ByCode(dict[int, Distribution]):
+    """Distributions by the outcomes of messages, found by their codes.
+
+    Args:
+        by_outcome: the distributions.
+    """
+
+    def __init__(self, by_outcome: Histograms) -> None:
+        super().__init__()
+        self._by_outcome = by_outcome
+
+    def __missing__(self, code: int) -> Distribution:
+        made = self[code] = self._by_outcome[outcome_word(code)]
+        return made
+
+
 class SessionTally:
     """What server and client have in common.
 
@@ -64,7 +80,7 @@ class SessionTally:
         self.messages: defaultdict[int, int] = defaultdict(int)
         self.handshakes = Histograms(f"smtp_{part}_handshake_seconds", make)
         self._message_seconds = Histograms(f"smtp_{part}_message_seconds", make)
-        self._by_code: dict[int, Distribution] = {}  # those of the former
+        self._by_code = _ByCode(self._message_seconds)
 
     def __repr__(self) -> str:
         return f"<SessionTally of the {self.part}: {self.connections} connections>"
@@ -82,10 +98,7 @@ class SessionTally:
         code = event.code
         self.messages[code] += 1
         self.octets += event.octets
-        seconds = self._by_code.get(code)
-        if seconds is None:
-            seconds = self._by_code[code] = self._message_seconds[outcome_word(code)]
-        seconds.observe(event.seconds)
+        self._by_code[code].observe(event.seconds)
 
     def values(self) -> dict[str, Values]:
         """Counters and gauges by the metric's name."""
@@ -120,7 +133,7 @@ class ServerTally:
         both = SessionTally("server", make)
         self.both = both
         self._refused: defaultdict[str, int] = defaultdict(int)
-        self._hooks = Histograms("smtp_server_hook_seconds", make)
+        self.hooks = Histograms("smtp_server_hook_seconds", make)
         self._failures: defaultdict[str, int] = defaultdict(int)
         self.takes: Final[dict[str, Callable[[ServerEvent], None]]] = {
             "connect": self._connect,
@@ -148,7 +161,7 @@ class ServerTally:
         self._refused[event.detail] += 1
 
     def _hook(self, event: ServerEvent) -> None:
-        self._hooks[event.detail].observe(event.seconds)
+        self.hooks[event.detail].observe(event.seconds)
         if event.error is not None:
             self._failures[event.detail] += 1
 
@@ -287,6 +300,7 @@ class Tally:
     Attributes:
         takes: what counts an event, by its type and its name, which is its first field.
         commands: answered commands by the type of their event, by verb and code.
+        hooks: how long a server's hooks took, by their names.
     """
 
     def __init__(self, make: MakeHistogram) -> None:
@@ -302,6 +316,7 @@ class Tally:
             ServerEvent: self._server.both.commands,
             ClientEvent: self._client.both.commands,
         }
+        self.hooks: Final = self._server.hooks
 
     def __repr__(self) -> str:
         return f"<Tally {self._server!r} {self._client!r} {self._pool!r}>"

@@ -43,7 +43,7 @@ def read_command(protocol: ServerProtocol) -> Event | None:
         protocol.reply(_bare_line(protocol, line))
         return None
     if protocol.queue.transcript is not None:
-        protocol.queue.transcript.note_command(line, authenticated=protocol.authenticated)
+        protocol.queue.transcript.note_command(line, authenticated=protocol.auth.authenticated)
     if _control_in(line):
         line = line.rstrip(b" \t")  # RFC 5321 §4.1.1: tolerate trailing white space
         if _control_in(line):
