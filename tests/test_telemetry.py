@@ -30,7 +30,7 @@ from trio_smtp import ClientConfig, ClientEvent, PoolConfig, Reject, ServerConfi
 from trio_smtp._client.trace import _REASONS
 from trio_smtp.telemetry import OpenTelemetry, Prometheus
 from trio_smtp.telemetry._metrics import METRICS, Kind
-from trio_smtp.telemetry._opentelemetry import ATTEMPT, RECEIVE, SEND, TRANSACTION
+from trio_smtp.telemetry._opentelemetry import ATTEMPT, MAX_KEPT, RECEIVE, SEND, TRANSACTION
 from trio_smtp.telemetry._words import MAX_HOSTS, Hosts, code_word
 from trio_smtp.testing import open_server
 
@@ -303,6 +303,123 @@ async def test_a_message_that_is_tried_again_has_two_children(autojump_clock: tr
     assert {span.parent.span_id for span in (first, second)} == {message.context.span_id}
     assert full.attributes["smtp.attempts"] == 0
     assert full.status.description == "full"
+
+
+def parents(collected: Collected, name: str) -> list[Any]:
+    """Of each span of this name its parent, ``None`` for a root."""
+    by_id = {span.context.span_id: span for span in collected.exporter.get_finished_spans()}
+    return [None if span.parent is None else by_id[span.parent.span_id] for span in collected.spans(name)]
+
+
+def kept(trace: OpenTelemetry) -> list[Any]:
+    """What is kept until something else ends."""
+    spans = trace._spans
+    return [*spans._tries._lists, *spans._transactions._lists, *spans._hosts]
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+async def test_a_pools_transaction_is_the_child_of_its_try(depth: int) -> None:
+    collected = Collected()
+    async with everything(collected.trace, pipeline_depth=depth) as pool:
+        await send_all(pool)
+        async with pool.send_many([("a@x.test", ["b@y.test"], b"x" * number) for number in range(1, 8)]) as outcomes:
+            assert [outcome.error async for outcome in outcomes] == [None] * 7
+    tries, transactions = parents(collected, TRANSACTION), collected.spans(TRANSACTION)
+    assert len({each.context.span_id for each in tries}) == len(tries) == 12
+    for parent, child in zip(tries, transactions, strict=True):
+        assert parent.name == ATTEMPT
+        assert child.context.trace_id == parent.context.trace_id
+        assert child.attributes["smtp.reply.code"] == parent.attributes["smtp.reply.code"]
+        assert parent.start_time <= child.start_time <= child.end_time <= parent.end_time
+    sizes = {span.attributes["smtp.message.size"] for span in transactions[5:]}
+    assert sizes == {number + 2 for number in range(1, 8)}
+    assert kept(collected.trace) == []
+
+
+async def test_a_list_that_is_split_makes_several_transactions_of_one_try() -> None:
+    class Few(Picky):
+        async def on_rcpt(self, session, recipient):
+            if len(session.envelope.recipients) == 2:
+                raise Reject(452, "too many recipients", "4.5.3")
+
+    collected = Collected()
+    config = PoolConfig(max_connections=1, trace=collected.trace)
+    async with (
+        open_server(Few()) as server,
+        trio_smtp.open_pool(
+            server.host, server.port, config=config, client_config=ClientConfig(trace=collected.trace)
+        ) as pool,
+    ):
+        await pool.send("a@x.test", [f"{number}@y.test" for number in range(5)], b"good")
+    [attempt] = collected.spans(ATTEMPT)
+    assert parents(collected, TRANSACTION) == [attempt] * 3
+    assert kept(collected.trace) == []
+
+
+async def test_a_transaction_without_a_try_is_a_span_of_its_own() -> None:
+    """A client's that has no pool; that of a pool which tells nobody, or somebody else."""
+    clients, pools = Collected(), Collected()
+    async with open_server(Picky()) as server:
+        config = ClientConfig(trace=clients.trace)
+        async with trio_smtp.open_client(server.host, server.port, config=config) as client:
+            await client.send("a@x.test", ["b@y.test"], b"good")
+        for trace in (None, pools.trace):
+            async with trio_smtp.open_pool(
+                server.host, server.port, config=PoolConfig(trace=trace), client_config=config
+            ) as pool:
+                await pool.send("a@x.test", ["b@y.test"], b"good")
+    assert parents(clients, TRANSACTION) == [None] * 3
+    assert len(pools.spans(ATTEMPT)) == 1
+    assert kept(clients.trace) == kept(pools.trace) == []
+
+
+async def test_a_message_in_steps_has_its_transaction_below_it_too() -> None:
+    """As of a relay. One whose text never came was no try, and its transaction stands alone."""
+    collected = Collected()
+    async with (
+        everything(collected.trace) as upstream,
+        open_server(trio_smtp.forward(upstream)) as relay,
+        trio_smtp.open_client(relay.host, relay.port) as client,
+    ):
+        await client.send("a@x.test", ["b@y.test"], b"good")
+        with pytest.raises(trio_smtp.RecipientsRefusedError):
+            await client.send("a@x.test", ["no@y.test"], b"good")
+    assert parents(collected, TRANSACTION) == [*collected.spans(ATTEMPT), None]
+    assert kept(collected.trace) == []
+
+
+async def test_a_send_that_is_cancelled_leaves_nothing_behind(autojump_clock: trio.testing.MockClock) -> None:
+    class Stuck(Picky):
+        async def on_data(self, session, envelope, body):
+            await trio.sleep_forever()
+
+    collected = Collected()
+    async with (
+        open_server(Stuck(), config=ServerConfig(handler_timeout=None)) as server,
+        trio_smtp.open_pool(
+            server.host,
+            server.port,
+            config=PoolConfig(trace=collected.trace),
+            client_config=ClientConfig(trace=collected.trace),
+        ) as pool,
+    ):
+        with trio.move_on_after(5):
+            await pool.send("a@x.test", ["b@y.test"], b"good")
+    [attempt] = collected.spans(ATTEMPT)
+    assert parents(collected, TRANSACTION) == [attempt]
+    assert kept(collected.trace) == []
+
+
+def test_what_never_ends_is_kept_within_bounds() -> None:
+    class Silent:
+        """A pool that is not asked for anything."""
+
+    trace, pool = Collected().trace, Silent()
+    trace(TraceEvent("connect", 0.1, 1, detail="mx.test", pool=pool))
+    for number in range(MAX_KEPT + 10):
+        trace(TraceEvent("send", 1, 1, message=number, pool=pool, code=250))
+        trace(ClientEvent("message", code=250, pool_message=(pool, number)))
+    assert len(trace._spans._tries._lists) == len(trace._spans._transactions._lists) == MAX_KEPT
 
 
 async def test_what_opentelemetry_counts() -> None:
