@@ -28,11 +28,12 @@ from prometheus_client.parser import text_string_to_metric_families
 import trio_smtp
 from trio_smtp import ClientConfig, ClientEvent, PoolConfig, Reject, ServerConfig, ServerEvent, TraceEvent
 from trio_smtp._client.trace import _REASONS
+from trio_smtp.outbox import EventName, OutboxConfig, OutboxEvent, StoreError, open_outbox
 from trio_smtp.telemetry import OpenTelemetry, Prometheus
 from trio_smtp.telemetry._metrics import METRICS, Kind
 from trio_smtp.telemetry._opentelemetry import ATTEMPT, MAX_KEPT, RECEIVE, SEND, TRANSACTION
 from trio_smtp.telemetry._words import MAX_HOSTS, Hosts, code_word
-from trio_smtp.testing import open_server
+from trio_smtp.testing import open_server, open_sink
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "observing.md"
@@ -126,6 +127,47 @@ async def test_what_prometheus_reads() -> None:
     assert of("smtp_pool_message_seconds_count", delivery="accepted") == 2
 
 
+async def test_what_prometheus_reads_of_an_outbox(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    trace = Prometheus(registry)
+    config = OutboxConfig(retry_delays=(0.01,), trace=trace)
+    async with (
+        open_sink() as sink,
+        open_outbox(f"sqlite:{tmp_path}/outbox.db", config=config) as outbox,
+        trio_smtp.open_pool(sink.host, sink.port, tls="none") as pool,
+        trio.open_nursery() as nursery,
+    ):
+        sink.refuse("rcpt", 550, "no such user", address="no@y.test")
+        sink.refuse("rcpt", 451, "later", address="later@y.test", times=1)
+        nursery.start_soon(outbox.work, pool)
+        ticket = await outbox.put("a@x.test", ["b@y.test", "no@y.test", "later@y.test"], b"good")
+        await outbox.wait(ticket.id)
+        sink.cut(trio_smtp.Stage.END, keep=True, times=1)
+        ticket = await outbox.put("a@x.test", ["b@y.test"], b"good")
+        await outbox.wait(ticket.id)
+        assert read(registry)("smtp_outbox_recipients_total", state="in_doubt") == 1
+        await outbox.resolve(ticket.id, "sent")
+        nursery.cancel_scope.cancel()
+    of = read(registry)
+    assert of("smtp_outbox_entries_total") == 2
+    assert of("smtp_outbox_attempts_total", state="queued") == 1
+    assert of("smtp_outbox_attempts_total", state="refused") == of("smtp_outbox_attempts_total", state="in_doubt") == 1
+    assert of("smtp_outbox_attempt_seconds_count", state="queued") == 1
+    assert of("smtp_outbox_recipients_total", state="sent") == 3
+    assert of("smtp_outbox_recipients_total", state="refused") == 1
+    assert of("smtp_outbox_recipients_total", state="queued") is None
+    assert of("smtp_outbox_entry_seconds_count", state="refused") == 1
+    assert of("smtp_outbox_entry_seconds_bucket", state="sent", le="432000.0") == 1
+    assert of("smtp_outbox_claims_lost_total") == of("smtp_outbox_store_failures_total") == 0
+    trace(OutboxEvent("lost"))
+    trace(OutboxEvent("store", error=StoreError("away")))
+    trace(OutboxEvent("settle", state="expired", states={"expired": 1}, age=432000.0))  # without a try
+    of = read(registry)
+    assert of("smtp_outbox_claims_lost_total") == of("smtp_outbox_store_failures_total") == 1
+    assert of("smtp_outbox_attempts_total", state="expired") is None
+    assert of("smtp_outbox_recipients_total", state="expired") == 1
+
+
 async def test_states_of_a_pool_are_read_while_it_works() -> None:
     registry = CollectorRegistry()
     async with everything(Prometheus(registry)) as pool:
@@ -174,6 +216,7 @@ async def test_each_metric_is_made_of_something() -> None:
     trace(ServerEvent("refuse", code=421, detail="full"))
     trace(TraceEvent("wait", 1.0))
     trace(TraceEvent("retry", 1.0))
+    trace(OutboxEvent("settle", state="sent", seconds=0.1, states={"sent": 1}, age=1.0))
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         assert family.samples, family.name
     of = read(registry)
@@ -420,6 +463,17 @@ def test_what_never_ends_is_kept_within_bounds() -> None:
         trace(TraceEvent("send", 1, 1, message=number, pool=pool, code=250))
         trace(ClientEvent("message", code=250, pool_message=(pool, number)))
     assert len(trace._spans._tries._lists) == len(trace._spans._transactions._lists) == MAX_KEPT
+
+
+@pytest.mark.parametrize("name", get_args(EventName))
+def test_opentelemetry_takes_each_event_of_an_outbox(name: EventName) -> None:
+    collected = Collected()
+    collected.trace(OutboxEvent(name, state="sent", seconds=1.0, states={"sent": 2}, age=3.0))
+    assert collected.exporter.get_finished_spans() == ()
+    if name == "settle":
+        metrics = collected.metrics()
+        assert metrics["smtp.outbox.recipients"] == [({"state": "sent"}, 2)]
+        assert metrics["smtp.outbox.entry.duration"] == [({"state": "sent"}, 1)]
 
 
 async def test_what_opentelemetry_counts() -> None:

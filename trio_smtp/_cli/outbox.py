@@ -188,7 +188,10 @@ async def _cancel_at_signal(scope: trio.CancelScope) -> None:
 def _tell_event(as_json: bool, event: OutboxEvent) -> None:
     if event.name in ("begin", "mark"):
         return
-    facts = dataclasses.asdict(event) | {"error": None if event.error is None else one_line(str(event.error))}
+    facts = event._asdict() | {
+        "states": dict(event.states),
+        "error": None if event.error is None else one_line(str(event.error)),
+    }
     if as_json:
         say(json.dumps({"event": facts.pop("name"), "id": facts.pop("entry"), **facts}))
     else:

@@ -26,6 +26,7 @@ from opentelemetry.trace import (
 )
 
 from trio_smtp import ClientEvent, ServerEvent, TraceEvent, __version__
+from trio_smtp.outbox import OutboxEvent
 
 from ._metrics import METRICS, Kind, Metric
 from ._tally import Labels, Tally, delivery_word
@@ -107,7 +108,7 @@ class _Recorder:
 
 
 class OpenTelemetry:
-    """The ``trace`` of servers, clients and pools that makes OpenTelemetry's metrics and spans.
+    """The ``trace`` of servers, clients, pools and outboxes that makes OpenTelemetry's metrics and spans.
 
     A span for each message that a server has received (``smtp.receive``), that a client has sent in a transaction
     (``smtp.transaction``), and that was given to a pool (``smtp.send``, a child of the caller's span), with a child for
@@ -140,14 +141,14 @@ class OpenTelemetry:
     def __repr__(self) -> str:
         return f"<trio_smtp.telemetry.OpenTelemetry: {self._tally!r}>"
 
-    def __call__(self, event: ServerEvent | ClientEvent | TraceEvent) -> None:
+    def __call__(self, event: ServerEvent | ClientEvent | TraceEvent | OutboxEvent) -> None:
         """Count an event, and make a span if it is a message's.
 
         Raises:
             KeyError: it is none.
         """
         self._takes[type(event)][event[0]](event)
-        if event[0] in _OF_SPANS:
+        if event[0] in _OF_SPANS and not isinstance(event, OutboxEvent):
             self._spans.take(event)
 
     def _make(self, metric: Metric, labels: Labels) -> _Recorder:
