@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any, get_args
 import pytest
 import trio
 import trio.testing
+from cli_process import tool
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -185,9 +185,7 @@ async def test_states_of_a_pool_are_read_while_it_works() -> None:
 
 
 async def test_promtool_has_nothing_to_say() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+    promtool = tool("promtool")
     registry = CollectorRegistry()
     async with everything(Prometheus(registry)) as pool:
         await send_all(pool)
@@ -549,9 +547,7 @@ def test_the_board_asks_for_metrics_that_there_are() -> None:
 
 
 def test_promtool_understands_what_the_board_asks(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+    promtool = tool("promtool")
     board = json.loads(BOARD.read_text(encoding="utf-8"))
     expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
     rules = [
