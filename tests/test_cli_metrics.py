@@ -126,7 +126,7 @@ def test_metrics_of_an_outbox_s_worker(tmp_path):
     assert put.returncode == 0, put.stderr
     with serving(tmp_path) as there:
         server = f"127.0.0.1:{there.port}"
-        worker = Process("outbox", "--store", store, "work", "--server", server, "--metrics", "0")
+        worker = Process("outbox", "--store", store, "work", "--server", server, "--metrics", "0", "--no-chunking")
         try:
             assert worker.line().endswith(": sent")
             samples = read(found(re.search(r"metrics on (http://\S+)", worker.errors())))
@@ -139,6 +139,7 @@ def test_metrics_of_an_outbox_s_worker(tmp_path):
     assert samples["smtp_outbox_entry_seconds_count", frozenset({("state", "sent")})] == 1
     assert samples["smtp_pool_messages_total", frozenset({("delivery", "accepted")})] == 1
     assert samples["smtp_client_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
+    assert samples["smtp_client_commands_total", frozenset({("verb", "DATA"), ("code", "354")})] == 1  # no BDAT
 
 
 def test_each_worker_has_its_own(tmp_path):
