@@ -1,14 +1,16 @@
-# `trio-smtp serve --metrics`: what Prometheus would read of it, alone and with workers.
+# `--metrics`: what Prometheus would read of `trio-smtp serve`, alone and with workers, of `relay`, and of what sends.
 from __future__ import annotations
 
 import re
 import smtplib
 import socket
+import subprocess
+import sys
 import urllib.request
 
 import click
 import pytest
-from cli_process import LIMIT, Process, found, run, serving
+from cli_process import LIMIT, Process, clean_environment, found, run, serving
 from prometheus_client.parser import text_string_to_metric_families
 
 from trio_smtp._cli.metrics import Place, place, serving_metrics
@@ -65,6 +67,79 @@ def test_a_relay_has_those_of_its_pool_too(tmp_path):
             relay.close()
     assert samples["smtp_server_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
     assert samples["smtp_pool_messages_total", frozenset({("delivery", "accepted")})] == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        (("send", "--from", "a@example.com", "--to", "b@example.com", "--subject", "x", "--body", "y"), {}),
+        (("load", "--messages", "1", "--connections", "1"), {"smtp_pool_in_flight": 1, "smtp_pool_connections": 1}),
+    ],
+    ids=["send", "load"],
+)
+def test_metrics_of_one_that_sends_are_there_while_it_does(command, more):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(LIMIT)
+        words = (*command, "--server", f"127.0.0.1:{listener.getsockname()[1]}", "--metrics", "0", "--json")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trio_smtp", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment(),
+        )
+        try:
+            assert process.stderr is not None
+            url = found(re.fullmatch(r"metrics on (http://127\.0\.0\.1:\d+/metrics)\n", process.stderr.readline()))
+            peer, _ = listener.accept()
+            with peer, peer.makefile("rwb", buffering=0) as lines:
+                peer.settimeout(LIMIT)
+                for reply in (b"220 mx.test", b"250 mx.test", b"250 ok"):
+                    lines.write(reply + b"\r\n")
+                    lines.readline()
+                samples = read(url)  # it has said RCPT, and waits
+                for reply in (b"250 ok", b"354 go on"):
+                    lines.write(reply + b"\r\n")
+                    lines.readline()
+                while lines.readline() != b".\r\n":
+                    pass
+                lines.write(b"250 queued\r\n")
+                lines.readline()
+                lines.write(b"221 bye\r\n")
+            out, errors = process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+            process.wait()
+    assert (process.returncode, errors) == (0, "")
+    assert '"status": 0' in out
+    assert samples["smtp_client_connections_open", frozenset()] == 1
+    assert samples["smtp_client_commands_total", frozenset({("verb", "MAIL"), ("code", "250")})] == 1
+    for name, value in more.items():
+        assert samples[name, frozenset()] == value
+
+
+def test_metrics_of_an_outbox_s_worker(tmp_path):
+    store = f"sqlite:{tmp_path}/outbox.db"
+    message = b"Subject: x\r\n\r\ny\r\n"
+    put = run("outbox", "--store", store, "put", "--from", "a@example.com", "--to", "b@example.com", stdin=message)
+    assert put.returncode == 0, put.stderr
+    with serving(tmp_path) as there:
+        server = f"127.0.0.1:{there.port}"
+        worker = Process("outbox", "--store", store, "work", "--server", server, "--metrics", "0", "--no-chunking")
+        try:
+            assert worker.line().endswith(": sent")
+            samples = read(found(re.search(r"metrics on (http://\S+)", worker.errors())))
+            worker.signal()
+            assert worker.wait() == (0, [])
+        finally:
+            worker.close()
+    assert samples["smtp_outbox_attempts_total", frozenset({("state", "sent")})] == 1
+    assert samples["smtp_outbox_recipients_total", frozenset({("state", "sent")})] == 1
+    assert samples["smtp_outbox_entry_seconds_count", frozenset({("state", "sent")})] == 1
+    assert samples["smtp_pool_messages_total", frozenset({("delivery", "accepted")})] == 1
+    assert samples["smtp_client_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
+    assert samples["smtp_client_commands_total", frozenset({("verb", "DATA"), ("code", "354")})] == 1  # no BDAT
 
 
 def test_each_worker_has_its_own(tmp_path):

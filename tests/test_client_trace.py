@@ -401,7 +401,7 @@ def test_events_are_frozen_values() -> None:
 
 
 def test_the_fields_are_the_servers_but_for_the_session() -> None:
-    assert [field for field in ServerEvent._fields if field != "session"] == list(ClientEvent._fields)
+    assert [*(field for field in ServerEvent._fields if field != "session"), "pool_message"] == [*ClientEvent._fields]
     assert len(get_args(ClientEventName)) == 6
 
 

@@ -314,6 +314,27 @@ async def test_json_logs(caplog):
     assert any("smtp_session" in document and "MAIL FROM" in document["message"] for document in documents)
 
 
+@pytest.mark.parametrize("has_sdk", [True, False])
+async def test_metrics(has_sdk, capfd, monkeypatch):
+    pytest.importorskip("opentelemetry.sdk")
+    example = load("metrics")
+    if not has_sdk:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    await example.main()
+    lines = capfd.readouterr().out.splitlines()
+    assert "smtp_server_messages_total 250 accepted 3" in lines
+    assert "smtp_pool_messages_total accepted 3" in lines
+    assert "smtp_client_commands_total 250 RCPT 3" in lines
+    if not has_sdk:
+        assert lines[-1] == "no spans: opentelemetry-sdk is not installed"
+        return
+    spans = [json.loads(line) for line in lines if line.startswith("{")]
+    named = {span["context"]["span_id"]: span["name"] for span in spans}
+    below = [(span["name"], named[span["parent_id"]]) for span in spans if span["parent_id"]]
+    for pair in (("smtp.transaction", "smtp.attempt"), ("smtp.attempt", "smtp.send"), ("smtp.send", "newsletter")):
+        assert below.count(pair) == 3
+
+
 async def test_dkim_signing():
     dkim = pytest.importorskip("dkim")
     from cryptography.hazmat.primitives import serialization

@@ -27,7 +27,7 @@ MAY = {
     "_cli": {"", "inbox", "outbox", "telemetry"},
     "outbox": {"", "_public", "_nursery"},
     "testing": {"", "_public", "_nursery"},
-    "telemetry": {"", "_public"},
+    "telemetry": {"", "_public", "outbox"},
     "dkim": {"", "_public"},
     "reports": {"", "_public"},
     "socks": {"", "_public"},

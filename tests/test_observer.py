@@ -34,6 +34,20 @@ def test_what_it_raises_is_logged_once_with_its_traceback(caplog: pytest.LogCapt
     assert "has failed" in repr(observer)
 
 
+def test_who_calls_the_function_by_itself_notes_failures_once(caplog: pytest.LogCaptureFixture) -> None:
+    def trace(event: int) -> None:
+        raise ValueError(event)
+
+    observer = Observer(trace, "server")
+    for event in (1, 2):
+        try:
+            observer.function(event)
+        except ValueError:
+            observer.note_failure()
+    [record] = caplog.records
+    assert record.exc_info is not None
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, trio.Cancelled])
 def test_what_is_no_exception_of_the_function_passes(kind: type[BaseException]) -> None:
     def trace(event: int) -> None:

@@ -33,6 +33,39 @@ async def test_it_tells_what_happens(store_url):  # noqa: F811
     ]
 
 
+async def test_it_tells_how_many_recipients_came_to_which_state(store_url):  # noqa: F811
+    config, events = watched()
+    async with opened(store_url, config) as (outbox, sink, pool), working(outbox, pool):
+        sink.refuse("rcpt", 550, "no such user", "5.1.1", address=B)
+        sink.refuse("rcpt", 451, "later", address=C, times=1)
+        ticket = await outbox.put(A, [A, B, C], TEXT)
+        entry = await outbox.wait(ticket.id)
+        sink.accept_all()
+        sink.cut(Stage.END, keep=True, times=1)
+        doubtful = await outbox.put(A, [B, C], TEXT)
+        await outbox.wait(doubtful.id)
+        await outbox.resolve(doubtful.id, "sent", recipients=[B])
+        for _ in range(2):
+            await outbox.resolve(doubtful.id, "discard")
+    told = [(event.name, dict(event.states), event.age is not None) for event in events if event.name != "mark"]
+    assert told == [
+        ("put", {"queued": 3}, False),
+        ("begin", {"sending": 3}, False),
+        ("settle", {"sent": 1, "refused": 1, "queued": 1}, False),
+        ("begin", {"sending": 1}, False),
+        ("settle", {"sent": 1}, True),
+        ("put", {"queued": 2}, False),
+        ("begin", {"sending": 2}, False),
+        ("settle", {"in_doubt": 2}, False),
+        ("resolve", {"sent": 1}, False),
+        ("resolve", {"discarded": 1}, True),
+        ("resolve", {}, False),
+    ]
+    [age, _] = [event.age for event in events if event.age is not None]
+    assert entry.settled is not None
+    assert age == pytest.approx((entry.settled - entry.created).total_seconds(), abs=0.001)
+
+
 async def test_the_mark_is_durable_before_the_end_leaves(store_url):  # noqa: F811
     config, events = watched()
     async with opened(store_url, config) as (outbox, sink, pool):
@@ -227,4 +260,5 @@ async def test_entries_that_lapsed_into_doubt_are_told_and_not_sent(store_url): 
     assert entry.state is State.IN_DOUBT
     assert "before the server's reply was written down" in entry.recipients[B].error
     assert [event.name for event in events] == ["put", "doubt"]
+    assert dict(events[1].states) == {"in_doubt": 1}
     assert sink.messages == []

@@ -86,6 +86,41 @@ async def test_how_long_things_take(events, autojump_clock):
     assert events[-1].seconds == pytest.approx(38)
 
 
+@pytest.mark.parametrize("reads_first", [True, False])
+async def test_a_message_whose_hook_has_ended_before_it_lasts_to_its_reply(events, autojump_clock, reads_first: bool):
+    async def on_data(session, envelope, body):
+        await trio.sleep(1)
+        if reads_first:
+            await anext(body)
+        return Reply(550, "no") if reads_first else None
+
+    async with session(Recorder(on_data=on_data), trace=events.append) as peer:
+        await peer.speak(MAIL + "C: DATA\nS: 354…\nC: text")
+        await trio.sleep(20)
+        await peer.speak(f"C: more\nC: .\nS: {550 if reads_first else 250}…")
+    [message] = [each.seconds for each in events if each.name == "message"]
+    assert message == pytest.approx(21)
+    [hook] = [each.seconds for each in events if each.detail == "on_data"]
+    assert hook == pytest.approx(1)
+    [data] = [each.seconds for each in events if each.verb == "DATA" and each.name == "command"]
+    assert data == pytest.approx(1)
+
+
+async def test_chunks_take_time_and_the_commands_between_messages_take_none(events, autojump_clock):
+    async with session(trace=events.append) as peer:
+        await peer.speak(MAIL + "C: BDAT 40\n")
+        await trio.sleep(3)
+        await peer.send(b"x" * 40)
+        await peer.speak("S: 250…")
+        await trio.sleep(5)
+        await peer.send("BDAT 20 LAST\r\n")
+        await trio.sleep(2)
+        await peer.send("x" * 20 + "NOOP\r\n")
+        await peer.speak("S: 250…\nS: 250…")
+    timed = [(each.name, each.verb, round(each.seconds)) for each in events if each.verb in ("BDAT", "NOOP")]
+    assert timed == [("command", "BDAT", 3), ("message", "BDAT", 10), ("command", "NOOP", 0)]
+
+
 async def test_pipelined_commands_have_each_their_reply(events):
     async with session(Recorder(on_vrfy=Reply(550, "no")), trace=events.append) as peer:
         await peer.send("MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nRCPT TO:<bad\r\nDATA\r\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any, get_args
 import pytest
 import trio
 import trio.testing
+from cli_process import tool
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -28,11 +28,12 @@ from prometheus_client.parser import text_string_to_metric_families
 import trio_smtp
 from trio_smtp import ClientConfig, ClientEvent, PoolConfig, Reject, ServerConfig, ServerEvent, TraceEvent
 from trio_smtp._client.trace import _REASONS
+from trio_smtp.outbox import EventName, OutboxConfig, OutboxEvent, StoreError, open_outbox
 from trio_smtp.telemetry import OpenTelemetry, Prometheus
 from trio_smtp.telemetry._metrics import METRICS, Kind
-from trio_smtp.telemetry._opentelemetry import ATTEMPT, RECEIVE, SEND, TRANSACTION
+from trio_smtp.telemetry._opentelemetry import ATTEMPT, MAX_KEPT, RECEIVE, SEND, TRANSACTION
 from trio_smtp.telemetry._words import MAX_HOSTS, Hosts, code_word
-from trio_smtp.testing import open_server
+from trio_smtp.testing import open_server, open_sink
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "observing.md"
@@ -126,6 +127,47 @@ async def test_what_prometheus_reads() -> None:
     assert of("smtp_pool_message_seconds_count", delivery="accepted") == 2
 
 
+async def test_what_prometheus_reads_of_an_outbox(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    trace = Prometheus(registry)
+    config = OutboxConfig(retry_delays=(0.01,), trace=trace)
+    async with (
+        open_sink() as sink,
+        open_outbox(f"sqlite:{tmp_path}/outbox.db", config=config) as outbox,
+        trio_smtp.open_pool(sink.host, sink.port, tls="none") as pool,
+        trio.open_nursery() as nursery,
+    ):
+        sink.refuse("rcpt", 550, "no such user", address="no@y.test")
+        sink.refuse("rcpt", 451, "later", address="later@y.test", times=1)
+        nursery.start_soon(outbox.work, pool)
+        ticket = await outbox.put("a@x.test", ["b@y.test", "no@y.test", "later@y.test"], b"good")
+        await outbox.wait(ticket.id)
+        sink.cut(trio_smtp.Stage.END, keep=True, times=1)
+        ticket = await outbox.put("a@x.test", ["b@y.test"], b"good")
+        await outbox.wait(ticket.id)
+        assert read(registry)("smtp_outbox_recipients_total", state="in_doubt") == 1
+        await outbox.resolve(ticket.id, "sent")
+        nursery.cancel_scope.cancel()
+    of = read(registry)
+    assert of("smtp_outbox_entries_total") == 2
+    assert of("smtp_outbox_attempts_total", state="queued") == 1
+    assert of("smtp_outbox_attempts_total", state="refused") == of("smtp_outbox_attempts_total", state="in_doubt") == 1
+    assert of("smtp_outbox_attempt_seconds_count", state="queued") == 1
+    assert of("smtp_outbox_recipients_total", state="sent") == 3
+    assert of("smtp_outbox_recipients_total", state="refused") == 1
+    assert of("smtp_outbox_recipients_total", state="queued") is None
+    assert of("smtp_outbox_entry_seconds_count", state="refused") == 1
+    assert of("smtp_outbox_entry_seconds_bucket", state="sent", le="432000.0") == 1
+    assert of("smtp_outbox_claims_lost_total") == of("smtp_outbox_store_failures_total") == 0
+    trace(OutboxEvent("lost"))
+    trace(OutboxEvent("store", error=StoreError("away")))
+    trace(OutboxEvent("settle", state="expired", states={"expired": 1}, age=432000.0))  # without a try
+    of = read(registry)
+    assert of("smtp_outbox_claims_lost_total") == of("smtp_outbox_store_failures_total") == 1
+    assert of("smtp_outbox_attempts_total", state="expired") is None
+    assert of("smtp_outbox_recipients_total", state="expired") == 1
+
+
 async def test_states_of_a_pool_are_read_while_it_works() -> None:
     registry = CollectorRegistry()
     async with everything(Prometheus(registry)) as pool:
@@ -143,9 +185,7 @@ async def test_states_of_a_pool_are_read_while_it_works() -> None:
 
 
 async def test_promtool_has_nothing_to_say() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+    promtool = tool("promtool")
     registry = CollectorRegistry()
     async with everything(Prometheus(registry)) as pool:
         await send_all(pool)
@@ -174,6 +214,7 @@ async def test_each_metric_is_made_of_something() -> None:
     trace(ServerEvent("refuse", code=421, detail="full"))
     trace(TraceEvent("wait", 1.0))
     trace(TraceEvent("retry", 1.0))
+    trace(OutboxEvent("settle", state="sent", seconds=0.1, states={"sent": 1}, age=1.0))
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         assert family.samples, family.name
     of = read(registry)
@@ -305,6 +346,134 @@ async def test_a_message_that_is_tried_again_has_two_children(autojump_clock: tr
     assert full.status.description == "full"
 
 
+def parents(collected: Collected, name: str) -> list[Any]:
+    """Of each span of this name its parent, ``None`` for a root."""
+    by_id = {span.context.span_id: span for span in collected.exporter.get_finished_spans()}
+    return [None if span.parent is None else by_id[span.parent.span_id] for span in collected.spans(name)]
+
+
+def kept(trace: OpenTelemetry) -> list[Any]:
+    """What is kept until something else ends."""
+    spans = trace._spans
+    return [*spans._tries._lists, *spans._transactions._lists, *spans._hosts]
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+async def test_a_pools_transaction_is_the_child_of_its_try(depth: int) -> None:
+    collected = Collected()
+    async with everything(collected.trace, pipeline_depth=depth) as pool:
+        await send_all(pool)
+        async with pool.send_many([("a@x.test", ["b@y.test"], b"x" * number) for number in range(1, 8)]) as outcomes:
+            assert [outcome.error async for outcome in outcomes] == [None] * 7
+    tries, transactions = parents(collected, TRANSACTION), collected.spans(TRANSACTION)
+    assert len({each.context.span_id for each in tries}) == len(tries) == 12
+    for parent, child in zip(tries, transactions, strict=True):
+        assert parent.name == ATTEMPT
+        assert child.context.trace_id == parent.context.trace_id
+        assert child.attributes["smtp.reply.code"] == parent.attributes["smtp.reply.code"]
+        assert parent.start_time <= child.start_time <= child.end_time <= parent.end_time
+    sizes = {span.attributes["smtp.message.size"] for span in transactions[5:]}
+    assert sizes == {number + 2 for number in range(1, 8)}
+    assert kept(collected.trace) == []
+
+
+async def test_a_list_that_is_split_makes_several_transactions_of_one_try() -> None:
+    class Few(Picky):
+        async def on_rcpt(self, session, recipient):
+            if len(session.envelope.recipients) == 2:
+                raise Reject(452, "too many recipients", "4.5.3")
+
+    collected = Collected()
+    config = PoolConfig(max_connections=1, trace=collected.trace)
+    async with (
+        open_server(Few()) as server,
+        trio_smtp.open_pool(
+            server.host, server.port, config=config, client_config=ClientConfig(trace=collected.trace)
+        ) as pool,
+    ):
+        await pool.send("a@x.test", [f"{number}@y.test" for number in range(5)], b"good")
+    [attempt] = collected.spans(ATTEMPT)
+    assert parents(collected, TRANSACTION) == [attempt] * 3
+    assert kept(collected.trace) == []
+
+
+async def test_a_transaction_without_a_try_is_a_span_of_its_own() -> None:
+    """A client's that has no pool; that of a pool which tells nobody, or somebody else."""
+    clients, pools = Collected(), Collected()
+    async with open_server(Picky()) as server:
+        config = ClientConfig(trace=clients.trace)
+        async with trio_smtp.open_client(server.host, server.port, config=config) as client:
+            await client.send("a@x.test", ["b@y.test"], b"good")
+        for trace in (None, pools.trace):
+            async with trio_smtp.open_pool(
+                server.host, server.port, config=PoolConfig(trace=trace), client_config=config
+            ) as pool:
+                await pool.send("a@x.test", ["b@y.test"], b"good")
+    assert parents(clients, TRANSACTION) == [None] * 3
+    assert len(pools.spans(ATTEMPT)) == 1
+    assert kept(clients.trace) == kept(pools.trace) == []
+
+
+async def test_a_message_in_steps_has_its_transaction_below_it_too() -> None:
+    """As of a relay. One whose text never came was no try, and its transaction stands alone."""
+    collected = Collected()
+    async with (
+        everything(collected.trace) as upstream,
+        open_server(trio_smtp.forward(upstream)) as relay,
+        trio_smtp.open_client(relay.host, relay.port) as client,
+    ):
+        await client.send("a@x.test", ["b@y.test"], b"good")
+        with pytest.raises(trio_smtp.RecipientsRefusedError):
+            await client.send("a@x.test", ["no@y.test"], b"good")
+    assert parents(collected, TRANSACTION) == [*collected.spans(ATTEMPT), None]
+    assert kept(collected.trace) == []
+
+
+async def test_a_send_that_is_cancelled_leaves_nothing_behind(autojump_clock: trio.testing.MockClock) -> None:
+    class Stuck(Picky):
+        async def on_data(self, session, envelope, body):
+            await trio.sleep_forever()
+
+    collected = Collected()
+    async with (
+        open_server(Stuck(), config=ServerConfig(handler_timeout=None)) as server,
+        trio_smtp.open_pool(
+            server.host,
+            server.port,
+            config=PoolConfig(trace=collected.trace),
+            client_config=ClientConfig(trace=collected.trace),
+        ) as pool,
+    ):
+        with trio.move_on_after(5):
+            await pool.send("a@x.test", ["b@y.test"], b"good")
+    [attempt] = collected.spans(ATTEMPT)
+    assert parents(collected, TRANSACTION) == [attempt]
+    assert kept(collected.trace) == []
+
+
+def test_what_never_ends_is_kept_within_bounds() -> None:
+    class Silent:
+        """A pool that is not asked for anything."""
+
+    trace, pool = Collected().trace, Silent()
+    trace(TraceEvent("connect", 0.1, 1, detail="mx.test", pool=pool))
+    for number in range(MAX_KEPT + 10):
+        trace(TraceEvent("send", 1, 1, message=number, pool=pool, code=250))
+        trace(ClientEvent("message", code=250, pool_message=(pool, number)))
+    assert len(trace._spans._tries._lists) == len(trace._spans._transactions._lists) == MAX_KEPT
+
+
+@pytest.mark.parametrize("name", get_args(EventName))
+def test_opentelemetry_takes_each_event_of_an_outbox(name: EventName) -> None:
+    collected = Collected()
+    collected.trace(OutboxEvent(name, state="sent", seconds=1.0, states={"sent": 2}, age=3.0))
+    assert collected.exporter.get_finished_spans() == ()
+    if name == "settle":
+        metrics = collected.metrics()
+        assert metrics["smtp.outbox.recipients"] == [({"state": "sent"}, 2)]
+        assert metrics["smtp.outbox.entry.duration"] == [({"state": "sent"}, 1)]
+
+
 async def test_what_opentelemetry_counts() -> None:
     collected = Collected()
     async with everything(collected.trace) as pool:
@@ -378,9 +547,7 @@ def test_the_board_asks_for_metrics_that_there_are() -> None:
 
 
 def test_promtool_understands_what_the_board_asks(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+    promtool = tool("promtool")
     board = json.loads(BOARD.read_text(encoding="utf-8"))
     expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
     rules = [

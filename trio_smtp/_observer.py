@@ -19,24 +19,34 @@ class Observer(Generic[E]):
         function: gets them.
         whose: ``"server"``, ``"client"`` or ``"pool"``, for the log.
         what: the function's name there.
+
+    Attributes:
+        function: as given.
     """
 
-    __slots__ = ("_function", "_has_failed", "_what", "_whose")
+    __slots__ = ("_has_failed", "_what", "_whose", "function")
 
     def __init__(self, function: Callable[[E], None], whose: str, what: str = "trace function") -> None:
-        self._function: Callable[[E], None] = function
+        self.function: Callable[[E], None] = function
         self._whose: str = whose
         self._what: str = what
         self._has_failed: bool = False
 
     def __repr__(self) -> str:
-        return f"<Observer of the {self._whose}: {self._function!r}{', has failed' * self._has_failed}>"
+        return f"<Observer of the {self._whose}: {self.function!r}{', has failed' * self._has_failed}>"
 
     def tell(self, event: E) -> None:
         """Call the function with an event."""
         try:
-            self._function(event)
+            self.function(event)
         except Exception:
-            if not self._has_failed:  # it may well fail for each message
-                logger.exception("%s: the %s failed; further failures are not logged", self._whose, self._what)
-            self._has_failed = True
+            self.note_failure()
+
+    def note_failure(self) -> None:
+        """The function has raised: to be called where that was caught.
+
+        It is for a caller that has many events, and calls the function by itself to save the frame of :meth:`tell`.
+        """
+        if not self._has_failed:  # it may well fail for each message
+            logger.exception("%s: the %s failed; further failures are not logged", self._whose, self._what)
+        self._has_failed = True

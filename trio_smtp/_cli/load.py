@@ -9,7 +9,7 @@ import math
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import click
@@ -19,6 +19,7 @@ import trio_smtp
 
 from .descriptors import make_room_for
 from .errors import CommandError, Status, describe, one_line, run, status_of
+from .metrics import Place, Trace, metrics_option, telling_metrics
 from .options import Target, client_options, server_option, size, target, verbose_option
 from .output import say
 from .progress import show_progress
@@ -68,6 +69,7 @@ class _Plan:
     content: bytes
     give_up_after: int
     as_json: bool
+    metrics: Place | None
 
 
 @click.command(short_help="Measure a server: many messages at once.")
@@ -99,6 +101,7 @@ class _Plan:
     help="End after so many failures in a row.",
 )
 @client_options
+@metrics_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
 @verbose_option
 def load(
@@ -110,6 +113,7 @@ def load(
     recipient: str,
     give_up_after: int,
     as_json: bool,
+    metrics: Place | None,
     **server: Any,
 ) -> None:
     """Send many messages to a server of yours, and measure the time of each.
@@ -128,6 +132,7 @@ def load(
         content=_message(octets),
         give_up_after=give_up_after,
         as_json=as_json,
+        metrics=metrics,
     )
     make_room_for(connections)
     run(_load, plan)
@@ -145,10 +150,10 @@ async def _load(plan: _Plan) -> Status:
     tally = _Tally()
     started = trio.current_time()
     # Ctrl-C cancels. Messages that were sent completely still get their reply, and the summary counts them.
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
+    with telling_metrics(plan.metrics) as trace, trio.open_signal_receiver(signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_at_signal, signals, nursery.cancel_scope)
-            await _send_all(plan, tally)
+            await _send_all(plan, tally, trace)
             nursery.cancel_scope.cancel(reason="all is sent")
     tally.seconds = trio.current_time() - started
     gave_up = tally.in_a_row >= plan.give_up_after
@@ -167,15 +172,17 @@ async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope
     scope.cancel(reason="a signal")
 
 
-async def _send_all(plan: _Plan, tally: _Tally) -> None:
+async def _send_all(plan: _Plan, tally: _Tally, trace: Trace | None) -> None:
     with show_progress("Sending", plan.messages, quiet=plan.as_json) as advance:
-        config = trio_smtp.PoolConfig(max_connections=plan.connections, max_messages=None, connect_retries=0)
+        config = trio_smtp.PoolConfig(
+            max_connections=plan.connections, max_messages=None, connect_retries=0, trace=trace
+        )
         async with (
             trio_smtp.open_pool(
                 plan.target.host,
                 plan.target.port,
                 config=config,
-                client_config=plan.target.config,
+                client_config=replace(plan.target.config, trace=trace),
                 **plan.target.options,
             ) as pool,
             trio.open_nursery() as nursery,

@@ -1,4 +1,4 @@
-# `trio-smtp serve --metrics`: Prometheus' metrics of a process over HTTP, as long as it serves.
+# `--metrics` of `trio-smtp serve` and others: Prometheus' metrics of a process over HTTP, as long as it works.
 #
 # The HTTP server is Prometheus' own, in a thread; it shares nothing with the SMTP server but numbers. Each worker has
 # its own numbers, and so a port of its own: the first worker's is the one that was asked for, the next one's the next.
@@ -13,6 +13,7 @@ import click
 
 from .errors import CommandError, Status, reason
 from .options import host_words
+from .output import say
 
 Trace: TypeAlias = Callable[[Any], None]
 
@@ -48,6 +49,23 @@ def place(text: str) -> Place:
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise click.BadParameter(f"{text!r} is not PORT or HOST:PORT")
     return Place(host.removeprefix("[").removesuffix("]") or LOOPBACK, int(port))
+
+
+metrics_option = click.option(
+    "--metrics",
+    type=place,
+    metavar="[HOST:]PORT",
+    help="Meanwhile, serve metrics for Prometheus; on 127.0.0.1 unless HOST is given.",
+)
+
+
+@contextmanager
+def telling_metrics(where: Place | None) -> Iterator[Trace | None]:
+    """:func:`serving_metrics`, and say on standard error where they are."""
+    with serving_metrics(where) as trace:
+        if where is not None:
+            say(f"metrics on {where.url()}", err=True)
+        yield trace
 
 
 @contextmanager

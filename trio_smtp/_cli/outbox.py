@@ -28,6 +28,7 @@ from trio_smtp.outbox import (
 )
 
 from .errors import CommandError, Commands, Status, describe, one_line, run, status_of
+from .metrics import Place, Trace, metrics_option, telling_metrics
 from .options import Target, client_options, server_option, target, verbose_option
 from .output import say
 
@@ -125,6 +126,7 @@ async def _put(outbox: Outbox, as_json: bool, *, options: dict[str, Any], file: 
 @click.option("--rate-limit", metavar="N/SECONDS", help="Never more starts in so many seconds, over all workers.")
 @click.option("--domain-rate-limit", metavar="N/SECONDS", help="The same for each recipients' domain.")
 @client_options
+@metrics_option
 @_json_option
 @verbose_option
 @click.pass_obj
@@ -138,6 +140,7 @@ def work(
     on_doubt: str,
     rate_limit: str | None,
     domain_rate_limit: str | None,
+    metrics: Place | None,
     as_json: bool,
     **server: Any,
 ) -> None:
@@ -146,7 +149,6 @@ def work(
     Any number of workers may run at once. At the end, messages whose end has been sent get some seconds for their
     reply, the others go back to the queue, and the exit status is 0.
     """
-    told = as_json or store.as_json
     try:
         config = OutboxConfig(
             lease=lease,
@@ -154,11 +156,11 @@ def work(
             on_doubt="retry" if on_doubt == "retry" else "hold",
             rate_limit=_rate(rate_limit),
             domain_rate_limit=_rate(domain_rate_limit),
-            trace=partial(_tell_event, told),
         )
     except ValueError as exc:
         raise click.UsageError(f"{exc}.") from exc
-    _run(store, as_json, partial(_work, server=target(**server), connections=connections), config)
+    there = target(**server)
+    run(partial(_work, store, config, there, connections=connections, metrics=metrics, as_json=as_json))
 
 
 def _rate(words: str | None) -> tuple[int, float] | None:
@@ -170,13 +172,31 @@ def _rate(words: str | None) -> tuple[int, float] | None:
     return int(messages), float(seconds)
 
 
-async def _work(outbox: Outbox, as_json: bool, *, server: Target, connections: int) -> None:
-    async with (
-        trio_smtp.open_pool(server.host, server.port, max_connections=connections, **server.options) as pool,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(_cancel_at_signal, nursery.cancel_scope)
-        await outbox.work(pool)
+async def _work(
+    store: _Store,
+    config: OutboxConfig,
+    server: Target,
+    *,
+    connections: int,
+    metrics: Place | None,
+    as_json: bool,
+) -> Status:
+    with telling_metrics(metrics) as count:
+        told = partial(_tell_event, count, as_json or store.as_json)
+        async with (
+            open_store(store.url, dataclasses.replace(config, trace=told)) as outbox,
+            trio_smtp.open_pool(
+                server.host,
+                server.port,
+                config=trio_smtp.PoolConfig(max_connections=connections, trace=count),
+                client_config=dataclasses.replace(server.config, trace=count),
+                **server.options,
+            ) as pool,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(_cancel_at_signal, nursery.cancel_scope)
+            await outbox.work(pool)
+    return Status.OK
 
 
 async def _cancel_at_signal(scope: trio.CancelScope) -> None:
@@ -185,10 +205,15 @@ async def _cancel_at_signal(scope: trio.CancelScope) -> None:
         scope.cancel(reason="a signal")
 
 
-def _tell_event(as_json: bool, event: OutboxEvent) -> None:
+def _tell_event(count: Trace | None, as_json: bool, event: OutboxEvent) -> None:
+    if count is not None:
+        count(event)
     if event.name in ("begin", "mark"):
         return
-    facts = dataclasses.asdict(event) | {"error": None if event.error is None else one_line(str(event.error))}
+    facts = event._asdict() | {
+        "states": dict(event.states),
+        "error": None if event.error is None else one_line(str(event.error)),
+    }
     if as_json:
         say(json.dumps({"event": facts.pop("name"), "id": facts.pop("entry"), **facts}))
     else:
@@ -282,9 +307,9 @@ async def _resolve(
 # -- what they share
 
 
-def _run(store: _Store, as_json: bool, command: Callable[..., Any], config: OutboxConfig | None = None) -> None:
+def _run(store: _Store, as_json: bool, command: Callable[..., Any]) -> None:
     async def opened() -> Status:
-        async with open_store(store.url, config) as outbox:
+        async with open_store(store.url) as outbox:
             await command(outbox, as_json or store.as_json)
         return Status.OK
 

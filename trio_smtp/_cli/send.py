@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import trio_smtp
 
 from .errors import CommandError, Status, describe, one_line, run, status_of
 from .letters import Letter, from_files, quick
+from .metrics import Place, metrics_option, telling_metrics
 from .options import Target, client_options, server_option, target, verbose_option
 from .output import say
 
@@ -23,6 +24,7 @@ class _Plan:
     target: Target
     read: Callable[[], Awaitable[list[Letter]]]
     as_json: bool
+    metrics: Place | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class Outcome:
 @click.option("--body", metavar="TEXT", help="Its text; by default standard input.")
 @click.option("--attach", multiple=True, metavar="FILE", help="A file to attach to it; may be repeated.")
 @client_options
+@metrics_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document per message instead of text.")
 @verbose_option
 @click.argument("files", nargs=-1, metavar="[FILE]...")
@@ -73,6 +76,7 @@ def send(
     body: str | None,
     attach: tuple[str, ...],
     as_json: bool,
+    metrics: Place | None,
     files: tuple[str, ...],
     **server: Any,
 ) -> None:
@@ -95,7 +99,7 @@ def send(
         )
     else:
         read = _quick(sender, recipients, subject=subject, body=body, attach=attach, files=files)
-    run(_send, _Plan(target=target(**server), read=read, as_json=as_json))
+    run(_send, _Plan(target=target(**server), read=read, as_json=as_json, metrics=metrics))
 
 
 def _quick(
@@ -121,10 +125,15 @@ def _quick(
 
 async def _send(plan: _Plan) -> Status:
     letters = await plan.read()
+    with telling_metrics(plan.metrics) as trace:
+        return await _send_all(plan, letters, replace(plan.target.config, trace=trace))
+
+
+async def _send_all(plan: _Plan, letters: Sequence[Letter], config: trio_smtp.ClientConfig) -> Status:
     outcomes: list[Outcome] = []
     try:
         async with trio_smtp.open_client(
-            plan.target.host, plan.target.port, config=plan.target.config, **plan.target.options
+            plan.target.host, plan.target.port, config=config, **plan.target.options
         ) as client:
             for letter in letters:
                 try:

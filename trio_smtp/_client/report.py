@@ -57,8 +57,10 @@ class DeliveryReport:
     Args:
         message: the message.
         attempts: as :meth:`count_attempt`; a client counts its only one here.
+        origin: the pool and the number of its message, for what looks.
 
     Attributes:
+        origin: as given.
         remaining: recipients for whom it is still to be sent.
         accepted: recipients for whom a server has taken it.
         refused: recipients that a server has refused, with the replies.
@@ -82,6 +84,7 @@ class DeliveryReport:
         "error",
         "maybe_duplicate",
         "message",
+        "origin",
         "refused",
         "remaining",
         "replies",
@@ -89,8 +92,9 @@ class DeliveryReport:
         "transaction",
     )
 
-    def __init__(self, message: Message, *, attempts: int = 0) -> None:
+    def __init__(self, message: Message, *, attempts: int = 0, origin: tuple[object, int] | None = None) -> None:
         self.message: Final = message
+        self.origin: Final = origin
         self.remaining: list[str] = list(message.recipients)
         self.accepted: list[str] = []
         self.refused: dict[str, Reply] = {}

@@ -36,6 +36,7 @@ class Steps:
         connection: reusable, and used by nothing else until the end.
         sender: the reverse path.
         params: of MAIL. SIZE and SMTPUTF8 are taken from there; BODY is found out, if it is not given.
+        origin: the pool and the number of its message, for what looks.
 
     Attributes:
         transaction: its facts.
@@ -44,10 +45,23 @@ class Steps:
         LocalProtocolError: the sender or a parameter cannot be sent.
     """
 
-    __slots__ = ("_answers", "_connection", "_params", "_rcpt_params", "_sender", "_source", "_utf8", "transaction")
+    __slots__ = (
+        "_answers",
+        "_connection",
+        "_origin",
+        "_params",
+        "_rcpt_params",
+        "_sender",
+        "_source",
+        "_utf8",
+        "transaction",
+    )
 
-    def __init__(self, connection: ClientConnection, sender: str, params: Params) -> None:
+    def __init__(
+        self, connection: ClientConnection, sender: str, params: Params, *, origin: tuple[object, int] | None = None
+    ) -> None:
         self._connection: Final = connection
+        self._origin: Final = origin
         self._sender: Final = sender
         self._params: Final = params
         self._source: Final = Source(None, eight_bit=None)
@@ -120,7 +134,7 @@ class Steps:
         """
         connection, transaction = self._connection, self.transaction
         message = Message(self._sender, transaction.recipients, b"", self._params, self._rcpt_params)
-        report = DeliveryReport(message, attempts=1)
+        report = DeliveryReport(message, attempts=1, origin=self._origin)
         transfer = Transfer(connection, report, transaction.recipients, transaction)
         with transfer.concluding():
             await self._look()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import trio
 
@@ -47,6 +47,9 @@ class ClientEvent(NamedTuple):
         octets: of the command line, or of message content.
         detail: the text of the reply, the version of TLS, or the reason; see the table.
         error: what went wrong, or ``None``; a refusal is an answer, and no error here.
+        pool_message: of ``"message"`` on a pool's connection: the :class:`Pool` and the number of the message that the
+            transaction is for, as :class:`TraceEvent` has them; it comes before the ``"send"`` that it belongs to.
+            ``None`` elsewhere.
     """
 
     name: ClientEventName
@@ -56,6 +59,7 @@ class ClientEvent(NamedTuple):
     octets: int = 0
     detail: str = ""
     error: BaseException | None = None
+    pool_message: tuple[Any, int] | None = None
 
 
 _AUTH: Final = (Verb.AUTH, Verb.RESPONSE)
@@ -95,6 +99,7 @@ class ClientWitness:
 
     __slots__ = (
         "_began",
+        "_function",
         "_has_said_quit",
         "_is_closed",
         "_is_greeted",
@@ -110,6 +115,7 @@ class ClientWitness:
 
     def __init__(self, observer: Observer[ClientEvent], began: float) -> None:
         self._observer: Observer[ClientEvent] = observer
+        self._function = observer.function
         self._now = trio.lowlevel.current_clock().current_time
         self._began: float = began
         self._is_greeted: bool = False
@@ -184,13 +190,21 @@ class ClientWitness:
         assert transaction is not None
         return self._texts.setdefault(transaction, _Text())
 
-    def end_message(self, transaction: Transaction, error: BaseException | None, *, chunking: bool) -> None:
+    def end_message(
+        self,
+        transaction: Transaction,
+        error: BaseException | None,
+        *,
+        chunking: bool,
+        origin: tuple[object, int] | None = None,
+    ) -> None:
         """A transaction is over.
 
         Args:
             transaction: which.
             error: what ended it, if no reply did.
             chunking: its text goes by BDAT.
+            origin: the pool and the number of its message that the transaction is for.
         """
         text = self._texts.pop(transaction, None)
         if error is not None:
@@ -211,7 +225,7 @@ class ClientWitness:
         if len(transaction.replies) > 1:
             taken = sum(each.is_success for each in transaction.replies.values())
             detail = f"{taken} of {len(transaction.replies)} recipients"
-        self._tell(("message", self._now() - text.began, verb, code, octets, detail, error))
+        self._tell(("message", self._now() - text.began, verb, code, octets, detail, error), origin)
 
     # -- the beginning and the end
 
@@ -240,8 +254,15 @@ class ClientWitness:
                 return why
         return "given up" if self._reason is None else "error"
 
-    def _tell(self, fields: tuple[ClientEventName, float, str, int, int, str, BaseException | None]) -> None:
-        self._observer.tell(_NEW(ClientEvent, fields))
+    def _tell(
+        self,
+        fields: tuple[ClientEventName, float, str, int, int, str, BaseException | None],
+        origin: tuple[object, int] | None = None,
+    ) -> None:
+        try:
+            self._function(_NEW(ClientEvent, (*fields, origin)))
+        except Exception:
+            self._observer.note_failure()
 
 
 def tell_unreached(observer: Observer[ClientEvent], began: float, error: BaseException) -> None:

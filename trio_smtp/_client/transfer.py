@@ -61,10 +61,16 @@ async def open_content(connection: ClientConnection, message: Message) -> Source
     )
 
 
-def tell_end(connection: ClientConnection, transaction: Transaction, error: BaseException | None) -> None:
+def tell_end(
+    connection: ClientConnection,
+    transaction: Transaction,
+    error: BaseException | None,
+    report: DeliveryReport | None = None,
+) -> None:
     """Tell what looks that a transaction is over, and what ended it if no reply did; the first time counts."""
     if connection.witness is not None:
-        connection.witness.end_message(transaction, error, chunking=connection.uses_chunking)
+        origin = None if report is None else report.origin
+        connection.witness.end_message(transaction, error, chunking=connection.uses_chunking, origin=origin)
 
 
 class Transfer:
@@ -151,20 +157,20 @@ class Transfer:
 
         What is raised in it comes out of it, but an error that was noticed after a reply had decided the message.
         """
-        connection, transaction = self._connection, self.transaction
+        connection, transaction, report = self._connection, self.transaction, self._report
         try:
             yield
         except SMTPError as exc:
             if not self.is_decided_despite(exc) or not transaction.ended:
-                tell_end(connection, transaction, exc)
+                tell_end(connection, transaction, exc, report)
                 raise
         except BaseException as exc:
-            tell_end(connection, transaction, exc)
+            tell_end(connection, transaction, exc, report)
             raise
         finally:
             connection.check()
-        tell_end(connection, transaction, None)
-        self._report.settle(transaction)  # recipients who were too many are refused: this text cannot be sent again
+        tell_end(connection, transaction, None, report)
+        report.settle(transaction)  # recipients who were too many are refused: this text cannot be sent again
 
     async def _send_whole(self, source: Source, octets: bytes) -> None:
         connection, transaction, encoder = self._connection, self.transaction, self.encoder

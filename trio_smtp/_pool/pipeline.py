@@ -179,7 +179,9 @@ class Pipeline:
 
     def _note_end(self, flying: Flying, error: BaseException | None, transaction: Transaction | None) -> None:
         """A message's transaction is over, by its end or by an error: for the trace, and the limit of connections."""
-        client = self._client
+        client, report = self._client, flying.attempt.report
+        if client.witness is not None and transaction is not None:
+            client.witness.end_message(transaction, error, chunking=client.uses_chunking, origin=report.origin)
         if self._tracer.is_on:
             if error is not None or transaction is None:
                 fate = fate_by(error or Interrupted(), transaction)
@@ -194,8 +196,6 @@ class Pipeline:
                 message=flying.attempt.number,
                 fate=fate,
             )
-        if client.witness is not None and transaction is not None:
-            client.witness.end_message(transaction, error, chunking=client.uses_chunking)
         if error is None and self._client.protocol.farewell is None:
             self._health.message_done()
 

@@ -213,10 +213,10 @@ class Pool(metaclass=NoPublicConstructor):
         """
         error: Exception | None = None
         retry: Retry | None = None
-        report = DeliveryReport(message)
         self._calls += 1
         self._begun += 1
         number = self._begun
+        report = DeliveryReport(message, origin=(self, number))
         started = trio.current_time() if self._tracer.is_on else 0.0
         try:
             attempt: Attempt | None = Attempt(report, number=number)
@@ -314,9 +314,8 @@ class Pool(metaclass=NoPublicConstructor):
             loan = await self._borrow(fresh=fresh)
             assert loan.connection is not None
             client = loan.connection.client
-            message = SteppedMessage(
-                loan, Steps(client, sender, given_params(params, client)), self._tracer, number, self._count
-            )
+            steps = Steps(client, sender, given_params(params, client), origin=(self, number))
+            message = SteppedMessage(loan, steps, self._tracer, number, self._count)
             try:
                 await message.begin()
             except DEAD as exc:

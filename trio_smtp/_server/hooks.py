@@ -83,6 +83,7 @@ class HookCaller:
         "_row",
         "_runs_since",
         "_scope",
+        "_waited",
         "_waits_since",
         "body",
         "channel",
@@ -104,6 +105,7 @@ class HookCaller:
         self._deadline: float = math.inf
         self._runs_since: float = 0.0  # by itself: the hook that was asked last
         self._waits_since: float = 0.0  # for the peer: the hook in progress
+        self._waited: float = 0.0  # for the peer, before that: the hook that was asked last
         self.used_at: float = math.inf
         self._close_is_due: bool = False  # on_connect was reached, so on_close is to be told
         self.witness: Witness | None = None
@@ -160,13 +162,15 @@ class HookCaller:
             return
         began = channel.now()
         if began - channel.held_since > HOLD_LIMIT or (row.sends_first and channel.protocol.replies):
+            if self.witness is not None:
+                self.witness.note_delay(began)
             await channel.flush()
             began = channel.now()
         channel.hold_from(began)
         assert row.hook is not None
         self._row, self._event = row, event
+        self._runs_since, self._waited = began, 0.0
         arguments = row.arguments(self, event)
-        self._runs_since = began
         self._deadline = began + self._limit
         channel.timer.set(self._deadline)
         self.state = _ASKED
@@ -174,14 +178,14 @@ class HookCaller:
             outcome = await row.hook(self.session, *arguments)
         except Exception as exc:
             outcome = self._failure(row.name, exc)
-            self._note_hook(row.name, began, outcome, exc)
+            self._note_hook(row.name, began, outcome, exc, self._waited)
         except BaseException as exc:
-            self._note_hook(row.name, began, None, exc)
+            self._note_hook(row.name, began, None, exc, self._waited)
             self._drop_failures(row.name, exc)
             raise
         else:
             if self.witness is not None:
-                self._note_hook(row.name, began, outcome)
+                self.witness.note_hook(row.name, began, self._waited, outcome)
         self._outcome = outcome
         self.state = _NONE
         if self._is_spent:  # too late to be cancelled, and a cancelled scope is of no more use
@@ -198,9 +202,9 @@ class HookCaller:
         """It runs by itself again."""
         if self.state is HookState.SUSPENDED:
             self.state = _ASKED
-            self._deadline += now - self._waits_since
-            if self.witness is not None:
-                self.witness.note_wait(now - self._waits_since)
+            wait = now - self._waits_since
+            self._deadline += wait
+            self._waited += wait
             self._runs_since = now
             self.channel.timer.set(self._deadline)
 
@@ -208,7 +212,7 @@ class HookCaller:
         """What ``on_data`` gets: the envelope and the message, with time of its own."""
         context = self.context
         if self.witness is not None:
-            self.witness.begin_message(chunking=event.chunking)
+            self.witness.begin_message(self._runs_since, chunking=event.chunking)
         self.body = Body._create(self.channel, self, context.new_budget(), context.config.max_message_size)
         return self.session.envelope, self.body
 
@@ -349,13 +353,15 @@ class HookCaller:
 
     # ---- records
 
-    def _note_hook(self, name: str, began: float, outcome: object, error: BaseException | None = None) -> None:
+    def _note_hook(
+        self, name: str, began: float, outcome: object, error: BaseException | None = None, waited: float = 0.0
+    ) -> None:
         """Tell what looks of a hook that has ended; a rejection is an answer, and no error."""
         if self.witness is None:
             return
         if error is not None and isinstance(error, Exception) and rejection_in(error) is not None:
             error = None
-        self.witness.note_hook(name, began, outcome, error)
+        self.witness.note_hook(name, began, waited, outcome, error)
 
     def _drop_failures(self, name: str, exc: BaseException) -> None:
         """Where a hook failed as it was cancelled, log the failures and raise the cancellation alone."""

@@ -64,13 +64,14 @@ class Tracer:
 class _Message:
     """A message that on_data was asked about."""
 
-    __slots__ = ("began", "has_text", "replies", "verb")
+    __slots__ = ("began", "ended", "has_text", "replies", "verb")
 
     def __init__(self, verb: str, began: float) -> None:
         self.verb = verb
         self.began = began
+        self.ended: float | None = None  # when on_data did, if that decides it
         self.has_text: bool = verb == "BDAT"  # its content was asked for, or comes by itself
-        self.replies: list[Reply] = []  # to its end
+        self.replies: tuple[Reply, ...] = ()  # to its end
 
 
 class Witness:
@@ -86,7 +87,8 @@ class Witness:
     def __init__(self, tracer: Tracer, session: Session, protocol: ServerProtocol) -> None:
         tracer.know(protocol.profile.commands)
         self._verbs = tracer.verbs
-        self._tell_observer = tracer.observer.tell
+        self._observer = tracer.observer
+        self._function = tracer.observer.function
         self._now = trio.lowlevel.current_clock().current_time
         self._session = session
         self._protocol = protocol
@@ -96,14 +98,14 @@ class Witness:
         self._is_greeted: bool = False
         self._verb: str | None = None  # of the command that is not answered yet
         self._latest: str = ""  # verb
-        self._command_began: float = 0.0
-        self._seen_at: float = self._began  # when a command came or a hook ended last
+        # Most commands take no time that is worth a look at the clock: only a hook, AUTH and a message take some.
+        self._command_began: float | None = None
+        self._seen_at: float = self._began  # when a hook ended last, or a line of an AUTH exchange came
         self._command_size: int = 0
         self._mechanism: str = ""
         self._message: _Message | None = None
         self._octets: int = 0  # of messages
         self._last_code: int = 0
-        self._waited: float = 0.0  # for message data, by the hook that runs
         self._reason: BaseException | None = None
 
     # ---- the protocol's
@@ -112,18 +114,27 @@ class Witness:
         """A command line has come, outside an AUTH exchange."""
         if self._transcript is not None:
             self._transcript.note_command(line, authenticated=authenticated)
-        if self._message is not None and self._message.replies:  # the session has not heard of its end yet
-            self._tell_message(self._message, self._protocol.transfer.octets)
-        verb = self._verbs.get(line[:4]) if line[4:5] in _AFTER_VERB else None
-        if verb is None or verb == "AUTH":
-            word, _, argument = line.partition(b" ")
-            verb = self._verbs.get(word.rstrip(b"\t").upper(), "")
-            if verb == "AUTH":
-                name = argument.strip().partition(b" ")[0].upper().decode("ascii", "replace")
-                self._mechanism = name if name in SERVER_MECHANISMS else ""
-        self._verb = self._latest = verb
-        self._command_began = self._seen_at = self._now()
+        message = self._message
+        if message is not None and message.replies:  # the session has not heard of its end yet
+            self._tell_message(message, self._protocol.transfer.octets)
+            message = None
+        self._command_began = None if message is None else self._now()
+        word = line[:4]
+        if word in self._verbs and line[4:5] in _AFTER_VERB and word != b"AUTH":
+            self._verb = self._latest = self._verbs[word]
+        else:
+            self._note_unusual(line)
         self._command_size = len(line) + 2
+
+    def _note_unusual(self, line: bytes) -> None:
+        """A command that is not four letters in upper case, or AUTH."""
+        word, _, argument = line.partition(b" ")
+        verb = self._verbs.get(word.rstrip(b"\t").upper(), "")
+        if verb == "AUTH":
+            name = argument.strip().partition(b" ")[0].upper().decode("ascii", "replace")
+            self._mechanism = name if name in SERVER_MECHANISMS else ""
+            self._command_began = self._seen_at = self._now()
+        self._verb = self._latest = verb
 
     def note_response(self) -> None:
         """A line of an AUTH exchange has come."""
@@ -143,7 +154,7 @@ class Witness:
         if message is not None:
             # Whether the reply is what became of a message, and not of a command or a chunk.
             if message.has_text and self._latest in _MESSAGE_VERBS and self._protocol.transactions.envelope is None:
-                message.replies.append(reply)
+                message.replies += (reply,)
                 self._verb = None
                 return
             if code == 354:
@@ -152,15 +163,20 @@ class Witness:
         if code == 334 or (verb is None and code == 421):
             return
         self._verb = None
-        # Only a hook, and what comes of a message, takes time between a command and its reply; a clock costs some.
-        now = self._seen_at if message is None else self._now()
+        began = self._command_began
         size, self._command_size = self._command_size, 0
-        seconds = now - self._command_began if size else 0.0
+        seconds = 0.0
+        if began is not None and size:
+            seconds = (self._seen_at if message is None else self._now()) - began
         lines = reply.lines
-        text = lines[0] if len(lines) == 1 else reply.text
-        self._tell_observer(_new(ServerEvent, (_COMMAND, self._session, seconds, verb or "", code, size, text, None)))
+        text = lines[0] if len(lines) == 1 else "\n".join(lines)
+        try:
+            self._function(_new(ServerEvent, (_COMMAND, self._session, seconds, verb or "", code, size, text, None)))
+        except Exception:
+            self._observer.note_failure()
         if verb == "AUTH":
-            self._tell("auth", self._command_began, verb=verb, code=code, detail=self._mechanism)
+            assert began is not None
+            self._tell("auth", began, verb=verb, code=code, detail=self._mechanism)
 
     def _note_greeting(self, code: int, text: str) -> None:
         self._is_greeted = True
@@ -173,13 +189,15 @@ class Witness:
         detail = f"{tls.version} {tls.cipher}" if tls is not None else ""
         self._tell("tls", began, verb=self._latest, detail=detail, error=error)
 
-    def begin_message(self, *, chunking: bool) -> None:
-        """``on_data`` is asked about a message."""
-        self._message = _Message("BDAT" if chunking else "DATA", self._seen_at)  # its command came just now
+    def note_delay(self, began: float) -> None:
+        """A hook will be asked about the command as soon as something else is done, which began then."""
+        self._command_began = began
 
-    def note_wait(self, seconds: float) -> None:
-        """A hook has waited for message data."""
-        self._waited += seconds
+    def begin_message(self, began: float, *, chunking: bool) -> None:
+        """``on_data`` is asked about a message then."""
+        if self._command_began is None:
+            self._command_began = began
+        self._message = _Message("BDAT" if chunking else "DATA", began)
 
     def end_message(self, octets: int) -> None:
         """A transaction is over, with a message of so many octets if it had one."""
@@ -193,22 +211,37 @@ class Witness:
             return
         replies = message.replies
         error: BaseException | None = None
-        if len(replies) == 1:
-            code, detail = replies[0].code, replies[0].text
-        elif replies:
+        if not replies:
+            code, detail, error = 0, "given up", self._reason
+        elif replies[1:]:
             code = min(reply.code for reply in replies)
             detail = f"{sum(reply.is_success for reply in replies)} of {len(replies)} recipients"
         else:
-            code, detail, error = 0, "given up", self._reason
-        self._tell("message", message.began, message.verb, code, octets, detail, error)
+            code, lines = replies[0].code, replies[0].lines
+            detail = lines[0] if len(lines) == 1 else "\n".join(lines)
+        seconds = (self._now() if message.ended is None else message.ended) - message.began
+        event = ("message", self._session, seconds, message.verb, code, octets, detail, error)
+        try:
+            self._function(_new(ServerEvent, event))
+        except Exception:
+            self._observer.note_failure()
 
-    def note_hook(self, name: str, began: float, outcome: object = None, error: BaseException | None = None) -> None:
-        """A hook that was called at `began` has ended."""
+    def note_hook(
+        self, name: str, began: float, waited: float, outcome: object = None, error: BaseException | None = None
+    ) -> None:
+        """A hook that was called at `began`, and has `waited` for message data, has ended."""
         now = self._seen_at = self._now()
-        seconds = now - began - self._waited
-        self._waited = 0.0
+        if self._command_began is None:
+            self._command_began = began
+        message = self._protocol.transfer.message
+        if self._message is not None and message is not None and message.is_over:
+            self._message.ended = now  # it is answered at once
+        seconds = now - began - waited
         code = outcome.code if isinstance(outcome, Reply) else 0
-        self._tell_observer(_new(ServerEvent, (_HOOK, self._session, seconds, "", code, 0, name, error)))
+        try:
+            self._function(_new(ServerEvent, (_HOOK, self._session, seconds, "", code, 0, name, error)))
+        except Exception:
+            self._observer.note_failure()
 
     def note_reason(self, reason: BaseException) -> None:
         """What ends the session."""
@@ -252,4 +285,4 @@ class Witness:
         error: BaseException | None = None,
     ) -> None:
         event = (name, self._session, self._now() - began, verb, code, octets, detail, error)
-        self._tell_observer(_new(ServerEvent, event))
+        self._observer.tell(_new(ServerEvent, event))

@@ -33,7 +33,7 @@ from ._config import OutboxConfig
 from ._handler import QueueHandler
 from ._states import Action, Entry, Fate, Record, State, resolve
 from ._store import Store, open_store
-from ._trace import OutboxEvent
+from ._trace import EventName, OutboxEvent, age_when_settled, changed_states
 from ._work import Worker
 
 _PAGE: Final = 100  # entries that are read at once
@@ -200,7 +200,7 @@ class Outbox(metaclass=NoPublicConstructor):
             await self._store.prune()
             ticket = Ticket(*await self._store.add(record, prepared.content))
         if ticket.is_new:
-            self._tell(OutboxEvent(name="put", entry=ticket.id, state="queued", recipients=len(record.recipients)))
+            self._tell("put", None, record, len(record.recipients))
         return ticket
 
     async def _at_hand(self, content: ContentLike) -> Any:
@@ -348,7 +348,7 @@ class Outbox(metaclass=NoPublicConstructor):
         if self._is_old(before, await self._store.time()):
             raise LookupError(f"the outbox has no entry {id!r}")
         after = await self._store.change(before, lambda record, now: resolve(record, action, chosen, now))
-        self._tell(OutboxEvent(name="resolve", entry=id, state=after.state, recipients=len(chosen or after.recipients)))
+        self._tell("resolve", before, after, len(chosen or after.recipients))
         return after.entry()
 
     async def _is_forgotten(self, entry_id: str) -> bool:
@@ -362,9 +362,10 @@ class Outbox(metaclass=NoPublicConstructor):
     def _is_old(self, record: Record, now: float) -> bool:
         return record.settled is not None and record.settled + self._config.keep_done <= now
 
-    def _tell(self, event: OutboxEvent) -> None:
+    def _tell(self, name: EventName, before: Record | None, after: Record, recipients: int) -> None:
         if self._config.trace is not None:
-            self._config.trace(event)
+            states, age = changed_states(before, after), age_when_settled(before, after)
+            self._config.trace(OutboxEvent(name, after.id, after.state, recipients, states=states, age=age))
 
 
 def make_record(

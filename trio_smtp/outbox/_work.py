@@ -39,7 +39,7 @@ from ._errors import LeaseLostError, StoreError
 from ._rates import Limit
 from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
 from ._store import Store, domains
-from ._trace import EventName, OutboxEvent
+from ._trace import EventName, OutboxEvent, age_when_settled, changed_states
 
 _LOOK: Final = 0.25  # seconds between looks for what has become due
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before an absent store is asked again; doubling
@@ -91,7 +91,10 @@ class Worker:
         bell = self._store.bell()
         retry_doubt = self._config.on_doubt == "retry"
 
+        found: dict[str, Record] = {}  # as they were
+
         def claim(record: Record, now: float) -> Record:
+            found[record.id] = record
             return begin(record, now, self._name, retry_doubt=retry_doubt)
 
         taken: list[tuple[Record, bytes]] = []
@@ -109,7 +112,8 @@ class Worker:
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         for record, _ in taken:
-            self._tell("begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle", record)
+            name: EventName = "begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle"
+            self._tell(name, record, before=found.get(record.id))
         return [(record, content) for record, content in taken if record.sending]
 
     async def _keep_leases(self) -> None:
@@ -191,7 +195,8 @@ class Worker:
         seconds = trio.current_time() - attempt.started
         after = await self._write(attempt.record, transition)
         if after is not None:
-            self._tell("settle", after, error=attempt.error, seconds=seconds, recipients=len(outcomes))
+            about = attempt.record
+            self._tell("settle", after, error=attempt.error, seconds=seconds, recipients=len(outcomes), before=about)
 
     async def _write(self, record: Record, transition: Transition) -> Record | None:
         """Make a change, however long the store is away; when cancelled, for a few seconds more."""
@@ -223,6 +228,7 @@ class Worker:
         error: Exception | None = None,
         seconds: float = 0.0,
         recipients: int | None = None,
+        before: Record | None = None,
     ) -> None:
         if self._config.trace is not None:
             self._config.trace(
@@ -233,6 +239,8 @@ class Worker:
                     recipients=len(record.sending) if record is not None and recipients is None else recipients or 0,
                     seconds=seconds,
                     error=error,
+                    states=changed_states(before or record, record) if record is not None else {},
+                    age=age_when_settled(before or record, record) if record is not None else None,
                 )
             )
 

@@ -1,7 +1,8 @@
-"""What servers, clients and pools do, as Prometheus metrics, OpenTelemetry metrics and spans; extra ``telemetry``.
+"""What servers, clients, pools and outboxes do, as Prometheus metrics, OpenTelemetry metrics and spans; extra
+``telemetry``.
 
-Each object is a ``trace`` function: for a :class:`ServerConfig`, a :class:`ClientConfig` and a :class:`PoolConfig`, any
-number of them, at once. docs/observing.md lists the metrics and spans.
+Each object is a ``trace`` function: for a :class:`ServerConfig`, a :class:`ClientConfig`, a :class:`PoolConfig` and an
+:class:`OutboxConfig`, any number of them, at once. docs/observing.md lists the metrics and spans.
 """
 
 from .._public import show_as_public as _show_as_public

@@ -1,12 +1,36 @@
 # The metrics there are: names, labels and what they count. docs/observing.md and the Grafana board are checked against
 # this table.
 #
-# Guarantee: no label has more than a few values, whatever peers do: see words.py.
+# Guarantee: no label has more than a few values, whatever peers do: see _words.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+# Bounds of histograms in seconds: from a pipelined command to the ten minutes that RFC 5321 §4.5.3.2.6 gives the end of
+# a message; and from a message that is sent at once to the five days that §4.5.4.1 has it kept.
+BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0),
+)
+DAYS: Final = (
+    0.1,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    900.0,
+    3600.0,
+    14400.0,
+    43200.0,
+    86400.0,
+    172800.0,
+    432000.0,
+)
 
 
 class Kind(Enum):
@@ -26,6 +50,7 @@ class Metric:
         kind: what it is.
         labels: the names of its labels.
         text: what it counts.
+        buckets: a histogram's bounds.
         otel: its name in OpenTelemetry.
     """
 
@@ -33,6 +58,7 @@ class Metric:
     kind: Kind
     labels: tuple[str, ...]
     text: str
+    buckets: tuple[float, ...] = BUCKETS
 
     @property
     def otel(self) -> str:
@@ -51,8 +77,8 @@ def _gauge(name: str, text: str) -> Metric:
     return Metric(name, Kind.GAUGE, (), text)
 
 
-def _seconds(name: str, labels: tuple[str, ...], text: str) -> Metric:
-    return Metric(f"{name}_seconds", Kind.HISTOGRAM, labels, text)
+def _seconds(name: str, labels: tuple[str, ...], text: str, buckets: tuple[float, ...] = BUCKETS) -> Metric:
+    return Metric(f"{name}_seconds", Kind.HISTOGRAM, labels, text, buckets)
 
 
 def _of_both(part: str) -> tuple[Metric, ...]:
@@ -91,5 +117,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     _seconds("smtp_pool_connect", ("host", "outcome"), "Opening a connection, TLS and login included."),
     _counter("smtp_pool_connections_retired", (), "Connections that were closed."),
+    _counter("smtp_outbox_entries", (), "Messages that were put."),
+    _counter("smtp_outbox_attempts", ("state",), "Tries that are over, by the entry's state afterwards."),
+    _seconds("smtp_outbox_attempt", ("state",), "How long tries took, until what became of them was written down."),
+    _counter("smtp_outbox_recipients", ("state",), "Recipients that came into a state other than queued and sending."),
+    _seconds("smtp_outbox_entry", ("state",), "From put() until all recipients were settled.", DAYS),
+    _counter("smtp_outbox_claims_lost", (), "Entries that another worker took over, since this one was too slow."),
+    _counter("smtp_outbox_store_failures", (), "Uses of the store that failed, and were tried again."),
 )
 BY_NAME: Final = {metric.name: metric for metric in METRICS}

@@ -1,13 +1,16 @@
 # OpenTelemetry's side: the numbers of the tally as observable instruments, and a span for each message.
 #
 # Events tell of what is over, so spans are made when they end, with the time at which they began. A pool's message is
-# told of after its tries: these are kept until then, and become its children.
+# told of after its tries, and a try after the client's transactions for it: they are kept until then, and become
+# children.
+#
+# Guarantee: what is kept of messages that are never told of, of a pool that was cancelled for example, is bounded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation, get_meter
@@ -23,6 +26,7 @@ from opentelemetry.trace import (
 )
 
 from trio_smtp import ClientEvent, ServerEvent, TraceEvent, __version__
+from trio_smtp.outbox import OutboxEvent
 
 from ._metrics import METRICS, Kind, Metric
 from ._tally import Labels, Tally, delivery_word
@@ -35,6 +39,22 @@ SEND: Final = "smtp.send"
 ATTEMPT: Final = "smtp.attempt"
 _OF_SPANS: Final = ("message", "send", "connect", "retire")  # events that are spans, or belong to one
 _PROTOCOL: Final = {"network.protocol.name": "smtp"}
+MAX_KEPT: Final = 10_000  # messages whose tries are kept, and as many whose transactions are
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class _Transaction:
+    """A client's transaction for a pool's message, kept until that message's try is over."""
+
+    event: ClientEvent
+    ended: int  # nanoseconds since the epoch
+
+    @property
+    def began(self) -> int:
+        return self.ended - _nanoseconds(self.event.seconds)
 
 
 @dataclass(frozen=True)
@@ -44,10 +64,33 @@ class _Try:
     event: TraceEvent
     ended: int  # nanoseconds since the epoch
     attributes: Mapping[str, str | int]
+    transactions: Sequence[_Transaction]
 
     @property
     def began(self) -> int:
-        return self.ended - _nanoseconds(self.event.seconds)
+        # As of a message and its tries: see _end_message().
+        own = self.ended - _nanoseconds(self.event.seconds)
+        return min([own, *(each.began for each in self.transactions)])
+
+
+class _Kept(Generic[K, V]):
+    """Lists of what waits for something else to end, by what that is.
+
+    Of more than MAX_KEPT the oldest is given up.
+    """
+
+    def __init__(self) -> None:
+        self._lists: dict[K, list[V]] = {}
+
+    def add(self, key: K, value: V) -> None:
+        """Keep one more."""
+        if len(self._lists) >= MAX_KEPT and key not in self._lists:
+            del self._lists[next(iter(self._lists))]
+        self._lists.setdefault(key, []).append(value)
+
+    def take(self, key: K) -> list[V]:
+        """Those of one key, which are not kept any more."""
+        return self._lists.pop(key, [])
 
 
 class _Recorder:
@@ -65,12 +108,12 @@ class _Recorder:
 
 
 class OpenTelemetry:
-    """The ``trace`` of servers, clients and pools that makes OpenTelemetry's metrics and spans.
+    """The ``trace`` of servers, clients, pools and outboxes that makes OpenTelemetry's metrics and spans.
 
     A span for each message that a server has received (``smtp.receive``), that a client has sent in a transaction
     (``smtp.transaction``), and that was given to a pool (``smtp.send``, a child of the caller's span), with a child for
-    each try (``smtp.attempt``). docs/observing.md lists attributes and metrics. It is called by the tasks of one Trio
-    run.
+    each try (``smtp.attempt``), whose children are the transactions on the pool's connections. docs/observing.md lists
+    attributes and metrics. It is called by the tasks of one Trio run.
 
     Args:
         tracer_provider: makes the spans; by default the global one.
@@ -98,14 +141,14 @@ class OpenTelemetry:
     def __repr__(self) -> str:
         return f"<trio_smtp.telemetry.OpenTelemetry: {self._tally!r}>"
 
-    def __call__(self, event: ServerEvent | ClientEvent | TraceEvent) -> None:
+    def __call__(self, event: ServerEvent | ClientEvent | TraceEvent | OutboxEvent) -> None:
         """Count an event, and make a span if it is a message's.
 
         Raises:
             KeyError: it is none.
         """
         self._takes[type(event)][event[0]](event)
-        if event[0] in _OF_SPANS:
+        if event[0] in _OF_SPANS and not isinstance(event, OutboxEvent):
             self._spans.take(event)
 
     def _make(self, metric: Metric, labels: Labels) -> _Recorder:
@@ -128,48 +171,60 @@ class _Spans:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._tries: dict[tuple[object, int], list[_Try]] = {}  # pool and message, to its tries so far
-        self._hosts: dict[tuple[object, int], str] = {}  # pool and connection, to where it leads
+        self._tries: _Kept[tuple[object, int], _Try] = _Kept()  # of a pool and a message, so far
+        self._transactions: _Kept[tuple[object, int], _Transaction] = _Kept()  # likewise, of the try in progress
+        self._hosts: dict[object, dict[int, str]] = {}  # of pools that tell: connection, to where it leads
 
     def take(self, event: ServerEvent | ClientEvent | TraceEvent) -> None:
         """Make a span of an event if there is one to be made."""
         if isinstance(event, TraceEvent):
             self._take_pools(event)
         elif event.name == "message":
+            now = time.time_ns()
             if isinstance(event, ServerEvent):
-                self._end(RECEIVE, SpanKind.SERVER, event, _of_session(event))
+                began = now - _nanoseconds(event.seconds)
+                self._make(RECEIVE, SpanKind.SERVER, event, _of_session(event), began, now)
+            elif event.pool_message is not None and event.pool_message[0] in self._hosts:
+                self._transactions.add(event.pool_message, _Transaction(event, now))
             else:
-                self._end(TRANSACTION, SpanKind.CLIENT, event, _PROTOCOL)
+                self._make(TRANSACTION, SpanKind.CLIENT, event, _PROTOCOL, now - _nanoseconds(event.seconds), now)
 
-    def _end(
-        self, name: str, kind: SpanKind, event: ServerEvent | ClientEvent, attributes: Mapping[str, str | int]
+    def _make(
+        self,
+        name: str,
+        kind: SpanKind,
+        event: ServerEvent | ClientEvent,
+        attributes: Mapping[str, str | int],
+        began: int,
+        ended: int,
+        context: Context | None = None,
     ) -> None:
-        now = time.time_ns()
         more: dict[str, str | int] = {
             "smtp.verb": event.verb,
             "smtp.reply.code": event.code,
             "smtp.message.size": event.octets,
             "smtp.outcome": outcome_word(event.code),
         }
-        span = self._tracer.start_span(
-            name, kind=kind, attributes={**attributes, **more}, start_time=now - _nanoseconds(event.seconds)
-        )
+        span = self._tracer.start_span(name, context, kind, {**attributes, **more}, start_time=began)
         is_refused = kind is SpanKind.CLIENT and event.code >= 400
         _judge(span, event.error, event.code if is_refused else 0)
-        span.end(now)
+        span.end(ended)
 
     def _take_pools(self, event: TraceEvent) -> None:
-        key = (event.pool, event.connection)
+        key = (event.pool, event.message)
         if event.name == "connect" and event.error is None:
-            self._hosts[key] = event.detail
+            self._hosts.setdefault(event.pool, {})[event.connection] = event.detail
         elif event.name == "retire":
-            self._hosts.pop(key, None)
+            hosts = self._hosts.get(event.pool, {})
+            hosts.pop(event.connection, None)
+            if not hosts:
+                self._hosts.pop(event.pool, None)
         elif event.name == "send":
-            attributes = _PROTOCOL | _of_host(self._hosts.get(key, "")) | {"smtp.pool.connection": event.connection}
-            attempt = _Try(event, time.time_ns(), attributes)
-            self._tries.setdefault((event.pool, event.message), []).append(attempt)
+            host = self._hosts.get(event.pool, {}).get(event.connection, "")
+            attributes = _PROTOCOL | _of_host(host) | {"smtp.pool.connection": event.connection}
+            self._tries.add(key, _Try(event, time.time_ns(), attributes, self._transactions.take(key)))
         elif event.name == "message":
-            self._end_message(event, self._tries.pop((event.pool, event.message), []))
+            self._end_message(event, self._tries.take(key))
 
     def _end_message(self, event: TraceEvent, tries: list[_Try]) -> None:
         now = time.time_ns()
@@ -180,6 +235,9 @@ class _Spans:
         context = set_span_in_context(message)
         for each in tries:
             child = self._start(ATTEMPT, SpanKind.CLIENT, each.event, each.began, each.attributes, context)
+            within = set_span_in_context(child)
+            for told in each.transactions:
+                self._make(TRANSACTION, SpanKind.CLIENT, told.event, _PROTOCOL, told.began, told.ended, within)
             _judge(child, each.event.error, each.event.code)
             child.end(each.ended)
         _judge(message, event.error, event.code)

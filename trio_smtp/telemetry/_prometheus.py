@@ -10,44 +10,29 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from trio_smtp import ClientEvent, ServerEvent, TraceEvent
+from trio_smtp.outbox import OutboxEvent
 
 from ._metrics import METRICS, Kind, Metric
 from ._tally import Labels, Tally, Values
 
-# From a pipelined command to the ten minutes that RFC 5321 §4.5.3.2.6 gives the end of a message.
-BUCKETS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    300.0,
-    600.0,
-)
-
 
 class Buckets:
-    """A histogram with fixed buckets."""
+    """A histogram with fixed buckets.
 
-    __slots__ = ("_counts", "_total")
+    Args:
+        bounds: theirs, in seconds.
+    """
 
-    def __init__(self) -> None:
-        self._counts: list[int] = [0] * (len(BUCKETS) + 1)
+    __slots__ = ("_bounds", "_counts", "_total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds: tuple[float, ...] = bounds
+        self._counts: list[int] = [0] * (len(bounds) + 1)
         self._total: float = 0.0
 
     def observe(self, seconds: float) -> None:
         """One more."""
-        self._counts[bisect_left(BUCKETS, seconds)] += 1
+        self._counts[bisect_left(self._bounds, seconds)] += 1
         self._total += seconds
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
@@ -55,18 +40,18 @@ class Buckets:
         buckets: list[tuple[str, float]] = []
         count = 0
         counts, total = self._counts.copy(), self._total
-        for bound, number in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
+        for bound, number in zip((*map(str, self._bounds), "+Inf"), counts, strict=True):
             count += number
             buckets.append((bound, count))
         return buckets, total
 
 
 class Prometheus:
-    """The ``trace`` of servers, clients and pools that counts for Prometheus.
+    """The ``trace`` of servers, clients, pools and outboxes that counts for Prometheus.
 
-    It registers one collector, whose metrics begin with ``smtp_server_``, ``smtp_client_`` and ``smtp_pool_``;
-    docs/observing.md lists them. Labels have few values, whatever peers send. It is called by the tasks of one Trio run
-    and may be read by any thread.
+    It registers one collector, whose metrics begin with ``smtp_server_``, ``smtp_client_``, ``smtp_pool_`` and
+    ``smtp_outbox_``; docs/observing.md lists them. Labels have few values, whatever peers send. It is called by the
+    tasks of one Trio run and may be read by any thread.
 
     Args:
         registry: where the collector is registered; by default ``prometheus_client.REGISTRY``.
@@ -80,13 +65,14 @@ class Prometheus:
         self._tally = Tally(self._make)
         self._takes = self._tally.takes
         self._commands = self._tally.commands
+        self._hooks = self._tally.hooks
         self._registry: CollectorRegistry = REGISTRY if registry is None else registry
         self._registry.register(_Collector(self._tally, self._histograms))
 
     def __repr__(self) -> str:
         return f"<trio_smtp.telemetry.Prometheus: {self._tally!r}>"
 
-    def __call__(self, event: ServerEvent | ClientEvent | TraceEvent) -> None:
+    def __call__(self, event: ServerEvent | ClientEvent | TraceEvent | OutboxEvent) -> None:
         """Count an event.
 
         Raises:
@@ -94,11 +80,13 @@ class Prometheus:
         """
         if event[0] == "command":  # most are, and a call less for each is felt
             self._commands[type(event)][event.verb, event.code] += 1
+        elif event[0] == "hook" and event.error is None:
+            self._hooks[event.detail].observe(event.seconds)
         else:
             self._takes[type(event)][event[0]](event)
 
     def _make(self, metric: Metric, labels: Labels) -> Buckets:
-        made = Buckets()
+        made = Buckets(metric.buckets)
         by_labels = self._histograms.get(metric, {})
         self._histograms[metric] = {**by_labels, labels: made}  # a new dict: a scrape may be reading the old one
         return made

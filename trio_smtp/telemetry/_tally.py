@@ -14,12 +14,15 @@ from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakSet
 
 from trio_smtp import ClientEvent, Pool, PoolStatistics, ServerEvent, TraceEvent
+from trio_smtp.outbox import OutboxEvent
 
 from ._metrics import BY_NAME, Metric
 from ._words import NONE, OTHER, Hosts, code_word, outcome_word
 
 Labels: TypeAlias = tuple[str, ...]
 Values: TypeAlias = Mapping[Labels, float]
+
+_ON_THE_WAY: Final = ("queued", "sending")  # an outbox's recipients of whom nothing is to be counted yet
 
 
 class Distribution(Protocol):
@@ -45,6 +48,22 @@ class Histograms(dict[str | Labels, Distribution]):
         return made
 
 
+class _ByCode(dict[int, Distribution]):
+    """Distributions by the outcomes of messages, found by their codes.
+
+    Args:
+        by_outcome: the distributions.
+    """
+
+    def __init__(self, by_outcome: Histograms) -> None:
+        super().__init__()
+        self._by_outcome = by_outcome
+
+    def __missing__(self, code: int) -> Distribution:
+        made = self[code] = self._by_outcome[outcome_word(code)]
+        return made
+
+
 class SessionTally:
     """What server and client have in common.
 
@@ -64,7 +83,7 @@ class SessionTally:
         self.messages: defaultdict[int, int] = defaultdict(int)
         self.handshakes = Histograms(f"smtp_{part}_handshake_seconds", make)
         self._message_seconds = Histograms(f"smtp_{part}_message_seconds", make)
-        self._by_code: dict[int, Distribution] = {}  # those of the former
+        self._by_code = _ByCode(self._message_seconds)
 
     def __repr__(self) -> str:
         return f"<SessionTally of the {self.part}: {self.connections} connections>"
@@ -82,10 +101,7 @@ class SessionTally:
         code = event.code
         self.messages[code] += 1
         self.octets += event.octets
-        seconds = self._by_code.get(code)
-        if seconds is None:
-            seconds = self._by_code[code] = self._message_seconds[outcome_word(code)]
-        seconds.observe(event.seconds)
+        self._by_code[code].observe(event.seconds)
 
     def values(self) -> dict[str, Values]:
         """Counters and gauges by the metric's name."""
@@ -120,7 +136,7 @@ class ServerTally:
         both = SessionTally("server", make)
         self.both = both
         self._refused: defaultdict[str, int] = defaultdict(int)
-        self._hooks = Histograms("smtp_server_hook_seconds", make)
+        self.hooks = Histograms("smtp_server_hook_seconds", make)
         self._failures: defaultdict[str, int] = defaultdict(int)
         self.takes: Final[dict[str, Callable[[ServerEvent], None]]] = {
             "connect": self._connect,
@@ -148,7 +164,7 @@ class ServerTally:
         self._refused[event.detail] += 1
 
     def _hook(self, event: ServerEvent) -> None:
-        self._hooks[event.detail].observe(event.seconds)
+        self.hooks[event.detail].observe(event.seconds)
         if event.error is not None:
             self._failures[event.detail] += 1
 
@@ -278,8 +294,73 @@ class PoolTally:
         }
 
 
+class OutboxTally:
+    """The events of outboxes as numbers; how many entries are in each state is the store's to say.
+
+    Args:
+        make: makes the distributions.
+    """
+
+    def __init__(self, make: MakeHistogram) -> None:
+        self._entries = 0
+        self._attempts: defaultdict[str, int] = defaultdict(int)
+        self._recipients: defaultdict[str, int] = defaultdict(int)
+        self._lost = 0
+        self._failures = 0
+        self._attempt_seconds = Histograms("smtp_outbox_attempt_seconds", make)
+        self._entry_seconds = Histograms("smtp_outbox_entry_seconds", make)
+        self.takes: Final[dict[str, Callable[[OutboxEvent], None]]] = {
+            "put": self._put,
+            "begin": self._ignore,
+            "mark": self._ignore,
+            "settle": self._settle,
+            "doubt": self._change,
+            "resolve": self._change,
+            "lost": self._lose,
+            "store": self._fail,
+        }
+
+    def __repr__(self) -> str:
+        return f"<OutboxTally: {self._entries} entries>"
+
+    def _ignore(self, event: OutboxEvent) -> None:
+        pass
+
+    def _put(self, event: OutboxEvent) -> None:
+        self._entries += 1
+
+    def _settle(self, event: OutboxEvent) -> None:
+        if event.seconds:  # else there was no try: its time was over
+            self._attempts[event.state] += 1
+            self._attempt_seconds[event.state].observe(event.seconds)
+        self._change(event)
+
+    def _change(self, event: OutboxEvent) -> None:
+        for state, number in event.states.items():
+            if state not in _ON_THE_WAY:
+                self._recipients[state] += number
+        if event.age is not None:
+            self._entry_seconds[event.state].observe(event.age)
+
+    def _lose(self, event: OutboxEvent) -> None:
+        self._lost += 1
+
+    def _fail(self, event: OutboxEvent) -> None:
+        self._failures += 1
+
+    def values(self) -> dict[str, Values]:
+        """Counters by the metric's name."""
+        return {
+            "smtp_outbox_entries_total": {(): self._entries},
+            "smtp_outbox_attempts_total": {(state,): n for state, n in self._attempts.copy().items()},
+            "smtp_outbox_recipients_total": {(state,): n for state, n in self._recipients.copy().items()},
+            "smtp_outbox_claims_lost_total": {(): self._lost},
+            "smtp_outbox_store_failures_total": {(): self._failures},
+        }
+
+
 class Tally:
-    """The events of any number of servers, clients and pools.
+    """The events of any number of servers, clients, pools and outboxes.
 
     Args:
         make: makes the distributions.
@@ -287,28 +368,32 @@ class Tally:
     Attributes:
         takes: what counts an event, by its type and its name, which is its first field.
         commands: answered commands by the type of their event, by verb and code.
+        hooks: how long a server's hooks took, by their names.
     """
 
     def __init__(self, make: MakeHistogram) -> None:
         self._server = ServerTally(make)
         self._client = ClientTally(make)
         self._pool = PoolTally(make)
+        self._outbox = OutboxTally(make)
         self.takes: Final[Mapping[type, Mapping[str, Callable[[Any], None]]]] = {
             ServerEvent: self._server.takes,
             ClientEvent: self._client.takes,
             TraceEvent: self._pool.takes,
+            OutboxEvent: self._outbox.takes,
         }
         self.commands: Final[Mapping[type, dict[tuple[str, int], int]]] = {
             ServerEvent: self._server.both.commands,
             ClientEvent: self._client.both.commands,
         }
+        self.hooks: Final = self._server.hooks
 
     def __repr__(self) -> str:
-        return f"<Tally {self._server!r} {self._client!r} {self._pool!r}>"
+        return f"<Tally {self._server!r} {self._client!r} {self._pool!r} {self._outbox!r}>"
 
     def values(self) -> dict[str, Values]:
         """Counters and gauges by the metric's name, each with its values by their labels."""
-        return {**self._server.values(), **self._client.values(), **self._pool.values()}
+        return {**self._server.values(), **self._client.values(), **self._pool.values(), **self._outbox.values()}
 
 
 def delivery_word(event: TraceEvent) -> str:
