@@ -106,6 +106,16 @@ async def test_a_message_whose_hook_has_ended_before_it_lasts_to_its_reply(event
     assert data == pytest.approx(1)
 
 
+async def test_a_command_that_waits_for_older_replies_to_leave_has_its_own_time(events, autojump_clock):
+    async def on_vrfy(session, argument):
+        await trio.sleep(6)
+
+    async with session(Recorder(on_vrfy=on_vrfy), trace=events.append) as peer:
+        await peer.send("VRFY a\r\nVRFY b\r\nVRFY c\r\n")
+        await peer.speak("S: 252…\nS: 252…\nS: 252…")
+    assert [each.seconds for each in events if each.verb == "VRFY"] == [pytest.approx(6)] * 3
+
+
 async def test_chunks_take_time_and_the_commands_between_messages_take_none(events, autojump_clock):
     async with session(trace=events.append) as peer:
         await peer.speak(MAIL + "C: BDAT 40\n")

@@ -119,7 +119,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("smtp_pool_connections_retired", (), "Connections that were closed."),
     _counter("smtp_outbox_entries", (), "Messages that were put."),
     _counter("smtp_outbox_attempts", ("state",), "Tries that are over, by the entry's state afterwards."),
-    _seconds("smtp_outbox_attempt", ("state",), "How long tries took, until what became of them was written down."),
+    _seconds("smtp_outbox_attempt", ("state",), "How long tries took."),
     _counter("smtp_outbox_recipients", ("state",), "Recipients that came into a state other than queued and sending."),
     _seconds("smtp_outbox_entry", ("state",), "From put() until all recipients were settled.", DAYS),
     _counter("smtp_outbox_claims_lost", (), "Entries that another worker took over, since this one was too slow."),
