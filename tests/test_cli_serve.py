@@ -11,7 +11,7 @@ import ssl
 import subprocess
 
 import pytest
-from cli_process import LIMIT, Process, run, serving, tool
+from cli_process import BEFORE_CONTENT, LIMIT, Process, run, serving, talk, tool
 
 CONTENT = (
     b"From: a@example.com\r\nSubject: =?utf-8?q?caf=C3=A9?=\r\n\r\n"
@@ -169,20 +169,6 @@ def test_swaks_behind_a_load_balancer(tmp_path, version):
 
 
 # --- the end ---
-
-
-def talk(port, *commands):
-    """A connection after some commands, each answered."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
-    lines = connection.makefile("rb")
-    assert lines.readline().startswith(b"220 ")
-    for command in commands:
-        connection.sendall(command + b"\r\n")
-        assert lines.readline()[:1] in b"23"
-    return connection, lines
-
-
-BEFORE_CONTENT = (b"HELO x", b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@x.example>", b"DATA")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -142,8 +142,6 @@ async def _send(plan: _Plan) -> Status:
         for letter in letters[len(outcomes) :]:
             outcomes.append(_failure(letter.name, exc, error))
             _show(plan, outcomes[-1])
-    except UnicodeError as exc:  # the system's look-up of a host name with an empty or too long label
-        raise CommandError(f"cannot connect to {plan.target.words}: {exc}", Status.NO_HOST) from exc
     if len(outcomes) > 1 and not plan.as_json:
         say(total(outcomes))
     return overall([outcome.status for outcome in outcomes])
