@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from trio_smtp._cli.commands import cli
 
 LIMIT = 60  # seconds any of these processes may live
 
@@ -49,6 +52,11 @@ def run(*args, stdin=b"", env=None, stdout=subprocess.PIPE, stderr=subprocess.PI
     )
     done.stdout, done.stderr = (done.stdout or b"").decode(), (done.stderr or b"").decode()
     return done
+
+
+def invoke(*args, **options):
+    """The same in this process, for what neither signals nor other programs have a part in; as click's tests do it."""
+    return CliRunner().invoke(cli, [str(arg) for arg in args], prog_name="trio-smtp", **options)
 
 
 def clean_environment(extra=None):
