@@ -195,6 +195,19 @@ def talk(port, *commands):
 BEFORE_CONTENT = (b"HELO x", b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@x.example>", b"DATA")
 
 
+def event_of_message(content):
+    """What `--json` says of a message from a@example.com to b and c@example.net, beside its id or the reply."""
+    return {
+        "event": "message",
+        "sender": "a@example.com",
+        "recipients": ["b@example.net", "c@example.net"],
+        "size": len(content),
+        "peer": "127.0.0.1",
+        "protocol": "ESMTP",
+        "identity": None,
+    }
+
+
 # --- workers ---
 
 

@@ -19,6 +19,7 @@ from cli_process import (
     BEFORE_CONTENT,
     LIMIT,
     Process,
+    event_of_message,
     found,
     invoke,
     serving,
@@ -329,15 +330,7 @@ def test_signals_metrics_and_json(tmp_path, workers):
                 send(port)
             report = json.loads(process.line())
             assert report.pop("reply").startswith("250 2.0.0 OK: queued as ")
-            assert report == {
-                "event": "message",
-                "sender": "a@example.com",
-                "recipients": ["b@example.net", "c@example.net"],
-                "size": len(CONTENT),
-                "peer": "127.0.0.1",
-                "protocol": "ESMTP",
-                "identity": None,
-            }
+            assert report == event_of_message(CONTENT)
             pages = [page(at + worker) for worker in range(workers)]
             assert sum(float(count) for text in pages for count in RELAYED.findall(text)) == 4
 

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 
 import pytest
-from cli_process import BEFORE_CONTENT, LIMIT, Process, run, serving, talk, tool
+from cli_process import BEFORE_CONTENT, LIMIT, Process, event_of_message, run, serving, talk, tool
 
 CONTENT = (
     b"From: a@example.com\r\nSubject: =?utf-8?q?caf=C3=A9?=\r\n\r\n"
@@ -258,15 +258,7 @@ def test_json_lines(tmp_path):
             send(server)
         message = json.loads(process.line())
         queue_id = message.pop("queue_id")
-        assert message == {
-            "event": "message",
-            "sender": "a@example.com",
-            "recipients": ["b@example.net", "c@example.net"],
-            "size": len(CONTENT),
-            "peer": "127.0.0.1",
-            "protocol": "ESMTP",
-            "identity": None,
-        }
+        assert message == event_of_message(CONTENT)
         assert [path.name.startswith(queue_id + ".") for path in (tmp_path / "new").iterdir()] == [True]
         process.signal()
         status, lines = process.wait()

@@ -212,9 +212,7 @@ async def test_lmtp_unanswered_recipients_of_a_message_whose_end_has_left_are_un
     async with network(monkeypatch) as net:
 
         async def script(peer: Peer, number: int) -> None:
-            await peer.say("220 mail.test LMTP")
-            await peer.hear("LHLO me.test")
-            await peer.offer("PIPELINING", "CHUNKING")
+            await peer.greet_lmtp("PIPELINING", "CHUNKING")
             await peer.line()
 
         net.script = script

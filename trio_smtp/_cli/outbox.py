@@ -30,6 +30,7 @@ from trio_smtp.outbox import (
 from .errors import CommandError, Commands, Status, describe, one_line, run, status_of
 from .options import Target, client_options, server_option, target, verbose_option
 from .output import say
+from .send import reply_fields
 
 _WATCH: Final = 1.0  # seconds between two looks of status --watch
 
@@ -338,13 +339,7 @@ def _as_json(entry: Entry) -> dict[str, Any]:
         "recipients": {
             address: {
                 "state": recipient.state,
-                "reply": None
-                if recipient.reply is None
-                else {
-                    "code": recipient.reply.code,
-                    "enhanced": recipient.reply.enhanced,
-                    "text": recipient.reply.text,
-                },
+                "reply": reply_fields(recipient.reply),
                 "attempts": recipient.attempts,
                 "next_attempt": None if recipient.next_attempt is None else recipient.next_attempt.isoformat(),
                 "error": recipient.error,

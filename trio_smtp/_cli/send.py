@@ -241,14 +241,15 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "file": outcome.file,
         "status": int(outcome.status),
         "delivery": outcome.delivery,
-        "accepted": {address: _reply(reply) for address, reply in outcome.accepted.items()},
-        "refused": {address: _reply(reply) for address, reply in outcome.refused.items()},
+        "accepted": {address: reply_fields(reply) for address, reply in outcome.accepted.items()},
+        "refused": {address: reply_fields(reply) for address, reply in outcome.refused.items()},
         "unknown": outcome.unknown,
         "error": outcome.error,
     }
 
 
-def _reply(reply: trio_smtp.Reply | None) -> dict[str, Any] | None:
+def reply_fields(reply: trio_smtp.Reply | None) -> dict[str, Any] | None:
+    """A reply for JSON."""
     if reply is None:
         return None
     return {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}
