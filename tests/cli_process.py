@@ -6,14 +6,19 @@ import queue
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from trio_smtp._cli.commands import cli
 
 LIMIT = 60  # seconds any of these processes may live
 
@@ -49,6 +54,11 @@ def run(*args, stdin=b"", env=None, stdout=subprocess.PIPE, stderr=subprocess.PI
     return done
 
 
+def invoke(*args, **options):
+    """The same in this process, for what neither signals nor other programs have a part in; as click's tests do it."""
+    return CliRunner().invoke(cli, [str(arg) for arg in args], prog_name="trio-smtp", **options)
+
+
 def clean_environment(extra=None):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_SMTP_")}
     return {**environment, **(extra or {})}
@@ -61,12 +71,12 @@ def found(match: re.Match[str] | None) -> str:
 
 
 class Process:
-    """A running ``trio-smtp``; its lines are read as they come."""
+    """A running ``trio-smtp``, or a program in its place; its lines are read as they come."""
 
-    def __init__(self, *args, env=None):
+    def __init__(self, *args, env=None, code=None):
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "trio_smtp", *map(str, args)],
+            [sys.executable, *(("-m", "trio_smtp") if code is None else ("-c", code)), *map(str, args)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -158,3 +168,64 @@ def serving(directory, *options, env=None):
         yield Served(process, maildir)
     finally:
         process.close()
+
+
+def wait_for(condition, words="it did not happen"):
+    """Wait until a condition holds of what another process does, which is nothing that one could wait for."""
+    until = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < until, words
+        time.sleep(0.02)
+
+
+# --- sessions ---
+
+
+def talk(port, *commands):
+    """A connection after some commands, each answered."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
+    lines = connection.makefile("rb")
+    assert lines.readline().startswith(b"220 ")
+    for command in commands:
+        connection.sendall(command + b"\r\n")
+        assert lines.readline()[:1] in b"23"
+    return connection, lines
+
+
+BEFORE_CONTENT = (b"HELO x", b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@x.example>", b"DATA")
+
+
+def event_of_message(content):
+    """What `--json` says of a message from a@example.com to b and c@example.net, beside its id or the reply."""
+    return {
+        "event": "message",
+        "sender": "a@example.com",
+        "recipients": ["b@example.net", "c@example.net"],
+        "size": len(content),
+        "peer": "127.0.0.1",
+        "protocol": "ESMTP",
+        "identity": None,
+    }
+
+
+# --- workers ---
+
+
+def workers_of(served):
+    """The process ids that the second line names."""
+    line = served.process.line()
+    assert line.startswith("workers: processes ")
+    return [int(pid) for pid in line.removeprefix("workers: processes ").split(", ")]
+
+
+def is_alive(pid):
+    """Whether there is such a process; one that was not waited for yet counts as gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pids):
+    wait_for(lambda: not any(map(is_alive, pids)), "a worker is left")

@@ -30,10 +30,21 @@ class Peer(ScriptedPeer):
     async def greet(self, *offers: str, name: str = "me.test") -> None:
         await super().greet(*offers, name=name)
 
+    async def greet_lmtp(self, *offers: str) -> None:
+        """Greet a client that speaks LMTP."""
+        await self.say("220 mail.test LMTP")
+        await self.hear("LHLO me.test")
+        await self.offer(*offers)
+
     async def take_envelope(self, mail: str = "MAIL FROM:<a@x.test> SIZE=6", rcpt: str = "RCPT TO:<b@y.test>") -> None:
         """MAIL, one RCPT and DATA in one group."""
         await self.hear(mail, rcpt, "DATA")
         await self.say("250 2.1.0 ok", "250 2.1.5 ok", "354 go")
+
+    async def take_message(self, *envelope: str) -> bytes:
+        """The text, after an envelope as for :meth:`take_envelope`; it has no reply yet."""
+        await self.take_envelope(*envelope)
+        return await self.text()
 
 
 Script = Callable[[Peer], Awaitable[None]]

@@ -7,8 +7,7 @@ import sys
 
 import click
 import pytest
-from cli_process import LIMIT, clean_environment, run
-from click.testing import CliRunner
+from cli_process import LIMIT, clean_environment, invoke, run
 
 import trio_smtp
 from trio_smtp import Delivery, Reply
@@ -16,11 +15,6 @@ from trio_smtp._cli import errors, options, samples
 from trio_smtp._cli.certificates import load_certificate, make_certificate
 from trio_smtp._cli.commands import cli
 from trio_smtp._cli.errors import CommandError, Status
-
-
-def invoke(*args, **kwargs):
-    return CliRunner().invoke(cli, list(args), prog_name="trio-smtp", **kwargs)
-
 
 # --- help ---
 

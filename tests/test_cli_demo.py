@@ -160,14 +160,14 @@ async def test_the_check_notices_a_lost_message(tmp_path, monkeypatch, capsys):
 
 
 async def test_the_check_notices_a_message_nobody_sent(tmp_path, monkeypatch, capsys):
-    on_data = demo_module.PrivateMailbox.on_data  # type: ignore[attr-defined]
+    on_data = demo_module.Mailbox.on_data  # type: ignore[attr-defined]
 
     async def twice(self, session, envelope, body):
         queue_id = await on_data(self, session, envelope, body)
         await on_data(self, session, envelope, body)
         return queue_id
 
-    monkeypatch.setattr(demo_module.PrivateMailbox, "on_data", twice)  # type: ignore[attr-defined]
+    monkeypatch.setattr(demo_module.Mailbox, "on_data", twice)  # type: ignore[attr-defined]
     assert await demonstrate(tmp_path) is Status.DATA
     assert "the server has stored other messages than were sent\n" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 import trio_smtp
-from trio_smtp._cli.handlers import Mailbox, Printer, PrivateMailbox, discard, raw_form, readable_form
+from trio_smtp._cli.handlers import Mailbox, Printer, Private, discard, raw_form, readable_form
 from trio_smtp._cli.maildir import Maildir
 from trio_smtp._cli.received import ReceivedFields
 
@@ -91,7 +91,8 @@ async def test_a_bare_newline_leaves_nothing(tmp_path):
 
 async def test_a_login(tmp_path):
     received: list[Any] = []
-    handler = PrivateMailbox(discard, users={"me": "s3cret"}, hostname="mx", report=received.append)
+    mailbox = Mailbox(discard, hostname="mx", report=received.append)
+    handler = Private(mailbox, users={"me": "s3cret"})
     log_in = b"EHLO x\r\nAUTH PLAIN AG1lAHdyb25n\r\nAUTH PLAIN AGFuAHMzY3JldA==\r\nAUTH PLAIN AG1lAHMzY3JldA==\r\n"
     options = {"auth": "required", "allow_insecure_auth": True}
     lines = await converse(handler, log_in + ENVELOPE.partition(b"\r\n")[2] + b"DATA\r\nx\r\n.\r\n", **options)

@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
-from cli_process import Process, found, run
+from cli_process import Process, found, invoke, run
 
 
 class Served:
@@ -127,17 +127,17 @@ def test_what_cannot_be(tmp_path):
         taken = run("inbox", "--smtp-port", inbox.port, "--http-port", "0")
         assert taken.returncode == 71
         assert "cannot listen on 127.0.0.1" in taken.stderr
-    both = run("inbox", "--auth", "me:x", "--auth-any")
-    assert both.returncode == 2
-    assert "exclude each other" in both.stderr
+    both = invoke("inbox", "--auth", "me:x", "--auth-any")
+    assert both.exit_code == 2
+    assert "exclude each other" in both.output
     (tmp_path / "x").write_text("no database " * 100)
-    broken = run("inbox", "--smtp-port", "0", "--http-port", "0", "--store", tmp_path / "x")
-    assert broken.returncode == 71
-    assert "cannot use" in broken.stderr
-    assert run("inbox", "--keep", "0").returncode == 2
+    broken = invoke("inbox", "--smtp-port", "0", "--http-port", "0", "--store", tmp_path / "x")
+    assert broken.exit_code == 71
+    assert "cannot use" in broken.output
+    assert invoke("inbox", "--keep", "0").exit_code == 2
 
 
 def test_the_help_names_the_defaults():
-    text = " ".join(run("inbox", "--help").stdout.split())
+    text = " ".join(invoke("inbox", "--help").output.split())
     for words in ("--smtp-port PORT", "1025", "--http-port PORT", "8025", "--keep N", "500", "--store FILE", "--open"):
         assert words in text

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import trio
-from cli_process import LIMIT, clean_environment, run
+from cli_process import LIMIT, clean_environment, invoke, run
 
 from trio_smtp import Stage
 from trio_smtp.testing import open_sink
@@ -109,23 +109,33 @@ def test_resolve(url):
     assert ticket["id"] in outbox(url, "list", "--state", "discarded")
 
 
-def test_what_goes_wrong_is_one_line(url, tmp_path):
-    assert "no entry 'nope'" in outbox(url, "show", "nope", status=2)
-    assert "no entry 'nope'" in outbox(url, "resolve", "nope", "sent", status=2)
-    assert "sqlite:FILE" in outbox("nonsense", "status", status=2)
+@pytest.mark.parametrize(
+    ("store", "command", "status", "words"),
+    [
+        ("o.db", "show nope", 2, "no entry 'nope'"),
+        ("o.db", "resolve nope sent", 2, "no entry 'nope'"),
+        ("bad.db", "status", 71, "damaged"),
+        ("o.db", "put --from a@x.test --to no-address", 65, "no-address"),
+        ("o.db", "put --from a@x.test --to b@y.test no-file", 66, "no-file"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(tmp_path, store, command, status, words):
     (tmp_path / "bad.db").write_bytes(b"no database" * 100)
-    assert "damaged" in outbox(f"sqlite:{tmp_path}/bad.db", "status", status=71)
-    done = run("outbox", "--store", url, "put", "--from", "a@x.test", "--to", "no address", stdin=TEXT)
-    assert done.returncode == 65
-    assert done.stderr.count("\n") == 1
-    done = run("outbox", "--store", url, "put", "--from", "a@x.test", "--to", "b@y.test", f"{tmp_path}/none")
-    assert done.returncode == 66
+    done = invoke("outbox", "--store", f"sqlite:{tmp_path}/{store}", *command.split(), input=TEXT)
+    assert done.exit_code == status
+    assert words in done.output
+    assert done.output.count("\n") == 1
+
+
+def test_a_store_that_is_none_is_a_usage_error():
+    done = invoke("outbox", "--store", "nonsense", "status")
+    assert done.exit_code == 2
+    assert "sqlite:FILE" in done.output
 
 
 @pytest.mark.parametrize("args", [("--retry-delays", "x"), ("--rate-limit", "5"), ("--lease", "0")])
 def test_options_of_work_that_make_no_sense(url, args):
-    done = run("outbox", "--store", url, "work", "--server", "localhost:1", *args)
-    assert done.returncode == 2
+    assert invoke("outbox", "--store", url, "work", "--server", "localhost:1", *args).exit_code == 2
 
 
 async def test_watching(url):
@@ -160,6 +170,6 @@ async def test_a_small_mail_queue(url):
 
 @pytest.mark.parametrize("other", [("--discard",), ("--print",), ("--maildir", "x")])
 def test_serve_puts_into_one_place(url, other):
-    done = run("serve", "--outbox", url, *other)
-    assert done.returncode == 2
-    assert "--outbox excludes --maildir, --print and --discard" in " ".join(done.stderr.split())
+    done = invoke("serve", "--outbox", url, *other)
+    assert done.exit_code == 2
+    assert "--outbox excludes --maildir, --print and --discard" in " ".join(done.output.split())

@@ -584,7 +584,7 @@ def test_unknown_host(letter):
 def test_a_host_that_cannot_have_a_name(letter, host):
     done = run("send", "--server", f"{host}:25", "--from", "a@x", "--to", "b@x", letter)
     assert done.returncode == 68
-    assert done.stderr.startswith(f"trio-smtp: cannot connect to {host}:25: ")
+    assert done.stderr.startswith(f"trio-smtp: cannot connect to {host}:25: the name cannot be looked up (")
     assert done.stderr.count("\n") == 1
 
 

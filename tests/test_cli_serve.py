@@ -11,7 +11,7 @@ import ssl
 import subprocess
 
 import pytest
-from cli_process import LIMIT, Process, run, serving, tool
+from cli_process import BEFORE_CONTENT, LIMIT, Process, event_of_message, run, serving, talk, tool
 
 CONTENT = (
     b"From: a@example.com\r\nSubject: =?utf-8?q?caf=C3=A9?=\r\n\r\n"
@@ -171,20 +171,6 @@ def test_swaks_behind_a_load_balancer(tmp_path, version):
 # --- the end ---
 
 
-def talk(port, *commands):
-    """A connection after some commands, each answered."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
-    lines = connection.makefile("rb")
-    assert lines.readline().startswith(b"220 ")
-    for command in commands:
-        connection.sendall(command + b"\r\n")
-        assert lines.readline()[:1] in b"23"
-    return connection, lines
-
-
-BEFORE_CONTENT = (b"HELO x", b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@x.example>", b"DATA")
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_the_message_being_received_is_done(tmp_path, number):
     with serving(tmp_path) as served:
@@ -272,15 +258,7 @@ def test_json_lines(tmp_path):
             send(server)
         message = json.loads(process.line())
         queue_id = message.pop("queue_id")
-        assert message == {
-            "event": "message",
-            "sender": "a@example.com",
-            "recipients": ["b@example.net", "c@example.net"],
-            "size": len(CONTENT),
-            "peer": "127.0.0.1",
-            "protocol": "ESMTP",
-            "identity": None,
-        }
+        assert message == event_of_message(CONTENT)
         assert [path.name.startswith(queue_id + ".") for path in (tmp_path / "new").iterdir()] == [True]
         process.signal()
         status, lines = process.wait()

@@ -12,37 +12,27 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
-from cli_process import LIMIT, Process, Served, clean_environment, found, run, serving, tool
-from test_cli_serve import BEFORE_CONTENT, talk
+from cli_process import (
+    BEFORE_CONTENT,
+    LIMIT,
+    Process,
+    Served,
+    clean_environment,
+    found,
+    is_alive,
+    run,
+    serving,
+    talk,
+    tool,
+    wait_for,
+    wait_until_gone,
+    workers_of,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-
-
-def workers_of(served):
-    """The process ids that the second line names."""
-    line = served.process.line()
-    assert line.startswith("workers: processes ")
-    return [int(pid) for pid in line.removeprefix("workers: processes ").split(", ")]
-
-
-def is_alive(pid):
-    """Whether there is such a process; one that was not waited for yet counts as gone."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_gone(pids):
-    until = time.monotonic() + LIMIT
-    while any(map(is_alive, pids)):
-        assert time.monotonic() < until, "a worker is left"
-        time.sleep(0.02)  # another process's end is nothing that one could wait for
 
 
 def send(port, content=b"x\r\n"):
@@ -131,6 +121,14 @@ def test_ctrl_c_lets_messages_finish(tmp_path, to_the_group):
         wait_until_gone(pids)
 
 
+def is_closed(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=LIMIT).close()
+    except (ConnectionRefusedError, ConnectionResetError):
+        return True
+    return False
+
+
 def test_nobody_is_connected_while_it_ends(tmp_path):
     with serving(tmp_path, "--workers", 2) as served:
         busy, busy_lines = talk(served.port, *BEFORE_CONTENT)
@@ -138,13 +136,7 @@ def test_nobody_is_connected_while_it_ends(tmp_path):
             served.process.line()
             served.process.signal()
             assert served.process.line().startswith("ending")
-            until = time.monotonic() + LIMIT
-            while True:  # until the last worker has closed its socket, too
-                try:
-                    socket.create_connection(("127.0.0.1", served.port), timeout=LIMIT).close()
-                except (ConnectionRefusedError, ConnectionResetError):
-                    break
-                assert time.monotonic() < until
+            wait_for(lambda: is_closed(served.port))  # until the last worker has closed its socket, too
             busy.sendall(b"x\r\n.\r\n")
             assert busy_lines.readline().startswith(b"250 ")
         assert served.process.wait()[0] == 0
@@ -304,6 +296,12 @@ def patched(patch, *options):
     return [sys.executable, "-c", code, "serve", "--port", "0", "--discard", "--workers", "2", *options]
 
 
+def start(patch):
+    return subprocess.Popen(
+        patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+
+
 @pytest.mark.parametrize(
     ("patch", "status", "words"),
     [
@@ -329,9 +327,7 @@ def test_a_worker_that_cannot_be_replaced_at_once():
     patch = (
         "real = os.fork; forks = iter([real, real, lambda: os.open('/no', 0)]); os.fork = lambda: next(forks, real)()"
     )
-    process = subprocess.Popen(
-        patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
-    )
+    process = start(patch)
     try:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -359,9 +355,7 @@ def may_hang(tmp_path, limit):
         f"import time; workers.START_LIMIT = {limit}; ready = workers.Orders.ready; workers.Orders.ready = lambda self:"
         f" (open({str(flag)!r} + 's', 'w'), time.sleep(1000)) if os.path.exists({str(flag)!r}) else ready(self)"
     )
-    process = subprocess.Popen(
-        patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
-    )
+    process = start(patch)
     guard = threading.Timer(LIMIT, process.kill)
     guard.start()
     try:
@@ -400,18 +394,20 @@ def test_workers_that_hang_from_the_beginning_end_the_whole(tmp_path):
         assert re.fullmatch(r"trio-smtp: worker \d did not serve within 0.5 s and was killed\n", complaints)
 
 
+def end_by_three_signals(process):
+    """What it said after it was asked to end."""
+    process.terminate()
+    assert process.stdout.readline().startswith("ending: ")
+    process.send_signal(signal.SIGINT)
+    process.terminate()  # the third kills; two of one kind could become one
+    return process.communicate(timeout=LIMIT)[0]
+
+
 def test_signals_are_heard_while_a_worker_starts(tmp_path):
     (tmp_path / "hang").touch()
     with may_hang(tmp_path, 1000) as (process, _):
-        until = time.monotonic() + LIMIT
-        while not (tmp_path / "hangs").exists():
-            assert time.monotonic() < until
-            time.sleep(0.02)  # another process's start is nothing that one could wait for
-        process.terminate()
-        assert process.stdout.readline().startswith("ending: ")
-        process.send_signal(signal.SIGINT)
-        process.terminate()  # the third kills; two of one kind could become one
-        words, _ = process.communicate(timeout=LIMIT)
+        wait_for((tmp_path / "hangs").exists)
+        words = end_by_three_signals(process)
         assert process.returncode == 0
         assert "listening" not in words
 
@@ -423,9 +419,7 @@ def giving_up(tmp_path, limit):
         " self: (signal.signal(signal.SIGTERM, signal.SIG_IGN), ready(self), time.sleep(1000)); forks = iter([os.fork,"
         f" lambda: (open({str(tmp_path / 'failed')!r}, 'w'), os.open('/no', 0))]); os.fork = lambda: next(forks)()"
     )
-    return subprocess.Popen(
-        patched(patch), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
-    )
+    return start(patch)
 
 
 def test_a_worker_that_does_not_end_when_another_cannot_be_started_is_killed(tmp_path):
@@ -441,15 +435,8 @@ def test_a_worker_that_does_not_end_when_another_cannot_be_started_is_killed(tmp
 def test_signals_are_heard_while_it_gives_up(tmp_path):
     with giving_up(tmp_path, 1000) as process:
         try:
-            until = time.monotonic() + LIMIT
-            while not (tmp_path / "failed").exists():
-                assert time.monotonic() < until
-                time.sleep(0.02)  # another process's start is nothing that one could wait for
-            process.terminate()
-            assert process.stdout.readline().startswith("ending: ")
-            process.send_signal(signal.SIGINT)
-            process.terminate()  # the third kills; two of one kind could become one
-            process.communicate(timeout=LIMIT)
+            wait_for((tmp_path / "failed").exists)
+            end_by_three_signals(process)
         finally:
             process.kill()
         assert process.returncode == 71

@@ -364,8 +364,7 @@ async def test_no_reply_to_a_command_in_time_is_an_error_with_the_stage(autojump
 async def test_no_reply_to_the_end_in_time_is_unknown(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.closed()
 
     async with client_and(script) as client:
@@ -791,9 +790,7 @@ async def test_send_message_without_from_or_recipients() -> None:
 
 async def test_lmtp_results_are_per_recipient() -> None:
     async def script(peer: Peer) -> None:
-        await peer.say("220 mail.test LMTP")
-        await peer.hear("LHLO me.test")
-        await peer.offer("PIPELINING")
+        await peer.greet_lmtp("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "RCPT TO:<c@y.test>", "RCPT TO:<d@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "250 ok", "550 5.1.1 who?", "354 go")
         await peer.text()
@@ -809,9 +806,7 @@ async def test_lmtp_results_are_per_recipient() -> None:
 
 async def test_lmtp_connection_lost_between_the_replies_tells_the_fates_apart() -> None:
     async def script(peer: Peer) -> None:
-        await peer.say("220 mail.test LMTP")
-        await peer.hear("LHLO me.test")
-        await peer.offer("PIPELINING")
+        await peer.greet_lmtp("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "RCPT TO:<c@y.test>", "RCPT TO:<d@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "250 ok", "250 ok", "354 go")
         await peer.text()
@@ -828,9 +823,7 @@ async def test_lmtp_connection_lost_between_the_replies_tells_the_fates_apart() 
 
 async def test_lmtp_refused_by_all_at_the_end() -> None:
     async def script(peer: Peer) -> None:
-        await peer.say("220 mail.test LMTP")
-        await peer.hear("LHLO me.test")
-        await peer.offer("PIPELINING")
+        await peer.greet_lmtp("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>", RCPT, "DATA")
         await peer.say("250 ok", "250 ok", "354 go")
         await peer.text()
@@ -931,8 +924,7 @@ async def test_rcptdomainmax_is_obeyed_over_the_whole_connection() -> None:
 async def test_mailmax_is_obeyed_with_an_error_that_says_so() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING", "LIMITS MAILMAX=1")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.say("250 first and last")
         await peer.goodbye()
 
@@ -950,8 +942,7 @@ async def test_mailmax_is_obeyed_with_an_error_that_says_so() -> None:
 async def test_mailmax_in_the_middle_of_a_split_list_names_those_who_have_the_message() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING", "LIMITS MAILMAX=1 RCPTMAX=1")
-        await peer.take_envelope("MAIL FROM:<a@x.test>", "RCPT TO:<r0@y.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>", "RCPT TO:<r0@y.test>")
         await peer.say("250 first and last")
         await peer.goodbye()
 
@@ -1094,8 +1085,7 @@ async def test_second_task_on_a_busy_client() -> None:
 async def test_a_client_with_a_transaction_open_says_that_it_is_in_use() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.say("250 ok")
         await peer.goodbye()
 
@@ -1136,8 +1126,7 @@ async def test_debug_log_has_the_end_of_a_message_whatever_its_content(
 ) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.say("250 ok")
         await peer.goodbye()
 
@@ -1160,8 +1149,7 @@ async def test_debug_log_has_the_dialogue_without_secrets_and_text(caplog: pytes
         await peer.greet("PIPELINING", "AUTH PLAIN")
         assert (await peer.line()).startswith("AUTH PLAIN ")
         await peer.say("235 ok")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.say("250 ok")
         await peer.goodbye()
 

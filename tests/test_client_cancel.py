@@ -69,8 +69,7 @@ async def test_cancelled_after_the_end_returns_the_result_if_it_comes_in_time(
 ) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await trio.sleep(9)
         await peer.say("250 taken")
         await peer.goodbye()
@@ -87,8 +86,7 @@ async def test_cancelled_after_the_end_and_refused_in_time_is_the_refusal(
 ) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await trio.sleep(9)
         await peer.say("554 no")
         await peer.goodbye()
@@ -101,8 +99,7 @@ async def test_cancelled_after_the_end_and_refused_in_time_is_the_refusal(
 async def test_cancelled_after_the_end_gives_up_after_end_grace(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.closed()
 
     async with client_and(script, config=ClientConfig(end_grace=20)) as client:
@@ -188,8 +185,7 @@ async def test_transaction_refused_on_entering() -> None:
 async def test_transaction_refused_at_its_end() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.say("554 spam")
         await peer.hear("NOOP")
         await peer.say("250 ok")
@@ -252,8 +248,7 @@ async def test_transaction_left_by_an_exception_with_bdat_is_reset_and_the_conne
 async def test_transaction_keeps_a_second_task_out() -> None:
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.say("250 ok")
         await peer.goodbye()
 
@@ -268,8 +263,7 @@ async def test_public_coroutines_are_checkpoints() -> None:
         await peer.greet("PIPELINING")
         await peer.hear("NOOP")
         await peer.say("250 ok")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.say("250 ok")
         await peer.goodbye()
 

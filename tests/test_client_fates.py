@@ -19,9 +19,7 @@ RCPT = "RCPT TO:<b@y.test>"
 
 async def test_lmtp_everybody_refused_keeps_each_reply() -> None:
     async def script(peer: Peer) -> None:
-        await peer.say("220 mail.test LMTP")
-        await peer.hear("LHLO me.test")
-        await peer.offer(*OFFERS)
+        await peer.greet_lmtp(*OFFERS)
         await peer.hear(MAIL, RCPT, "RCPT TO:<c@y.test>", "RCPT TO:<d@y.test>", "DATA")
         await peer.say("250 ok", "250 ok", "250 ok", "550 5.1.1 who?", "354 go")
         await peer.text()

@@ -173,8 +173,7 @@ async def test_limits_that_the_server_names_are_kept(
     async def script(peer: Peer) -> None:
         await peer.greet("PIPELINING", offer)
         [(keyword, value)] = within.items()
-        await peer.take_envelope(f"MAIL FROM:<a@x.test> {keyword}={value}")
-        await peer.text()
+        await peer.take_message(f"MAIL FROM:<a@x.test> {keyword}={value}")
         await peer.say("250 ok")
         await peer.goodbye()
 

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "_cli/main": "test_cli",
     "_cli/options": "test_cli",
     "_cli/queueing": "test_cli_outbox",
+    "_cli/relaying": "test_cli_relay",
     "_cli/samples": "test_cli",
     "_cli/serve_plan": "test_cli",
     "_cli/received": "test_maildir",

@@ -55,8 +55,7 @@ async def test_a_clients_dialogue_names_the_command_of_each_reply(log: pytest.Lo
         await peer.greet(*OFFERS, "AUTH PLAIN")
         await peer.hear("AUTH PLAIN AG1lAHNlY3JldA==")
         await peer.say("235 2.7.0 ok")
-        await peer.take_envelope()
-        await peer.text()
+        await peer.take_message()
         await peer.say("250 ok")
         await peer.goodbye()
 

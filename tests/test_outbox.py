@@ -21,7 +21,7 @@ FAST = OutboxConfig(retry_delays=(0.05,), lease=10)
 
 
 @asynccontextmanager
-async def opened(url, config=FAST, **sink_options):
+async def opened(url, config=FAST, client_config=None, **sink_options):
     """An outbox, a sink, and a pool to it."""
     async with (
         open_sink(**sink_options) as sink,
@@ -30,6 +30,7 @@ async def opened(url, config=FAST, **sink_options):
             sink.host,
             sink.port,
             config=trio_smtp.PoolConfig(connect_retries=0),
+            client_config=client_config or trio_smtp.ClientConfig(),
             max_connections=3,
             **sink.client_options,
         ) as pool,

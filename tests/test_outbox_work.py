@@ -8,7 +8,7 @@ from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
 from test_outbox import TEXT, A, B, C, opened, working
 
 import trio_smtp
-from trio_smtp import Stage
+from trio_smtp import ClientConfig, Stage
 from trio_smtp.outbox import OutboxConfig, State, StoreError, open_outbox
 from trio_smtp.outbox._states import begin
 
@@ -68,7 +68,8 @@ async def test_it_tells_how_many_recipients_came_to_which_state(store_url):  # n
 
 async def test_the_mark_is_durable_before_the_end_leaves(store_url):  # noqa: F811
     config, events = watched()
-    async with opened(store_url, config) as (outbox, sink, pool):
+    no_grace = ClientConfig(end_grace=0.1)  # the worker is cancelled while it waits for a reply that never comes
+    async with opened(store_url, config, no_grace) as (outbox, sink, pool):
         sink.stall(Stage.END, keep=True)
         ticket = await outbox.put(A, [B], TEXT)
         async with working(outbox, pool):

@@ -454,8 +454,7 @@ async def test_connection_lost_before_the_end_is_tried_again(net: Network, autoj
 async def test_connection_lost_after_the_end_is_never_tried_again(net: Network, autojump_clock: Clock) -> None:
     async def script(peer: Peer, number: int) -> None:
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         await peer.aclose()
 
     net.script = script
@@ -472,8 +471,7 @@ async def test_on_unknown_retry_says_that_it_may_be_a_duplicate(net: Network, au
         if number > 1:
             return await net.sink(peer, number)
         await peer.greet("PIPELINING")
-        await peer.take_envelope("MAIL FROM:<a@x.test>")
-        await peer.text()
+        await peer.take_message("MAIL FROM:<a@x.test>")
         return await peer.aclose()
 
     net.script = script

@@ -183,9 +183,7 @@ async def test_lmtp_only_those_in_doubt_are_tried_again(net: Network, autojump_c
     again: list[str] = []
 
     async def script(peer: Peer, number: int) -> None:
-        await peer.say("220 mail.test LMTP")
-        await peer.hear("LHLO me.test")
-        await peer.offer("PIPELINING")
+        await peer.greet_lmtp("PIPELINING")
         await peer.hear("MAIL FROM:<a@x.test>")
         while (line := await peer.line()) != "DATA":
             again.append(f"{number} {line}")

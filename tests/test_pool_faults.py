@@ -6,6 +6,7 @@ turn, and ends in about a minute. ``pytest tests/test_pool_faults.py --all-fault
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +106,11 @@ SCENARIOS += [
     if scenario.name == name
 ]
 assert len({scenario.name for scenario in SCENARIOS[-len(ONE_WRITE) :]}) == len(ONE_WRITE)
+# The scenario with the most points and the longest runs: into how many tests each way of playing it is cut, so that
+# they take no longer than those of others, and processes share them evenly.
+LONGEST = "too many at once, pipelining, three in flight"
+FAULT_PARTS = {LONGEST: 5}
+CANCEL_PARTS = {LONGEST: 3}
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "again": {"connect_retries": 2},
@@ -112,9 +118,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def in_parts(parts: Mapping[str, int]) -> pytest.MarkDecorator:
+    """All scenarios; those that are named here in that many parts."""
+    cases = [
+        pytest.param(scenario, slice(part, None, count), id=scenario.name + f", {part + 1} of {count}" * (count > 1))
+        for scenario in SCENARIOS
+        for count in (parts.get(scenario.name, 1),)
+        for part in range(count)
+    ]
+    return pytest.mark.parametrize(("scenario", "part"), cases)
+
+
+@in_parts(FAULT_PARTS)
 async def test_fault_at_every_point(
     scenario: Scenario,
+    part: slice,
     monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
     request: pytest.FixtureRequest,
@@ -125,7 +143,7 @@ async def test_fault_at_every_point(
     async with playing(scenario, monkeypatch) as run:
         points = await run.points()
         met = 0
-        for turn, point in enumerate(points):
+        for turn, point in list(enumerate(points))[part]:
             for kind, fault in enumerate(FAULTS):
                 for number, run.scenario in enumerate(variants):
                     if every or (kind, number) == (turn % 3, turn // 3 % 3):
@@ -136,9 +154,10 @@ async def test_fault_at_every_point(
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["the call", "the pool"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@in_parts(CANCEL_PARTS)
 async def test_cancelled_at_every_turn(
     scenario: Scenario,
+    part: slice,
     whole: bool,
     monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
@@ -149,9 +168,9 @@ async def test_cancelled_at_every_turn(
     async with playing(scenario, monkeypatch) as run:
         await run.points()
         for _ in range(again):
-            turns = 0
+            turns = part.start
             while await run.once(turns=turns, whole=whole):
-                turns += 1
+                turns += part.step
             assert turns > 8
         record_property("runs", run.count)
 
@@ -193,9 +212,7 @@ async def test_lmtp_unanswered_recipients_of_a_message_whose_end_has_left_are_un
     async with network(monkeypatch) as net:
 
         async def script(peer: Peer, number: int) -> None:
-            await peer.say("220 mail.test LMTP")
-            await peer.hear("LHLO me.test")
-            await peer.offer("PIPELINING", "CHUNKING")
+            await peer.greet_lmtp("PIPELINING", "CHUNKING")
             await peer.line()
 
         net.script = script

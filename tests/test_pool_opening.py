@@ -42,6 +42,16 @@ async def slow_greeting(net: Network, peer: Peer, number: int) -> None:
         pass
 
 
+async def dying(net: Network, peer: Peer, number: int) -> None:
+    """The first connection takes one message and hears of another; those after it greet slowly."""
+    if number > 1:
+        await slow_greeting(net, peer, number)
+        return
+    await peer.greet("PIPELINING")
+    await net.message(peer)
+    await peer.line()
+
+
 async def send(pool: trio_smtp.Pool, text: bytes = b"x\r\n") -> trio_smtp.SendResult:
     return await pool.send("a@x.test", ["b@y.test"], text)
 
@@ -120,16 +130,7 @@ async def test_a_message_that_needs_another_connection_does_not_hold_its_caller(
     net: Network, autojump_clock: Clock
 ) -> None:
     """Its connection was dead; the caller is cancelled while another is opened, and the next caller has that one."""
-
-    async def script(peer: Peer, number: int) -> None:
-        if number > 1:
-            await slow_greeting(net, peer, number)
-            return
-        await peer.greet("PIPELINING")
-        await net.message(peer)
-        await peer.line()
-
-    net.script = script
+    net.script = partial(dying, net)
     async with pool_of(max_connections=1) as pool:
         await send(pool)
         with trio.move_on_after(PATIENCE) as scope:
@@ -241,14 +242,10 @@ async def test_a_message_that_was_begun_has_another_connection_though_the_pool_i
     net: Network, autojump_clock: Clock
 ) -> None:
     async def script(peer: Peer, number: int) -> None:
-        if number > 1:
-            await slow_greeting(net, peer, number)
-            return
-        await peer.greet("PIPELINING")
-        await net.message(peer)
-        await peer.line()
-        await trio.sleep(1)
-        await peer.say("421 enough")
+        await dying(net, peer, number)
+        if number == 1:
+            await trio.sleep(1)
+            await peer.say("421 enough")
 
     results: list[trio_smtp.SendResult] = []
 

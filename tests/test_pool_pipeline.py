@@ -569,8 +569,7 @@ async def test_an_envelope_in_flight_has_the_limit_of_its_commands(net: Network,
         await peer.greet("PIPELINING")
         await net.message(peer)
         if number == 1:
-            await peer.take_envelope("MAIL FROM:<a@x.test>")
-            await peer.text()
+            await peer.take_message("MAIL FROM:<a@x.test>")
             await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "DATA")
             await trio.sleep(500)
             await peer.say("250 taken")

@@ -1,7 +1,7 @@
 # Ways to a mailbox: straight into a server's own, or through a server into a sink of ours.
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import trio
 from peer_mail import LIMIT, Letter, without_trace
 from peer_servers import Peer, TLSFiles
 
-from trio_smtp import ServerConfig
+from trio_smtp import ClientConfig, Outcome, PoolConfig, ServerConfig, open_pool
 from trio_smtp.testing import ReceivedMessage, Sink, open_sink
 
 USER = ("me", "secret")
@@ -32,6 +32,18 @@ class Route:
         self.options = options
         self.sink = sink
         self._peer = peer
+
+    async def send(
+        self, letters: Sequence[Letter], config: PoolConfig, client_config: ClientConfig
+    ) -> list[Outcome[Any]]:
+        """Send letters through a pool; what became of each."""
+        jobs = [(letter.sender, letter.recipients, letter.content) for letter in letters]
+        with trio.fail_after(LIMIT):
+            async with (
+                open_pool("127.0.0.1", self.port, config=config, client_config=client_config, **self.options) as pool,
+                pool.send_many(jobs) as outcomes,
+            ):
+                return [outcome async for outcome in outcomes]
 
     async def arrived(self, letter: Letter, count: int = 1) -> list[tuple[str, bytes]]:
         """Wait until a letter is there for so many recipients; each with what it got, in order."""

@@ -30,15 +30,7 @@ DEEP = PoolConfig(pipeline_depth=4, max_connections=2, retry_delay=0)
 async def send(route: Route, client_config: ClientConfig) -> tuple[list[Letter], list[Outcome[Any]]]:
     """Send many letters; what became of each."""
     letters = [make_letter(route.domain) for _ in range(COUNT)]
-    jobs = [(letter.sender, letter.recipients, letter.content) for letter in letters]
-    with trio.fail_after(LIMIT):
-        async with (
-            trio_smtp.open_pool(
-                "127.0.0.1", route.port, config=DEEP, client_config=client_config, **route.options
-            ) as pool,
-            pool.send_many(jobs) as outcomes,
-        ):
-            return letters, [outcome async for outcome in outcomes]
+    return letters, await route.send(letters, DEEP, client_config)
 
 
 def fates(outcomes: list[Outcome[Any]]) -> dict[str, int]:

@@ -114,14 +114,7 @@ async def test_pool(peer: Peer, tls_files: TLSFiles, case: str) -> None:
     async with open_route(peer, tls_files) as route:
         for client_config in {"depth 1": (BDAT, DATA), "depth 4, BDAT": (BDAT,), "depth 4, DATA": (DATA,)}[case]:
             letters = [make_letter(route.domain) for _ in range(20)]
-            jobs = [(letter.sender, letter.recipients, letter.content) for letter in letters]
-            with trio.fail_after(LIMIT):
-                async with (
-                    trio_smtp.open_pool(
-                        "127.0.0.1", route.port, config=config, client_config=client_config, **route.options
-                    ) as pool,
-                    pool.send_many(jobs) as outcomes,
-                ):
-                    assert [outcome.error async for outcome in outcomes] == [None] * len(letters)
+            outcomes = await route.send(letters, config, client_config)
+            assert [outcome.error for outcome in outcomes] == [None] * len(letters)
             for letter in letters:
                 assert await route.arrived(letter) == [(letter.recipients[0], letter.content)]

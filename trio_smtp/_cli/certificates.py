@@ -2,6 +2,8 @@
 #
 # `ssl` loads keys from files only, so the private key is for a moment in a file, encrypted with a random password and
 # readable by its owner only. The certificate is self-signed: a client that trusts it can verify it.
+#
+# `cryptography` is imported by the functions that make one: it would slow down the start of every command.
 from __future__ import annotations
 
 import ipaddress
@@ -12,11 +14,11 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,9 @@ class ThrowAwayCertificate:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the certificate, as pairs of hexadecimal digits."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+
         certificate = x509.load_pem_x509_certificate(self.pem.encode())
         return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
@@ -49,6 +54,11 @@ def make_certificate(names: Iterable[str] = (), *, days: int = 7) -> ThrowAwayCe
         names: further host names and IP addresses.
         days: how long it is valid.
     """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "trio_smtp throw-away certificate")])
     now = datetime.now(UTC)
@@ -73,6 +83,8 @@ def make_certificate(names: Iterable[str] = (), *, days: int = 7) -> ThrowAwayCe
 
 
 def _general_names(names: Iterable[str]) -> list[x509.GeneralName]:
+    from cryptography import x509
+
     result: list[x509.GeneralName] = []
     for name in dict.fromkeys(["localhost", "127.0.0.1", "::1", *names]):
         try:
@@ -84,6 +96,8 @@ def _general_names(names: Iterable[str]) -> list[x509.GeneralName]:
 
 
 def _server_context(certificate: bytes, key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:
+    from cryptography.hazmat.primitives import serialization
+
     password = secrets.token_urlsafe(24)
     encrypted = key.private_bytes(
         serialization.Encoding.PEM,

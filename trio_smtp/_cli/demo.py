@@ -17,7 +17,7 @@ import trio_smtp
 
 from .certificates import ThrowAwayCertificate, make_certificate
 from .errors import CommandError, Status, one_line, run, status_of
-from .handlers import PrivateMailbox, Received
+from .handlers import Mailbox, Received, guarded
 from .maildir import Maildir
 from .options import verbose_option
 from .output import say
@@ -95,14 +95,13 @@ async def _demo(directory: str | None, *, count: int, connections: int, as_json:
     certificate = make_certificate()
     password = secrets.token_urlsafe(16)
     tally = _Tally()
-    handler = PrivateMailbox(
+    mailbox = Mailbox(
         maildir.store,
-        users={_USER: password},
         hostname="localhost",
         report=lambda received: tally.received.update({received.queue_id: received}),
     )
     server = trio_smtp.Server(
-        handler,
+        guarded(mailbox, {_USER: password}),
         config=trio_smtp.ServerConfig(hostname="localhost", auth="required"),
         ssl_context=certificate.server_context,
     )

@@ -159,6 +159,7 @@ _OPTIONS = (  # what the library calls its arguments, and the options that stand
     ("see the arguments auth and tls", "see --auth and --tls"),
     ("local_hostname is", "--hostname is"),
 )
+_OWN_WORDS = re.compile(r"cannot connect to \S+: ")  # of a ConnectError that no system error explains
 _TLS_ARGUMENT = re.compile(r"tls='(\w+)'")  # an option by its Python name, in a message of the library
 
 
@@ -175,7 +176,7 @@ def describe(error: trio_smtp.SMTPError, server: str) -> str:
             " (--ca FILE trusts the certificates in FILE; --tls opportunistic encrypts without checking)"
         )
     if isinstance(error, trio_smtp.ConnectError) and error.reply is None:
-        return f"cannot connect to {server}: {reason(error)}"
+        return f"cannot connect to {server}: {_OWN_WORDS.sub('', reason(error))}"
     words = _TLS_ARGUMENT.sub(r"--tls \1", str(error))
     for argument, option in _OPTIONS:
         words = words.replace(argument, option)

@@ -1,15 +1,15 @@
 # The handlers of `serve` and `demo`: they pass each message to a store and report it.
 #
 # A store is a coroutine function that takes a message's received fields and content. It returns the number of octets
-# once the message is stored: `Maildir.store`, `Printer.store` or `discard`. `PrivateMailbox` is a separate class
-# because a server offers AUTH only if its handler has `on_auth`.
+# once the message is stored: `Maildir.store`, `Printer.store` or `discard`. `Private` stands around any handler: a
+# server offers AUTH only if its handler has `on_auth`.
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import click
 import trio
@@ -30,13 +30,14 @@ class Received:
     """A message that a handler has accepted.
 
     Attributes:
-        queue_id: as in the reply; for a Maildir, the unique part of the file name.
+        queue_id: as in the reply; for a Maildir, the unique part of the file name; ``""`` if another server chose it.
         sender: the reverse path, ``""`` for the null sender.
         recipients: the forward paths.
         size: octets of content.
         peer: the client's address, ``""`` if it has none.
         protocol: ``ESMTPS``, for example.
         identity: the user that the client logged in as, or ``None``.
+        reply: the next server's, if the message went on to one.
     """
 
     queue_id: str
@@ -46,6 +47,46 @@ class Received:
     peer: str
     protocol: str
     identity: str | None
+    reply: str | None = None
+
+
+def received(
+    session: trio_smtp.Session,
+    envelope: trio_smtp.Envelope,
+    *,
+    size: int,
+    lmtp: bool,
+    queue_id: str = "",
+    recipients: Sequence[str] | None = None,
+    reply: str | None = None,
+) -> Received:
+    """What is to be reported of a message; all its recipients have it unless some are named."""
+    if recipients is None:
+        recipients = [recipient.address for recipient in envelope.recipients]
+    return Received(
+        queue_id=queue_id,
+        sender=envelope.sender.address,
+        recipients=tuple(recipients),
+        size=size,
+        peer=str(session.peer[0]) if session.peer else "",
+        protocol=_protocol(session, envelope, lmtp=lmtp),
+        identity=_identity(session),
+        reply=reply,
+    )
+
+
+def _protocol(session: trio_smtp.Session, envelope: trio_smtp.Envelope, *, lmtp: bool) -> str:
+    return protocol_name(
+        esmtp=session.esmtp,
+        lmtp=lmtp,
+        tls=session.tls is not None,
+        authenticated=session.identity is not None,
+        smtputf8=envelope.sender.smtputf8,
+    )
+
+
+def _identity(session: trio_smtp.Session) -> str | None:
+    return None if session.identity is None else str(session.identity)
 
 
 class Mailbox(trio_smtp.Handler):
@@ -81,17 +122,7 @@ class Mailbox(trio_smtp.Handler):
             if exc.errno in _DISK_FULL:
                 raise trio_smtp.Reject(452, "insufficient system storage", "4.3.1") from exc
             raise
-        self._report(
-            Received(
-                queue_id=fields.queue_id,
-                sender=fields.sender,
-                recipients=tuple(fields.recipients),
-                size=size,
-                peer=fields.peer or "",
-                protocol=fields.protocol,
-                identity=fields.identity,
-            )
-        )
+        self._report(received(session, envelope, queue_id=fields.queue_id, size=size, lmtp=self._lmtp))
         return fields.queue_id
 
     def _fields(self, session: trio_smtp.Session, envelope: trio_smtp.Envelope) -> ReceivedFields:
@@ -101,43 +132,39 @@ class Mailbox(trio_smtp.Handler):
             hostname=self._hostname,
             hello=session.hello or "",
             peer=session.peer[0] if session.peer else None,
-            protocol=protocol_name(
-                esmtp=session.esmtp,
-                lmtp=self._lmtp,
-                tls=tls is not None,
-                authenticated=session.identity is not None,
-                smtputf8=envelope.sender.smtputf8,
-            ),
+            protocol=_protocol(session, envelope, lmtp=self._lmtp),
             tls=f"{tls.version} {tls.cipher}" if tls else "",
             sender=envelope.sender.address,
             recipients=[recipient.address for recipient in envelope.recipients],
             date=datetime.now().astimezone(),
-            identity=None if session.identity is None else str(session.identity),
+            identity=_identity(session),
         )
 
 
-class PrivateMailbox(Mailbox):
-    """A mailbox for clients that log in.
+class Private:
+    """A handler for clients that log in: the hooks of another one, and a login.
 
     Args:
+        handler: the other one.
         users: name to password.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        users: Mapping[str, str],
-        hostname: str,
-        lmtp: bool = False,
-        report: Callable[[Received], None] = lambda received: None,
-    ) -> None:
-        super().__init__(store, hostname=hostname, lmtp=lmtp, report=report)
+    def __init__(self, handler: Any, *, users: Mapping[str, str]) -> None:
         self._users = dict(users)
+        for name in dir(handler):
+            hook = getattr(handler, name) if name.startswith("on_") else None
+            # The defaults stay away: with a hook for VRFY, say, EHLO would offer it.
+            if hook is not None and getattr(hook, "__func__", None) is not getattr(trio_smtp.Handler, name):
+                setattr(self, name, hook)
 
     async def on_auth(self, session: trio_smtp.Session, credentials: trio_smtp.Credentials) -> bool:
         """Whether the password is correct. An unknown user takes as long and gets the same reply."""
         return credentials.check_password(self._users.get(credentials.username))
+
+
+def guarded(handler: Any, users: Mapping[str, str]) -> Any:
+    """A handler, behind a login if there are users: name to password."""
+    return Private(handler, users=users) if users else handler
 
 
 async def discard(fields: ReceivedFields, content: AsyncIterable[bytes]) -> int:

@@ -201,8 +201,6 @@ async def _send_some(
         started = trio.current_time()
         try:
             await pool.send(plan.sender, [plan.recipient], plan.content)
-        except UnicodeError as exc:  # the system's look-up of a host name with an empty or too long label
-            raise CommandError(f"cannot connect to {plan.target.words}: {exc}", Status.NO_HOST) from exc
         except trio_smtp.SMTPError as exc:
             words = describe(exc, plan.target.words)
             if isinstance(exc, _HOPELESS) and not tally.latencies:

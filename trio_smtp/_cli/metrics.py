@@ -27,12 +27,10 @@ class Place:
     Attributes:
         host: the address.
         port: the first worker's; 0 picks a free one, which it is from then on.
-        trace: counts, while this process serves them.
     """
 
     host: str
     port: int
-    trace: Trace | None = None
 
     def url(self, worker: int = 1) -> str:
         """Where those of a worker are, the first being 1."""
@@ -72,8 +70,6 @@ def telling_metrics(where: Place | None) -> Iterator[Trace | None]:
 def serving_metrics(where: Place | None, worker: int = 1) -> Iterator[Trace | None]:
     """Serve the metrics of this process during the block, whose value is the function that counts.
 
-    In such a block another one with the same place adds nothing.
-
     Args:
         where: ``None`` serves none.
         worker: its number, the first being 1.
@@ -81,8 +77,8 @@ def serving_metrics(where: Place | None, worker: int = 1) -> Iterator[Trace | No
     Raises:
         CommandError: the port is in use, or a library is missing.
     """
-    if where is None or where.trace is not None:
-        yield None if where is None else where.trace
+    if where is None:
+        yield None
         return
     try:
         from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -104,10 +100,8 @@ def serving_metrics(where: Place | None, worker: int = 1) -> Iterator[Trace | No
     try:
         if not where.port:
             where.port = server.server_port
-        where.trace = trace
         yield trace
     finally:
-        where.trace = None
         server.shutdown()
         server.server_close()
         thread.join()

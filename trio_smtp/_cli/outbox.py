@@ -31,6 +31,7 @@ from .errors import CommandError, Commands, Status, describe, one_line, run, sta
 from .metrics import Place, Trace, metrics_option, telling_metrics
 from .options import Target, client_options, server_option, target, verbose_option
 from .output import say
+from .send import reply_fields
 
 _WATCH: Final = 1.0  # seconds between two looks of status --watch
 
@@ -363,13 +364,7 @@ def _as_json(entry: Entry) -> dict[str, Any]:
         "recipients": {
             address: {
                 "state": recipient.state,
-                "reply": None
-                if recipient.reply is None
-                else {
-                    "code": recipient.reply.code,
-                    "enhanced": recipient.reply.enhanced,
-                    "text": recipient.reply.text,
-                },
+                "reply": reply_fields(recipient.reply),
                 "attempts": recipient.attempts,
                 "next_attempt": None if recipient.next_attempt is None else recipient.next_attempt.isoformat(),
                 "error": recipient.error,

@@ -5,9 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
 from .output import say
 
 
@@ -22,8 +19,18 @@ def show_progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Ca
     """
     output = sys.stderr if quiet else sys.stdout
     if output.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), console=Console(file=output)) as bar:
+        # Not before: it takes a tenth of a second, in every command.
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+        )
+        with progress.Progress(*columns, console=Console(file=output)) as bar:
             task = bar.add_task(title, total=total)
             yield lambda: bar.advance(task)
     elif quiet:

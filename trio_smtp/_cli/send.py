@@ -151,8 +151,6 @@ async def _send_all(plan: _Plan, letters: Sequence[Letter], config: trio_smtp.Cl
         for letter in letters[len(outcomes) :]:
             outcomes.append(_failure(letter.name, exc, error))
             _show(plan, outcomes[-1])
-    except UnicodeError as exc:  # the system's look-up of a host name with an empty or too long label
-        raise CommandError(f"cannot connect to {plan.target.words}: {exc}", Status.NO_HOST) from exc
     if len(outcomes) > 1 and not plan.as_json:
         say(total(outcomes))
     return overall([outcome.status for outcome in outcomes])
@@ -252,14 +250,15 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "file": outcome.file,
         "status": int(outcome.status),
         "delivery": outcome.delivery,
-        "accepted": {address: _reply(reply) for address, reply in outcome.accepted.items()},
-        "refused": {address: _reply(reply) for address, reply in outcome.refused.items()},
+        "accepted": {address: reply_fields(reply) for address, reply in outcome.accepted.items()},
+        "refused": {address: reply_fields(reply) for address, reply in outcome.refused.items()},
         "unknown": outcome.unknown,
         "error": outcome.error,
     }
 
 
-def _reply(reply: trio_smtp.Reply | None) -> dict[str, Any] | None:
+def reply_fields(reply: trio_smtp.Reply | None) -> dict[str, Any] | None:
+    """A reply for JSON."""
     if reply is None:
         return None
     return {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}

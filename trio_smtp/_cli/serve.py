@@ -3,8 +3,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,9 +19,7 @@ from .errors import Status, reason, run
 from .limits import limit_options
 from .metrics import place, serving_metrics
 from .options import auth_options, host_words, network, octal, verbose_option
-from .outbox import open_store
-from .queueing import Queue
-from .serve_plan import DEFAULT_PORT, Plan, make_plan
+from .serve_plan import DEFAULT_PORT, Plan, Service, make_plan
 from .signals import ENDING, WATCHED, Wishes, write_statistics
 from .sockets import Listener, name_of, open_shared, place_words
 from .workers import Orders, Parent
@@ -107,8 +104,21 @@ def serve(**options: Any) -> None:
     are being received. The second ends it at once. SIGHUP loads the files of --tls-cert and --tls-key again, which
     happens within a minute too if they have changed. SIGUSR1 writes statistics to the log.
     """
-    plan = make_plan(**options)
-    make_room_for(plan.config.max_connections)
+    serve_by(make_plan(**options))
+
+
+def serve_by(plan: Plan, *, connections: int = 0) -> None:
+    """Serve by a plan, until a signal ends it; then exit.
+
+    Args:
+        plan: what to serve, and by how many processes.
+        connections: how many more each process has, beside those that it accepts.
+
+    Raises:
+        CommandError: a process cannot serve.
+    """
+    if plan.config.max_connections is not None:
+        make_room_for(plan.config.max_connections + connections)
     plan.output.take_log()
     try:
         if plan.workers == 1:
@@ -213,27 +223,30 @@ async def _serve_until_told(
     worker: int = 1,
 ) -> None:
     """Serve until `obey` has heard that the end is wished for."""
-    with serving_metrics(plan.metrics, worker) as metrics:
-        config = plan.config if metrics is None else replace(plan.config, trace=metrics)
-
-        await _serve_with(plan, config, listeners, obey, listening=listening, ending=ending)
+    with serving_metrics(plan.metrics, worker) as trace:
+        async with plan.opening(plan, worker, trace) as service:
+            config = service.config if trace is None else replace(service.config, trace=trace)
+            service = replace(service, config=config)
+            await _serve_with(plan, service, listeners, obey, listening=listening, ending=ending)
 
 
 async def _serve_with(
     plan: Plan,
-    config: trio_smtp.ServerConfig,
+    service: Service,
     listeners: Sequence[Listener],
     obey: Callable[[Wishes], Awaitable[None]],
     *,
     listening: Callable[[], None],
     ending: Callable[[], None],
 ) -> None:
-    server = trio_smtp.Server(plan.handler, config=config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls)
+    server = trio_smtp.Server(
+        service.handler, config=service.config, ssl_context=plan.ssl_context, implicit_tls=plan.implicit_tls
+    )
     wishes = Wishes(
         can_reload=plan.certificate is not None,
         statistics=lambda: write_statistics(server.statistics(), plan.totals),
     )
-    async with _attached_outbox(plan), trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(obey, wishes)  # listens before start() returns
         await nursery.start(server.serve_listeners, listeners)
         for chore in plan.chores:
@@ -247,18 +260,6 @@ async def _serve_with(
         nursery.start_soon(_cancel_after, wishes.at_once, nursery.cancel_scope)
         await server.shutdown(grace=plan.grace)
         nursery.cancel_scope.cancel(reason="the server has ended")
-
-
-@asynccontextmanager
-async def _attached_outbox(plan: Plan) -> AsyncIterator[None]:
-    """Open the plan's outbox, if it has one, for the time of serving."""
-    if plan.outbox is None:
-        yield
-        return
-    assert isinstance(plan.handler, Queue)
-    async with open_store(plan.outbox) as outbox:
-        plan.handler.attach(outbox.handler(received_by=plan.config.hostname))
-        yield
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

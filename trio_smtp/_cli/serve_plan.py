@@ -6,7 +6,8 @@ import shlex
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,18 +19,21 @@ import trio_smtp
 
 from .certificates import load_certificate, make_certificate
 from .errors import CommandError, Status, one_line, reason
-from .handlers import Mailbox, Printer, PrivateMailbox, Received, Store, discard, raw_form, readable_form
+from .handlers import Mailbox, Printer, Received, Store, discard, guarded, raw_form, readable_form
 from .limits import config_of, is_loopback
 from .maildir import Maildir, short
-from .metrics import Place
+from .metrics import Place, Trace
 from .options import credentials
+from .outbox import open_store
 from .output import Output, has_colour
-from .queueing import PrivateQueue, Queue
+from .queueing import Queue
 from .sockets import Places
 from .totals import Totals
 from .workers import AVAILABLE, Tell
 
 Chore: TypeAlias = Callable[[], Awaitable[None]]
+# Of a process: the plan, the process's number, and what counts for its metrics, if they are served.
+Opening: TypeAlias = "Callable[[Plan, int, Trace | None], AbstractAsyncContextManager[Service]]"
 
 DEFAULT_PORT = 2525
 _WILDCARDS = frozenset({"", "*"})
@@ -41,7 +45,8 @@ class Plan:
 
     Attributes:
         places: where to listen.
-        handler: stores the messages.
+        users: name to password of those who may send; empty if nobody has to log in.
+        report: to be called for each message that was accepted.
         config: of the server.
         ssl_context: for STARTTLS or implicit TLS; ``None`` for neither.
         certificate: the files of certificate and key, where they may be renewed; else ``None``.
@@ -54,12 +59,13 @@ class Plan:
         totals: what was accepted.
         output: where everything is written.
         tell: reports to the user.
-        outbox: the address of the outbox that the handler is to be attached to, or ``None``.
         metrics: where each process serves its metrics, or ``None``.
+        opening: what each process opens for the time of serving, such as an outbox; its value is what it serves.
     """
 
     places: Places
-    handler: trio_smtp.Handler
+    users: Mapping[str, str]
+    report: Callable[[Received], None]
     config: trio_smtp.ServerConfig
     ssl_context: ssl.SSLContext | None
     certificate: tuple[str, str | None] | None
@@ -72,8 +78,25 @@ class Plan:
     totals: Totals
     output: Output
     tell: Tell
-    outbox: str | None = None
-    metrics: Place | None = None
+    metrics: Place | None
+    opening: Opening
+
+    def service(self, handler: Any) -> Service:
+        """What to serve with a handler, which may be any object that has hooks."""
+        return Service(handler=guarded(handler, self.users), config=self.config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What a process serves.
+
+    Attributes:
+        handler: of each message.
+        config: of the server.
+    """
+
+    handler: Any
+    config: trio_smtp.ServerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +176,7 @@ def make_plan(
     output = Output(_left_out_json if as_json else _left_out_text)
     tell = partial(_tell_json if as_json else _tell_text, output)
     totals = Totals(workers)
-    store, store_words, chores = _open_store(maildir, forget or outbox is not None, output, raw=raw)
-    if outbox is not None:
-        store_words = f"messages go to {outbox}"
+    opening, store_words, chores = _open_store(maildir, outbox, output, forget=forget, raw=raw)
     is_reported = not quiet and (raw or forget or maildir is not None or outbox is not None)  # else it is shown
     report = partial(_report, totals, tell if is_reported else None)
     summary = ["LMTP" if lmtp else "SMTP", tls_words]
@@ -167,7 +188,8 @@ def make_plan(
         places=Places(
             host=None if host in _WILDCARDS else host, port=port, unix=unix, unix_mode=unix_mode, inherit=inherit
         ),
-        handler=_handler(store, user, config, report) if outbox is None else _queue(user, config, report),
+        users=dict([user]) if user is not None else {},
+        report=report,
         config=config,
         ssl_context=context,
         certificate=None if tls.tls_cert is None else (tls.tls_cert, tls.tls_key),
@@ -180,9 +202,21 @@ def make_plan(
         totals=totals,
         output=output,
         tell=tell,
-        outbox=outbox,
         metrics=metrics,
+        opening=opening,
     )
+
+
+@asynccontextmanager
+async def _with_store(store: Store, plan: Plan, worker: int, trace: Trace | None) -> AsyncIterator[Service]:
+    yield plan.service(Mailbox(store, hostname=plan.config.hostname, lmtp=plan.config.lmtp, report=plan.report))
+
+
+@asynccontextmanager
+async def _with_outbox(url: str, plan: Plan, worker: int, trace: Trace | None) -> AsyncIterator[Service]:
+    async with open_store(url) as outbox:
+        inner = outbox.handler(received_by=plan.config.hostname)
+        yield plan.service(Queue(inner, plan.report, lmtp=plan.config.lmtp))
 
 
 def _check_stores(
@@ -210,36 +244,21 @@ def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecur
         raise click.UsageError("--allow-insecure-auth needs --auth.")
 
 
-def _handler(
-    store: Store,
-    user: tuple[str, str] | None,
-    config: trio_smtp.ServerConfig,
-    report: Callable[[Received], None],
-) -> trio_smtp.Handler:
-    if user is None:
-        return Mailbox(store, hostname=config.hostname, lmtp=config.lmtp, report=report)
-    return PrivateMailbox(store, users=dict([user]), hostname=config.hostname, lmtp=config.lmtp, report=report)
-
-
-def _queue(
-    user: tuple[str, str] | None, config: trio_smtp.ServerConfig, report: Callable[[Received], None]
-) -> trio_smtp.Handler:
-    if user is None:
-        return Queue(report, lmtp=config.lmtp)
-    return PrivateQueue(report, users=dict([user]), lmtp=config.lmtp)
-
-
-def _open_store(maildir: str | None, forget: bool, output: Output, *, raw: bool) -> tuple[Store, str, list[Chore]]:
+def _open_store(
+    maildir: str | None, outbox: str | None, output: Output, *, forget: bool, raw: bool
+) -> tuple[Opening, str, list[Chore]]:
+    if outbox is not None:
+        return partial(_with_outbox, outbox), f"messages go to {outbox}", []
     if maildir is not None:
         try:
             box = Maildir(maildir)
         except OSError as exc:
             raise CommandError(f"cannot use {maildir} as a Maildir: {exc.strerror}", Status.SYSTEM) from exc
-        return box.store, f"messages go to {maildir}", [box.keep_clean]
+        return partial(_with_store, box.store), f"messages go to {maildir}", [box.keep_clean]
     if forget:
-        return discard, "messages are thrown away", []
+        return partial(_with_store, discard), "messages are thrown away", []
     form = raw_form if raw else partial(readable_form, colour=has_colour(sys.stdout))
-    return Printer(output.out.put, form).store, "messages are printed", []
+    return partial(_with_store, Printer(output.out.put, form).store), "messages are printed", []
 
 
 def _open_tls(tls: _TLSOptions, *, names: list[str], implicit: bool) -> tuple[ssl.SSLContext | None, str]:
@@ -293,12 +312,16 @@ def _report(totals: Totals, tell: Tell | None, received: Received) -> None:
     if tell is None:
         return
     recipients = ", ".join(f"<{address}>" for address in received.recipients)
+    queue_id = f" {short(received.queue_id)}:" if received.queue_id else ""
     login = f" as {received.identity}" if received.identity else ""
     peer = f" from {received.peer}" if received.peer else ""
+    reply = f": {received.reply}" if received.reply is not None else ""
+    event = asdict(received)
+    del event["reply" if received.reply is None else "queue_id"]
     tell(
-        f"{time.strftime('%H:%M:%S')} {short(received.queue_id)}: <{received.sender}> to {recipients},"
-        f" {received.size} octets, {received.protocol}{peer}{login}",
-        {"event": "message", **asdict(received)},
+        f"{time.strftime('%H:%M:%S')}{queue_id} <{received.sender}> to {recipients},"
+        f" {received.size} octets, {received.protocol}{peer}{login}{reply}",
+        {"event": "message", **event},
     )
 
 

@@ -73,4 +73,4 @@ def write_statistics(statistics: trio_smtp.ServerStatistics, totals: object) -> 
     """
     logger.setLevel(logging.INFO)  # they were asked for, whatever level the rest has
     counts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in vars(statistics).items())
-    logger.info("statistics: %s; stored: %s", counts, totals)
+    logger.info("statistics: %s; accepted: %s", counts, totals)
