@@ -97,6 +97,18 @@ async def test_webhook(web):
     }
 
 
+async def test_webhook_receiver(capsys):
+    httpx = pytest.importorskip("httpx")
+    with http.server.HTTPServer(("127.0.0.1", 0), load("webhook_receiver").Hook) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(f"http://127.0.0.1:{server.server_port}/", json={"subject": "Hi"})
+        thread.join()
+    assert answer.status_code == 204
+    assert capsys.readouterr().out == '{\n  "subject": "Hi"\n}\n'
+
+
 async def test_newsletter():
     pytest.importorskip("rich")
     example = load("newsletter")
@@ -330,30 +342,35 @@ async def test_dkim_signing():
     assert dkim.verify(sink.messages[0].content, dnsfunc=lambda *args, **options: record)
 
 
-@pytest.mark.parametrize("sender", ["me@gmail.com", "me@example.com"])
-async def test_gmail(sender, monkeypatch):
+@pytest.fixture
+def token_endpoint(monkeypatch):
+    """A provider that answers every request with the token "fresh"; returns the hosts that were asked."""
     httpx = pytest.importorskip("httpx")
-    example = load("gmail")
-    for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
-        monkeypatch.setenv(name, name.lower())
+    from trio_smtp.oauth import RefreshToken
+
     asked: list[str] = []
 
     def answer(request: Any) -> Any:
         asked.append(request.url.host)
-        return httpx.Response(200, json={"access_token": "fresh", "expires_in": 3600, "token_type": "Bearer"})
+        document = {"access_token": "fresh", "refresh_token": "next", "expires_in": 3600, "token_type": "Bearer"}
+        return httpx.Response(200, json=document)
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    for preset in ("google", "microsoft365"):
+        monkeypatch.setattr(RefreshToken, preset, partial(getattr(RefreshToken, preset), http=http))
+    return asked
+
+
+async def submit(monkeypatch: pytest.MonkeyPatch, main: Any, *args: str) -> list[tuple[str, int]]:
+    """Run a program that logs in with the token "fresh"; returns where it would have connected to."""
 
     class Submission(trio_smtp.Discard):
         async def on_auth(self, session, credentials):
             return credentials.token == "fresh" and credentials.username
 
-    refresh_token = example.RefreshToken
-    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    for preset in ("google", "microsoft365"):
-        original = getattr(refresh_token, preset)
-        monkeypatch.setattr(refresh_token, preset, partial(original, http=http))
     config = trio_smtp.ServerConfig(auth="required", auth_mechanisms=("XOAUTH2",))
     certificates = make_certificates()
-    async with http, open_server(Submission(), config=config, tls="starttls", certificates=certificates) as server:
+    async with open_server(Submission(), config=config, tls="starttls", certificates=certificates) as server:
         opened = trio_smtp.open_pool
 
         def here(host: str, port: int, **options: Any) -> Any:
@@ -362,10 +379,30 @@ async def test_gmail(sender, monkeypatch):
 
         hosts: list[tuple[str, int]] = []
         monkeypatch.setattr(trio_smtp, "open_pool", here)
-        await example.main(sender, "you@example.com")
-    google = sender.endswith("gmail.com")
-    assert hosts == [("smtp.gmail.com" if google else "smtp.office365.com", 587)]
-    assert asked == ["oauth2.googleapis.com" if google else "login.microsoftonline.com"]
+        await main(*args)
+    return hosts
+
+
+async def test_gmail(monkeypatch, token_endpoint, capsys):
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
+        monkeypatch.setenv(name, name.lower())
+    hosts = await submit(monkeypatch, load("gmail").main, "me@gmail.com", "you@example.com")
+    assert hosts == [("smtp.gmail.com", 587)]
+    assert token_endpoint == ["oauth2.googleapis.com"]
+    assert capsys.readouterr().out == "250 2.0.0 OK: queued\n"
+
+
+async def test_microsoft365(monkeypatch, token_endpoint, tmp_path, capsys):
+    monkeypatch.setenv("CLIENT_ID", "client_id")
+    token_file = tmp_path / "refresh-token.txt"
+    token_file.write_text("first\n", encoding="ascii")
+    main = load("microsoft365").main
+    hosts = await submit(monkeypatch, main, str(token_file), "me@example.com", "you@example.com")
+    assert hosts == [("smtp.office365.com", 587)]
+    assert token_endpoint == ["login.microsoftonline.com"]
+    assert token_file.read_text(encoding="ascii") == "next"
+    assert [path.name for path in tmp_path.iterdir()] == ["refresh-token.txt"]
+    assert capsys.readouterr().out == "250 2.0.0 OK: queued\n"
 
 
 # --- programs ported from other libraries: what theirs does, ours does ---
