@@ -77,6 +77,19 @@ def test_links_lead_somewhere(page):
     assert missing == []
 
 
+def test_tests_that_pages_name_exist():
+    sources = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py")}
+    tests = {name for source in sources.values() for name in re.findall(r"def (test_\w+)", source)}
+    missing = {}
+    for page in PAGES:
+        text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+        named = {name for name in re.findall(r"`(test_\w+)`", text) if name not in tests}
+        named |= {name for name in re.findall(r"`tests/(\w+\.py)`", text) if name not in sources}
+        if named:
+            missing[page.name] = named
+    assert missing == {}
+
+
 # --- the pages about other libraries ---
 
 

@@ -250,6 +250,29 @@ async def test_direct_to_mx(monkeypatch, nursery):
     assert [message.recipients for message in sink.messages] == [("you@example.org",), ("you@localhost",)]
 
 
+async def test_workers():
+    """workers.py, in a process of its own: it serves on one port, and all of its processes end."""
+    async with open_sink() as sink:
+        port = sink.port  # free after the block
+    command = [sys.executable, "-c", f"import workers; workers.main({port}, 2)"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent)])}
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(60):
+            process = await nursery.start(
+                partial(trio.run_process, command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            )
+            said = b""
+            while not said.endswith(b"\n"):
+                said += await process.stdout.receive_some()
+            await send(port, ["you@example.com"])
+            while said.count(b"\n") < 2:
+                said += await process.stdout.receive_some()
+            process.terminate()  # run_process() raises if it does not end well
+    assert re.fullmatch(rb"listening on port \d+\nprocess \d+: \d+ octets\n", said)
+    with pytest.raises(trio_smtp.ConnectError):
+        await send(port, ["you@example.com"])
+
+
 def test_anyio_program():
     anyio = pytest.importorskip("anyio")
     example = load("anyio_program")
@@ -296,7 +319,7 @@ async def test_unix_socket(capsys, tmp_path):
     assert not path.exists()
 
 
-async def test_certificates(nursery, tmp_path, autojump_clock):
+async def test_certificates(nursery, tmp_path, autojump_clock, caplog):
     example = load("certificates")
     first, second = make_certificates(), make_certificates()
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
@@ -312,7 +335,10 @@ async def test_certificates(nursery, tmp_path, autojump_clock):
         port = listener.socket.getsockname()[1]
         await send(port, ["you@example.com"], tls="starttls", ssl_context=first.client_context())
         write(second)
-        await trio.sleep(61)
+        caplog.set_level("INFO", logger="trio_smtp")
+        await trio.sleep(60)
+        while "was loaded again" not in caplog.text:  # in a thread, which the clock does not wait for
+            await trio.lowlevel.checkpoint()
         await send(port, ["you@example.com"], tls="starttls", ssl_context=second.client_context())
         nursery.cancel_scope.cancel()
 
