@@ -25,7 +25,8 @@ async def main(token_file: str, sender: str, recipient: str) -> None:
         await part.rename(file)
 
     refresh_token = (await file.read_text()).strip()
-    tokens = RefreshToken.microsoft365(os.environ["CLIENT_ID"], refresh_token, keep=keep)  # tenant="example.com"
+    # tenant="example.com" allows accounts of your own directory only.
+    tokens = RefreshToken.microsoft365(os.environ["CLIENT_ID"], refresh_token, keep=keep)
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = sender, recipient, "Hello"
     message.set_content("Hi!\n")

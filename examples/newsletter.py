@@ -1,4 +1,6 @@
-"""A newsletter to 10,000 readers: at most 100 messages a second, a progress bar, and a report of what failed.
+"""A newsletter to 10,000 readers, with a progress bar and a report of what failed.
+
+At most 100 messages are sent in a second.
 
 pip install trio-smtp rich
 python newsletter.py mail.example.com 25 readers.txt

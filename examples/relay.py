@@ -1,4 +1,6 @@
-"""A relay: mail goes on to the next server while it comes in, and the client hears what that server says.
+"""A relay: mail goes on to the next server while it comes in.
+
+The client hears what that server says.
 
 The command line does the same: ``trio-smtp relay --to mail.example.com:587``.
 """
