@@ -215,6 +215,7 @@ async def test_direct_to_mx(monkeypatch, nursery):
     pytest.importorskip("dns")
     import dns.asyncresolver
     import dns.message
+    import dns.rcode
     import dns.rdatatype
     import dns.rrset
 
@@ -229,6 +230,8 @@ async def test_direct_to_mx(monkeypatch, nursery):
             name = query.question[0].name
             response = dns.message.make_response(query)
             mx = records.get(name.to_text().rstrip("."), [])
+            if name.to_text() == "gone.example.":
+                response.set_rcode(dns.rcode.NXDOMAIN)
             if mx:
                 response.answer.append(dns.rrset.from_text(name, 60, "IN", dns.rdatatype.MX, *mx))
             await socket.sendto(response.to_wire(), peer)
@@ -244,6 +247,8 @@ async def test_direct_to_mx(monkeypatch, nursery):
                 result = await example.main("me@example.com", "you@example.org", LETTER, sink.port)
                 assert result.accepted == ["you@example.org"]
                 result = await example.main("me@example.com", "you@localhost", LETTER, sink.port)  # has no MX
+                with pytest.raises(OSError, match="cannot look up"):
+                    await example.main("me@example.com", "you@gone.example", LETTER, sink.port)
                 with pytest.raises(OSError, match="takes no mail"):
                     await example.main("me@example.com", "you@null.example", LETTER, sink.port)
         nursery.cancel_scope.cancel()
