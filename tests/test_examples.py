@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import trio
+from pages import blocks, read_page, run
 
 import trio_smtp
 from trio_smtp.testing import Certificates, make_certificates, open_server, open_sink, virtual_network
@@ -315,6 +316,20 @@ async def test_relay(nursery):
     assert result.accepted == ["a@example.com"]
     assert str(result.refused["b@example.com"]) == "550 5.1.1 no such user"
     assert [message.content for message in sink.messages] == [LETTER]
+
+
+async def test_a_relay_with_checks():
+    [code] = blocks(read_page("howto/relay.md"))
+    checked = run(code)["Checked"]
+    async with (
+        open_sink() as sink,
+        trio_smtp.open_pool(sink.host, sink.port) as pool,
+        open_server(checked(pool)) as server,
+    ):
+        result = await send(server.port, ["a@example.com", "b@elsewhere.example"])
+    assert result.accepted == ["a@example.com"]
+    assert str(result.refused["b@elsewhere.example"]) == "550 5.7.1 no relaying there"
+    assert [message.recipients for message in sink.messages] == [("a@example.com",)]
 
 
 async def test_unix_socket(capsys, tmp_path):
