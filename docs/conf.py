@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinxcontrib_trio",
+    "public_signatures",
     "state_diagrams",
 ]
 exclude_patterns = ["_ext"]
@@ -27,11 +28,14 @@ graphviz_output_format = "svg"
 html_theme = "furo"
 html_title = f"trio_smtp {version}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["trio_smtp.css"]
 
 # Single backticks in docstrings stand for names of arguments and fields.
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 autodoc_use_legacy_class_based = True  # sphinxcontrib_trio extends these classes
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 88
@@ -43,3 +47,4 @@ myst_fence_as_directive = ["mermaid"]
 # Pages link to files of the repository, which the site does not hold.
 suppress_warnings = ["myst.xref_missing"]
 copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"

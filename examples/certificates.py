@@ -1,6 +1,7 @@
-"""A server whose certificate is renewed while it runs: the files are looked at every minute, and at SIGHUP.
+"""A server whose certificate is renewed while it runs.
 
-Sessions notice nothing. A file that cannot be used is logged, and the old certificate stays.
+The files are looked at every minute, and at SIGHUP. Sessions notice nothing. A file that cannot
+be used is logged, and the old certificate stays.
 
     python certificates.py fullchain.pem privkey.pem
 """

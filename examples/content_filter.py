@@ -1,10 +1,13 @@
-"""A content filter between two Postfix ports: each message is looked at, and handed on or refused.
+"""A content filter between two Postfix ports: each message is looked at, and sent on or refused.
 
-Postfix hands mail over on port 10025, and takes it back on port 10026. What the second port answers is what the first
-one hears, so that nothing is stored here, and nothing can be lost here.
+Postfix hands mail over on port 10025, and takes it back on port 10026. What the second port
+answers is what the first one hears, so nothing is stored here, and nothing can be lost here.
 
-In master.cf: ``smtp inet n - n - - smtpd -o content_filter= -o smtpd_proxy_filter=127.0.0.1:10025``, and
-``127.0.0.1:10026 inet n - n - - smtpd -o smtpd_authorized_xforward_hosts=127.0.0.0/8 -o smtpd_proxy_filter=``
+In master.cf::
+
+    smtp            inet n - n - - smtpd -o smtpd_proxy_filter=127.0.0.1:10025
+    127.0.0.1:10026 inet n - n - - smtpd -o smtpd_proxy_filter=
+        -o smtpd_authorized_xforward_hosts=127.0.0.0/8
 """
 
 import trio

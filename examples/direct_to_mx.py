@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import dns.asyncresolver
+import dns.exception
 import dns.resolver
 import trio
 
@@ -23,6 +24,8 @@ def mail_hosts(domain: str, resolver: dns.asyncresolver.Resolver) -> Callable[[]
             answer = await resolver.resolve(domain, "MX")
         except dns.resolver.NoAnswer:
             return [domain]  # no MX: the domain itself
+        except dns.exception.DNSException as exc:
+            raise OSError(f"cannot look up the mail hosts of {domain}: {exc}") from exc
         hosts = [str(mx.exchange).rstrip(".") for mx in sorted(answer, key=lambda mx: mx.preference)]
         if hosts == [""]:
             raise OSError(f"{domain} takes no mail")  # a null MX, RFC 7505

@@ -1,4 +1,4 @@
-"""Send through Gmail, or Microsoft 365, with tokens that renew themselves.
+"""Send through Gmail with tokens that renew themselves.
 
 The refresh token comes from the person's agreement, once, in a browser; the rest happens here.
 
@@ -16,22 +16,16 @@ import trio_smtp
 from trio_smtp.oauth import RefreshToken
 
 
-def login(user: str) -> trio_smtp.OAuth:
-    secrets = os.environ
-    if user.endswith("@gmail.com"):
-        tokens = RefreshToken.google(secrets["CLIENT_ID"], secrets["CLIENT_SECRET"], secrets["REFRESH_TOKEN"])
-    else:
-        tokens = RefreshToken.microsoft365(secrets["CLIENT_ID"], secrets["REFRESH_TOKEN"])
-    return trio_smtp.OAuth(user, tokens)
-
-
 async def main(sender: str, recipient: str) -> None:
-    host = "smtp.gmail.com" if sender.endswith("@gmail.com") else "smtp.office365.com"
+    secrets = os.environ
+    tokens = RefreshToken.google(secrets["CLIENT_ID"], secrets["CLIENT_SECRET"], secrets["REFRESH_TOKEN"])
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = sender, recipient, "Hello"
     message.set_content("Hi!\n")
-    async with trio_smtp.open_pool(host, 587, tls="starttls", auth=login(sender), max_connections=2) as pool:
-        await pool.send_message(message)
+    login = trio_smtp.OAuth(sender, tokens)
+    async with trio_smtp.open_pool("smtp.gmail.com", 587, tls="starttls", auth=login, max_connections=2) as pool:
+        result = await pool.send_message(message)
+    print(result.reply)
 
 
 if __name__ == "__main__":

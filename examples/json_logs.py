@@ -1,4 +1,4 @@
-"""The library's log as JSON, one document a line, with its fields: session, peer, and what else a record has.
+"""The library's log as JSON, one document a line, with the fields of each record.
 
 The command line does the same: ``trio-smtp --log-json serve``.
 """

@@ -1,7 +1,9 @@
-"""A newsletter to 10,000 readers: at most 100 messages a second, a progress bar, and a report of what failed.
+"""A newsletter to 10,000 readers, with a progress bar and a report of what failed.
+
+At most 100 messages are sent in a second.
 
 pip install trio-smtp rich
-python newsletter.py mail.example.com readers.txt
+python newsletter.py mail.example.com 25 readers.txt
 """
 
 import sys
@@ -43,7 +45,7 @@ async def main(host: str, port: int, readers: list[str]) -> dict[str, Exception]
 
 
 if __name__ == "__main__":
-    failed = trio.run(main, sys.argv[1], 25, Path(sys.argv[2]).read_text(encoding="utf-8").split())
+    failed = trio.run(main, sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]).read_text(encoding="utf-8").split())
     for reader, error in failed.items():
         # "refused": strike the address off the list if it is permanent. "not_sent": send again.
         # "unknown": the reader may have it; sending again may be twice.

@@ -3,8 +3,9 @@
     python examples/order_mail.py shop.db you@example.com
     trio-smtp outbox --store sqlite:shop.db work --server mail.example.com:587 --auth me
 
-The application writes the order and puts its mail into the outbox in the same file, in the same transaction. After a
-crash at any moment there is no order without its mail, and no mail without its order. Some worker sends it, later.
+The application writes the order and puts its mail into the outbox in the same file, in the same
+transaction. After a crash at any moment there is no order without its mail, and no mail without
+its order. Some worker sends it, later.
 """
 
 from __future__ import annotations

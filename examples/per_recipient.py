@@ -1,4 +1,4 @@
-"""Each recipient gets its own answer: unknown ones 550, full mailboxes 452, the others are accepted."""
+"""Each recipient gets its own answer: 550 if it is unknown, 452 if its mailbox is full."""
 
 import trio
 

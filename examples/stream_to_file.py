@@ -1,4 +1,4 @@
-"""A message of any size goes into a file as it comes: memory stays flat, and the disk slows the sender down."""
+"""A message of any size goes into a file as it comes: memory stays flat."""
 
 import os
 from pathlib import Path

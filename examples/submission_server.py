@@ -1,4 +1,4 @@
-"""A submission server: STARTTLS before anything else, a login against a table of hashed passwords, own addresses only.
+"""A submission server: TLS first, then a login, and mail from own addresses only.
 
 python submission_server.py certificate.pem key.pem
 """

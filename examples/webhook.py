@@ -1,7 +1,8 @@
 """Mail arrives; a web service hears of it.
 
-Each message becomes a POST with its subject, text and attachments' names. The mail is accepted (250) only if the web
-service has taken it; otherwise the client is told to try again later (451), and nothing is lost.
+Each message becomes a POST with its subject, text and attachments' names. The mail is accepted
+(250) only if the web service has taken it. Otherwise the client is told to try again later (451),
+and nothing is lost.
 
     pip install trio-smtp httpx
     python webhook.py https://example.com/hook

@@ -1,6 +1,7 @@
 """A mail server as one service among others, with a graceful end.
 
-SIGTERM or Ctrl-C: no new connections; idle sessions get a 421; messages in progress finish; then all else ends.
+SIGTERM or Ctrl-C: no new connections; idle sessions get a 421; messages in progress finish; then
+all else ends.
 """
 
 import signal

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import trio
+from pages import blocks, read_page, run
 
 import trio_smtp
 from trio_smtp.testing import Certificates, make_certificates, open_server, open_sink, virtual_network
@@ -95,6 +96,18 @@ async def test_webhook(web):
         "text": "Hello!\r\n",
         "attachments": [],
     }
+
+
+async def test_webhook_receiver(capsys):
+    httpx = pytest.importorskip("httpx")
+    with http.server.HTTPServer(("127.0.0.1", 0), load("webhook_receiver").Hook) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(f"http://127.0.0.1:{server.server_port}/", json={"subject": "Hi"})
+        thread.join()
+    assert answer.status_code == 204
+    assert capsys.readouterr().out == '{\n  "subject": "Hi"\n}\n'
 
 
 async def test_newsletter():
@@ -203,6 +216,7 @@ async def test_direct_to_mx(monkeypatch, nursery):
     pytest.importorskip("dns")
     import dns.asyncresolver
     import dns.message
+    import dns.rcode
     import dns.rdatatype
     import dns.rrset
 
@@ -217,6 +231,8 @@ async def test_direct_to_mx(monkeypatch, nursery):
             name = query.question[0].name
             response = dns.message.make_response(query)
             mx = records.get(name.to_text().rstrip("."), [])
+            if name.to_text() == "gone.example.":
+                response.set_rcode(dns.rcode.NXDOMAIN)
             if mx:
                 response.answer.append(dns.rrset.from_text(name, 60, "IN", dns.rdatatype.MX, *mx))
             await socket.sendto(response.to_wire(), peer)
@@ -232,10 +248,35 @@ async def test_direct_to_mx(monkeypatch, nursery):
                 result = await example.main("me@example.com", "you@example.org", LETTER, sink.port)
                 assert result.accepted == ["you@example.org"]
                 result = await example.main("me@example.com", "you@localhost", LETTER, sink.port)  # has no MX
+                with pytest.raises(OSError, match="cannot look up"):
+                    await example.main("me@example.com", "you@gone.example", LETTER, sink.port)
                 with pytest.raises(OSError, match="takes no mail"):
                     await example.main("me@example.com", "you@null.example", LETTER, sink.port)
         nursery.cancel_scope.cancel()
     assert [message.recipients for message in sink.messages] == [("you@example.org",), ("you@localhost",)]
+
+
+async def test_workers():
+    """workers.py, in a process of its own: it serves on one port, and all of its processes end."""
+    async with open_sink() as sink:
+        port = sink.port  # free after the block
+    command = [sys.executable, "-c", f"import workers; workers.main({port}, 2)"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent)])}
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(60):
+            process = await nursery.start(
+                partial(trio.run_process, command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            )
+            said = b""
+            while not said.endswith(b"\n"):
+                said += await process.stdout.receive_some()
+            await send(port, ["you@example.com"])
+            while said.count(b"\n") < 2:
+                said += await process.stdout.receive_some()
+            process.terminate()  # run_process() raises if it does not end well
+    assert re.fullmatch(rb"listening on port \d+\nprocess \d+: \d+ octets\n", said)
+    with pytest.raises(trio_smtp.ConnectError):
+        await send(port, ["you@example.com"])
 
 
 def test_anyio_program():
@@ -277,6 +318,20 @@ async def test_relay(nursery):
     assert [message.content for message in sink.messages] == [LETTER]
 
 
+async def test_a_relay_with_checks():
+    [code] = blocks(read_page("howto/relay.md"))
+    checked = run(code)["Checked"]
+    async with (
+        open_sink() as sink,
+        trio_smtp.open_pool(sink.host, sink.port) as pool,
+        open_server(checked(pool)) as server,
+    ):
+        result = await send(server.port, ["a@example.com", "b@elsewhere.example"])
+    assert result.accepted == ["a@example.com"]
+    assert str(result.refused["b@elsewhere.example"]) == "550 5.7.1 no relaying there"
+    assert [message.recipients for message in sink.messages] == [("a@example.com",)]
+
+
 async def test_unix_socket(capsys, tmp_path):
     path = tmp_path / "mail.sock"
     await load("unix_socket").main(str(path))
@@ -284,7 +339,7 @@ async def test_unix_socket(capsys, tmp_path):
     assert not path.exists()
 
 
-async def test_certificates(nursery, tmp_path, autojump_clock):
+async def test_certificates(nursery, tmp_path, autojump_clock, caplog):
     example = load("certificates")
     first, second = make_certificates(), make_certificates()
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
@@ -300,7 +355,10 @@ async def test_certificates(nursery, tmp_path, autojump_clock):
         port = listener.socket.getsockname()[1]
         await send(port, ["you@example.com"], tls="starttls", ssl_context=first.client_context())
         write(second)
-        await trio.sleep(61)
+        caplog.set_level("INFO", logger="trio_smtp")
+        await trio.sleep(60)
+        while "was loaded again" not in caplog.text:  # in a thread, which the clock does not wait for
+            await trio.lowlevel.checkpoint()
         await send(port, ["you@example.com"], tls="starttls", ssl_context=second.client_context())
         nursery.cancel_scope.cancel()
 
@@ -351,30 +409,35 @@ async def test_dkim_signing():
     assert dkim.verify(sink.messages[0].content, dnsfunc=lambda *args, **options: record)
 
 
-@pytest.mark.parametrize("sender", ["me@gmail.com", "me@example.com"])
-async def test_gmail(sender, monkeypatch):
+@pytest.fixture
+def token_endpoint(monkeypatch):
+    """A provider that answers every request with the token "fresh"; returns the hosts that were asked."""
     httpx = pytest.importorskip("httpx")
-    example = load("gmail")
-    for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
-        monkeypatch.setenv(name, name.lower())
+    from trio_smtp.oauth import RefreshToken
+
     asked: list[str] = []
 
     def answer(request: Any) -> Any:
         asked.append(request.url.host)
-        return httpx.Response(200, json={"access_token": "fresh", "expires_in": 3600, "token_type": "Bearer"})
+        document = {"access_token": "fresh", "refresh_token": "next", "expires_in": 3600, "token_type": "Bearer"}
+        return httpx.Response(200, json=document)
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    for preset in ("google", "microsoft365"):
+        monkeypatch.setattr(RefreshToken, preset, partial(getattr(RefreshToken, preset), http=http))
+    return asked
+
+
+async def submit(monkeypatch: pytest.MonkeyPatch, main: Any, *args: str) -> list[tuple[str, int]]:
+    """Run a program that logs in with the token "fresh"; returns where it would have connected to."""
 
     class Submission(trio_smtp.Discard):
         async def on_auth(self, session, credentials):
             return credentials.token == "fresh" and credentials.username
 
-    refresh_token = example.RefreshToken
-    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    for preset in ("google", "microsoft365"):
-        original = getattr(refresh_token, preset)
-        monkeypatch.setattr(refresh_token, preset, partial(original, http=http))
     config = trio_smtp.ServerConfig(auth="required", auth_mechanisms=("XOAUTH2",))
     certificates = make_certificates()
-    async with http, open_server(Submission(), config=config, tls="starttls", certificates=certificates) as server:
+    async with open_server(Submission(), config=config, tls="starttls", certificates=certificates) as server:
         opened = trio_smtp.open_pool
 
         def here(host: str, port: int, **options: Any) -> Any:
@@ -383,10 +446,30 @@ async def test_gmail(sender, monkeypatch):
 
         hosts: list[tuple[str, int]] = []
         monkeypatch.setattr(trio_smtp, "open_pool", here)
-        await example.main(sender, "you@example.com")
-    google = sender.endswith("gmail.com")
-    assert hosts == [("smtp.gmail.com" if google else "smtp.office365.com", 587)]
-    assert asked == ["oauth2.googleapis.com" if google else "login.microsoftonline.com"]
+        await main(*args)
+    return hosts
+
+
+async def test_gmail(monkeypatch, token_endpoint, capsys):
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
+        monkeypatch.setenv(name, name.lower())
+    hosts = await submit(monkeypatch, load("gmail").main, "me@gmail.com", "you@example.com")
+    assert hosts == [("smtp.gmail.com", 587)]
+    assert token_endpoint == ["oauth2.googleapis.com"]
+    assert capsys.readouterr().out == "250 2.0.0 OK: queued\n"
+
+
+async def test_microsoft365(monkeypatch, token_endpoint, tmp_path, capsys):
+    monkeypatch.setenv("CLIENT_ID", "client_id")
+    token_file = tmp_path / "refresh-token.txt"
+    token_file.write_text("first\n", encoding="ascii")
+    main = load("microsoft365").main
+    hosts = await submit(monkeypatch, main, str(token_file), "me@example.com", "you@example.com")
+    assert hosts == [("smtp.office365.com", 587)]
+    assert token_endpoint == ["login.microsoftonline.com"]
+    assert token_file.read_text(encoding="ascii") == "next"
+    assert [path.name for path in tmp_path.iterdir()] == ["refresh-token.txt"]
+    assert capsys.readouterr().out == "250 2.0.0 OK: queued\n"
 
 
 # --- programs ported from other libraries: what theirs does, ours does ---

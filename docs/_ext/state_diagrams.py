@@ -39,9 +39,10 @@ def to_dot(lines: list[str]) -> str:
             raise ValueError(f"not an arrow: {line!r}")
         tail, head, label = match.groups()
         ends = " -> ".join('"start"' if end == "[*]" else f'"{end}"' for end in (tail, head))
-        broken = "<br/>".join(html.escape(part) for part in _broken(label or ""))
+        broken = "<br/>".join(f"&#160;{html.escape(part)}&#160;" for part in _broken(label or ""))
         arrows.append(f"    {ends} [label=<{broken}>];" if label else f"    {ends};")
-    return "digraph {" + STYLE + "\n".join(arrows) + "\n}\n"
+    space = "nodesep=0.6;\n" if len(arrows) < 8 else ""  # so that labels of a small diagram do not touch
+    return "digraph {" + STYLE + space + "\n".join(arrows) + "\n}\n"
 
 
 def _broken(label: str, width: int = 24) -> list[str]:
