@@ -57,8 +57,9 @@ async def open_pool(
         config: limits, retries and the like.
         client_config: of each connection.
         max_connections: instead of the configuration's.
-        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header, sign, connect: as
-            :func:`open_client`. A token provider is asked once for all connections.
+        auth: as :func:`open_client`. A token provider is asked once for all connections.
+        tls, ssl_context, local_hostname, allow_insecure_auth, lmtp, proxy_header, sign, connect: as
+            :func:`open_client`.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or there is no host. What goes wrong with a connection

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 EventName: TypeAlias = Literal["put", "begin", "mark", "settle", "doubt", "resolve", "lost", "store"]
+"""The names of an :class:`OutboxEvent`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
