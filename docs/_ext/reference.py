@@ -33,6 +33,7 @@ GIVEN = {"entries": "entries", "send_many": "outcomes", "transaction": "message"
 GIVEN |= {"open_script": "server", "run_in_thread": "thread"}
 MANAGER = re.compile(r"(?:collections\.abc\.|contextlib\.|~)*(?:Async)?(?:Iterator|Abstract\w*ContextManager)\[(.*)\]")
 SHORT = 30  # characters that fit on one line of a telephone
+TEXT = 60  # characters in the last column of a table that are more than a word or a number
 PAGE = re.compile(r"docs/([\w/-]+)\.md")
 # Objects of these are made by the library, or with keywords alone: the list of their fields says more.
 FIELDS_ONLY = re.compile(r"\w*(?:Config|Statistics|Event|Entry|Outcome|ReceivedMessage)")
@@ -149,11 +150,14 @@ def _aliases_in(source: str) -> Iterator[tuple[str, str, str]]:
                 yield name, written if ast.unparse(kind) == "TypeAlias" else "", inspect.cleandoc(text)
 
 
-def mark_short_code(app: Sphinx, doctree: nodes.document, page: str) -> None:
-    """Short code is not broken over two lines (``_static/site.css``)."""
+def mark_by_length(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Short code, which is not broken over two lines, and tables that hold text (``_static/site.css``)."""
     for node in doctree.findall(nodes.literal):
         if len(node.astext()) <= SHORT:
             node["classes"].append("short")
+    for table in doctree.findall(nodes.table):
+        if any(len(row[-1].astext()) > TEXT for row in table.findall(nodes.row)):
+            table["classes"].append("text")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -163,5 +167,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", show_signature)
     app.connect("autodoc-skip-member", skip_twice)
     app.connect("autodoc-process-docstring", rewrite, priority=900)  # after Napoleon
-    app.connect("doctree-resolved", mark_short_code)
+    app.connect("doctree-resolved", mark_by_length)
     return {"parallel_read_safe": True}
