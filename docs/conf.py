@@ -19,7 +19,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinxcontrib_trio",
-    "public_signatures",
+    "reference",
     "state_diagrams",
 ]
 exclude_patterns = ["_ext"]
@@ -29,15 +29,15 @@ html_theme = "furo"
 html_title = f"trio_smtp {version}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
-html_css_files = ["trio_smtp.css"]
+html_css_files = ["site.css"]
 
 # Single backticks in docstrings stand for names of arguments and fields.
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
 autodoc_use_legacy_class_based = True  # sphinxcontrib_trio extends these classes
-napoleon_use_ivar = True
+autodoc_preserve_defaults = True
+napoleon_use_ivar = False  # each field has an anchor, and is in the index
 python_maximum_signature_line_length = 88
 
 myst_enable_extensions = ["colon_fence", "deflist", "linkify"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,14 @@ from trio_smtp.testing import open_sink
 TEXT = read_page("dkim.md")
 
 
+def test_each_kind_of_key_has_a_file_of_its_own() -> None:
+    names = [re.findall(r"-out (\S+)", block) for block in blocks(TEXT, "console")]
+    assert names == [["dkim-rsa.pem"], ["dkim-ed25519.pem"]]
+
+
 async def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     [code] = blocks(TEXT)
-    (tmp_path / "dkim.pem").write_bytes(pem("ed25519"))
+    (tmp_path / "dkim-rsa.pem").write_bytes(pem("ed25519"))
     monkeypatch.chdir(tmp_path)
     async with open_sink() as sink:
         for old, new in (('"localhost", 2525', f'"127.0.0.1", {sink.port}'), ("mail2026", "ed25519")):

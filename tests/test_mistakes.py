@@ -26,7 +26,7 @@ from trio_smtp import ClientConfig, Discard, Reject, ServerConfig, open_client, 
 from trio_smtp.testing import open_sink
 
 DOCS = Path(__file__).parent.parent / "docs" / "mistakes.md"
-TABLE = dict(re.findall(r"^\| (?!mistake)(.+?) \| (\S.+) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
+TABLE = dict(re.findall(r"^\| (.+?) \| `(.+)` \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
 LETTER = b"Subject: x\r\n\r\nx\r\n"
 MISTAKES: dict[str, Callable[[], Any]] = {}
 
@@ -118,6 +118,13 @@ async def _():
 async def _():
     client: Any = open_client("localhost", 25)
     await client
+
+
+@under_trio("`async for ... in open_client()`")
+async def _():
+    client: Any = open_client("localhost", 25)
+    async for _ in client:
+        pass
 
 
 @under_trio("`with open_client()`")

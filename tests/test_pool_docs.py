@@ -31,7 +31,7 @@ def table(heading: str) -> list[list[str]]:
 
 
 async def test_the_example_runs(capsys, monkeypatch, nursery):
-    [code] = blocks(TEXT)
+    [code, bulk] = blocks(TEXT)
     [listener] = await nursery.start(partial(trio_smtp.serve, trio_smtp.Discard(), 0, host="127.0.0.1"))
     port = listener.socket.getsockname()[1]
     assert code.count('"localhost", 2525') == 1
@@ -39,6 +39,10 @@ async def test_the_example_runs(capsys, monkeypatch, nursery):
     with trio.fail_after(20):
         await main()
     assert capsys.readouterr().out == "['you@example.com'] {} 1\n"
+    main, _ = started_by(bulk.replace('"localhost", 2525', f'"127.0.0.1", {port}'), monkeypatch)
+    with trio.fail_after(20):
+        await main()
+    assert sorted(capsys.readouterr().out.splitlines()) == [f"member{n}@example.com sent" for n in range(1, 6)]
     nursery.cancel_scope.cancel()
 
 

@@ -139,7 +139,7 @@ class Client(metaclass=NoPublicConstructor):
 
     @property
     def extensions(self) -> Extensions:
-        """What the server offers: keyword to text, and ``.size``, ``.auth``, ``.limits``."""
+        """The extensions that the server offers, keyword to text, and ``.size``, ``.auth``, ``.limits``."""
         return self._connection.extensions
 
     @property
@@ -253,8 +253,8 @@ class Client(metaclass=NoPublicConstructor):
         Leaving the block by an exception never delivers a truncated message: the message is given up, with BDAT by
         RSET, with DATA by closing the connection.
 
-        Args: as those of :meth:`send`. The text is declared 8-bit where the server offers 8BITMIME; where it does not,
-            the first 8-bit octet is an error.
+        Arguments are those of :meth:`send`. The text is declared 8-bit where the server offers 8BITMIME; where it does
+        not, the first 8-bit octet is an error.
 
         Raises: as :meth:`send`; on entering if no recipient is accepted, or with ``sign`` (LocalProtocolError: what is
             signed must be known before it is sent); on leaving if the message is refused.

@@ -29,6 +29,7 @@ from .._protocol.newlines import NewlineNormalizer
 ContentLike: TypeAlias = (
     "bytes | bytearray | memoryview | str | EmailObject[Any, Any] | os.PathLike[str] | AsyncIterable[bytes]"
 )
+"""What can be sent: octets, text, a message object, a file's path, or chunks of octets."""
 
 _FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:").match
 _CALLER: Final = 4  # frames up: where the message was made

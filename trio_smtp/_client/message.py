@@ -14,6 +14,7 @@ from .content import Content, ContentLike, Octets, as_content
 from .signing import Signing
 
 Params: TypeAlias = Mapping[str, str | int | None]
+"""Parameters of MAIL or RCPT, keyword to value; ``None`` for a keyword without a value."""
 BeforeEnd: TypeAlias = Callable[[], Awaitable[object]]
 
 

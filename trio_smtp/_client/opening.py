@@ -44,6 +44,7 @@ from .reaching import Connect, address_name, reach, tls_name
 from .trace import ClientEvent, ClientWitness, tell_unreached
 
 TLSMode: TypeAlias = Literal["auto", "implicit", "starttls", "opportunistic", "none"]
+"""Whether a client uses TLS; :func:`open_client` says what each word means."""
 TLS_MODES: Final = ("auto", "implicit", "starttls", "opportunistic", "none")
 IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 §3.3
 SMTP_PORT: Final = 25

@@ -16,6 +16,7 @@ from .config import ClientConfig
 from .connection import deadline_after
 
 Connect: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""An async function that is given a host and a port, and returns a connected stream."""
 
 _UNIX: Final = "unix:"
 _LOCAL_NAME: Final = "localhost"

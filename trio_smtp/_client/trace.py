@@ -30,6 +30,7 @@ from .._wire.tls import TLSInfo
 from .._wire.waits import Interrupted
 
 ClientEventName: TypeAlias = Literal["connect", "tls", "auth", "command", "message", "close"]
+"""The names of a :class:`ClientEvent`."""
 
 
 class ClientEvent(NamedTuple):

@@ -28,6 +28,7 @@ from .._nursery import open_bare_nursery
 from .._public import NoPublicConstructor
 
 Job: TypeAlias = "tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]"
+"""One message for :meth:`Pool.send_many`: sender, recipients and content, or a message object that names them."""
 J = TypeVar("J", bound="tuple[str, Iterable[str], ContentLike] | email.message.Message[Any, Any]")
 
 

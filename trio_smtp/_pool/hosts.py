@@ -10,7 +10,9 @@ from .._client.opening import check_host
 from .._client.reaching import address_name
 
 Host: TypeAlias = "str | tuple[str, int | None]"
+"""A host's name or address, with or without a port."""
 HostsLike: TypeAlias = "str | Sequence[Host] | Callable[[], Awaitable[str | Sequence[Host]]]"
+"""One host, several in order of preference, or an async function that is asked for them."""
 Route: TypeAlias = "tuple[str, int | None]"
 
 

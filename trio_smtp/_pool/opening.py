@@ -48,8 +48,9 @@ async def open_pool(
 ) -> AsyncIterator[Pool]:
     """Open a pool of connections, for any number of tasks to send messages through.
 
-    Connections are opened when there are messages to send, kept while they are good, and closed with QUIT. A
-    token provider is asked once for all of them.
+    Connections are opened when there are messages to send, kept while they are good, and closed with QUIT. `tls`,
+    `ssl_context`, `local_hostname`, `allow_insecure_auth`, `lmtp`, `proxy_header`, `sign` and `connect` are those of
+    :func:`open_client`.
 
     Args:
         host: a host's name, or ``unix:`` and the path of a socket; or several, or pairs of name and port, in order of
@@ -58,8 +59,7 @@ async def open_pool(
         config: limits, retries and the like.
         client_config: of each connection.
         max_connections: instead of the configuration's.
-        tls, ssl_context, auth, local_hostname, allow_insecure_auth, lmtp, proxy_header, sign, connect: as
-            :func:`open_client`.
+        auth: as :func:`open_client`. A token provider is asked once for all connections.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or there is no host. What goes wrong with a connection

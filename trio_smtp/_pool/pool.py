@@ -118,7 +118,8 @@ class Pool(metaclass=NoPublicConstructor):
         If nothing can have been accepted and the content can be produced again, the message is tried again on a new
         connection, at most ``connect_retries`` times, after growing delays.
 
-        Args: as :meth:`Client.send`. Each try awaits `before_end`, once, and what it raises is not tried again.
+        Arguments are those of :meth:`Client.send`. Each try awaits `before_end`, once, and what it raises is not tried
+        again.
 
         Raises:
             PoolFullError: more than ``max_waiting`` callers would wait.
@@ -146,7 +147,7 @@ class Pool(metaclass=NoPublicConstructor):
     ) -> SendResult:
         """Send an ``EmailMessage`` to the recipients that it names, as :meth:`Client.send_message`.
 
-        Args: as :meth:`Client.send_message`.
+        Arguments are those of :meth:`Client.send_message`.
 
         Raises and cancellation: as :meth:`send`.
         """

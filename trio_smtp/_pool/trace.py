@@ -12,6 +12,7 @@ from .._protocol.client.transaction import Transaction
 from .._protocol.errors import Delivery, SMTPError
 
 TraceName: TypeAlias = Literal["wait", "tls", "auth", "connect", "send", "message", "retry", "retire", "alone"]
+"""The names of a :class:`TraceEvent`."""
 
 Fate: TypeAlias = tuple[Delivery | None, int]  # the fields `delivery` and `code`
 

@@ -111,17 +111,17 @@ class Reply:
 
     @property
     def is_success(self) -> bool:
-        """2xx: the command succeeded."""
+        """The code is 2xx, the command succeeded."""
         return 200 <= self.code <= 299
 
     @property
     def is_temporary(self) -> bool:
-        """4xx: a temporary failure; the same command may succeed later."""
+        """The code is 4xx, a temporary failure; the same command may succeed later."""
         return 400 <= self.code <= 499
 
     @property
     def is_permanent(self) -> bool:
-        """5xx: a permanent failure; the same command will fail again."""
+        """The code is 5xx, a permanent failure; the same command will fail again."""
         return 500 <= self.code <= 599
 
     def abridged(self) -> Reply:

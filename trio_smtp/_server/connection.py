@@ -20,9 +20,9 @@
 # 2. What a peer does ends at most its own session. What a hook does, too. Only cancellation from outside gets past.
 # 3. An event that next_event() has returned is answered before the next: by accept(), answer() or conclude(). Where a
 #    hook is asked in between, the event stays in the HookCaller until then.
-# 4. session.envelope follows protocol.transactions.envelope: a transaction that has begun is noted before the next event is taken,
-#    one that has ended is told to the application before that event is acted upon. on_reset is called once for each
-#    transaction whose message was not accepted; on_close once, if on_connect was reached.
+# 4. session.envelope follows protocol.transactions.envelope: a transaction that has begun is noted before the next
+#    event is taken, one that has ended is told to the application before that event is acted upon. on_reset is called
+#    once for each transaction whose message was not accepted; on_close once, if on_connect was reached.
 # 5. Between STARTTLS's reply and the handshake's end, and before an implicit handshake's end, nothing is said.
 #
 # One timer, no cancel scope per command. The timer says how long the peer may take, or, while a hook runs by itself,

@@ -20,10 +20,11 @@ class Handler:
     ``on_data`` must be there, so that no server accepts mail that nothing keeps; to throw mail away is
     :class:`Discard`. Every other hook has a default. Every hook is async and takes the session first.
 
-    Most hooks are asked: they may ``raise Reject(...)`` or return a :class:`Reply`. Any other exception answers
-    ``451 4.3.0`` and is logged; so does a hook that takes longer than ``ServerConfig.handler_timeout``, which is
-    cancelled. If ``on_connect`` fails so, the client gets ``421 4.3.0`` and the connection ends. ``on_tls``,
-    ``on_reset`` and ``on_close`` are told: what they raise is logged, ``Reject`` too, and the session goes on.
+    Some hooks decide, others are notifications. A hook that decides may ``raise Reject(...)`` or return a
+    :class:`Reply`. Any other exception answers ``451 4.3.0`` and is logged; so does a hook that takes longer than
+    ``ServerConfig.handler_timeout``, which is cancelled. If ``on_connect`` fails so, the client gets ``421 4.3.0`` and
+    the connection ends. ``on_tls``, ``on_reset`` and ``on_close`` are notifications: what they raise is logged,
+    ``Reject`` too, and the session goes on.
 
     The hooks of one session never run concurrently, those of different sessions do. A hook that is cancelled from
     outside (the server's scope) sees ``trio.Cancelled``.

@@ -87,7 +87,7 @@ class Session(metaclass=NoPublicConstructor):
 
     @property
     def xclient(self) -> Mapping[str, str | None]:
-        """What a trusted relay has said by XCLIENT: attribute in upper case to value, ``None`` if it does not know.
+        """What a trusted relay has said by XCLIENT, attribute in upper case to value; ``None`` if it does not know.
 
         ``ADDR``, ``PORT``, ``DESTADDR``, ``DESTPORT``, ``HELO``, ``PROTO`` and ``LOGIN`` are in :attr:`peer`,
         :attr:`local`, :attr:`hello`, :attr:`esmtp` and :attr:`identity` already; ``NAME`` is only here.
@@ -96,9 +96,10 @@ class Session(metaclass=NoPublicConstructor):
 
     @property
     def forwarded(self) -> Mapping[str, str | None]:
-        """What a trusted relay has said by XFORWARD of the message to come: ``NAME``, ``ADDR``, ``PORT``, ``PROTO``,
-        ``HELO``, ``IDENT``, ``SOURCE``, ``None`` for what it does not know. Forgotten with the transaction, and by
-        RSET, EHLO, STARTTLS and XCLIENT.
+        """What a trusted relay has said by XFORWARD of the message to come.
+
+        The attributes are ``NAME``, ``ADDR``, ``PORT``, ``PROTO``, ``HELO``, ``IDENT`` and ``SOURCE``; ``None`` stands
+        for what it does not know. Forgotten with the transaction, and by RSET, EHLO, STARTTLS and XCLIENT.
         """
         return self._protocol.relay.forwarded
 
@@ -130,7 +131,7 @@ class Session(metaclass=NoPublicConstructor):
 
     @property
     def state(self) -> SimpleNamespace:
-        """Yours: put on it what belongs to this connection."""
+        """A place for what the application keeps about this connection, as attributes of any name."""
         if self._state is None:
             self._state = SimpleNamespace()
         return self._state

@@ -66,6 +66,9 @@ class _Entrance(AbstractAsyncContextManager[T], Generic[T]):
     def __await__(self) -> Generator[None, None, NoReturn]:
         raise TypeError(f"{self._usage()}, not with 'await'")
 
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(f"{self._usage()}, not with 'async for'")
+
     def __enter__(self) -> NoReturn:
         raise TypeError(f"{self._usage()}, not with 'with'")
 

@@ -56,6 +56,7 @@ DEFAULT_HEADERS: Final[tuple[str, ...]] = (
     "List-Owner",
     "List-Archive",
 )
+"""The header fields that :class:`Signer` signs if it is not told which (RFC 6376 section 5.4.1)."""
 _NEVER: Final = ("return-path", "received", "comments", "keywords", "bcc", "resent-bcc", "dkim-signature")
 _LEAST_BITS: Final = 1024  # of an RSA key: verifiers must not take fewer (RFC 8301 §3.2)
 _TOKEN: Final = 53  # octets of a name that dkimpy does not fold in the middle, where verifiers take that for a space

@@ -86,7 +86,7 @@ class Inbox(metaclass=NoPublicConstructor):
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """What is there, in the order of arrival: a new list. ``queue_id`` is the id that HTTP knows it by."""
+        """A new list of what is there, in the order of arrival. ``queue_id`` is the id that HTTP knows it by."""
         return [self._box.received(kept) for kept in list(self._box.store.all())]
 
     async def wait_for(self, *, to: str = "", sender: str = "", subject: str = "") -> ReceivedMessage:

@@ -2,10 +2,26 @@
 
 ::
 
-    async with trio_smtp.outbox.open_outbox("sqlite:outbox.db") as outbox:
-        await outbox.put("me@example.com", ["you@example.com"], content, key="order-4711")
-        async with trio_smtp.open_pool("mail.example.com", 587, auth=("me", "secret")) as pool:
-            await outbox.work(pool)  # until cancelled; in any number of tasks and processes
+    import trio
+    import trio_smtp
+    from trio_smtp.outbox import open_outbox
+
+    CONTENT = b"From: me@example.com\\r\\nTo: you@example.com\\r\\nSubject: order 4711\\r\\n\\r\\nThank you!\\r\\n"
+
+
+    async def main():
+        async with (
+            open_outbox("sqlite:outbox.db") as outbox,
+            trio_smtp.open_pool("localhost", 2525) as pool,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(outbox.work, pool)  # until cancelled; in any number of tasks and processes
+            ticket = await outbox.put("me@example.com", ["you@example.com"], CONTENT, key="order-4711")
+            print((await outbox.wait(ticket.id)).state)
+            nursery.cancel_scope.cancel()
+
+
+    trio.run(main)
 
 The store is a file in SQLite, for one machine, or a Redis database, for any number of machines (``pip install
 'trio-smtp[redis]'``). See docs/outbox.md for what is promised, and what each store promises.

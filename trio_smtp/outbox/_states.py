@@ -81,6 +81,7 @@ LEAST_SETTLED: Final = (
     State.SENT,
 )
 Action: TypeAlias = Literal["sent", "retry", "discard"]
+"""What :meth:`Outbox.resolve` does with a message in doubt."""
 _RESOLVED: Final[dict[str, Turn]] = {"sent": Turn.ACCEPT, "retry": Turn.AGAIN, "discard": Turn.DISCARD}
 
 

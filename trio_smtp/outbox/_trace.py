@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from ._states import Record
 
 EventName: TypeAlias = Literal["put", "begin", "mark", "settle", "doubt", "resolve", "lost", "store"]
+"""The names of an :class:`OutboxEvent`."""
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 

@@ -101,8 +101,8 @@ def make_report(
             nothing to report, since that server, which offers DSN, does so itself.
 
     Returns:
-        The report, with Date and Message-ID; ``None`` if there is none to be sent: of a message from the null sender
-        (RFC 5321 section 6.1), or where no recipient's NOTIFY asks for it.
+        The report, with Date and Message-ID; ``None`` if there is none to be sent, as for a message from the null
+        sender (RFC 5321 section 6.1), or where no recipient's NOTIFY asks for it.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind.

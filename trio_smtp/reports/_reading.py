@@ -49,7 +49,7 @@ def parse_report(message: bytes | Message[Any, Any]) -> Report:
         message: octets, as received; or a message object, which is written out first.
 
     Returns:
-        What is in it. A report is what its author says: to be believed no more than any message from it.
+        What is in it. A report is what its author says, to be believed no more than any message from it.
 
     Raises:
         ReportError: it has no part of type ``message/delivery-status``; or it exceeds a limit: 256 KiB for a header

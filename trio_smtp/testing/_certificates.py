@@ -37,7 +37,7 @@ class Certificates(metaclass=NoPublicConstructor):
 
     @property
     def authority_pem(self) -> str:
-        """The authority's certificate: all that a client has to trust."""
+        """The authority's certificate, which is all that a client has to trust."""
         return self.authority.cert_pem.bytes().decode("ascii")
 
     def server_context(self, *, verify_clients: bool = False) -> ssl.SSLContext:
@@ -67,7 +67,7 @@ class Certificates(metaclass=NoPublicConstructor):
 
     @cached_property
     def peer_context(self) -> ssl.SSLContext:
-        """The one context of all scripted peers: to make one takes a millisecond and a half. Not to be changed."""
+        """The one context of all scripted peers, since making one takes a millisecond and a half. Not to be changed."""
         return self.server_context()
 
     def __repr__(self) -> str:

@@ -56,6 +56,7 @@ class Split:
 
 
 Fault: TypeAlias = Cut | Stall | Split
+"""What goes wrong with a :class:`FaultyStream`."""
 
 
 class FaultyStream(trio.abc.Stream):

@@ -18,6 +18,7 @@ from trio_smtp import Reply, Stage
 from .._public import NoPublicConstructor
 
 PointStage: TypeAlias = Literal["greeting", "hello", "auth", "mail", "rcpt", "data", "body", "end"]
+"""The stages at which a :class:`Sink` can be told to refuse, to stall or to cut."""
 _STAGES: Final = frozenset(map(Stage, ("greeting", "hello", "auth", "mail", "rcpt", "data", "body", "end")))
 _WITH_ADDRESS: Final = frozenset((Stage.MAIL, Stage.RCPT, Stage.END))
 _WITH_RECIPIENT: Final = frozenset((Stage.RCPT, Stage.DATA, Stage.BODY, Stage.END))

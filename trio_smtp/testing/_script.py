@@ -15,6 +15,7 @@ from ._peer import ScriptedPeer
 from ._server import Wrap
 
 Script: TypeAlias = str | Callable[[ScriptedPeer], Awaitable[None]]
+"""A dialogue as text, or an async function that plays the server's part."""
 
 
 class ScriptedServer(metaclass=NoPublicConstructor):

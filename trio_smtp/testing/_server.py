@@ -18,7 +18,9 @@ from .._public import NoPublicConstructor
 from ._certificates import Certificates, make_certificates
 
 ServerTLS: TypeAlias = Literal["none", "starttls", "implicit"]
+"""Whether a server for tests speaks TLS."""
 Wrap: TypeAlias = Callable[[trio.abc.Stream], trio.abc.Stream]
+"""A function that is given the server's end of a connection and returns the stream to use."""
 
 current_stream: ContextVar[trio.abc.Stream] = ContextVar("trio_smtp.testing: the connection whose hook runs")
 

@@ -60,7 +60,7 @@ class ReceivedMessage:
 
     @property
     def message(self) -> EmailMessage:
-        """The content, parsed anew at each look: ``message["Subject"]``, ``message.get_content()``.
+        """The content, parsed anew at each look, for ``message["Subject"]`` or ``message.get_content()``.
 
         Its lines end with LF, as is usual in Python.
         """
@@ -68,7 +68,9 @@ class ReceivedMessage:
 
 
 Keep: TypeAlias = Callable[[trio_smtp.Session, ReceivedMessage], Awaitable[str]]
+"""An async function that keeps a message itself, and returns the id that the reply names."""
 SinkAuth: TypeAlias = tuple[str, str] | Literal["any"] | None
+"""A user name and a password that clients need, or ``"any"``, or none."""
 
 
 class Sink(RunningServer):

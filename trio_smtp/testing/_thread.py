@@ -141,7 +141,7 @@ class ThreadedSink(metaclass=NoPublicConstructor):
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """What it has accepted so far, in order: a new list."""
+        """A new list of what it has accepted so far, in order."""
         return self._thread.run_sync(list, self._thread.value.messages)
 
     def clear(self) -> None:

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from ..errors import LocalProtocolError
 
 TokenSource: TypeAlias = str | Callable[[], Awaitable[str | tuple[str, float]]]
+"""An access token, or an async function that returns one, or one and the seconds for which it may be used."""
 
 PASSWORD_MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
 
@@ -156,6 +157,7 @@ class External:
 
 
 Auth: TypeAlias = Password | OAuth | XOAuth | External
+"""What ``auth=`` takes, besides a tuple of user name and password."""
 
 
 def as_auth(auth: Auth | tuple[str, str]) -> Auth:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 ServerEventName: TypeAlias = Literal["connect", "tls", "auth", "command", "hook", "message", "refuse", "close"]
+"""The names of a :class:`ServerEvent`."""
 
 
 class ServerEvent(NamedTuple):
