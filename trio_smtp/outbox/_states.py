@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from operator import attrgetter
 from typing import Any, Final, Literal, TypeAlias
 
 from trio_smtp import Reply
@@ -70,6 +71,7 @@ _NEXT: Final[dict[State, dict[Turn, State]]] = {
     State.EXPIRED: {},
     State.DISCARDED: {},
 }
+_OPEN: Final = (State.QUEUED, State.SENDING, State.IN_DOUBT)
 # The state of an entry is the first of these that one of its recipients is in.
 LEAST_SETTLED: Final = (
     State.IN_DOUBT,
@@ -261,10 +263,10 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
         if is_over:
             recipients[address] = _turned(fate, Turn.EXPIRE)
         elif fate.due <= horizon:
-            recipients[address] = replace(_turned(fate, Turn.BEGIN), attempts=fate.attempts + 1)
+            recipients[address] = _turned(fate, Turn.BEGIN)
     begun = any(fate.state is State.SENDING for fate in recipients.values())
     if not begun:
-        return _settled(replace(record, recipients=recipients), now)
+        return _settled(record, now, recipients=recipients)
     log = (f"{stamp(now)} {worker}: begun",)
     return replace(record, recipients=recipients, claim=record.claim + 1, marked=False, log=log)
 
@@ -299,7 +301,7 @@ def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: flo
             if outcome.delay is not None and now >= record.expires:
                 turn = Turn.EXPIRE
         recipients[address] = _turned(fate, turn, due=due, reply=outcome.reply, error=outcome.error)
-    return _settled(replace(record, recipients=recipients, marked=False, log=(*record.log, *log)), now)
+    return _settled(record, now, recipients=recipients, marked=False, log=(*record.log, *log))
 
 
 def postpone(record: Record, claim: int, delay: float, now: float) -> Record:
@@ -333,26 +335,22 @@ def resolve(record: Record, action: Action, recipients: Iterable[str] | None, no
     expires = record.expires
     if action == "retry" and now >= expires:  # a person wants another try, and that is what there will be
         expires = now + (record.expires - record.created)
-    return _settled(replace(record, recipients=fates, claim=claim, expires=expires), now)
+    return _settled(record, now, recipients=fates, claim=claim, expires=expires)
 
 
 def _turned(fate: Fate, turn: Turn, *, due: float = 0.0, reply: Reply | None = None, error: str = "") -> Fate:
     state = _NEXT[fate.state][turn]
     if turn is Turn.BEGIN:
-        return replace(fate, state=state)
-    said = reply is not None or error
-    return replace(
-        fate,
-        state=state,
-        due=due if state is State.QUEUED else 0.0,
-        reply=reply if said else None if turn is Turn.ACCEPT else fate.reply,
-        error=error if said else "" if turn is Turn.ACCEPT else fate.error,
-    )
+        return Fate(state, fate.attempts + 1, fate.due, fate.reply, fate.error)
+    if reply is None and not error and turn is not Turn.ACCEPT:  # nothing new was said
+        reply, error = fate.reply, fate.error
+    return Fate(state, fate.attempts, due if state is State.QUEUED else 0.0, reply, error)
 
 
-def _settled(record: Record, now: float) -> Record:
-    done = record.shelf()[0] is Shelf.DONE
-    return replace(record, settled=(record.settled or now) if done else None)
+def _settled(record: Record, now: float, *, recipients: dict[str, Fate], **changes: Any) -> Record:
+    """The record with these recipients, settled if all of them are."""
+    is_open = any(fate.state in _OPEN for fate in recipients.values())
+    return replace(record, recipients=recipients, settled=None if is_open else record.settled or now, **changes)
 
 
 def _least_settled(states: Iterable[State]) -> State:
@@ -361,8 +359,9 @@ def _least_settled(states: Iterable[State]) -> State:
 
 
 def next_version(record: Record) -> Record:
-    """As it is once a store has replaced it."""
-    return replace(record, version=record.version + 1)
+    """A record that was made just now, and that nobody else has yet: as it is once a store has written it."""
+    object.__setattr__(record, "version", record.version + 1)
+    return record
 
 
 # -- as JSON
@@ -370,9 +369,9 @@ def next_version(record: Record) -> Record:
 
 def to_json(record: Record) -> str:
     """The record without its version, as text to keep."""
-    document = {name: getattr(record, name) for name in _PLAIN}
+    document = dict(zip(_PLAIN, _plain_of(record), strict=True))
     document["recipients"] = {address: _fate_to_json(fate) for address, fate in record.recipients.items()}
-    return json.dumps(document, separators=(",", ":"))
+    return _write_json(document)
 
 
 def from_json(text: str | bytes, version: int) -> Record:
@@ -391,6 +390,8 @@ def from_json(text: str | bytes, version: int) -> Record:
 
 
 _PLAIN: Final = tuple(name for name in Record.__dataclass_fields__ if name not in ("recipients", "version"))
+_plain_of: Final = attrgetter(*_PLAIN)
+_write_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _fate_to_json(fate: Fate) -> list[Any]:

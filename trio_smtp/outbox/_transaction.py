@@ -12,7 +12,8 @@ from trio_smtp import Params, prepare_message
 
 from ._config import OutboxConfig
 from ._outbox import Ticket, make_record
-from ._sqlite import add, check_version
+from ._schema import check_version
+from ._sqlite import insert, new_row
 
 
 def put_in_transaction(
@@ -63,4 +64,4 @@ def put_in_transaction(
         priority=priority,
     )
     check_version(connection)
-    return Ticket(*add(connection, record, message.content, now))
+    return Ticket(*insert(connection, new_row(record, now), message.content))

@@ -64,7 +64,10 @@ class Worker:
         self._concurrency: Final = concurrency
         self._name: Final = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
         self._active: dict[tuple[str, int], Record] = {}  # by id and claim: what this worker has leased
-        self._room = trio.Event()  # one of them is done
+        self._sending = (
+            0  # those that the pool has, or is about to get; of the others, what became of it is written down
+        )
+        self._room = trio.Event()  # one of them goes on
         self._pool_closed: PoolClosedError | None = None
 
     async def run(self) -> None:
@@ -78,13 +81,22 @@ class Worker:
             while self._pool_closed is None:
                 for record, content in await self._take():
                     self._active[record.id, record.claim] = record
+                    self._sending += 1
                     tasks.start_soon(self._send, record, content)
-                while len(self._active) >= self._concurrency and self._pool_closed is None:
+                while self._free() <= 0 and self._pool_closed is None:
                     self._room = trio.Event()
                     await self._room.wait()
             raise self._pool_closed
 
     # -- taking
+
+    def _free(self) -> int:
+        """How many more may be taken.
+
+        What the pool is done with makes room before that is written down, so that the next claim shares its commit; but
+        not without end, should writing be what does not work.
+        """
+        return min(self._concurrency - self._sending, 2 * self._concurrency - len(self._active))
 
     async def _take(self) -> list[tuple[Record, bytes]]:
         """What there is to send, once there is something, or some time has passed."""
@@ -100,7 +112,7 @@ class Worker:
             await trio.lowlevel.checkpoint_if_cancelled()  # while there is more to take, there is no other wait
             try:
                 with trio.CancelScope(shield=True):  # what was leased and never heard of would wait for its lease's end
-                    taken = await self._store.take(self._name, self._concurrency - len(self._active), claim)
+                    taken = await self._store.take(self._name, self._free(), claim)
                 if not taken:
                     await self._store.wait(bell, _LOOK)
                     break
@@ -128,7 +140,10 @@ class Worker:
     async def _send(self, record: Record, content: bytes) -> None:
         attempt = Attempt(record, self._config)
         try:
-            if delay := await self._try_to_send(attempt, content):
+            delay = await self._try_to_send(attempt, content)
+            self._sending -= 1
+            self._room.set()
+            if delay:
                 await self._write(record, lambda record, now: postpone(record, attempt.claim, delay, now))
             else:
                 await self._settle(attempt)
