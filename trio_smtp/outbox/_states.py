@@ -355,6 +355,8 @@ def _settled(record: Record, now: float, *, recipients: dict[str, Fate], **chang
 
 def _least_settled(states: Iterable[State]) -> State:
     found = set(states)
+    if len(found) == 1:
+        return found.pop()
     return next(state for state in LEAST_SETTLED if state in found)
 
 

@@ -37,6 +37,7 @@ from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
 from ._errors import LeaseLostError, StoreError
 from ._rates import Limit
+from ._room import Room
 from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
 from ._store import Store, domains
 from ._trace import EventName, OutboxEvent
@@ -64,10 +65,7 @@ class Worker:
         self._concurrency: Final = concurrency
         self._name: Final = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
         self._active: dict[tuple[str, int], Record] = {}  # by id and claim: what this worker has leased
-        self._sending = (
-            0  # those that the pool has, or is about to get; of the others, what became of it is written down
-        )
-        self._room = trio.Event()  # one of them goes on
+        self._room: Final[Room[Attempt, tuple[Record, bytes]]] = Room(concurrency)
         self._pool_closed: PoolClosedError | None = None
 
     async def run(self) -> None:
@@ -78,25 +76,20 @@ class Worker:
         """
         async with open_bare_nursery(_stop) as keepers, open_bare_nursery(_finish) as tasks:
             keepers.start_soon(self._keep_leases)
-            while self._pool_closed is None:
-                for record, content in await self._take():
-                    self._active[record.id, record.claim] = record
-                    self._sending += 1
-                    tasks.start_soon(self._send, record, content)
-                while self._free() <= 0 and self._pool_closed is None:
-                    self._room = trio.Event()
-                    await self._room.wait()
+            try:
+                while self._pool_closed is None:
+                    for record, content in await self._take():
+                        self._active[record.id, record.claim] = record
+                        if self._room.take((record, content)):
+                            tasks.start_soon(self._send, record, content, tasks)
+                    while self._room.free() <= 0 and self._pool_closed is None:
+                        await self._room.wait()
+            finally:
+                with trio.move_on_after(_LAST_WORDS, shield=True):
+                    await self._give_back()
             raise self._pool_closed
 
     # -- taking
-
-    def _free(self) -> int:
-        """How many more may be taken.
-
-        What the pool is done with makes room before that is written down, so that the next claim shares its commit; but
-        not without end, should writing be what does not work.
-        """
-        return min(self._concurrency - self._sending, 2 * self._concurrency - len(self._active))
 
     async def _take(self) -> list[tuple[Record, bytes]]:
         """What there is to send, once there is something, or some time has passed."""
@@ -112,7 +105,7 @@ class Worker:
             await trio.lowlevel.checkpoint_if_cancelled()  # while there is more to take, there is no other wait
             try:
                 with trio.CancelScope(shield=True):  # what was leased and never heard of would wait for its lease's end
-                    taken = await self._store.take(self._name, self._free(), claim)
+                    taken = await self._store.take(self._name, self._room.free(), claim)
                 if not taken:
                     await self._store.wait(bell, _LOOK)
                     break
@@ -125,8 +118,9 @@ class Worker:
         return [(record, content) for record, content in taken if record.sending]
 
     async def _keep_leases(self) -> None:
-        """Renew what is being sent, and tidy up, three times in a lease."""
+        """Renew what is leased, and tidy up, three times in a lease; what has got no further since is given back."""
         while True:
+            ahead = self._room.first_ahead()
             try:
                 await self._store.prune()
                 if self._active:
@@ -134,22 +128,44 @@ class Worker:
             except StoreError as exc:
                 self._tell("store", error=exc)
             await trio.sleep(self._config.lease / 3)
+            if ahead is not None and ahead is self._room.first_ahead():
+                await self._give_back()
+
+    async def _give_back(self) -> None:
+        """Queue again what was taken ahead."""
+        async with trio.open_nursery() as nursery:
+            for record, _ in self._room.clear_ahead():
+                nursery.start_soon(self._postpone, record, 0.0)
 
     # -- one entry
 
-    async def _send(self, record: Record, content: bytes) -> None:
-        attempt = Attempt(record, self._config)
-        try:
+    async def _send(self, record: Record, content: bytes, tasks: trio.Nursery) -> None:
+        """Send an entry, and then what was taken ahead, until there is no more of it."""
+        while True:
+            attempt = Attempt(record, self._config)
             delay = await self._try_to_send(attempt, content)
-            self._sending -= 1
-            self._room.set()
-            if delay:
-                await self._write(record, lambda record, now: postpone(record, attempt.claim, delay, now))
-            else:
-                await self._settle(attempt)
-        finally:
-            del self._active[record.id, record.claim]
-            self._room.set()
+            self._room.answer(attempt)
+            tasks.start_soon(self._write_down, attempt, delay)
+            if (following := self._room.next()) is None:
+                return
+            record, content = following
+
+    async def _write_down(self, attempt: Attempt, delay: float) -> None:
+        """What became of an attempt. If the rate limits do not let it begin, it is queued for so many seconds."""
+        if delay:
+            await self._postpone(attempt.record, delay)
+        else:
+            await self._settle(attempt)
+            self._release(attempt.record)
+
+    async def _postpone(self, record: Record, delay: float) -> None:
+        claim = record.claim
+        await self._write(record, lambda record, now: postpone(record, claim, delay, now))
+        self._release(record)
+
+    def _release(self, record: Record) -> None:
+        del self._active[record.id, record.claim]
+        self._room.release()
 
     async def _try_to_send(self, attempt: Attempt, content: bytes) -> float:
         """Send an entry, unless the rate limits say how many seconds to wait first; the outcomes are the attempt's."""
@@ -173,8 +189,10 @@ class Worker:
 
         async def before_end() -> None:
             """Write down durably that the end is about to be handed over."""
+            self._room.end(attempt)
             attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim))
             attempt.is_handed_over = True
+            self._room.end(attempt)
             self._tell("mark", attempt.record)
 
         return await self._pool.send(
