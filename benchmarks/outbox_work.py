@@ -90,7 +90,8 @@ def one(environment: Environment, variant: str, url: str, port: int, messages: i
 
 
 def together(environment: Environment, variant: str, url: str, port: int, messages: int, processes: int) -> Sample:
-    """Several processes that begin at once; `messages` is how many there are in all."""
+    """Several processes that begin at once; `messages` is how many there are in all, and each has its share."""
+    messages = -(-messages // processes)
     argv = environment.python_program("outbox", variant, url, port, messages, TASKS)
     with ExitStack() as stack:
         running = [stack.enter_context(Process(argv, environment=environment.variables())) for _ in range(processes)]
@@ -101,6 +102,7 @@ def together(environment: Environment, variant: str, url: str, port: int, messag
         told = [json.loads(process.hear()) for process in running]
         for process in running:
             process.finish()
+    messages *= processes
     cpu = sum(float(each["cpu"]) for each in told) / messages * 1e6
     return Sample(cpu, max(float(each["seconds"]) for each in told) / messages * 1e6)
 
@@ -108,7 +110,7 @@ def together(environment: Environment, variant: str, url: str, port: int, messag
 def measure(environment: Environment, port: int, messages: int, variant: str, url: str, processes: int = 1) -> Sample:
     """One round of a contender; a worker gets its messages first."""
     if variant == "work":
-        one(environment, "fill", url, port, messages + TASKS * processes)  # some are sent while the end is noticed
+        one(environment, "fill", url, port, messages + 3 * TASKS * processes)  # the end finds some under way
     return together(environment, variant, url, port, messages, processes)
 
 

@@ -94,6 +94,49 @@ async def test_a_lease_is_renewed_while_it_is_being_sent(store_url):  # noqa: F8
     assert len(sink.messages) == 1
 
 
+async def has_taken_ahead(outbox, sink, pool, seconds):
+    """A worker has one message at a server that says nothing for so long, and another ahead; gives both tickets."""
+    first = await outbox.put(A, [B], TEXT)
+    await outbox.wait(first.id)
+    sink.stall(Stage.END, seconds, times=1, keep=True)
+    tickets = [await outbox.put(A, [B], TEXT), await outbox.put(A, [C], TEXT)]
+    await sink.wait_for(2)
+    while (await outbox.statistics()).sending < 2:
+        await trio.sleep(0.01)  # of a commit, in a thread
+    return tickets
+
+
+async def test_what_was_taken_ahead_is_given_back_by_a_worker_that_is_ended(store_url):  # noqa: F811
+    config, events = watched(lease=60)
+    async with opened(store_url, config) as (outbox, sink, pool):
+        async with working(outbox, pool, concurrency=1):
+            sent, ahead = await has_taken_ahead(outbox, sink, pool, 0.5)
+        assert (await outbox.get(sent.id)).state is State.SENT
+        entry = await outbox.get(ahead.id)
+        assert (entry.state, entry.recipients[C].attempts) == (State.QUEUED, 0)
+        assert not any(event.name == "mark" and event.entry == ahead.id for event in events)
+        async with working(outbox, pool):
+            entry = await outbox.wait(ahead.id)
+    assert (entry.state, entry.recipients[C].attempts) == (State.SENT, 1)
+    assert len(sink.messages) == 3
+
+
+async def test_what_was_taken_ahead_and_gets_no_further_is_left_to_another_worker(store_url):  # noqa: F811
+    config, _ = watched(lease=0.6)
+    async with (
+        opened(store_url, config) as (outbox, sink, pool),
+        open_outbox(store_url, config=config) as other,
+        working(outbox, pool, concurrency=1),
+    ):
+        slow, ahead = await has_taken_ahead(outbox, sink, pool, 3.0)
+        async with working(other, pool):
+            entry = await outbox.wait(ahead.id)
+        assert (entry.state, entry.recipients[C].attempts) == (State.SENT, 1)
+        assert (await outbox.get(slow.id)).state is State.SENDING
+        await outbox.wait(slow.id)
+    assert len(sink.messages) == 3
+
+
 async def test_a_worker_that_is_ended_gives_back_what_it_had_not_sent(store_url):  # noqa: F811
     config, _ = watched(lease=60)
     async with opened(store_url, config) as (outbox, sink, pool):
