@@ -187,7 +187,7 @@ class SQLiteStore:
         await self._groups.do(prune, Writes.ROWS)
 
     async def time(self) -> float:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # what is asked next waits
         return self._clock()
 
 
