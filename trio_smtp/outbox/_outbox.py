@@ -230,7 +230,8 @@ class Outbox(metaclass=NoPublicConstructor):
 
         Args:
             pool: its ``connect_retries`` count as one attempt here. Let its ``on_unknown`` be ``"raise"``.
-            concurrency: messages at a time; if not given, as many as the pool may have connections.
+            concurrency: messages at a time; if not given, as many as the pool may have connections. As many more may be
+                claimed ahead, while the server answers soon.
 
         Raises:
             ValueError: `concurrency` is less than 1.
