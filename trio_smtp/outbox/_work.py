@@ -36,6 +36,7 @@ from trio_smtp import (
 from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
 from ._errors import LeaseLostError, StoreError
+from ._hop_parameters import has_optional, without_optional
 from ._rates import Limit
 from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
 from ._store import Store, domains
@@ -141,7 +142,12 @@ class Worker:
         try:
             if delay := await self._admit(attempt.record):
                 return delay
-            attempt.take_result(await self._pool_send(attempt, content))
+            try:
+                result = await self._pool_send(attempt, content)
+            except ExtensionNotSupportedError as exc:
+                attempt.leave_out_optional(exc)
+                result = await self._pool_send(attempt, content)
+            attempt.take_result(result)
         except trio.Cancelled:
             attempt.take_cancellation()
             with trio.move_on_after(_LAST_WORDS, shield=True):
@@ -166,7 +172,7 @@ class Worker:
             record.sender,
             attempt.recipients,
             content,
-            mail_params=record.mail_params,
+            mail_params=attempt.mail_params,
             rcpt_params=attempt.rcpt_params,
             before_end=before_end,
         )
@@ -248,6 +254,8 @@ class Attempt:
         is_handed_over: the end of the message may have left.
         error: what ended it, or ``None``.
         started: by Trio's clock.
+        mail_params: of MAIL.
+        rcpt_params: of RCPT, for those that it is about.
     """
 
     def __init__(self, record: Record, config: OutboxConfig) -> None:
@@ -260,12 +268,24 @@ class Attempt:
         self.error: Exception | None = None
         self._config: Final = config
         self._words = ""
+        self.mail_params: dict[str, Any] | None = record.mail_params
+        params = record.rcpt_params or {}
+        self.rcpt_params: dict[str, Any] = {each: params[each] for each in self.recipients if each in params}
+
+    def leave_out_optional(self, error: ExtensionNotSupportedError) -> None:
+        """Nothing was sent, since the next server does not offer what is asked for: go without, where that may be.
+
+        Raises:
+            ExtensionNotSupportedError: the same, where that would not help.
+        """
+        if not self._asks_too_much or error.accepted or error.refused or error.unknown:
+            raise error
+        self.mail_params = without_optional(self.mail_params)
+        self.rcpt_params = {address: without_optional(each) or {} for address, each in self.rcpt_params.items()}
 
     @property
-    def rcpt_params(self) -> dict[str, Any] | None:
-        """The parameters of RCPT for those that it is about."""
-        params = self.record.rcpt_params
-        return params and {address: params[address] for address in self.recipients if address in params}
+    def _asks_too_much(self) -> bool:
+        return has_optional(self.mail_params, *self.rcpt_params.values())
 
     def take_result(self, result: SendResult) -> None:
         """The server took the message for at least one recipient."""
@@ -313,6 +333,8 @@ class Attempt:
             return self._in_doubt(address, words)
         if address in error.refused:
             return self._refused(address, error.refused[address])
+        if isinstance(error, ExtensionNotSupportedError) and self._asks_too_much:  # of a list that was split
+            return Outcome(Turn.AGAIN, error=words)
         if isinstance(error, _HOPELESS):
             return Outcome(Turn.REFUSE, error.reply, words)
         if isinstance(error, PoolClosedError):
