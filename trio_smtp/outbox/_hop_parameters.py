@@ -4,9 +4,11 @@
 # the content; AUTH is for a server that trusts this one (RFC 4954 §5). A hold is this queue's to observe.
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from trio_smtp import Params, Recipient, Reject, Sender
+from trio_smtp import Envelope, Params, Recipient, Reject, Sender
 
 _ALONG: Final[tuple[str, ...]] = ("SMTPUTF8", "REQUIRETLS", "RET", "ENVID", "MT-PRIORITY")
 # Left out where the next server does not offer them: that loses reports or haste, and no mail (RFC 3461 §5.2.2; RFC
@@ -46,3 +48,35 @@ def without_optional(params: Params | None) -> dict[str, Any] | None:
     if params is None:
         return None
     return {keyword: value for keyword, value in params.items() if keyword.upper() not in _OPTIONAL} or None
+
+
+def envelope(
+    sender: str, recipients: Iterable[str], of_mail: Params | None, of_rcpt: Mapping[str, Params] | None
+) -> Envelope:
+    """The envelope of an entry, with what its sender asked for by DSN, decoded."""
+    mail = _by_keyword(of_mail)
+    author = Sender(sender)
+    author.ret = (mail.get("RET") or "").upper() or None
+    author.envid = _decoded(mail["ENVID"]) if mail.get("ENVID") else None
+    author.smtputf8 = "SMTPUTF8" in mail or not sender.isascii()
+    parties = []
+    for address in recipients:
+        rcpt = _by_keyword((of_rcpt or {}).get(address))
+        party = Recipient(address)
+        party.notify = frozenset(rcpt["NOTIFY"].upper().split(",")) if rcpt.get("NOTIFY") else None
+        kind, semicolon, original = rcpt.get("ORCPT", "").partition(";")
+        if semicolon:
+            party.orcpt = kind.lower(), _decoded(original)
+        parties.append(party)
+    return Envelope(author, parties)
+
+
+def _by_keyword(params: Params | None) -> dict[str, str]:
+    return {keyword.upper(): "" if value is None else str(value) for keyword, value in (params or {}).items()}
+
+
+def _decoded(value: str) -> str:
+    """xtext (RFC 3461 section 4), and utf-8-addr-xtext (RFC 6533 section 3); what is neither stays as it is."""
+    octets = re.sub(rb"\+([0-9A-F]{2})", lambda found: bytes.fromhex(found[1].decode()), value.encode())
+    text = octets.decode("utf-8", "replace")
+    return re.sub(r"\\x\{(10[0-9A-F]{4}|[0-9A-F]{2,5})\}", lambda found: chr(int(found[1], 16)), text)

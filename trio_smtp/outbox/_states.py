@@ -171,6 +171,8 @@ class Record:
         claim: number of the latest claim, the fencing token.
         marked: under that claim, the end of the message was about to be handed over.
         version: the store's; 0 before it is stored.
+        companions: makes, of the entry's content, the messages that come into the outbox by the change that has made
+            this record: in the same transaction, or not at all. It is not kept.
     """
 
     id: str
@@ -188,6 +190,7 @@ class Record:
     marked: bool = False
     log: tuple[str, ...] = ()
     version: int = field(default=0, compare=False)
+    companions: Companions | None = field(default=None, compare=False, repr=False)
 
     @property
     def state(self) -> State:
@@ -390,7 +393,9 @@ def from_json(text: str | bytes, version: int) -> Record:
         raise ValueError(f"not a record of an outbox: {exc}") from exc
 
 
-_PLAIN: Final = tuple(name for name in Record.__dataclass_fields__ if name not in ("recipients", "version"))
+_PLAIN: Final = tuple(
+    name for name in Record.__dataclass_fields__ if name not in ("recipients", "version", "companions")
+)
 
 
 def _fate_to_json(fate: Fate) -> list[Any]:
@@ -416,3 +421,4 @@ def stamp(seconds: float) -> str:
 
 
 Transition: TypeAlias = Callable[[Record, float], Record]
+Companions: TypeAlias = Callable[[bytes], list[tuple[Record, bytes]]]

@@ -38,6 +38,7 @@ from ._config import OutboxConfig
 from ._errors import LeaseLostError, StoreError
 from ._hop_parameters import has_optional, without_optional
 from ._rates import Limit
+from ._reports import with_reports
 from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
 from ._store import Store, domains
 from ._trace import EventName, OutboxEvent
@@ -93,7 +94,8 @@ class Worker:
         retry_doubt = self._config.on_doubt == "retry"
 
         def claim(record: Record, now: float) -> Record:
-            return begin(record, now, self._name, retry_doubt=retry_doubt)
+            begun = begin(record, now, self._name, retry_doubt=retry_doubt)
+            return with_reports(record, begun, now, self._config)
 
         taken: list[tuple[Record, bytes]] = []
         pause = _FIRST_PAUSE
@@ -192,7 +194,10 @@ class Worker:
             return
 
         def transition(record: Record, now: float) -> Record:
-            return settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
+            settled = settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
+            return with_reports(
+                record, settled, now, self._config, error=attempt.error, is_relayed=attempt.goes_without
+            )
 
         seconds = trio.current_time() - attempt.started
         after = await self._write(attempt.record, transition)
@@ -256,6 +261,7 @@ class Attempt:
         started: by Trio's clock.
         mail_params: of MAIL.
         rcpt_params: of RCPT, for those that it is about.
+        goes_without: parameters that may be left out were left out.
     """
 
     def __init__(self, record: Record, config: OutboxConfig) -> None:
@@ -268,6 +274,7 @@ class Attempt:
         self.error: Exception | None = None
         self._config: Final = config
         self._words = ""
+        self.goes_without = False
         self.mail_params: dict[str, Any] | None = record.mail_params
         params = record.rcpt_params or {}
         self.rcpt_params: dict[str, Any] = {each: params[each] for each in self.recipients if each in params}
@@ -280,6 +287,7 @@ class Attempt:
         """
         if not self._asks_too_much or error.accepted or error.refused or error.unknown:
             raise error
+        self.goes_without = True
         self.mail_params = without_optional(self.mail_params)
         self.rcpt_params = {address: without_optional(each) or {} for address, each in self.rcpt_params.items()}
 
