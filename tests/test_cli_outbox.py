@@ -82,6 +82,10 @@ async def test_from_put_to_sent(url, tmp_path):
     recipient = entry["recipients"]["b@y.test"]
     assert (recipient["state"], recipient["attempts"], recipient["reply"]["code"]) == ("sent", 1, 250)
     shown = outbox(url, "show", first["id"])
+    assert f"  -- {sink.host}:{sink.port}, no TLS\n  C: MAIL FROM:<a@x.test>" in shown
+    assert "  C: RCPT TO:<b@y.test>\n" in shown
+    assert "  S: 250 2.0.0 OK: queued as " in shown
+    assert "hello" not in shown
     assert "accepted: 250" in shown
     assert "begun" in shown
     assert re.search(r"sent +1\n", outbox(url, "status"))

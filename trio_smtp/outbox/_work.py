@@ -35,6 +35,7 @@ from trio_smtp import (
 
 from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
+from ._dialogue import Dialogue
 from ._errors import LeaseLostError, StoreError
 from ._hop_parameters import has_optional, without_optional
 from ._rates import Limit
@@ -177,6 +178,7 @@ class Worker:
             mail_params=attempt.mail_params,
             rcpt_params=attempt.rcpt_params,
             before_end=before_end,
+            dialogue=attempt.dialogue.take,
         )
 
     async def _admit(self, record: Record) -> float:
@@ -261,6 +263,7 @@ class Attempt:
         started: by Trio's clock.
         mail_params: of MAIL.
         rcpt_params: of RCPT, for those that it is about.
+        dialogue: what is said.
         goes_without: parameters that may be left out were left out.
     """
 
@@ -274,6 +277,7 @@ class Attempt:
         self.error: Exception | None = None
         self._config: Final = config
         self._words = ""
+        self.dialogue: Final = Dialogue()
         self.goes_without = False
         self.mail_params: dict[str, Any] | None = record.mail_params
         params = record.rcpt_params or {}
@@ -324,10 +328,10 @@ class Attempt:
                 self.outcomes[address] = Outcome(Turn.AGAIN)
 
     def log(self, now: float, seconds: float) -> list[str]:
-        """The end of the try, which took so many seconds, in lines of text."""
+        """The dialogue, and the end of the try, which took so many seconds, in lines of text."""
         lines = [f"<{address}>: {_in_words(outcome)}" for address, outcome in self.outcomes.items()]
         took = f"{stamp(now)} ended after {seconds:.3f} s"
-        return [f"{took}: {self._words}" if self._words else took, *lines]
+        return [*self.dialogue.lines(), f"{took}: {self._words}" if self._words else took, *lines]
 
     def _after_error(self, address: str, error: Exception) -> Outcome:
         words = str(error) or type(error).__name__
