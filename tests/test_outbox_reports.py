@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -11,9 +12,9 @@ from test_outbox import A, B, C, working
 
 import trio_smtp
 from trio_smtp import Stage
-from trio_smtp.outbox import OutboxConfig, State, open_outbox
+from trio_smtp.outbox import OutboxConfig, OutboxEvent, State, open_outbox
 from trio_smtp.outbox._reports import with_reports
-from trio_smtp.outbox._states import Outcome, Turn, begin, mark, settle
+from trio_smtp.outbox._states import Outcome, Record, Turn, begin, mark, settle
 from trio_smtp.reports import Action, parse_report
 from trio_smtp.testing import open_sink
 
@@ -198,3 +199,35 @@ async def test_different_reasons_are_different_reports(tmp_path):
 def test_what_no_report_can_come_from(address):
     with pytest.raises(ValueError, match="report_from"):
         OutboxConfig(report_from=address)
+
+
+async def test_a_crash_in_the_middle_leaves_neither(store_url):  # noqa: F811
+    async with open_outbox(store_url, config=REPORTING) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        ((record, _),) = await outbox._store.take("w", 1, lambda record, now: begin(record, now, "w"))
+
+        class Crash:
+            made: list[Record] = []  # noqa: RUF012
+
+            def __call__(self, content: bytes) -> list[tuple[Record, bytes]]:
+                raise ZeroDivisionError
+
+        def end(record, now):
+            settled = settle(record, 1, {B: Outcome(Turn.REFUSE, error="no")}, now)
+            return replace(settled, companions=Crash())
+
+        with pytest.raises(ZeroDivisionError):
+            await outbox._store.change(record, end)
+        assert [(entry.id, entry.state) for entry in await everything(outbox)] == [(ticket.id, "sending")]
+
+
+async def test_a_report_is_told_of_as_any_other_put(store_url):  # noqa: F811
+    events: list[OutboxEvent] = []
+    async with opened(store_url, replace(REPORTING, trace=events.append)) as (outbox, sink, pool):
+        sink.refuse(Stage.RCPT, recipient=B)
+        await outbox.put(A, [B], TEXT)
+        await outbox.put(A, [C], TEXT, give_up_after=0)
+        async with working(outbox, pool):
+            entries = await settled(outbox)
+    assert len(entries) == 4
+    assert sorted(event.entry for event in events if event.name == "put") == sorted(entry.id for entry in entries)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final
 
 from trio_smtp import Reply, SendResult, SMTPError, prepare_message
@@ -51,14 +50,43 @@ def with_reports(
         for address, fate in after.recipients.items()
         if fate.state in told and fate.state is not before.recipients[address].state
     }
-    companions = partial(_reports, after, fates, now, config, error) if fates else None
-    return replace(after, companions=companions)
+    return replace(after, companions=Reports(after, fates, now, config, error) if fates else None)
 
 
-def _reports(
+class Reports:
+    """The reports that a change calls for: one, unless there are different reasons.
+
+    Args:
+        record: as the change leaves it.
+        fates: of those that it is about.
+        now: by the store's clock.
+        config: with a `report_from`.
+        error: what ended the try.
+
+    Attributes:
+        made: the entries of those that were made.
+    """
+
+    def __init__(
+        self, record: Record, fates: dict[str, Fate], now: float, config: OutboxConfig, error: Exception | None
+    ) -> None:
+        self._record: Final = record
+        self._fates: Final = fates
+        self._now: Final = now
+        self._config: Final = config
+        self._error: Final = error
+        self.made: list[Record] = []
+
+    def __call__(self, content: bytes) -> list[tuple[Record, bytes]]:
+        """Make them, of the content of the message that they are about: entries with their contents."""
+        entries = _make(self._record, self._fates, self._now, self._config, self._error, content)
+        self.made = [entry for entry, _ in entries]
+        return entries
+
+
+def _make(
     record: Record, fates: dict[str, Fate], now: float, config: OutboxConfig, error: Exception | None, content: bytes
 ) -> list[tuple[Record, bytes]]:
-    """The reports on these recipients, as entries with their contents: one, unless there are different reasons."""
     assert config.report_from is not None
     entries = []
     for addresses, outcome, status in _outcomes(fates, error):

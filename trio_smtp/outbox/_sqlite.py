@@ -316,15 +316,15 @@ class SQLiteStore:
 
     def _replace(self, connection: sqlite3.Connection, record: Record, now: float) -> Record:
         """Write a record whose version was looked at in this transaction, and its companions."""
+        companions = [] if record.companions is None else record.companions(_content(connection, record))
         shelf, at, patience = _placed(record, now, self._config.lease)
         connection.execute(
             "UPDATE outbox_entries SET state = ?, shelf = ?, at = ?, patience = ?, claim = ?, version = version + 1,"
             " record = ? WHERE id = ?",
             (record.state, shelf, at, patience, record.claim, to_json(record), record.id),
         )
-        if record.companions is not None:
-            for companion, content in record.companions(_content(connection, record)):
-                add(connection, companion, content, now)
+        for companion, content in companions:
+            add(connection, companion, content, now)
         if shelf == Shelf.DONE:
             connection.execute("DELETE FROM outbox_contents WHERE id = ?", (record.id,))
         return next_version(record)

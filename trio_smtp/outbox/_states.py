@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from trio_smtp import Reply
 
@@ -162,6 +162,15 @@ class Outcome:
     delay: float | None = None
 
 
+class Companions(Protocol):
+    """Messages that come into the outbox by a change: called by the store, in the middle of it, with the content of the
+    entry that is changed. `made` has their records then."""
+
+    @property
+    def made(self) -> list[Record]: ...
+    def __call__(self, content: bytes) -> list[tuple[Record, bytes]]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """An entry, as it is kept.
@@ -171,8 +180,8 @@ class Record:
         claim: number of the latest claim, the fencing token.
         marked: under that claim, the end of the message was about to be handed over.
         version: the store's; 0 before it is stored.
-        companions: makes, of the entry's content, the messages that come into the outbox by the change that has made
-            this record: in the same transaction, or not at all. It is not kept.
+        companions: what comes into the outbox by the change that has made this record: in the same transaction, or not
+            at all. It is not kept.
     """
 
     id: str
@@ -421,4 +430,3 @@ def stamp(seconds: float) -> str:
 
 
 Transition: TypeAlias = Callable[[Record, float], Record]
-Companions: TypeAlias = Callable[[bytes], list[tuple[Record, bytes]]]

@@ -114,6 +114,7 @@ class Worker:
                 pause = min(pause * 2, _LONGEST_PAUSE)
         for record, _ in taken:
             self._tell("begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle", record)
+            self._tell_companions(record)
         return [(record, content) for record, content in taken if record.sending]
 
     async def _keep_leases(self) -> None:
@@ -205,6 +206,7 @@ class Worker:
         after = await self._write(attempt.record, transition)
         if after is not None:
             self._tell("settle", after, error=attempt.error, seconds=seconds, recipients=len(outcomes))
+            self._tell_companions(after)
 
     async def _write(self, record: Record, transition: Transition) -> Record | None:
         """Make a change, however long the store is away; when cancelled, for a few seconds more."""
@@ -227,6 +229,11 @@ class Worker:
                 self._tell("store", error=exc)
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _tell_companions(self, record: Record) -> None:
+        if record.companions is not None:
+            for report in record.companions.made:
+                self._tell("put", report, recipients=1)
 
     def _tell(
         self,
