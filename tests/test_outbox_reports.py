@@ -112,10 +112,12 @@ async def test_what_has_expired_is_reported_with_the_last_word_about_it(store_ur
 
 async def test_what_no_server_can_take_is_reported_by_its_kind(store_url):  # noqa: F811
     async with opened(store_url) as (outbox, sink, pool), working(outbox, pool):
-        ticket = await outbox.put(A, [B], TEXT, mail_params={"REQUIRETLS": None})
+        ticket = await outbox.put(A, [B], TEXT, mail_params={"REQUIRETLS": None, "RET": "FULL"})
         assert (await outbox.wait(ticket.id)).state is State.REFUSED
-        await sink.wait_for(1)
-    (told,) = parse_report(sink.messages[0].content).recipients
+        await sink.wait_for(1)  # RFC 8689 section 5: a report is not kept back for REQUIRETLS, and returns no text
+    report = parse_report(sink.messages[0].content)
+    assert b"hello" not in report.returned
+    (told,) = report.recipients
     assert told.status == "5.3.3"
     assert told.diagnostic is not None
     assert "REQUIRETLS" in told.diagnostic
@@ -231,3 +233,17 @@ async def test_a_report_is_told_of_as_any_other_put(store_url):  # noqa: F811
             entries = await settled(outbox)
     assert len(entries) == 4
     assert sorted(event.entry for event in events if event.name == "put") == sorted(entry.id for entry in entries)
+
+
+async def test_a_report_on_a_message_that_requires_tls_does_so_too(tmp_path):
+    config = trio_smtp.ServerConfig(enabled_extensions=("REQUIRETLS",))
+    async with (
+        open_sink(config=config, tls="starttls") as sink,
+        open_outbox(f"sqlite:{tmp_path}/o.db", config=REPORTING) as outbox,
+        trio_smtp.open_pool(sink.host, sink.port, **sink.client_options) as pool,
+        working(outbox, pool),
+    ):
+        sink.refuse(Stage.RCPT, recipient=B)
+        await outbox.put(A, [B], TEXT, mail_params={"REQUIRETLS": None})
+        await sink.wait_for(1)
+    assert sink.messages[0].envelope.sender.requiretls

@@ -38,16 +38,22 @@ def rcpt_params(recipients: list[Recipient]) -> dict[str, dict[str, str | None]]
     return {address: params for address, params in kept.items() if params} or None
 
 
-def has_optional(*params: Params | None) -> bool:
-    """Whether some of these parameters may be left out."""
-    return any(keyword.upper() in _OPTIONAL for each in params if each for keyword in each)
+def optional(sender: str) -> frozenset[str]:
+    """The keywords of parameters that a message of this sender may go without.
+
+    A message from the null sender is not given up for REQUIRETLS (RFC 8689 section 5).
+    """
+    return _OPTIONAL if sender else _OPTIONAL | {"REQUIRETLS"}
 
 
-def without_optional(params: Params | None) -> dict[str, Any] | None:
-    """The parameters without those that may be left out."""
-    if params is None:
-        return None
-    return {keyword: value for keyword, value in params.items() if keyword.upper() not in _OPTIONAL} or None
+def has_any(keywords: frozenset[str], *params: Params | None) -> bool:
+    """Whether some of these parameters have such a keyword."""
+    return any(keyword.upper() in keywords for each in params if each for keyword in each)
+
+
+def without(keywords: frozenset[str], params: Params | None) -> dict[str, Any] | None:
+    """The parameters without those; ``None`` for none."""
+    return {keyword: value for keyword, value in (params or {}).items() if keyword.upper() not in keywords} or None
 
 
 def envelope(
@@ -56,8 +62,9 @@ def envelope(
     """The envelope of an entry, with what its sender asked for by DSN, decoded."""
     mail = _by_keyword(of_mail)
     author = Sender(sender)
-    author.ret = (mail.get("RET") or "").upper() or None
+    author.ret = "HDRS" if "REQUIRETLS" in mail else (mail.get("RET") or "").upper() or None  # RFC 8689 §5
     author.envid = _decoded(mail["ENVID"]) if mail.get("ENVID") else None
+    author.requiretls = "REQUIRETLS" in mail
     author.smtputf8 = "SMTPUTF8" in mail or not sender.isascii()
     parties = []
     for address in recipients:

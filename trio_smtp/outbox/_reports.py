@@ -103,7 +103,8 @@ def _make(
             status=status,
         )
         if report is not None:
-            message = prepare_message("", [record.sender], report)
+            mail_params = {"REQUIRETLS": None} if about.sender.requiretls else None  # RFC 8689 §5
+            message = prepare_message("", [record.sender], report, mail_params=mail_params)
             entry = new_record(message, now, due=now, patience=config.give_up_after, priority=record.priority)
             entries.append((entry, message.content))
     return entries

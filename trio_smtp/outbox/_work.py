@@ -37,7 +37,7 @@ from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
 from ._dialogue import Dialogue
 from ._errors import LeaseLostError, StoreError
-from ._hop_parameters import has_optional, without_optional
+from ._hop_parameters import has_any, optional, without
 from ._rates import Limit
 from ._reports import with_reports
 from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
@@ -286,6 +286,7 @@ class Attempt:
         self._words = ""
         self.dialogue: Final = Dialogue()
         self.goes_without = False
+        self._optional: Final = optional(record.sender)
         self.mail_params: dict[str, Any] | None = record.mail_params
         params = record.rcpt_params or {}
         self.rcpt_params: dict[str, Any] = {each: params[each] for each in self.recipients if each in params}
@@ -299,12 +300,12 @@ class Attempt:
         if not self._asks_too_much or error.accepted or error.refused or error.unknown:
             raise error
         self.goes_without = True
-        self.mail_params = without_optional(self.mail_params)
-        self.rcpt_params = {address: without_optional(each) or {} for address, each in self.rcpt_params.items()}
+        self.mail_params = without(self._optional, self.mail_params)
+        self.rcpt_params = {address: without(self._optional, each) or {} for address, each in self.rcpt_params.items()}
 
     @property
     def _asks_too_much(self) -> bool:
-        return has_optional(self.mail_params, *self.rcpt_params.values())
+        return has_any(self._optional, self.mail_params, *self.rcpt_params.values())
 
     def take_result(self, result: SendResult) -> None:
         """The server took the message for at least one recipient."""
