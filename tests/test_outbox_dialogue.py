@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
-from test_outbox import TEXT, A, B, C, opened, working
+from test_outbox import IMPATIENT, TEXT, A, B, C, opened, working
 
 from trio_smtp import Stage
-from trio_smtp.outbox import OutboxConfig, OutboxEvent, State
+from trio_smtp.outbox import OutboxConfig, OutboxEvent, State, open_outbox
 from trio_smtp.outbox._dialogue import Dialogue
 
 
@@ -38,6 +38,30 @@ async def test_what_a_server_refused_is_seen_word_by_word(store_url):  # noqa: F
         entry = await outbox.wait(ticket.id)
     assert entry.last_attempt[2].startswith(f"C: MAIL FROM:<{A}>")
     assert "S: 550 5.7.1 your address / is on a list" in entry.last_attempt
+
+
+async def test_it_is_there_when_a_worker_died_after_the_mark(store_url):  # noqa: F811
+    """What is in doubt is what a person looks at."""
+    async with opened(store_url, OutboxConfig(lease=10), IMPATIENT) as (outbox, sink, pool):
+        sink.stall(Stage.END, keep=True)
+        ticket = await outbox.put(A, [B], TEXT)
+        async with working(outbox, pool):
+            await sink.wait_for(1)
+            entry = await outbox.get(ticket.id)
+            assert entry.state is State.SENDING
+    begun, where, *said = entry.last_attempt
+    assert "begun" in begun
+    assert where.startswith("-- ")
+    assert f"C: RCPT TO:<{B}>" in said
+    assert said[-1].startswith(("S: 354 ", "S: 250 "))
+    settled = (await outbox_of(store_url, ticket.id)).last_attempt
+    assert settled[: len(entry.last_attempt)] == entry.last_attempt  # and none of it twice
+    assert settled.count(where) == 1
+
+
+async def outbox_of(url, entry_id):
+    async with open_outbox(url) as outbox:
+        return await outbox.get(entry_id)
 
 
 async def test_one_that_was_not_reached_says_so(store_url):  # noqa: F811

@@ -281,19 +281,19 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
     return replace(record, recipients=recipients, claim=record.claim + 1, marked=False, log=log)
 
 
-def mark(record: Record, claim: int) -> Record:
-    """The end of the message is about to be handed over.
+def mark(record: Record, claim: int, log: Iterable[str] = ()) -> Record:
+    """The end of the message is about to be handed over, after what the log says.
 
     Raises:
         LeaseLostError: another worker has the entry, or it is in doubt already. Nothing may be sent.
     """
     if record.claim != claim or not record.sending:
         raise LeaseLostError(f"entry {record.id} was taken over by another worker: nothing was sent by this one")
-    return record if record.marked else replace(record, marked=True)
+    return record if record.marked else replace(record, marked=True, log=(*record.log[:1], *log))
 
 
 def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: float, log: Iterable[str] = ()) -> Record:
-    """What has become of the recipients of a claim. Said twice, it counts once.
+    """What has become of the recipients of a claim. Said twice, it counts once. The log begins behind its first line.
 
     Raises:
         LeaseLostError: there is a newer claim.
@@ -311,7 +311,7 @@ def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: flo
             if outcome.delay is not None and now >= record.expires:
                 turn = Turn.EXPIRE
         recipients[address] = _turned(fate, turn, due=due, reply=outcome.reply, error=outcome.error)
-    return _settled(replace(record, recipients=recipients, marked=False, log=(*record.log, *log)), now)
+    return _settled(replace(record, recipients=recipients, marked=False, log=(*record.log[:1], *log)), now)
 
 
 def postpone(record: Record, claim: int, delay: float, now: float) -> Record:

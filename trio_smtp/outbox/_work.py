@@ -168,7 +168,8 @@ class Worker:
 
         async def before_end() -> None:
             """Write down durably that the end is about to be handed over."""
-            attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim))
+            said = attempt.dialogue.lines()
+            attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim, said))
             attempt.is_handed_over = True
             self._tell("mark", attempt.record)
 
