@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
-from test_outbox import TEXT, A, B, C, opened, working
+from test_outbox import IMPATIENT, TEXT, A, B, C, opened, working
 
 import trio_smtp
 from trio_smtp import Stage
@@ -35,7 +35,7 @@ async def test_it_tells_what_happens(store_url):  # noqa: F811
 
 async def test_the_mark_is_durable_before_the_end_leaves(store_url):  # noqa: F811
     config, events = watched()
-    async with opened(store_url, config) as (outbox, sink, pool):
+    async with opened(store_url, config, IMPATIENT) as (outbox, sink, pool):
         sink.stall(Stage.END, keep=True)
         ticket = await outbox.put(A, [B], TEXT)
         async with working(outbox, pool):

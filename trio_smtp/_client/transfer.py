@@ -37,6 +37,7 @@ from .body import BLOCK, BodyWriter, write_text
 from .cleanup import ShieldedCleanup
 from .connection import ClientConnection
 from .content import Source
+from .dialogue import begin_dialogue
 from .encoder import ONE_WRITE, TransactionEncoder
 from .message import Message
 from .report import DeliveryReport, refusal
@@ -97,6 +98,8 @@ class Transfer:
         self.transaction: Final = transaction or Transaction(recipients, lmtp=connection.lmtp)
         self.encoder: Final = TransactionEncoder(connection, self.message, self.transaction)
         report.track(self.transaction)
+        if self.message.dialogue is not None:
+            begin_dialogue(self.message.dialogue, connection, self.transaction)
 
     def __repr__(self) -> str:
         return f"<Transfer of {self.message!r} on {self._connection!r}: {self.transaction!r}>"

@@ -62,6 +62,9 @@ FIND_READY: Final = """
     SELECT record, version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
     WHERE shelf = 'ready' ORDER BY priority DESC, place LIMIT ?
 """
+FIND_CONTENT: Final = """
+    SELECT version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place) WHERE id = ?
+"""
 LOAD: Final = "SELECT record, version FROM outbox_entries WHERE id = ?"
 # A record is replaced only if it is the one that was read: its version is compared.
 MOVE: Final = """

@@ -198,12 +198,13 @@ class _Change:
         record: as it is once it is written.
     """
 
-    __slots__ = ("_id", "_is_done", "_statement", "_values", "record")
+    __slots__ = ("_id", "_is_done", "_now", "_statement", "_values", "record")
 
     def __init__(self, known: Record, record: Record, now: float, lease: float) -> None:
         shelf, at = record.shelf()
         text = to_json(record)
         self._id: Final = record.id
+        self._now: Final = now
         self._is_done: Final = shelf is Shelf.DONE
         self.record: Final = next_version(record)
         if record.recipients == known.recipients and record.claim == known.claim:  # the mark: it stays where it is
@@ -220,11 +221,26 @@ class _Change:
         self._values = (record.state, row_shelf, at, patience, record.claim, text, record.id, known.version)
 
     def write(self, connection: sqlite3.Connection) -> bool:
-        """Write it, in the transaction that is open; whether what is there was the record that was known."""
+        """Write it and its companions, in the transaction that is open; whether the record was still the known one."""
+        companions = self._companions(connection)
         is_current = connection.execute(self._statement, self._values).rowcount == 1
+        if is_current:
+            for row, content in companions:
+                insert(connection, row, content)
         if is_current and self._is_done:
             connection.execute(_schema.DELETE_CONTENT, (self._id,))
         return is_current
+
+    def _companions(self, connection: sqlite3.Connection) -> list[tuple[tuple[object, ...], bytes]]:
+        """The rows of what comes into the outbox with the change, made before anything is written."""
+        if self.record.companions is None:
+            return []
+        version, content = connection.execute(_schema.FIND_CONTENT, (self._id,)).fetchone() or (None, None)
+        if version != self._values[-1]:
+            return []
+        if content is None:
+            raise StoreError(f"the outbox is damaged: it has no content of {self._id!r}")
+        return [(new_row(record, self._now), each) for record, each in self.record.companions(content)]
 
 
 def new_row(record: Record, now: float) -> tuple[object, ...]:

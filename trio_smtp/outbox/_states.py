@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from operator import attrgetter
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from trio_smtp import Reply
 
@@ -164,6 +164,15 @@ class Outcome:
     delay: float | None = None
 
 
+class Companions(Protocol):
+    """Messages that come into the outbox by a change: called by the store, in the middle of it, with the content of the
+    entry that is changed. `made` has their records then."""
+
+    @property
+    def made(self) -> list[Record]: ...
+    def __call__(self, content: bytes) -> list[tuple[Record, bytes]]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """An entry, as it is kept.
@@ -173,6 +182,8 @@ class Record:
         claim: number of the latest claim, the fencing token.
         marked: under that claim, the end of the message was about to be handed over.
         version: the store's; 0 before it is stored.
+        companions: what comes into the outbox by the change that has made this record: in the same transaction, or not
+            at all. It is not kept.
     """
 
     id: str
@@ -190,6 +201,7 @@ class Record:
     marked: bool = False
     log: tuple[str, ...] = ()
     version: int = field(default=0, compare=False)
+    companions: Companions | None = field(default=None, compare=False, repr=False)
 
     @property
     def state(self) -> State:
@@ -271,19 +283,19 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
     return replace(record, recipients=recipients, claim=record.claim + 1, marked=False, log=log)
 
 
-def mark(record: Record, claim: int) -> Record:
-    """The end of the message is about to be handed over.
+def mark(record: Record, claim: int, log: Iterable[str] = ()) -> Record:
+    """The end of the message is about to be handed over, after what the log says.
 
     Raises:
         LeaseLostError: another worker has the entry, or it is in doubt already. Nothing may be sent.
     """
     if record.claim != claim or not record.sending:
         raise LeaseLostError(f"entry {record.id} was taken over by another worker: nothing was sent by this one")
-    return record if record.marked else replace(record, marked=True)
+    return record if record.marked else replace(record, marked=True, log=(*record.log[:1], *log))
 
 
 def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: float, log: Iterable[str] = ()) -> Record:
-    """What has become of the recipients of a claim. Said twice, it counts once.
+    """What has become of the recipients of a claim. Said twice, it counts once. The log begins behind its first line.
 
     Raises:
         LeaseLostError: there is a newer claim.
@@ -301,7 +313,7 @@ def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: flo
             if outcome.delay is not None and now >= record.expires:
                 turn = Turn.EXPIRE
         recipients[address] = _turned(fate, turn, due=due, reply=outcome.reply, error=outcome.error)
-    return _settled(record, now, recipients=recipients, marked=False, log=(*record.log, *log))
+    return _settled(record, now, recipients=recipients, marked=False, log=(*record.log[:1], *log))
 
 
 def postpone(record: Record, claim: int, delay: float, now: float) -> Record:
@@ -391,7 +403,9 @@ def from_json(text: str | bytes, version: int) -> Record:
         raise ValueError(f"not a record of an outbox: {exc}") from exc
 
 
-_PLAIN: Final = tuple(name for name in Record.__dataclass_fields__ if name not in ("recipients", "version"))
+_PLAIN: Final = tuple(
+    name for name in Record.__dataclass_fields__ if name not in ("recipients", "version", "companions")
+)
 _plain_of: Final = attrgetter(*_PLAIN)
 _write_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 

@@ -11,7 +11,8 @@ from typing import Any
 from trio_smtp import Params, prepare_message
 
 from ._config import OutboxConfig
-from ._outbox import Ticket, make_record
+from ._outbox import Ticket
+from ._records import make_record
 from ._schema import check_version
 from ._sqlite import insert, new_row
 

@@ -35,8 +35,11 @@ from trio_smtp import (
 
 from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
+from ._dialogue import Dialogue
 from ._errors import LeaseLostError, StoreError
+from ._hop_parameters import has_any, optional, without
 from ._rates import Limit
+from ._reports import with_reports
 from ._room import Room
 from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
 from ._store import Store, domains
@@ -97,7 +100,8 @@ class Worker:
         retry_doubt = self._config.on_doubt == "retry"
 
         def claim(record: Record, now: float) -> Record:
-            return begin(record, now, self._name, retry_doubt=retry_doubt)
+            begun = begin(record, now, self._name, retry_doubt=retry_doubt)
+            return with_reports(record, begun, now, self._config)
 
         taken: list[tuple[Record, bytes]] = []
         pause = _FIRST_PAUSE
@@ -115,6 +119,7 @@ class Worker:
                 pause = min(pause * 2, _LONGEST_PAUSE)
         for record, _ in taken:
             self._tell("begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle", record)
+            self._tell_companions(record)
         return [(record, content) for record, content in taken if record.sending]
 
     async def _keep_leases(self) -> None:
@@ -172,7 +177,12 @@ class Worker:
         try:
             if delay := await self._admit(attempt.record):
                 return delay
-            attempt.take_result(await self._pool_send(attempt, content))
+            try:
+                result = await self._pool_send(attempt, content)
+            except ExtensionNotSupportedError as exc:
+                attempt.leave_out_optional(exc)
+                result = await self._pool_send(attempt, content)
+            attempt.take_result(result)
         except trio.Cancelled:
             attempt.take_cancellation()
             with trio.move_on_after(_LAST_WORDS, shield=True):
@@ -190,7 +200,8 @@ class Worker:
         async def before_end() -> None:
             """Write down durably that the end is about to be handed over."""
             self._room.end(attempt)
-            attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim))
+            said = attempt.dialogue.lines()
+            attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim, said))
             attempt.is_handed_over = True
             self._room.end(attempt)
             self._tell("mark", attempt.record)
@@ -199,9 +210,10 @@ class Worker:
             record.sender,
             attempt.recipients,
             content,
-            mail_params=record.mail_params,
+            mail_params=attempt.mail_params,
             rcpt_params=attempt.rcpt_params,
             before_end=before_end,
+            dialogue=attempt.dialogue.take,
         )
 
     async def _admit(self, record: Record) -> float:
@@ -219,12 +231,16 @@ class Worker:
             return
 
         def transition(record: Record, now: float) -> Record:
-            return settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
+            settled = settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
+            return with_reports(
+                record, settled, now, self._config, error=attempt.error, is_relayed=attempt.goes_without
+            )
 
         seconds = trio.current_time() - attempt.started
         after = await self._write(attempt.record, transition)
         if after is not None:
             self._tell("settle", after, error=attempt.error, seconds=seconds, recipients=len(outcomes))
+            self._tell_companions(after)
 
     async def _write(self, record: Record, transition: Transition) -> Record | None:
         """Make a change, however long the store is away; when cancelled, for a few seconds more."""
@@ -247,6 +263,11 @@ class Worker:
                 self._tell("store", error=exc)
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _tell_companions(self, record: Record) -> None:
+        if record.companions is not None:
+            for report in record.companions.made:
+                self._tell("put", report, recipients=1)
 
     def _tell(
         self,
@@ -281,6 +302,10 @@ class Attempt:
         is_handed_over: the end of the message may have left.
         error: what ended it, or ``None``.
         started: by Trio's clock.
+        mail_params: of MAIL.
+        rcpt_params: of RCPT, for those that it is about.
+        dialogue: what is said.
+        goes_without: parameters that may be left out were left out.
     """
 
     def __init__(self, record: Record, config: OutboxConfig) -> None:
@@ -293,12 +318,28 @@ class Attempt:
         self.error: Exception | None = None
         self._config: Final = config
         self._words = ""
+        self.dialogue: Final = Dialogue()
+        self.goes_without = False
+        self._optional: Final = optional(record.sender)
+        self.mail_params: dict[str, Any] | None = record.mail_params
+        params = record.rcpt_params or {}
+        self.rcpt_params: dict[str, Any] = {each: params[each] for each in self.recipients if each in params}
+
+    def leave_out_optional(self, error: ExtensionNotSupportedError) -> None:
+        """Nothing was sent, since the next server does not offer what is asked for: go without, where that may be.
+
+        Raises:
+            ExtensionNotSupportedError: the same, where that would not help.
+        """
+        if not self._asks_too_much or error.accepted or error.refused or error.unknown:
+            raise error
+        self.goes_without = True
+        self.mail_params = without(self._optional, self.mail_params)
+        self.rcpt_params = {address: without(self._optional, each) or {} for address, each in self.rcpt_params.items()}
 
     @property
-    def rcpt_params(self) -> dict[str, Any] | None:
-        """The parameters of RCPT for those that it is about."""
-        params = self.record.rcpt_params
-        return params and {address: params[address] for address in self.recipients if address in params}
+    def _asks_too_much(self) -> bool:
+        return has_any(self._optional, self.mail_params, *self.rcpt_params.values())
 
     def take_result(self, result: SendResult) -> None:
         """The server took the message for at least one recipient."""
@@ -329,10 +370,10 @@ class Attempt:
                 self.outcomes[address] = Outcome(Turn.AGAIN)
 
     def log(self, now: float, seconds: float) -> list[str]:
-        """The end of the try, which took so many seconds, in lines of text."""
+        """The dialogue, and the end of the try, which took so many seconds, in lines of text."""
         lines = [f"<{address}>: {_in_words(outcome)}" for address, outcome in self.outcomes.items()]
         took = f"{stamp(now)} ended after {seconds:.3f} s"
-        return [f"{took}: {self._words}" if self._words else took, *lines]
+        return [*self.dialogue.lines(), f"{took}: {self._words}" if self._words else took, *lines]
 
     def _after_error(self, address: str, error: Exception) -> Outcome:
         words = str(error) or type(error).__name__
@@ -346,6 +387,8 @@ class Attempt:
             return self._in_doubt(address, words)
         if address in error.refused:
             return self._refused(address, error.refused[address])
+        if isinstance(error, ExtensionNotSupportedError) and self._asks_too_much:  # of a list that was split
+            return Outcome(Turn.AGAIN, error=words)
         if isinstance(error, _HOPELESS):
             return Outcome(Turn.REFUSE, error.reply, words)
         if isinstance(error, PoolClosedError):
