@@ -44,7 +44,7 @@ def names(connection):
 @pytest.fixture
 def words(connection):
     """The statements, as they are made."""
-    said = []
+    said: list[str] = []
     connection.set_trace_callback(said.append)
     return said
 
