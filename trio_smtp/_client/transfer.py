@@ -37,8 +37,8 @@ from .body import BLOCK, BodyWriter, write_text
 from .cleanup import ShieldedCleanup
 from .connection import ClientConnection
 from .content import Source
-from .dialogue import begin_dialogue
 from .encoder import ONE_WRITE, TransactionEncoder
+from .exchanges import begin_transcript
 from .message import Message
 from .report import DeliveryReport, refusal
 
@@ -98,8 +98,8 @@ class Transfer:
         self.transaction: Final = transaction or Transaction(recipients, lmtp=connection.lmtp)
         self.encoder: Final = TransactionEncoder(connection, self.message, self.transaction)
         report.track(self.transaction)
-        if self.message.dialogue is not None:
-            begin_dialogue(self.message.dialogue, connection, self.transaction)
+        if self.message.transcript is not None:
+            begin_transcript(self.message.transcript, connection, self.transaction)
 
     def __repr__(self) -> str:
         return f"<Transfer of {self.message!r} on {self._connection!r}: {self.transaction!r}>"

@@ -213,7 +213,7 @@ class Worker:
             mail_params=attempt.mail_params,
             rcpt_params=attempt.rcpt_params,
             before_end=before_end,
-            dialogue=attempt.dialogue.take,
+            transcript=attempt.dialogue.take,
         )
 
     async def _admit(self, record: Record) -> float:

@@ -1,4 +1,4 @@
-"""`dialogue=`: what is said about one message, and nothing else, line by line."""
+"""`transcript=`: what is said about one message, and nothing else, line by line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXT = b"Subject: hi\r\n\r\nsecret text\r\n"
 async def test_each_command_and_each_reply_in_every_form(offers, config, content, text):
     lines: list[str] = []
     async with client_and(Taker(*offers), config=config) as client:
-        await client.send("a@x.test", ["b@y.test"], content(text), dialogue=lines.append)
+        await client.send("a@x.test", ["b@y.test"], content(text), transcript=lines.append)
         said = list(lines)
         await client.send("a@x.test", ["b@y.test"], content(text))  # is nobody's
     assert lines == said
@@ -50,7 +50,7 @@ async def test_messages_that_share_a_connection_have_their_own(depth):
         dialogues: dict[str, list[str]] = {f"{number}@y.test": [] for number in range(10)}
 
         async def send(address: str, lines: list[str]) -> None:
-            await pool.send("a@x.test", [address], TEXT, dialogue=lines.append)
+            await pool.send("a@x.test", [address], TEXT, transcript=lines.append)
 
         async with trio.open_nursery() as nursery:
             for address, lines in dialogues.items():
@@ -71,7 +71,7 @@ async def test_what_was_refused_and_what_came_unasked():
         sink.refuse(Stage.END, 421, "going down", "4.3.2", times=1)
         async with open_client(sink.host, sink.port, **sink.client_options) as client:
             with pytest.raises(trio_smtp.SMTPError):
-                await client.send("a@x.test", ["b@y.test", "c@y.test"], TEXT, dialogue=lines.append)
+                await client.send("a@x.test", ["b@y.test", "c@y.test"], TEXT, transcript=lines.append)
     assert lines[1:] == [
         f"C: MAIL FROM:<a@x.test> SIZE={len(TEXT)}",
         "C: RCPT TO:<b@y.test>",
@@ -92,7 +92,7 @@ async def test_every_try_of_a_pool_is_in_it():
         sink.cut(Stage.RCPT, times=1)
         config = PoolConfig(connect_retries=1, retry_delay=0)
         async with open_pool(sink.host, sink.port, config=config, **sink.client_options) as pool:
-            await pool.send("a@x.test", ["b@y.test"], TEXT, dialogue=lines.append)
+            await pool.send("a@x.test", ["b@y.test"], TEXT, transcript=lines.append)
     assert sum(line.startswith("-- ") for line in lines) == 2
     assert sum(line.startswith("C: MAIL") for line in lines) == 2
     assert lines[-1].startswith("S: 250 ")
@@ -104,14 +104,14 @@ async def test_a_function_that_fails_does_no_harm(caplog):
 
     async with open_sink() as sink, open_client(sink.host, sink.port, **sink.client_options) as client:
         with caplog.at_level(logging.ERROR, "trio_smtp"):
-            await client.send("a@x.test", ["b@y.test"], TEXT, dialogue=fail)
+            await client.send("a@x.test", ["b@y.test"], TEXT, transcript=fail)
     assert [record.message for record in caplog.records] == [
-        "client: the dialogue function failed; further failures are not logged"
+        "client: the transcript function failed; further failures are not logged"
     ]
     assert len(sink.messages) == 1
 
 
 async def test_it_is_a_function():
     async with open_sink() as sink, open_client(sink.host, sink.port, **sink.client_options) as client:
-        with pytest.raises(TypeError, match="dialogue is a function"):
-            await client.send("a@x.test", ["b@y.test"], TEXT, dialogue="x")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="transcript is a function"):
+            await client.send("a@x.test", ["b@y.test"], TEXT, transcript="x")  # type: ignore[arg-type]

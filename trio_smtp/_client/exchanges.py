@@ -11,12 +11,12 @@ from .._protocol.client.transaction import Transaction
 from .connection import ClientConnection
 
 
-def begin_dialogue(dialogue: Observer[str], connection: ClientConnection, transaction: Transaction) -> None:
+def begin_transcript(transcript: Observer[str], connection: ClientConnection, transaction: Transaction) -> None:
     """Tell where a transaction takes place, and from now on what is said in it."""
     tls = connection.wire.tls
-    dialogue.tell(f"-- {connection.name}, {f'{tls.version} {tls.cipher}' if tls is not None else 'no TLS'}")
-    transaction.listener = partial(_tell, dialogue)
+    transcript.tell(f"-- {connection.name}, {f'{tls.version} {tls.cipher}' if tls is not None else 'no TLS'}")
+    transaction.listener = partial(_tell, transcript)
 
 
-def _tell(dialogue: Observer[str], who: str, said: object) -> None:
-    dialogue.tell(f"{who}: {said}")
+def _tell(transcript: Observer[str], who: str, said: object) -> None:
+    transcript.tell(f"{who}: {said}")
