@@ -99,3 +99,16 @@ async def test_waiting_ends_with_each_change(room):
             nursery.start_soon(room.wait)
             await trio.testing.wait_all_tasks_blocked()
             change()
+
+
+async def test_a_slow_reply_does_not_leave_less_than_no_room(room, autojump_clock):
+    be_quick(room)
+    take(room, "a", "b", "c")
+    for each in "abc":
+        room.end(each)
+    take(room, "d", "e")
+    assert room.free() == 1
+    await trio.sleep(1)
+    room.answer("a")
+    assert room.next() == "d"
+    assert room.free() == 0

@@ -93,6 +93,15 @@ def test_after_a_lapse_into_doubt_nothing_may_be_marked():
         mark(lapsed, 1)
 
 
+def test_a_late_word_that_leaves_one_in_doubt_settles_the_others():
+    claimed = mark(begin(record(recipients={A: Fate(), B: Fate()}), 10.0, "w"), 1)
+    lapsed = begin(claimed, 500.0, "other")
+    assert lapsed.state is State.IN_DOUBT
+    late = settle(lapsed, 1, {A: Outcome(Turn.ACCEPT), B: Outcome(Turn.DOUBT, error="no reply")}, 501.0)
+    assert states(late) == [State.SENT, State.IN_DOUBT]
+    assert settle(late, 1, {A: Outcome(Turn.ACCEPT), B: Outcome(Turn.DOUBT)}, 502.0).recipients == late.recipients
+
+
 def test_after_a_person_has_decided_a_late_word_does_not_count():
     lapsed = begin(mark(begin(record(), 200.0, "w"), 1), 300.0, "other")
     decided = resolve(lapsed, "discard", None, 301.0)

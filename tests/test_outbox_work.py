@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 import trio
 from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
@@ -125,6 +128,26 @@ async def test_a_lease_is_renewed_while_it_is_being_sent(store_url):  # noqa: F8
             assert (await outbox.wait(ticket.id)).state is State.SENT
     assert [event.name for event in events] == ["put", "begin", "mark", "settle"]
     assert len(sink.messages) == 1
+
+
+async def test_a_lease_is_renewed_though_what_is_old_cannot_be_forgotten(tmp_path):
+    url = f"sqlite:{tmp_path}/o.db"
+    config, events = watched(lease=3, keep_done=0.01)
+    async with opened(url, config) as (outbox, sink, pool):
+        old = await outbox.put(A, [B], TEXT)
+        await outbox.resolve(old.id, "discard")
+        with closing(sqlite3.connect(f"{tmp_path}/o.db")) as connection:
+            connection.execute(
+                "CREATE TRIGGER t BEFORE DELETE ON outbox_entries BEGIN SELECT RAISE(ABORT, 'the disk is odd'); END"
+            )
+        sink.stall(Stage.END, 4.5, times=1)
+        ticket = await outbox.put(A, [B], TEXT)
+        async with working(outbox, pool), open_outbox(url, config=config) as other, working(other, pool):
+            assert (await outbox.wait(ticket.id)).state is State.SENT
+    assert [event.name for event in events if event.name not in ("store", "resolve")] == [
+        "put", "put", "begin", "mark", "settle"
+    ]  # fmt: skip
+    assert any("the disk is odd" in str(event.error) for event in events)
 
 
 async def has_taken_ahead(outbox, sink, pool, seconds):

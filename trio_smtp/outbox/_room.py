@@ -40,7 +40,8 @@ class Room(Generic[K, T]):
         There is a limit, too, of what has no place any more, should writing be what does not work.
         """
         ahead = len(self._ending) if self._is_quick else 0
-        return min(self._places + ahead - self._taken - len(self._ahead), 3 * self._places - self._leased)
+        free = min(self._places + ahead - self._taken - len(self._ahead), 3 * self._places - self._leased)
+        return max(0, free)  # a slow reply takes away room that is in use already
 
     async def wait(self) -> None:
         """Until something has changed."""

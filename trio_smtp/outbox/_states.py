@@ -309,6 +309,8 @@ def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: flo
         if fate.state not in (State.SENDING, State.IN_DOUBT):
             continue
         turn, due = outcome.turn, now
+        if turn is Turn.DOUBT and fate.state is State.IN_DOUBT:
+            continue
         if turn is Turn.AGAIN:
             due = min(now + (outcome.delay or 0.0), record.expires)
             if outcome.delay is not None and now >= record.expires:
@@ -396,7 +398,7 @@ def from_json(text: str | bytes, version: int) -> Record:
         ValueError: it is none.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(text if isinstance(text, str) else text.decode())
         recipients = {address: _fate_from_json(fate) for address, fate in document.pop("recipients").items()}
         document["log"] = tuple(document["log"])
         return Record(recipients=recipients, version=version, **document)

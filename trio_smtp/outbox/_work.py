@@ -132,9 +132,9 @@ class Worker:
         while True:
             ahead = self._room.first_ahead()
             try:
-                await self._store.prune()
                 if self._active:
                     await self._store.renew(list(self._active.values()), self._name)
+                await self._store.prune()
             except StoreError as exc:
                 self._tell("store", error=exc)
             await trio.sleep(self._config.lease / 3)
