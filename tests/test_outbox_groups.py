@@ -256,6 +256,50 @@ async def test_a_failure_that_is_none_of_sqlite_leaves_nothing_behind_and_nobody
     assert await groups.do(insert("a"), Writes.ROWS) == 1
 
 
+async def test_one_that_fails_halfway_leaves_nothing_behind(groups, connection, words):
+    def half(connection):
+        insert("half")(connection)
+        raise MemoryError
+
+    errors = []
+
+    async def ask():
+        with pytest.raises(MemoryError) as caught:
+            await groups.do(half, Writes.ROWS)
+        errors.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(groups.do, insert("before"), Writes.ROWS)
+        nursery.start_soon(ask)
+        nursery.start_soon(groups.do, insert("behind"), Writes.ROWS)
+    assert len(errors) == 1
+    assert names(connection) == {"before", "behind"}
+    await ask()
+    assert names(connection) == {"before", "behind"}
+
+
+async def test_a_transaction_that_could_not_be_rolled_back_does_not_stay(groups, connection):
+    connection.execute("BEGIN")
+    insert("left")(connection)
+    await groups.do(insert("a"), Writes.ROWS)
+    assert names(connection) == {"a"}
+
+
+async def test_who_leads_gets_a_store_error_too(groups, connection):
+    connection.close()
+    errors = []
+
+    async def ask():
+        with pytest.raises(StoreError, match="closed database") as caught:
+            await groups.do(insert("a"), Writes.ROWS)
+        errors.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+    assert len(errors) == 2
+
+
 async def test_closing_does_what_was_asked_for_and_takes_no_more(groups, connection, tmp_path):
     async with trio.open_nursery() as nursery, Held(groups, nursery):
         nursery.start_soon(groups.do, insert("before"), Writes.ROWS)

@@ -5,7 +5,8 @@
 # No answer is given before the commit.
 #
 # An operation writes after it has decided, so that one that fails leaves nothing behind. A group whose writing fails is
-# done again one by one, so that a message that is too large for the disk does not keep others from being settled.
+# rolled back and done again one by one, so that a message that is too large for the disk, or for the memory, does not
+# keep others from being settled.
 from __future__ import annotations
 
 import sqlite3
@@ -66,6 +67,11 @@ class _Operation(Generic[T]):
         """Let this be what came of it."""
         self._error = error
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether what came of it is an error."""
+        return self._error is not None
+
     def wake(self) -> None:
         """Let the task that waits go on."""
         if self.task is not None:
@@ -121,6 +127,7 @@ class Groups:
         await self._do(_Operation(lambda connection: None, Writes.NOTHING, 0))
         await trio.to_thread.run_sync(self._connection.close)
 
+    @trio.lowlevel.enable_ki_protection  # an interrupt while it leads would leave the others without a leader
     async def _do(self, operation: _Operation[T]) -> T:
         self._waiting.append(operation)
         if self._is_led:
@@ -142,19 +149,20 @@ class Groups:
         operation.task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    @trio.lowlevel.enable_ki_protection
     async def _lead(self) -> None:
         """Have a group run, of which this task's operation is the first."""
+        is_changed = False
         for _ in range(_GATHER):
             await trio.lowlevel.cancel_shielded_checkpoint()
         group = self._next_group()
         try:
             with trio.CancelScope(shield=True):  # a thread cannot be stopped, and its answers are true
                 is_changed = await trio.to_thread.run_sync(self._run, group, limiter=self._limiter)
-        except BaseException as exc:  # none that an operation raises, nor SQLite's
+        except BaseException as exc:  # none that an operation raises: there is no thread, or no way back
             for operation in group:
                 operation.fail(StoreError(f"cannot use the outbox {self._path}: {exc!r}"))
-            raise
+            if not isinstance(exc, Exception):
+                raise
         finally:
             for operation in group:
                 operation.phase = _Phase.DONE
@@ -202,25 +210,38 @@ class Groups:
     def _write(self, group: list[_Operation[Any]]) -> None:
         connection = self._connection
         try:
+            self._roll_back()  # what could not be, the last time
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as exc:  # another process has not ended its transaction, for example
             for operation in group:
                 operation.fail(store_error(self._path, exc))
             return
         try:
-            for operation in group:
-                operation.run(connection)
-            connection.execute("COMMIT")
+            is_whole = self._are_whole(group)
+            if is_whole:
+                connection.execute("COMMIT")
+            else:
+                self._roll_back()
         except sqlite3.Error as exc:
             self._roll_back()
+            is_whole = False
             if len(group) == 1:
                 group[0].fail(store_error(self._path, exc))
-            else:
-                for operation in group:
-                    self._write([operation])
         except BaseException:
             self._roll_back()
             raise
+        if not is_whole and len(group) > 1:
+            for operation in group:
+                self._write([operation])
+
+    def _are_whole(self, group: list[_Operation[Any]]) -> bool:
+        """Do them. Whether none has failed halfway: it may have been short of memory, for example."""
+        for operation in group:
+            before = self._connection.total_changes
+            operation.run(self._connection)
+            if operation.has_failed and self._connection.total_changes != before:
+                return False
+        return True
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # SQLite has done it by itself after some errors
