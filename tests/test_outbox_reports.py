@@ -203,6 +203,18 @@ def test_what_no_report_can_come_from(address):
         OutboxConfig(report_from=address)
 
 
+async def test_a_message_that_cannot_be_returned_is_reported_without(store_url):  # noqa: F811
+    content = b"Subject: hi\r\n" + b"A" * 2000 + b": a field that no report can have\r\n"
+    async with opened(store_url) as (outbox, sink, pool), working(outbox, pool):
+        sink.refuse("rcpt", 550, "no such user", "5.1.1", address=B)
+        ticket = await outbox.put(A, [B], content)
+        assert (await outbox.wait(ticket.id)).state is State.REFUSED
+        assert [entry.state for entry in await settled(outbox)] == [State.REFUSED, State.SENT]
+    [message] = sink.messages
+    [about] = parse_report(message.content).recipients
+    assert about.address == B
+
+
 async def test_a_crash_in_the_middle_leaves_neither(store_url):  # noqa: F811
     async with open_outbox(store_url, config=REPORTING) as outbox:
         ticket = await outbox.put(A, [B], TEXT)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from trio_smtp import Reply, SendResult, SMTPError, prepare_message
+from trio_smtp import Envelope, LocalProtocolError, PreparedMessage, Reply, SendResult, SMTPError, prepare_message
 from trio_smtp.reports import make_report
 
 from ._config import OutboxConfig
@@ -87,27 +87,44 @@ class Reports:
 def _make(
     record: Record, fates: dict[str, Fate], now: float, config: OutboxConfig, error: Exception | None, content: bytes
 ) -> list[tuple[Record, bytes]]:
-    assert config.report_from is not None
     entries = []
     for addresses, outcome, status in _outcomes(fates, error):
         about = envelope(record.sender, addresses, record.mail_params, record.rcpt_params)
         if len(content) + _AROUND > config.max_size:
             about.sender.ret = "HDRS"
-        report = make_report(
-            outcome,
-            about,
-            reporting_mta=config.report_from.rpartition("@")[2],
-            content=content,
-            author=config.report_from,
-            arrived=datetime.fromtimestamp(record.created, UTC),
-            status=status,
-        )
-        if report is not None:
-            mail_params = {"REQUIRETLS": None} if about.sender.requiretls else None  # RFC 8689 §5
-            message = prepare_message("", [record.sender], report, mail_params=mail_params)
+        try:
+            message = _write(record, about, outcome, status, config, content)
+        except LocalProtocolError:  # what came from elsewhere cannot always be written into another message
+            message = _write(record, about, outcome, status, config, b"")
+        if message is not None:
             entry = new_record(message, now, due=now, patience=config.give_up_after, priority=record.priority)
             entries.append((entry, message.content))
     return entries
+
+
+def _write(
+    record: Record,
+    about: Envelope,
+    outcome: SendResult | SMTPError,
+    status: str | None,
+    config: OutboxConfig,
+    content: bytes,
+) -> PreparedMessage | None:
+    """One report; ``None``: nobody is to be told."""
+    assert config.report_from is not None
+    report = make_report(
+        outcome,
+        about,
+        reporting_mta=config.report_from.rpartition("@")[2],
+        content=content,
+        author=config.report_from,
+        arrived=datetime.fromtimestamp(record.created, UTC),
+        status=status,
+    )
+    if report is None:
+        return None
+    mail_params = {"REQUIRETLS": None} if about.sender.requiretls else None  # RFC 8689 §5
+    return prepare_message("", [record.sender], report, mail_params=mail_params)
 
 
 def _outcomes(
