@@ -44,8 +44,9 @@ from ._errors import StoreError
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
-from ._scripts import COUNTS, PAGE, PRUNE, RENEW, SAVE, SWAP, TAKE
+from ._scripts import COUNTS, PAGE, PRUNE, RENEW, SAVE, SET_ASIDE, SWAP, TAKE
 from ._states import Record, State, Transition, from_json, next_version, to_json
+from ._taking import DamageError, claimed
 
 VERSION: Final = "1"
 _PREFIX: Final = "trio-smtp:outbox:"
@@ -122,12 +123,14 @@ class RedisStore:
         self._config: Final = config
         self._save: Final = client.register_script(SAVE)
         self._take: Final = client.register_script(TAKE)
+        self._set_aside: Final = client.register_script(SET_ASIDE)
         self._renew: Final = client.register_script(RENEW)
         self._prune: Final = client.register_script(PRUNE)
         self._page: Final = client.register_script(PAGE)
         self._counts: Final = client.register_script(COUNTS)
         self._swap: Final = client.register_script(SWAP)
         self._changed = trio.Event()
+        self._unsaid: StoreError | None = None  # what happened while something was taken, for the next time
         self._is_closed = False
         self._ahead = time.time() - time.monotonic()  # the server's clock, less this machine's steady one
 
@@ -232,17 +235,38 @@ class RedisStore:
         return _text(word), _text(entry_id)
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
+        self._raise_unsaid()
         lease = round(self._config.lease * 1000)
         answer: Any = await self.ask(self._take([_PREFIX], [worker, limit, lease]))
         found, now = answer
         self._set_clock(now)
         taken: list[tuple[Record, bytes]] = []
-        for _, text, version, content in found:
-            record = transition(self._read(text, version), self._now())
-            word, _ = await self._store(record, lapsed=True)
-            if word == "new":
-                taken.append((next_version(record), content or b""))
+        try:
+            for entry_id, text, version, content in found:
+                try:
+                    _, record = claimed(text, version, content, transition, self._now())
+                except DamageError as exc:
+                    await self._put_aside(entry_id, version, exc)
+                    continue
+                word, _ = await self._store(record, lapsed=True)
+                if word == "new":
+                    taken.append((next_version(record), content or b""))
+        except StoreError as exc:  # what is leased by now is not forgotten
+            self._unsaid = exc
+        if not taken:
+            self._raise_unsaid()
         return taken
+
+    def _raise_unsaid(self) -> None:
+        error, self._unsaid = self._unsaid, None
+        if error is not None:
+            raise error
+
+    async def _put_aside(self, entry_id: bytes, version: bytes, damage: DamageError) -> None:
+        await self.ask(self._set_aside([_PREFIX], [entry_id, version]))
+        self._unsaid = StoreError(
+            f"the outbox {self._address} is damaged: entry {_text(entry_id)} is set aside: {damage}"
+        )
 
     async def change(self, record: Record, transition: Transition) -> Record:
         while True:

@@ -54,31 +54,35 @@ INSERT: Final = """
 """
 INSERT_CONTENT: Final = "INSERT INTO outbox_contents (place, content) VALUES (?, ?)"
 RIPEN: Final = "UPDATE outbox_entries SET shelf = 'ready' WHERE shelf = 'later' AND at <= ?"
+# Records are read as octets: what is no UTF-8 any more is an error of that record, not of the statement.
 FIND_LAPSED: Final = """
-    SELECT record, version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
+    SELECT id, CAST(record AS BLOB), version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
     WHERE shelf = 'leased' AND at <= ? ORDER BY at LIMIT ?
 """
 FIND_READY: Final = """
-    SELECT record, version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
+    SELECT id, CAST(record AS BLOB), version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
     WHERE shelf = 'ready' ORDER BY priority DESC, place LIMIT ?
 """
 FIND_CONTENT: Final = """
     SELECT version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place) WHERE id = ?
 """
-LOAD: Final = "SELECT record, version FROM outbox_entries WHERE id = ?"
+LOAD: Final = "SELECT CAST(record AS BLOB), version FROM outbox_entries WHERE id = ?"
 # A record is replaced only if it is the one that was read: its version is compared.
 MOVE: Final = """
     UPDATE outbox_entries SET state = ?, shelf = ?, at = ?, patience = ?, claim = ?, version = version + 1, record = ?
     WHERE id = ? AND version = ?
 """
 REWRITE: Final = "UPDATE outbox_entries SET version = version + 1, record = ? WHERE id = ? AND version = ?"
+SET_ASIDE: Final = "UPDATE outbox_entries SET shelf = 'damaged' WHERE id = ?"
 DELETE_CONTENT: Final = """
     DELETE FROM outbox_contents WHERE place = (SELECT place FROM outbox_entries WHERE id = ?)
 """
 RENEW: Final = "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'"
-PAGE: Final = "SELECT place, record, version FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?"
+PAGE: Final = """
+    SELECT place, CAST(record AS BLOB), version FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?
+"""
 PAGE_OF_STATE: Final = """
-    SELECT place, record, version FROM outbox_entries WHERE place > ? AND state = ? ORDER BY place LIMIT ?
+    SELECT place, CAST(record AS BLOB), version FROM outbox_entries WHERE place > ? AND state = ? ORDER BY place LIMIT ?
 """
 COUNT: Final = "SELECT state, count(*) FROM outbox_entries GROUP BY state"
 STARTS: Final = "SELECT value FROM outbox_meta WHERE name = 'starts'"

@@ -42,7 +42,7 @@ if expected == '0' then
 else
     if not version then return {'gone', id, now} end
     if version ~= expected then return {'moved', id, now} end
-    if lapsed == '1' and stood == 'leased' and tonumber(ends) > now then return {'moved', id, now} end
+    if lapsed == '1' and stood == 'leased' and tonumber(ends or 0) > now then return {'moved', id, now} end
     if was ~= state then redis.call('ZREM', P .. 's:' .. was, id) end
     if stood == 'later' then redis.call('ZREM', P .. 'later', id) end
     if shelf ~= 'leased' and (stood == 'ready' or stood == 'leased') then
@@ -99,8 +99,8 @@ local function give(items)
         local id = item[2][2]
         local e = P .. 'e:' .. id
         local record, version, shelf, ends = unpack(redis.call('HMGET', e, 'record', 'version', 'shelf', 'until'))
-        if record and not (shelf == 'leased' and tonumber(ends) > now) then
-            table.insert(found, {id, record, version, redis.call('GET', P .. 'c:' .. id)})
+        if record and not (shelf == 'leased' and tonumber(ends or 0) > now) then
+            table.insert(found, {id, record, version or '', redis.call('GET', P .. 'c:' .. id)})
         end
     end
 end
@@ -122,6 +122,21 @@ for _, priority in ipairs(priorities) do
     if answer then give(answer[1][2]) end
 end
 return {found, now}
+"""
+)
+# An entry that is damaged, if it is still the one that was read, goes off its shelf.
+SET_ASIDE: Final = (
+    COMMON
+    + """
+local id = ARGV[1]
+local version, shelf, sid, priority =
+    unpack(redis.call('HMGET', P .. 'e:' .. id, 'version', 'shelf', 'sid', 'priority'))
+if (version or '') == ARGV[2] and (shelf == 'ready' or shelf == 'leased') then
+    redis.call('XACK', queue(priority), 'workers', sid)
+    redis.call('XDEL', queue(priority), sid)
+    redis.call('HSET', P .. 'e:' .. id, 'shelf', 'damaged')
+end
+return now
 """
 )
 RENEW: Final = (

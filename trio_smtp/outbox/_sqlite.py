@@ -25,6 +25,7 @@ from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
 from ._schema import data_version, open_connection
 from ._states import Record, Shelf, State, Transition, from_json, next_version, to_json
+from ._taking import DamageError, claimed
 
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
 
@@ -95,26 +96,34 @@ class SQLiteStore:
         return await self._groups.do(lambda connection: insert(connection, row, content), Writes.ROWS, len(content))
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
-        return await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
+        taken, damage = await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
+        if damage:
+            raise StoreError(f"the outbox {self._path} is damaged: {'; '.join(damage)}")
+        return taken
 
-    def _take(self, connection: sqlite3.Connection, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
+    def _take(
+        self, connection: sqlite3.Connection, limit: int, transition: Transition
+    ) -> tuple[list[tuple[Record, bytes]], list[str]]:
+        """What was taken; or, in words, what there is no taking of: that is set aside, and the rest not taken yet."""
         now = self._clock()
         connection.execute(_schema.RIPEN, (now,))
         rows = connection.execute(_schema.FIND_LAPSED, (now, limit)).fetchall()
         if len(rows) < limit:
             rows += connection.execute(_schema.FIND_READY, (limit - len(rows),)).fetchall()
         changes: list[tuple[_Change, bytes]] = []
-        for text, version, content in rows:
-            known = _read(text, version)
-            change = _Change(known, transition(known, now), now, self._config.lease)
-            if not change.record.sending:
-                content = b""
-            elif content is None:
-                raise StoreError(f"the outbox is damaged: it has no content of {known.id!r}")
-            changes.append((change, content))
+        damage: dict[str, str] = {}
+        for entry_id, text, version, content in rows:
+            try:
+                known, record = claimed(text, version, content, transition, now)
+                changes.append((_Change(known, record, now, self._config.lease), content if record.sending else b""))
+            except DamageError as exc:
+                damage[entry_id] = f"entry {entry_id} is set aside: {exc}"
+        if damage:
+            connection.executemany(_schema.SET_ASIDE, [(entry_id,) for entry_id in damage])
+            return [], list(damage.values())
         for change, _ in changes:
             change.write(connection)
-        return [(change.record, content) for change, content in changes]
+        return [(change.record, content) for change, content in changes], []
 
     async def change(self, record: Record, transition: Transition) -> Record:
         try:
@@ -238,9 +247,7 @@ class _Change:
         version, content = connection.execute(_schema.FIND_CONTENT, (self._id,)).fetchone() or (None, None)
         if version != self._values[-1]:
             return []
-        if content is None:
-            raise StoreError(f"the outbox is damaged: it has no content of {self._id!r}")
-        return [(new_row(record, self._now), each) for record, each in self.record.companions(content)]
+        return [(new_row(record, self._now), each) for record, each in self.record.companions(content or b"")]
 
 
 def new_row(record: Record, now: float) -> tuple[object, ...]:
@@ -273,7 +280,7 @@ def _load(connection: sqlite3.Connection, entry_id: str) -> Record:
     return _read(*row)
 
 
-def _read(text: str, version: int) -> Record:
+def _read(text: bytes, version: int) -> Record:
     try:
         return from_json(text, version)
     except ValueError as exc:
