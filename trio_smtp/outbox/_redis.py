@@ -40,13 +40,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
+from ._damage import DamageError, claimed
 from ._errors import StoreError
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
 from ._scripts import COUNTS, PAGE, PRUNE, RENEW, SAVE, SET_ASIDE, SWAP, TAKE
 from ._states import Record, State, Transition, from_json, next_version, to_json
-from ._taking import DamageError, claimed
 
 VERSION: Final = "1"
 _PREFIX: Final = "trio-smtp:outbox:"

@@ -18,6 +18,7 @@ import trio
 
 from . import _schema
 from ._config import OutboxConfig
+from ._damage import DamageError, claimed
 from ._errors import StoreError
 from ._groups import Groups, Writes, store_error
 from ._rates import Limit, admit
@@ -25,7 +26,6 @@ from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
 from ._schema import data_version, open_connection
 from ._states import Record, Shelf, State, Transition, from_json, next_version, to_json
-from ._taking import DamageError, claimed
 
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
 
