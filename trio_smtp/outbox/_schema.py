@@ -14,7 +14,7 @@ from typing import Final
 
 from ._errors import StoreError
 
-VERSION: Final = "1"
+VERSION: Final = "2"  # 1: before the first release, with contents by id
 _BUSY: Final = 10.0  # seconds to wait for other processes
 _CHECKPOINT: Final = 4000  # pages of the log, 16 MiB, before they are copied into the file, which costs two more syncs
 _CHECKED: Final = 64 << 20  # octets: a file up to this size is checked for damage when it is opened
