@@ -142,6 +142,20 @@ def test_metrics_of_an_outbox_s_worker(tmp_path):
     assert samples["smtp_client_commands_total", frozenset({("verb", "DATA"), ("code", "354")})] == 1  # no BDAT
 
 
+def test_metrics_of_a_server_that_puts_into_an_outbox(tmp_path):
+    process = Process("serve", "--port", "0", "--outbox", f"sqlite:{tmp_path}/outbox.db", "--metrics", "0")
+    try:
+        port = int(found(re.match(r"listening on 127\.0\.0\.1:(\d+) ", process.line())))
+        url = found(re.search(r"metrics on (http://\S+)", process.line()))
+        with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:
+            client.sendmail("a@example.com", ["b@example.com"], "Subject: x\r\n\r\ny\r\n")
+        samples = read(url)
+    finally:
+        process.close()
+    assert samples["smtp_outbox_entries_total", frozenset()] == 1
+    assert samples["smtp_server_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
+
+
 def test_each_worker_has_its_own(tmp_path):
     with socket.socket() as one, socket.socket() as two:
         one.bind(("127.0.0.1", 0))
