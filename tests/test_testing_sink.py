@@ -461,7 +461,7 @@ def test_nothing_but_trio_is_needed():
         "trio.run(main)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "certificates for tests need trustme: pip install 'trio-smtp[testing]'\n"
+    assert done.stdout == "a certificate for tests needs trustme; install it with: pip install 'trio-smtp[testing]'\n"
 
 
 def test_the_library_does_not_load_it():
