@@ -160,6 +160,12 @@ MISTAKES["`mailto:` in an address"] = partial(trio.run, to, ["mailto:a@example.c
 MISTAKES["one address as `recipients`"] = partial(trio.run, to, "a@example.com")
 
 
+@under_trio("a mapping as a sink's login")
+async def mapping_as_a_login():
+    async with open_sink(auth={"me": "secret"}):  # type: ignore[arg-type]
+        pass
+
+
 async def client_of(host: str):
     async with open_client(host):
         pass

@@ -220,6 +220,15 @@ async def test_a_login(tls):
     assert [message.identity for message in sink.messages] == ["me"]
 
 
+@pytest.mark.parametrize(
+    "auth", [{"me": "secret"}, ["me", "secret"], ("me",), ("me", None), ("me", "x", "y"), "me", ""]
+)
+async def test_a_login_that_is_none_is_an_error_at_once(auth):
+    with pytest.raises(TypeError, match=r"^auth is a tuple of user name and password, 'any' or None, not "):
+        async with open_sink(auth=auth):
+            pass
+
+
 # --- fault points ---
 
 

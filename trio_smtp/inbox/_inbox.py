@@ -154,7 +154,7 @@ async def open_inbox(
     Raises:
         ModuleNotFoundError: Starlette or Hypercorn is missing; ``pip install 'trio-smtp[inbox]'`` brings them.
         OSError: a port or the file cannot be had.
-        ValueError: `keep` is less than 1, or as from :func:`trio_smtp.testing.open_sink`.
+        TypeError, ValueError: `keep` is less than 1, or as from :func:`trio_smtp.testing.open_sink`.
     """
     with needs_extra("the inbox", "inbox"):
         from . import _web
