@@ -54,7 +54,7 @@ def test_metrics_of_a_server(tmp_path):
         read(url)
 
 
-def test_a_relay_has_those_of_its_pool_too(tmp_path):
+def test_a_relay_has_those_of_its_pool_and_its_clients_too(tmp_path):
     with serving(tmp_path) as there:
         relay = Process("relay", "--port", "0", "--to", f"127.0.0.1:{there.port}", "--metrics", "0")
         try:
@@ -67,6 +67,7 @@ def test_a_relay_has_those_of_its_pool_too(tmp_path):
             relay.close()
     assert samples["smtp_server_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
     assert samples["smtp_pool_messages_total", frozenset({("delivery", "accepted")})] == 1
+    assert samples["smtp_client_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
 
 
 @pytest.mark.parametrize(
