@@ -10,7 +10,7 @@ import urllib.request
 
 import click
 import pytest
-from cli_process import LIMIT, Process, clean_environment, found, run, serving
+from cli_process import LIMIT, Process, clean_environment, found, run, serving, two_ports
 from prometheus_client.parser import text_string_to_metric_families
 
 from trio_smtp._cli.metrics import Place, place, serving_metrics
@@ -158,10 +158,7 @@ def test_metrics_of_a_server_that_puts_into_an_outbox(tmp_path):
 
 
 def test_each_worker_has_its_own(tmp_path):
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-        two.bind(("127.0.0.1", port + 1))
+    port = two_ports()
     with serving(tmp_path, "--metrics", port, "--workers", "2") as served:
         both = urls(served, 2)
         assert both == [f"http://127.0.0.1:{port}/metrics", f"http://127.0.0.1:{port + 1}/metrics"]
