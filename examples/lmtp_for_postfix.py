@@ -15,9 +15,8 @@ class Mailboxes(trio_smtp.Handler):
         names = ("me@example.com", "you@example.com")
         self.mailboxes: dict[str, list[bytes]] = {name: [] for name in names}
 
-    async def on_rcpt(
-        self, session, recipient
-    ):  # Postfix asks, too: reject_unverified…
+    async def on_rcpt(self, session, recipient):
+        # Postfix asks this before it accepts a message itself.
         if recipient.address not in self.mailboxes:
             raise trio_smtp.Reject(550, "no such mailbox", "5.1.1")
 
