@@ -45,18 +45,18 @@ class OutboxWork:
         with ExitStack() as stack:
             port = stack.enter_context(serving("trio_smtp", environment))
             directory = stack.enter_context(tempfile.TemporaryDirectory())
-            stores = {"SQLite": f"sqlite:{directory}/outbox.db"}
+            stores = {"SQLite": f"sqlite:{directory}/outbox"}
             if shutil.which("redis-server") is not None:
                 stores["Redis"] = stack.enter_context(redis(environment, directory))
             run = partial(measure, environment, port, messages)
             for name, url in stores.items():
-                found[f"trio_smtp: put, {name}"] = partial(run, "put", url)
-                found[f"floor: put, {name}"] = partial(run, "floor-put", url)
+                found[f"trio_smtp: put, {name}"] = partial(run, "put", f"{url}0")
+                found[f"floor: put, {name}"] = partial(run, "floor-put", f"{url}0")
                 for workers in WORKERS:
                     found[f"trio_smtp: work, {name}, {workers} worker{'s' * (workers > 1)}"] = partial(
-                        run, "work", url, workers
+                        run, "work", f"{url}{workers}", workers
                     )
-                found[f"floor: work, {name}"] = partial(run, "floor-work", url)
+                found[f"floor: work, {name}"] = partial(run, "floor-work", f"{url}0")
             found["pool alone"] = partial(run, "pool", "-")
             waiting = f"sqlite:{directory}/waiting.db"
             filled: list[str] = []
@@ -76,12 +76,12 @@ class OutboxWork:
 
 @contextmanager
 def redis(environment: Environment, directory: str) -> Iterator[str]:
-    """A Redis that syncs each write; the block's value is its address."""
+    """A Redis that syncs each write; the block's value is its address, without the number of a database."""
     port = free_port()
     command = ["redis-server", "--port", str(port), "--dir", directory, "--save", ""]
     with Process([*command, "--appendonly", "yes", "--appendfsync", "always"]) as process:
         process.wait_for_port(port)
-        yield f"redis://127.0.0.1:{port}/0"
+        yield f"redis://127.0.0.1:{port}/"
 
 
 def one(environment: Environment, variant: str, url: str, port: int, messages: int) -> Sample:
@@ -90,7 +90,8 @@ def one(environment: Environment, variant: str, url: str, port: int, messages: i
 
 
 def together(environment: Environment, variant: str, url: str, port: int, messages: int, processes: int) -> Sample:
-    """Several processes that begin at once; `messages` is how many there are in all."""
+    """Several processes that begin at once; `messages` is how many there are in all, and each has its share."""
+    messages = -(-messages // processes)
     argv = environment.python_program("outbox", variant, url, port, messages, TASKS)
     with ExitStack() as stack:
         running = [stack.enter_context(Process(argv, environment=environment.variables())) for _ in range(processes)]
@@ -101,6 +102,7 @@ def together(environment: Environment, variant: str, url: str, port: int, messag
         told = [json.loads(process.hear()) for process in running]
         for process in running:
             process.finish()
+    messages *= processes
     cpu = sum(float(each["cpu"]) for each in told) / messages * 1e6
     return Sample(cpu, max(float(each["seconds"]) for each in told) / messages * 1e6)
 
@@ -108,7 +110,8 @@ def together(environment: Environment, variant: str, url: str, port: int, messag
 def measure(environment: Environment, port: int, messages: int, variant: str, url: str, processes: int = 1) -> Sample:
     """One round of a contender; a worker gets its messages first."""
     if variant == "work":
-        one(environment, "fill", url, port, messages + TASKS * processes)  # some are sent while the end is noticed
+        spare = 0 if processes == 1 else 3 * TASKS * processes  # one may be quicker than another
+        one(environment, "fill", url, port, messages + spare)
     return together(environment, variant, url, port, messages, processes)
 
 

@@ -13,6 +13,7 @@ SLOW = (
     "test_mistakes",
     "test_outbox_cli",
     "test_outbox_faults",
+    "test_outbox_namespaces",
     "test_pool_ctrl_c",
     "test_pool_faults",
     "test_server_model",

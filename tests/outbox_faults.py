@@ -2,9 +2,11 @@
 
     python tests/outbox_faults.py --store redis --fault kill --messages 1000 --workers 4 --faults 20
 
-A driver puts messages, runs workers as processes of their own, and a server that counts what it accepts; it attacks.
-In the end nothing may be queued, and for each message the server's count must fit the outbox's word: one for "sent",
-one or none for "in_doubt", and never two. tests/test_outbox_faults.py runs each kind at a small size.
+A driver puts messages, runs workers as processes of their own, and a server that counts what it accepts; it attacks. Of
+each ten messages the server refuses one for good, and counts the delivery reports that come of that. In the end nothing
+may be queued, and for each message the server's count must fit the outbox's word: one for "sent", one or none for
+"in_doubt", none for "refused", and never two. For each that was refused there is one report, of which the same holds.
+tests/test_outbox_faults.py runs each kind at a small size.
 
     kill        a worker is killed (SIGKILL) and started again
     kill_all    all workers are
@@ -36,6 +38,7 @@ import trio
 
 import trio_smtp
 from trio_smtp.outbox import OutboxConfig, State, StoreError, open_outbox
+from trio_smtp.reports import parse_report
 
 LEASE = 1.5  # seconds
 LIMIT = 600  # seconds that a run may take
@@ -60,7 +63,7 @@ async def work(url: str, port: int, clock: str) -> None:
         from trio_smtp.outbox import _sqlite
 
         _sqlite.SQLiteStore.__init__.__defaults__ = (shifted,)
-    config = OutboxConfig(lease=LEASE, retry_delays=(0.2,))
+    config = OutboxConfig(lease=LEASE, retry_delays=(0.2,), report_from="postmaster@mx.test")
     pool_config = trio_smtp.PoolConfig(connect_retries=0)
     while True:
         try:
@@ -100,7 +103,12 @@ class Counting(trio_smtp.Handler):
         if self._chance.random() < 0.05:
             return trio_smtp.Reply(451, "later", "4.3.0")
         await trio.sleep(self._chance.random() * 0.05)
-        self.accepted[content.decode().partition("\r\n")[0]] += 1  # from here on, the 250 is on its way
+        subject = subject_of(content)
+        if envelope.sender.address and subject.endswith("7"):
+            return trio_smtp.Reply(550, "nobody wants a 7", "5.7.1")
+        if not envelope.sender.address:
+            subject = f"Report on {subject_of(parse_report(content).returned)}"
+        self.accepted[subject] += 1  # from here on, the 250 is on its way
         self._more.set()
         self._more = trio.Event()
         await trio.sleep(self._chance.random() * 0.05)
@@ -111,6 +119,10 @@ class Counting(trio_smtp.Handler):
         with trio.fail_after(LIMIT):
             while self.accepted.total() < number:
                 await self._more.wait()
+
+
+def subject_of(content: bytes) -> str:
+    return content.decode().partition("\r\n")[0]
 
 
 class Relay:
@@ -284,20 +296,40 @@ class Driver:
 
     async def _compare(self, accepted: Counter[str]) -> dict[str, Any]:
         """The outbox's word and the server's count, message by message."""
-        wrong, doubts, sent = [], 0, 0
+        wrong, doubts, sent, refused = [], 0, 0, 0
+        reports = Counter({subject: accepted.pop(subject) for subject in list(accepted) if "Report" in subject})
+        fates: Counter[State] = Counter()  # of the reports
         async with open_outbox(self.url) as outbox, outbox.entries() as entries:
             async for entry in entries:
+                if entry.key is None:
+                    fates[entry.state] += 1
+                    continue
                 count = accepted.pop(f"Subject: {entry.key}", 0)
                 if entry.state is State.SENT and count == 1:
                     sent += 1
                 elif entry.state is State.IN_DOUBT and count in (0, 1):
                     doubts += 1
+                elif entry.state is State.REFUSED and count == 0:
+                    refused += 1
+                    reports[f"Report on Subject: {entry.key}"] += 0
                 else:
                     wrong.append(f"{entry.key}: {entry.state}, accepted {count} times, {entry.last_attempt}")
         wrong += [f"{subject}: accepted, and not in the outbox" for subject in accepted]
-        if sent + doubts != self.messages:
-            wrong.append(f"{self.messages} were put, {sent} were sent and {doubts} are in doubt")
-        return {"sent": sent, "in_doubt": doubts, "wrong": wrong}
+        if sent + doubts + refused != self.messages:
+            wrong.append(f"{self.messages} were put, {sent} were sent, {doubts} are in doubt, {refused} were refused")
+        wrong += self._compare_reports(reports, fates, refused)
+        return {"sent": sent, "in_doubt": doubts, "refused": refused, "reports": fates.total(), "wrong": wrong}
+
+    def _compare_reports(self, accepted: Counter[str], fates: Counter[State], refused: int) -> list[str]:
+        """One for each message that was refused: in the outbox, and, if that is certain, at the server."""
+        wrong = [f"{subject}: accepted {count} times" for subject, count in accepted.items() if count > 1]
+        if fates.total() != refused or set(fates) - {State.SENT, State.IN_DOUBT}:
+            wrong.append(f"{refused} were refused, and the outbox has these reports: {dict(fates)}")
+        if len(accepted) != refused:
+            wrong.append(f"{refused} were refused, and the server has reports on others too: {dict(accepted)}")
+        if not fates[State.SENT] <= accepted.total() <= fates.total():
+            wrong.append(f"the server has {accepted.total()} reports, and the outbox says {dict(fates)}")
+        return wrong
 
 
 def play(store: str, fault: str, *, messages: int, workers: int, faults: int, seed: int = 1) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,13 +18,25 @@ _PATIENCE = 20  # seconds for a server to answer
 
 
 class RedisServer:
-    """A Redis server on a UNIX socket, and on a TCP port if it is given one; its data are in a directory of its own."""
+    """A Redis server on a UNIX socket, and on a TCP port if it is given one; its data are in a directory of its own.
 
-    def __init__(self, program: str, directory: str, port: int = 0, *settings: str) -> None:
+    `before` comes before its command: to run it on another host.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        directory: str,
+        port: int = 0,
+        *settings: str,
+        bind: str = "127.0.0.1",
+        before: Sequence[str] = (),
+    ) -> None:
         self.socket = f"{directory}/redis.sock"
         self.port = port
         self._directory = directory
-        self._command = [program, "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", self.socket, "--save", ""]
+        self._command = [*before, program, "--port", str(port), "--bind", bind, "--protected-mode", "no"]
+        self._command += ["--unixsocket", self.socket, "--save", ""]
         self._command += ["--dir", directory, *(settings or ("--appendonly", "yes", "--appendfsync", "always"))]
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -56,12 +68,14 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(port: int = 0, *settings: str) -> Iterator[RedisServer]:
+def redis_server(
+    port: int = 0, *settings: str, bind: str = "127.0.0.1", before: Sequence[str] = ()
+) -> Iterator[RedisServer]:
     """A Redis server; the test is skipped, or fails, where the program is missing."""
     program = tool("redis-server")
     pytest.importorskip("coredis")
     directory = tempfile.mkdtemp(prefix="redis")  # a short path: a socket's has 108 octets at most
-    server = RedisServer(program, directory, port, *settings)
+    server = RedisServer(program, directory, port, *settings, bind=bind, before=before)
     server.start()
     try:
         yield server

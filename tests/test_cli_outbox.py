@@ -13,7 +13,8 @@ import pytest
 import trio
 from cli_process import LIMIT, clean_environment, invoke, run
 
-from trio_smtp import Stage
+from trio_smtp import Stage, open_client
+from trio_smtp.reports import parse_report
 from trio_smtp.testing import open_sink
 
 TEXT = b"Subject: hi\n\nhello\n"
@@ -81,6 +82,10 @@ async def test_from_put_to_sent(url, tmp_path):
     recipient = entry["recipients"]["b@y.test"]
     assert (recipient["state"], recipient["attempts"], recipient["reply"]["code"]) == ("sent", 1, 250)
     shown = outbox(url, "show", first["id"])
+    assert f"  -- {sink.host}:{sink.port}, no TLS\n  C: MAIL FROM:<a@x.test>" in shown
+    assert "  C: RCPT TO:<b@y.test>\n" in shown
+    assert "  S: 250 2.0.0 OK: queued as " in shown
+    assert "hello" not in shown
     assert "accepted: 250" in shown
     assert "begun" in shown
     assert re.search(r"sent +1\n", outbox(url, "status"))
@@ -133,7 +138,9 @@ def test_a_store_that_is_none_is_a_usage_error():
     assert "sqlite:FILE" in done.output
 
 
-@pytest.mark.parametrize("args", [("--retry-delays", "x"), ("--rate-limit", "5"), ("--lease", "0")])
+@pytest.mark.parametrize(
+    "args", [("--retry-delays", "x"), ("--rate-limit", "5"), ("--lease", "0"), ("--report-from", "me")]
+)
 def test_options_of_work_that_make_no_sense(url, args):
     assert invoke("outbox", "--store", url, "work", "--server", "localhost:1", *args).exit_code == 2
 
@@ -173,3 +180,29 @@ def test_serve_puts_into_one_place(url, other):
     done = invoke("serve", "--outbox", url, *other)
     assert done.exit_code == 2
     assert "--outbox excludes --maildir, --print and --discard" in " ".join(done.output.split())
+
+
+async def test_a_mail_queue_that_reports(url):
+    """DSN is offered with `--dsn`, and the worker with `--report-from` tells the sender what was refused."""
+    async with open_sink() as sink:
+        sink.refuse(Stage.RCPT, recipient="b@y.test")
+        with (
+            started("serve", "--port", "0", "--outbox", url, "--dsn", "--json") as server,
+            started(
+                "outbox", "--store", url, "work", "--server", f"{sink.host}:{sink.port}", "--report-from", "p@mx.test"
+            ),
+        ):
+            with trio.fail_after(LIMIT):
+                port = json.loads(await trio.to_thread.run_sync(server.stdout.readline))["port"]
+                async with open_client("127.0.0.1", port) as client:
+                    assert "DSN" in client.extensions
+                    await client.send("a@x.test", ["b@y.test"], TEXT, mail_params={"ENVID": "e1"})
+                (message,) = await sink.wait_for(1)
+    assert (message.sender, message.recipients) == ("", ("a@x.test",))
+    assert parse_report(message.content).envelope_id == "e1"
+
+
+def test_dsn_is_for_an_outbox():
+    done = run("serve", "--dsn")
+    assert done.returncode == 2
+    assert "--dsn needs --outbox" in " ".join(done.stderr.split())

@@ -82,6 +82,7 @@ ELSEWHERE = {
     "inbox/_web": "test_inbox_inbox",
     "outbox/_scripts": "test_outbox",
     "outbox/_outbox": "test_outbox",
+    "outbox/_records": "test_outbox",
     "outbox/_store": "test_outbox",
     "outbox/_trace": "test_outbox_work",
     "telemetry/_metrics": "test_telemetry",

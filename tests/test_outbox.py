@@ -18,6 +18,7 @@ from trio_smtp.testing import open_sink
 TEXT = b"Subject: hi\r\n\r\nhello\r\n"
 A, B, C = "a@x.test", "b@y.test", "c@z.test"
 FAST = OutboxConfig(retry_delays=(0.05,), lease=10)
+IMPATIENT = trio_smtp.ClientConfig(end_grace=0.05)  # when a worker is ended that waits for the reply to a message
 
 
 @asynccontextmanager
@@ -30,7 +31,7 @@ async def opened(url, config=FAST, client_config=None, **sink_options):
             sink.host,
             sink.port,
             config=trio_smtp.PoolConfig(connect_retries=0),
-            client_config=client_config or trio_smtp.ClientConfig(),
+            client_config=client_config,
             max_connections=3,
             **sink.client_options,
         ) as pool,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
-from test_outbox import TEXT, A, B, C, opened, working
+from test_outbox import IMPATIENT, TEXT, A, B, C, opened, working
 
 import trio_smtp
-from trio_smtp import ClientConfig, Stage
+from trio_smtp import Stage
 from trio_smtp.outbox import OutboxConfig, State, StoreError, open_outbox
 from trio_smtp.outbox._states import begin
 
@@ -68,8 +68,7 @@ async def test_it_tells_how_many_recipients_came_to_which_state(store_url):  # n
 
 async def test_the_mark_is_durable_before_the_end_leaves(store_url):  # noqa: F811
     config, events = watched()
-    no_grace = ClientConfig(end_grace=0.1)  # the worker is cancelled while it waits for a reply that never comes
-    async with opened(store_url, config, no_grace) as (outbox, sink, pool):
+    async with opened(store_url, config, IMPATIENT) as (outbox, sink, pool):
         sink.stall(Stage.END, keep=True)
         ticket = await outbox.put(A, [B], TEXT)
         async with working(outbox, pool):
@@ -126,6 +125,49 @@ async def test_a_lease_is_renewed_while_it_is_being_sent(store_url):  # noqa: F8
             assert (await outbox.wait(ticket.id)).state is State.SENT
     assert [event.name for event in events] == ["put", "begin", "mark", "settle"]
     assert len(sink.messages) == 1
+
+
+async def has_taken_ahead(outbox, sink, pool, seconds):
+    """A worker has one message at a server that says nothing for so long, and another ahead; gives both tickets."""
+    first = await outbox.put(A, [B], TEXT)
+    await outbox.wait(first.id)
+    sink.stall(Stage.END, seconds, times=1, keep=True)
+    tickets = [await outbox.put(A, [B], TEXT), await outbox.put(A, [C], TEXT)]
+    await sink.wait_for(2)
+    while (await outbox.statistics()).sending < 2:
+        await trio.sleep(0.01)  # of a commit, in a thread
+    return tickets
+
+
+async def test_what_was_taken_ahead_is_given_back_by_a_worker_that_is_ended(store_url):  # noqa: F811
+    config, events = watched(lease=60)
+    async with opened(store_url, config) as (outbox, sink, pool):
+        async with working(outbox, pool, concurrency=1):
+            sent, ahead = await has_taken_ahead(outbox, sink, pool, 0.5)
+        assert (await outbox.get(sent.id)).state is State.SENT
+        entry = await outbox.get(ahead.id)
+        assert (entry.state, entry.recipients[C].attempts) == (State.QUEUED, 0)
+        assert not any(event.name == "mark" and event.entry == ahead.id for event in events)
+        async with working(outbox, pool):
+            entry = await outbox.wait(ahead.id)
+    assert (entry.state, entry.recipients[C].attempts) == (State.SENT, 1)
+    assert len(sink.messages) == 3
+
+
+async def test_what_was_taken_ahead_and_gets_no_further_is_left_to_another_worker(store_url):  # noqa: F811
+    config, _ = watched(lease=0.6)
+    async with (
+        opened(store_url, config) as (outbox, sink, pool),
+        open_outbox(store_url, config=config) as other,
+        working(outbox, pool, concurrency=1),
+    ):
+        slow, ahead = await has_taken_ahead(outbox, sink, pool, 3.0)
+        async with working(other, pool):
+            entry = await outbox.wait(ahead.id)
+        assert (entry.state, entry.recipients[C].attempts) == (State.SENT, 1)
+        assert (await outbox.get(slow.id)).state is State.SENDING
+        await outbox.wait(slow.id)
+    assert len(sink.messages) == 3
 
 
 async def test_a_worker_that_is_ended_gives_back_what_it_had_not_sent(store_url):  # noqa: F811

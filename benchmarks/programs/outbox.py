@@ -1,9 +1,15 @@
 # Under test: the outbox; and what it is measured beside: the same pool alone, and the store's bare commits.
 #
-# Variants: "put" puts messages; "work" sends as many as that, in all processes; "pool" sends as many through the pool
-# alone; "floor-put" and "floor-work" make the same number of commits or round trips and nothing else; "fill" and "wait"
+# Variants: "put" puts messages; "work" sends as many as that, and is ended; "pool" sends as many through the pool, and
+# nothing else; "floor-put" and "floor-work" write the same rows in the same steps and nothing else; "fill" and "wait"
 # only put, the latter messages that wait until tomorrow. It prints "ready", and at the next line of its input begins;
 # then it prints seconds and CPU seconds.
+#
+# The floors count what cannot be left out. In SQLite: one process, WAL mode with synchronous=FULL and the outbox's size
+# of the log, a table of records and one of contents, of the outbox's sizes, without any index; each commit is full: it
+# serves as many messages as there are tasks. For put it inserts both rows. For work there are three: two rewrite the
+# records (claimed, marked), the last also deletes the contents (settled). Nothing is read, decided or made into JSON.
+# In Redis: one round trip for put, three for work, each a script that writes one record.
 from __future__ import annotations
 
 import json
@@ -18,7 +24,7 @@ from functools import partial
 import trio
 
 import trio_smtp
-from trio_smtp.outbox import OutboxConfig, open_outbox
+from trio_smtp.outbox import OutboxConfig, OutboxEvent, open_outbox
 
 from .load import message
 
@@ -28,6 +34,21 @@ RECORD = "x" * 330  # octets of a record of one recipient
 STEPS = 3  # commits of work for each message: claim, mark, settle
 
 Job = Callable[[], Awaitable[object]]
+
+
+class Countdown:
+    """An event once so many messages have been settled."""
+
+    def __init__(self, messages: int) -> None:
+        self._left = messages
+        self.ended = trio.Event()
+
+    def count(self, event: OutboxEvent) -> None:
+        """The outbox's trace function."""
+        if event.name == "settle":
+            self._left -= 1
+            if self._left == 0:
+                self.ended.set()
 
 
 async def each(messages: int, tasks: int, job: Job) -> None:
@@ -43,27 +64,51 @@ async def each(messages: int, tasks: int, job: Job) -> None:
             nursery.start_soon(work)
 
 
-async def floor_sqlite(path: str, messages: int, tasks: int, steps: int) -> None:
-    """Commits that hold as many rows as there are tasks: what a perfect group would be."""
-    connection = sqlite3.connect(path + "-floor", isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, record TEXT, content BLOB)")
-    content = message(SIZE)
+class SQLiteFloor:
+    """Commits that hold as many rows as there are tasks: what perfect groups would be."""
 
-    def commit(first: int, step: int) -> None:
-        rows = range(first, min(first + tasks, messages))
-        connection.execute("BEGIN IMMEDIATE")
-        if step == 0:
-            connection.executemany("INSERT OR REPLACE INTO t VALUES (?, ?, ?)", [(i, RECORD, content) for i in rows])
-        else:
-            connection.executemany("UPDATE t SET record = ? WHERE id = ?", [(f"{RECORD}{step}", i) for i in rows])
-        connection.execute("COMMIT")
+    def __init__(self, path: str, messages: int, tasks: int) -> None:
+        self._messages, self._tasks = messages, tasks
+        self._connection = connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        for name in ("records", "contents"):
+            connection.execute(f"DROP TABLE IF EXISTS {name}")
+            connection.execute(f"CREATE TABLE {name} (place INTEGER PRIMARY KEY, value BLOB)")
 
-    for first in range(0, messages, tasks):
-        for step in range(steps):
-            await trio.to_thread.run_sync(commit, first, step)
-    connection.close()
+    async def put(self) -> None:
+        """Insert all messages."""
+        await self._commits(self._insert)
+
+    async def work(self) -> None:
+        """Claim, mark and settle them."""
+        await self._commits(self._rewrite, self._rewrite, self._settle)
+
+    async def _commits(self, *steps: Callable[[list[int]], None]) -> None:
+        for first in range(0, self._messages, self._tasks):
+            places = list(range(first, min(first + self._tasks, self._messages)))
+            for step in steps:
+                await trio.to_thread.run_sync(self._commit, step, places)
+
+    def _commit(self, step: Callable[[list[int]], None], places: list[int]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        step(places)
+        self._connection.execute("COMMIT")
+
+    def _insert(self, places: list[int]) -> None:
+        content = message(SIZE)
+        self._connection.executemany("INSERT INTO records VALUES (?, ?)", [(place, RECORD) for place in places])
+        self._connection.executemany("INSERT INTO contents VALUES (?, ?)", [(place, content) for place in places])
+
+    def _rewrite(self, places: list[int]) -> None:
+        self._connection.executemany(
+            "UPDATE records SET value = ? WHERE place = ?", [(RECORD, each) for each in places]
+        )
+
+    def _settle(self, places: list[int]) -> None:
+        self._rewrite(places)
+        self._connection.executemany("DELETE FROM contents WHERE place = ?", [(place,) for place in places])
 
 
 async def floor_redis(url: str, messages: int, tasks: int, steps: int) -> None:
@@ -85,26 +130,29 @@ async def prepare(stack: AsyncExitStack, variant: str, url: str, port: int, mess
     """What is to be measured."""
     content = message(SIZE)
     if variant.startswith("floor"):
-        steps = 1 if variant == "floor-put" else STEPS
-        if url.startswith("sqlite:"):
-            return partial(floor_sqlite, url.removeprefix("sqlite:"), messages, tasks, steps)
-        return partial(floor_redis, url, messages, tasks, steps)
+        is_put = variant == "floor-put"
+        if url.startswith("redis:"):
+            return partial(floor_redis, url, messages, tasks, 1 if is_put else STEPS)
+        floor = SQLiteFloor(f"{url.removeprefix('sqlite:')}-floor", messages, tasks)
+        if is_put:
+            return floor.put
+        await floor.put()
+        return floor.work
     pool_config = trio_smtp.PoolConfig(max_connections=tasks, max_messages=None)
     pool = await stack.enter_async_context(trio_smtp.open_pool("127.0.0.1", port, config=pool_config, tls="none"))
     if variant == "pool":
         return partial(each, messages, tasks, partial(pool.send, SENDER, RECIPIENTS, content))
-    outbox = await stack.enter_async_context(open_outbox(url, config=OutboxConfig(lease=60)))
+    countdown = Countdown(messages)
+    config = OutboxConfig(lease=60, trace=countdown.count if variant == "work" else None)
+    outbox = await stack.enter_async_context(open_outbox(url, config=config))
     if variant in ("put", "fill", "wait"):
         later = datetime.now(UTC) + timedelta(days=1) if variant == "wait" else None
         return partial(each, messages, tasks, partial(outbox.put, SENDER, RECIPIENTS, content, not_before=later))
 
-    until = (await outbox.statistics()).sent + messages
-
     async def work() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outbox.work, pool)
-            while (await outbox.statistics()).sent < until:  # noqa: ASYNC110 - other processes send too
-                await trio.sleep(0.2)
+            await countdown.ended.wait()
             nursery.cancel_scope.cancel()
 
     return work

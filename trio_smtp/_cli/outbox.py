@@ -126,6 +126,11 @@ async def _put(outbox: Outbox, as_json: bool, *, options: dict[str, Any], file: 
 )
 @click.option("--rate-limit", metavar="N/SECONDS", help="Never more starts in so many seconds, over all workers.")
 @click.option("--domain-rate-limit", metavar="N/SECONDS", help="The same for each recipients' domain.")
+@click.option(
+    "--report-from",
+    metavar="ADDRESS",
+    help="Tell senders by a delivery report from this address what was refused, or has expired.",
+)
 @client_options
 @metrics_option
 @_json_option
@@ -142,6 +147,7 @@ def work(
     rate_limit: str | None,
     domain_rate_limit: str | None,
     metrics: Place | None,
+    report_from: str | None,
     as_json: bool,
     **server: Any,
 ) -> None:
@@ -157,6 +163,7 @@ def work(
             on_doubt="retry" if on_doubt == "retry" else "hold",
             rate_limit=_rate(rate_limit),
             domain_rate_limit=_rate(domain_rate_limit),
+            report_from=report_from,
         )
     except ValueError as exc:
         raise click.UsageError(f"{exc}.") from exc

@@ -50,6 +50,9 @@ from .workers import Orders, Parent
 @click.option("--raw", is_flag=True, help="Show them as they came: every field, all parts, nothing decoded.")
 @click.option("--discard", "forget", is_flag=True, help="Accept messages and discard them.")
 @click.option("--outbox", metavar="URL", help="Put messages into this outbox: sqlite:FILE or redis://HOST:PORT/DB.")
+@click.option(
+    "--dsn", is_flag=True, help='With --outbox: offer DSN. Reports are made by "outbox work --report-from ADDRESS".'
+)
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); offers STARTTLS.")
 @click.option("--tls-key", metavar="FILE", help="Its private key (PEM); may be in the certificate's file.")
 @click.option("--tls-self-signed", is_flag=True, help="Offer STARTTLS with a throw-away certificate.")

@@ -135,6 +135,7 @@ def make_plan(
     quiet: bool,
     forget: bool,
     outbox: str | None,
+    dsn: bool,
     metrics: Place | None,
     **other: Any,
 ) -> Plan:
@@ -150,6 +151,8 @@ def make_plan(
     limits, tls_options = config_of(other, is_local=is_local)
     tls = _TLSOptions(**tls_options)
     _check_stores(maildir=maildir, show=show, raw=raw, forget=forget, outbox=outbox, as_json=as_json, quiet=quiet)
+    if dsn and outbox is None:
+        raise click.UsageError("--dsn needs --outbox: else nothing is sent that could be reported on.")
     if workers > 1 and not AVAILABLE:
         raise click.UsageError("--workers needs a system that can fork processes.")
     if metrics is not None and not metrics.port and workers > 1:
@@ -159,6 +162,8 @@ def make_plan(
         raise click.UsageError("--implicit-tls and --require-tls need --tls-cert or --tls-self-signed.")
     _check_auth(user, tls=tls, allow_insecure_auth=allow_insecure_auth)
     settings: dict[str, Any] = {"hostname": hostname} if hostname is not None else {}
+    if dsn:
+        settings["enabled_extensions"] = ("DSN",)
     try:
         config = trio_smtp.ServerConfig(
             auth="required" if user is not None else "optional",

@@ -165,6 +165,7 @@ class Client(metaclass=NoPublicConstructor):
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
         before_end: Callable[[], Awaitable[object]] | None = None,
+        transcript: Callable[[str], None] | None = None,
     ) -> SendResult:
         """Send one message.
 
@@ -181,12 +182,17 @@ class Client(metaclass=NoPublicConstructor):
             before_end: an async function without arguments, awaited right before the send that contains the end of the
                 message: the final dot, the last chunk of BDAT, or, where the message leaves in one write, all of it.
                 If it raises, nothing that ends the message is sent, and the error is raised as it is.
+            transcript: called with each line of what is said about the message: ``"-- mail.example.com:25, TLSv1.3 …"``
+                for the connection that it is sent on, ``"C: MAIL FROM:<me@example.com>"`` for each command when it is
+                made for sending, ``"S: 250 2.1.0 OK"`` for each reply; not the text. It must be synchronous and quick.
+                What it raises is logged, once, and goes no further.
 
         Returns:
             Which recipients were accepted and which were refused, if at least one was accepted.
 
         Raises:
-            TypeError: `recipients` is a str, `content` cannot be sent, or `before_end` is not async.
+            TypeError: `recipients` is a str, `content` cannot be sent, `before_end` is not async, or `transcript` no
+                function.
             LocalProtocolError: an invalid address or parameter, no recipients, a NUL in the text, or, with ``sign``, a
                 message that cannot be signed; nothing was sent, or a stream's text without its end.
             ExtensionNotSupportedError: the message needs what the server does not offer; nothing was sent.
@@ -204,7 +210,9 @@ class Client(metaclass=NoPublicConstructor):
         ``trio.Cancelled`` with the fate of the message unknown.
         """
         with self._guard:
-            message = Message(sender, recipients, content, mail_params, rcpt_params, before_end, self._signing)
+            message = Message(
+                sender, recipients, content, mail_params, rcpt_params, before_end, self._signing, transcript
+            )
             report = DeliveryReport(message, attempts=1)
             await trio.lowlevel.checkpoint_if_cancelled()  # a socket takes a small message without any wait
             await deliver(self._connection, report)
@@ -219,6 +227,7 @@ class Client(metaclass=NoPublicConstructor):
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
         before_end: Callable[[], Awaitable[object]] | None = None,
+        transcript: Callable[[str], None] | None = None,
     ) -> SendResult:
         """Send an ``EmailMessage`` to the recipients in its header: To, Cc and Bcc; what is sent has no Bcc.
 
@@ -231,12 +240,19 @@ class Client(metaclass=NoPublicConstructor):
             mail_params: as in :meth:`send`.
             rcpt_params: as in :meth:`send`.
             before_end: as in :meth:`send`.
+            transcript: as in :meth:`send`.
 
         Returns, raises and cancellation: as :meth:`send`.
         """
         sender, recipients = message_envelope(message, sender, recipients)
         return await self.send(
-            sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params, before_end=before_end
+            sender,
+            recipients,
+            message,
+            mail_params=mail_params,
+            rcpt_params=rcpt_params,
+            before_end=before_end,
+            transcript=transcript,
         )
 
     @asynccontextmanager

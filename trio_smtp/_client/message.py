@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
+from .._observer import Observer
 from .._protocol.addresses import check_address, needs_smtputf8
 from .._protocol.errors import Delivery, LocalProtocolError
 from .._protocol.parameter_text import format_params
@@ -16,6 +17,7 @@ from .signing import Signing
 Params: TypeAlias = Mapping[str, str | int | None]
 """Parameters of MAIL or RCPT, keyword to value; ``None`` for a keyword without a value."""
 BeforeEnd: TypeAlias = Callable[[], Awaitable[object]]
+Transcript: TypeAlias = Callable[[str], None]
 
 
 class Message:
@@ -31,10 +33,12 @@ class Message:
         needs_utf8: the server must offer SMTPUTF8.
         is_binary: the text goes out as it is, with ``BODY=BINARYMIME``.
         before_end: the caller's, to be awaited before the end of the message is sent, ``None`` for none.
+        transcript: told of each line of what is said about the message, ``None`` if nobody wants to know.
         at_hand: sending it waits for nothing but the server.
 
     Raises:
-        TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent, or `before_end` called.
+        TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent, `before_end` or `transcript`
+            cannot be called.
         LocalProtocolError: an address or a parameter cannot be sent, there is no recipient, or what is to be signed
             cannot be.
     """
@@ -50,6 +54,7 @@ class Message:
         "rcpt_params",
         "recipients",
         "sender",
+        "transcript",
     )
 
     def __init__(
@@ -61,11 +66,14 @@ class Message:
         rcpt_params: Mapping[str, Params] | None = None,
         before_end: BeforeEnd | None = None,
         signing: Signing | None = None,
+        transcript: Transcript | None = None,
     ) -> None:
         if isinstance(recipients, str | bytes):
             raise TypeError("recipients is an iterable of addresses, not one address")
         if before_end is not None and not callable(before_end):
             raise TypeError(f"before_end is an async function, not {before_end!r}")
+        if transcript is not None and not callable(transcript):
+            raise TypeError(f"transcript is a function, not {transcript!r}")
         self.sender: Final = check_address(sender, null=True)
         # A recipient given twice is sent once.
         self.recipients: Final = {written: check_address(written, postmaster=True) for written in recipients}
@@ -81,6 +89,7 @@ class Message:
         )
         self.content: Final[Content] = given if signing is None else signing.cover(given, is_binary=self.is_binary)
         self.before_end: Final = before_end
+        self.transcript: Final = None if transcript is None else Observer(transcript, "client", "transcript function")
         self.at_hand: Final = self.content.at_hand and before_end is None
         self.is_ascii: Final = self.sender.isascii() and all(map(str.isascii, self.recipients.values()))
         self.needs_utf8: Final = (

@@ -38,6 +38,7 @@ from .cleanup import ShieldedCleanup
 from .connection import ClientConnection
 from .content import Source
 from .encoder import ONE_WRITE, TransactionEncoder
+from .exchanges import begin_transcript
 from .message import Message
 from .report import DeliveryReport, refusal
 
@@ -103,6 +104,8 @@ class Transfer:
         self.transaction: Final = transaction or Transaction(recipients, lmtp=connection.lmtp)
         self.encoder: Final = TransactionEncoder(connection, self.message, self.transaction)
         report.track(self.transaction)
+        if self.message.transcript is not None:
+            begin_transcript(self.message.transcript, connection, self.transaction)
 
     def __repr__(self) -> str:
         return f"<Transfer of {self.message!r} on {self._connection!r}: {self.transaction!r}>"

@@ -27,6 +27,7 @@ import trio
 
 from .._client.connection import ClientConnection
 from .._client.encoder import ONE_WRITE, TransactionEncoder
+from .._client.exchanges import begin_transcript
 from .._client.refusals import is_about_connection
 from .._client.transfer import open_content
 from .._protocol.client.commands import Verb, bdat, data
@@ -339,6 +340,8 @@ class Pipeline:
             return None
         transaction = Transaction(report.remaining, lmtp=client.lmtp)
         report.track(transaction)
+        if report.message.transcript is not None:
+            begin_transcript(report.message.transcript, client, transaction)
         encoder = TransactionEncoder(client, report.message, transaction)
         text, tail, size = encoder.whole(source.whole)
         if client.witness is not None:

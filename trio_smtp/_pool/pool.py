@@ -112,6 +112,7 @@ class Pool(metaclass=NoPublicConstructor):
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
         before_end: Callable[[], Awaitable[object]] | None = None,
+        transcript: Callable[[str], None] | None = None,
     ) -> SendResult:
         """Send one message on an idle or a new connection, or wait for one.
 
@@ -119,7 +120,7 @@ class Pool(metaclass=NoPublicConstructor):
         connection, at most ``connect_retries`` times, after growing delays.
 
         Arguments are those of :meth:`Client.send`. Each try awaits `before_end`, once, and what it raises is not tried
-        again.
+        again. Each is in the `transcript`.
 
         Raises:
             PoolFullError: more than ``max_waiting`` callers would wait.
@@ -131,7 +132,7 @@ class Pool(metaclass=NoPublicConstructor):
         After the end of the message: waits for the reply for at most ``end_grace`` seconds and returns the result if it
         comes, else raises ``trio.Cancelled``, and the fate of the message is unknown.
         """
-        message = Message(sender, recipients, content, mail_params, rcpt_params, before_end, self._signing)
+        message = Message(sender, recipients, content, mail_params, rcpt_params, before_end, self._signing, transcript)
         await trio.lowlevel.checkpoint_if_cancelled()
         return await self._deliver(message)
 
@@ -144,6 +145,7 @@ class Pool(metaclass=NoPublicConstructor):
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
         before_end: Callable[[], Awaitable[object]] | None = None,
+        transcript: Callable[[str], None] | None = None,
     ) -> SendResult:
         """Send an ``EmailMessage`` to the recipients that it names, as :meth:`Client.send_message`.
 
@@ -153,7 +155,13 @@ class Pool(metaclass=NoPublicConstructor):
         """
         sender, recipients = message_envelope(message, sender, recipients)
         return await self.send(
-            sender, recipients, message, mail_params=mail_params, rcpt_params=rcpt_params, before_end=before_end
+            sender,
+            recipients,
+            message,
+            mail_params=mail_params,
+            rcpt_params=rcpt_params,
+            before_end=before_end,
+            transcript=transcript,
         )
 
     def send_many(self, jobs: Iterable[J] | AsyncIterable[J]) -> AbstractAsyncContextManager[Outcomes[J]]:

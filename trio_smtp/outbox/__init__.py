@@ -52,8 +52,9 @@ The store is a file in SQLite, for one machine, or a Redis database, for any num
 # If only the store dies, calls raise StoreError; a worker keeps what it knows, and writes it down when that is back.
 #
 # The parts: states (what follows what; all changes of state), store (what a store must do), sqlite and redis (the two),
-# work (a worker), outbox (the public face), handler (for a server), transaction (put() inside an application's own
-# SQLite transaction), rates (limits over all workers).
+# work (a worker), outbox (the public face), records (what is put, checked), handler (for a server), hop_parameters
+# (what the next server is told), reports (what the sender is told), dialogue (of the last try), transaction (put()
+# inside an application's own SQLite transaction), rates (limits over all workers).
 
 from .._public import show_as_public as _show_as_public
 from ._config import OutboxConfig as OutboxConfig

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from ._trace import OutboxEvent
+
+_ADDRESS: Final = re.compile(r"[^\s@<>()\[\],;:\"\\]+@[A-Za-z0-9._:\[\]-]{1,255}").fullmatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,9 @@ class OutboxConfig:
         max_size: octets of one message.
         rate_limit: ``(messages, seconds)``: never more starts in any window of that length, over all workers.
         domain_rate_limit: the same for the recipients' domains, each by itself.
+        report_from: the address in From of delivery reports (RFC 3464); its domain is the name of the reporting server.
+            A worker with one tells the sender of an entry, by a report in the same outbox, which of its recipients were
+            refused, or have expired. ``None``: no reports.
         trace: called with each :class:`OutboxEvent`; synchronous.
 
     Raises:
@@ -37,6 +43,7 @@ class OutboxConfig:
     max_size: int = 64 * 1024 * 1024
     rate_limit: tuple[int, float] | None = None
     domain_rate_limit: tuple[int, float] | None = None
+    report_from: str | None = None
     trace: Callable[[OutboxEvent], None] | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +67,8 @@ class OutboxConfig:
                 if isinstance(messages, bool) or not isinstance(messages, int) or messages < 1:
                     raise ValueError(f"{name} is (messages, seconds) with at least one message, not {limit!r}")
                 _check(name, seconds)
+        if self.report_from is not None and not _ADDRESS(self.report_from):
+            raise ValueError(f"report_from is an address such as postmaster@example.com, not {self.report_from!r}")
         if self.trace is not None and not callable(self.trace):
             raise TypeError(f"trace is a function, not {self.trace!r}")
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from trio_smtp import Body, Envelope, Handler, MessageTooLargeError, Reject, Session
+from trio_smtp import Body, Envelope, Handler, MessageTooLargeError, Reject, Sender, Session
 
 from ._errors import StoreError
+from ._hop_parameters import mail_params, rcpt_params
 
 _HOPS: Final = 100  # Received lines; a message with more is in a loop (RFC 5321 section 6.3)
 _UNSAFE: Final = re.compile(r"[^\w.:\[\]-]")
@@ -39,6 +40,7 @@ class QueueHandler(Handler):
 
     async def on_data(self, session: Session, envelope: Envelope, body: Body) -> str:
         """Take the message, and answer with its id."""
+        along = mail_params(envelope.sender)
         content = await body.read()
         if self._received_by is not None:
             if _hops(content) >= _HOPS:
@@ -49,7 +51,10 @@ class QueueHandler(Handler):
                 envelope.sender.address,
                 [recipient.address for recipient in envelope.recipients],
                 content,
-                mail_params=_mail_params(envelope),
+                not_before=_held_until(envelope.sender),
+                priority=envelope.sender.mt_priority or 0,
+                mail_params=along,
+                rcpt_params=rcpt_params(envelope.recipients),
             )
         except MessageTooLargeError as exc:
             raise Reject(552, "the message is too large", "5.3.4") from exc
@@ -58,9 +63,11 @@ class QueueHandler(Handler):
         return ticket.id
 
 
-def _mail_params(envelope: Envelope) -> dict[str, Any] | None:
-    """What the next server must be told; the rest belongs to this hop."""
-    return {"SMTPUTF8": None} if envelope.sender.smtputf8 else None
+def _held_until(sender: Sender) -> datetime | None:
+    """When the message may go on (RFC 4865)."""
+    if sender.hold_for is not None:
+        return datetime.now(UTC) + timedelta(seconds=sender.hold_for)
+    return sender.hold_until
 
 
 def _hops(content: bytes) -> int:

@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 import email.message
-import math
 import os
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,9 +17,7 @@ import trio
 
 from trio_smtp import (
     ContentLike,
-    Delivery,
     Handler,
-    MessageTooLargeError,
     Params,
     Pool,
     PreparedMessage,
@@ -31,13 +27,13 @@ from trio_smtp import (
 from .._public import NoPublicConstructor
 from ._config import OutboxConfig
 from ._handler import QueueHandler
-from ._states import Action, Entry, Fate, Record, State, resolve
+from ._records import check_size, make_record
+from ._states import Action, Entry, Record, State, resolve
 from ._store import Store, open_store
 from ._trace import EventName, OutboxEvent, age_when_settled, changed_states
 from ._work import Worker
 
 _PAGE: Final = 100  # entries that are read at once
-_MOST: Final = 2**31 - 1  # the highest priority
 _LONGEST_WAIT: Final = 5.0  # seconds between looks, should a bell be missed
 
 
@@ -230,7 +226,8 @@ class Outbox(metaclass=NoPublicConstructor):
 
         Args:
             pool: its ``connect_retries`` count as one attempt here. Let its ``on_unknown`` be ``"raise"``.
-            concurrency: messages at a time; if not given, as many as the pool may have connections.
+            concurrency: messages at a time; if not given, as many as the pool may have connections. As many more may be
+                claimed ahead, while the server answers soon.
 
         Raises:
             ValueError: `concurrency` is less than 1.
@@ -368,64 +365,8 @@ class Outbox(metaclass=NoPublicConstructor):
             self._config.trace(OutboxEvent(name, after.id, after.state, recipients, states=states, age=age))
 
 
-def make_record(
-    message: PreparedMessage,
-    now: float,
-    config: OutboxConfig,
-    *,
-    key: str | None,
-    not_before: datetime | None,
-    give_up_after: float | None,
-    priority: int,
-) -> Record:
-    """The record of a message that is put now.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong kind, or out of range.
-        MessageTooLargeError: larger than ``max_size``.
-    """
-    if key is not None and not isinstance(key, str):
-        raise TypeError(f"key is a str, not {key!r}")
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        raise TypeError(f"priority is an int, not {priority!r}")
-    if not -_MOST <= priority <= _MOST:
-        raise ValueError(f"priority is between {-_MOST} and {_MOST}, not {priority}")
-    if not_before is not None and not_before.utcoffset() is None:
-        raise ValueError("not_before needs a time zone: datetime.now(UTC), for example")
-    patience = config.give_up_after if give_up_after is None else give_up_after
-    if isinstance(patience, bool) or not isinstance(patience, int | float):
-        raise TypeError(f"give_up_after is a number of seconds, not {patience!r}")
-    if not 0 <= patience < math.inf:
-        raise ValueError(f"give_up_after must be at least 0 and finite, not {patience!r}")
-    check_size(len(message.content), config.max_size)
-    due = now if not_before is None else max(now, not_before.timestamp())
-    return Record(
-        id=_new_id(now),
-        key=key,
-        sender=message.sender,
-        recipients=dict.fromkeys(message.recipients, Fate(due=due)),
-        size=len(message.content),
-        created=now,
-        expires=due + patience,
-        priority=priority,
-        mail_params=message.mail_params,
-        rcpt_params=message.rcpt_params,
-    )
-
-
-def check_size(size: int, limit: int) -> None:
-    """Raise MessageTooLargeError if a message of this size may not go into the outbox."""
-    if size > limit:
-        raise MessageTooLargeError(f"the message has more than the outbox's {limit} octets", delivery=Delivery.NOT_SENT)
-
-
 def _read(path: Path, limit: int) -> bytes:
     with path.open("rb") as file:
         octets = file.read(limit + 1)
     check_size(len(octets), limit)
     return octets
-
-
-def _new_id(now: float) -> str:
-    """Unique, and in the order of time; letters first, since a reply may begin with it."""
-    return f"m{int(now * 1000):011x}{secrets.token_hex(6)}"

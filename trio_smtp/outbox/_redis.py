@@ -202,6 +202,11 @@ class RedisStore:
 
     async def _store(self, record: Record, *, content: bytes = b"", lapsed: bool = False) -> tuple[str, str]:
         shelf, at = record.shelf()
+        companions: list[Any] = []
+        if record.companions is not None:
+            own = await self.ask(self._client.get(f"{_PREFIX}c:{record.id}"))
+            for each, text in record.companions(own or b""):
+                companions += [each.id, to_json(each), each.priority, text]
         answer: Any = await self.ask(
             self._save(
                 [_PREFIX],
@@ -218,6 +223,7 @@ class RedisStore:
                     record.key or "",
                     int(lapsed),
                     content,
+                    *companions,
                 ],
             )
         )

@@ -1,4 +1,7 @@
 # What Redis runs for an outbox, each script alone: the keys are described in _redis.py.
+#
+# What SAVE gets beyond its twelve arguments are companions, four for each: id, record, priority and content. They are
+# queued, and due.
 from __future__ import annotations
 
 from typing import Final
@@ -49,6 +52,16 @@ else
 end
 redis.call('ZADD', P .. 's:' .. state, place, id)
 redis.call('HSET', e, 'record', record, 'version', expected + 1, 'state', state, 'shelf', shelf, 'claim', claim)
+for i = 13, #ARGV, 4 do
+    local id, record, priority, content = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    local place = redis.call('INCR', P .. 'place')
+    redis.call('SET', P .. 'c:' .. id, content)
+    redis.call('ZADD', P .. 'all', place, id)
+    redis.call('ZADD', P .. 's:queued', place, id)
+    redis.call('HSET', P .. 'e:' .. id, 'place', place, 'priority', priority, 'key', '',
+        'record', record, 'version', 1, 'state', 'queued', 'claim', 0)
+    ready(id, priority)
+end
 if shelf == 'leased' then
     redis.call('HSET', e, 'until', now + lease)
     return {'new', id, now}

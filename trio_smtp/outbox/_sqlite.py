@@ -1,69 +1,32 @@
 # The store in SQLite: for any number of tasks and processes on one machine. It needs nothing but Python.
 #
-# One connection, used in a worker thread, one group of operations at a time. What comes in while a group is being
-# written waits for the next: so operations that wait share one transaction, and one fsync (group commit). An operation
-# writes after it has decided, so that one that fails leaves nothing behind; a group whose writing fails is done again
-# one by one, so that a message that is too large for the disk does not keep others from being settled.
+# What a record is to be is decided in the task that asks, from the record that it knows; in the transaction stands only
+# what writes it down, if its version is still the one that was known (compare and swap). If it is not, the record is
+# read and the change decided again, in the transaction. So a change is atomic, and what keeps others from writing is
+# short. The file is that of _schema.py, the transactions are those of _groups.py.
 #
-# Durability: WAL with synchronous=FULL, which syncs the log at each commit. What was answered survives a crash of the
-# process and of the machine, as far as the disk keeps what it was told to.
-#
-# Waiting records are "later" or "ready"; what is due moves from one to the other. Each shelf has its own partial index,
-# so that the cost of taking one does not depend on how many wait.
-#
-# The clock is the system's. `patience` is how long a row was meant to stay where it is; a row that is to stay longer
-# than that from now was written before the clock was set back, and begins its wait anew.
+# The clock is the system's.
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
 
 import trio
 
+from . import _schema
 from ._config import OutboxConfig
 from ._errors import StoreError
+from ._groups import Groups, Writes, store_error
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
+from ._schema import data_version, open_connection
 from ._states import Record, Shelf, State, Transition, from_json, next_version, to_json
 
-VERSION: Final = "1"
-_BUSY: Final = 10.0  # seconds to wait for other processes
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
-_CHECKPOINT: Final = 4000  # pages of the log, 16 MiB, before they are copied into the file, which costs two more syncs
-_GROUP: Final = 200  # operations in one transaction
-_CHECKED: Final = 64 << 20  # octets: a file up to this size is checked for damage when it is opened
-
-SCHEMA: Final = f"""
-CREATE TABLE IF NOT EXISTS outbox_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outbox_entries (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    key TEXT UNIQUE,
-    state TEXT NOT NULL,
-    shelf TEXT NOT NULL,
-    at REAL NOT NULL,
-    patience REAL,
-    priority INTEGER NOT NULL,
-    claim INTEGER NOT NULL,
-    version INTEGER NOT NULL,
-    record TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS outbox_contents (id TEXT PRIMARY KEY, content BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS outbox_ready ON outbox_entries (priority DESC, place) WHERE shelf = 'ready';
-CREATE INDEX IF NOT EXISTS outbox_later ON outbox_entries (at) WHERE shelf = 'later';
-CREATE INDEX IF NOT EXISTS outbox_leased ON outbox_entries (at) WHERE shelf = 'leased';
-CREATE INDEX IF NOT EXISTS outbox_done ON outbox_entries (at) WHERE shelf = 'done';
-CREATE INDEX IF NOT EXISTS outbox_states ON outbox_entries (state, place);
-INSERT OR IGNORE INTO outbox_meta VALUES ('version', '{VERSION}');
-"""
-
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -73,8 +36,10 @@ async def open_sqlite(path: str, config: OutboxConfig) -> AsyncIterator[SQLiteSt
     Raises:
         StoreError: it cannot be opened, is damaged, or is of another version.
     """
-    with _as_store_error(path):
+    try:
         connection = await trio.to_thread.run_sync(open_connection, path)
+    except sqlite3.Error as exc:
+        raise store_error(path, exc) from exc
     store = SQLiteStore(connection, path, config)
     try:
         yield store
@@ -83,183 +48,25 @@ async def open_sqlite(path: str, config: OutboxConfig) -> AsyncIterator[SQLiteSt
             await store.aclose()
 
 
-def open_connection(path: str) -> sqlite3.Connection:
-    """A connection to the outbox in this file; blocks.
-
-    Raises:
-        StoreError: the file is of another version, or damaged.
-        sqlite3.Error: it cannot be used.
-    """
-    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
-        prepare(connection)
-        size = os.path.getsize(path) if os.path.exists(path) else 0
-        if size <= _CHECKED:
-            (words,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if words != "ok":
-                raise StoreError(f"the outbox {path} is damaged: {words}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables if they are missing, and check their version.
-
-    Raises:
-        StoreError: they are of another version.
-    """
-    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox_meta'").fetchone()
-    if known is None:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute("COMMIT")
-    check_version(connection)
-
-
-def check_version(connection: sqlite3.Connection) -> None:
-    """Raise StoreError if the tables are missing, or of another version."""
-    try:
-        found = connection.execute("SELECT value FROM outbox_meta WHERE name = 'version'").fetchone()
-    except sqlite3.OperationalError as exc:
-        if "no such table" not in str(exc):
-            raise
-        raise StoreError("this file has no outbox yet: open_outbox() makes one") from exc
-    if found is None or found[0] != VERSION:
-        words = "none" if found is None else found[0]
-        raise StoreError(f"the outbox is of version {words}, and this trio_smtp has version {VERSION}")
-
-
-class _Operation(Generic[T]):
-    """Something to do with the connection, and what came of it."""
-
-    __slots__ = ("_error", "_value", "function", "is_done", "writes")
-
-    def __init__(self, function: Callable[[sqlite3.Connection], T], writes: bool) -> None:
-        self.function: Final = function
-        self.writes: Final = writes
-        self.is_done = False
-        self._value: T | None = None
-        self._error: Exception | None = None
-
-    def run(self, connection: sqlite3.Connection) -> None:
-        """Do it. An error of SQLite is raised, since it is the group's; any other is this operation's own."""
-        self._value = self._error = None
-        try:
-            self._value = self.function(connection)
-        except sqlite3.Error:
-            raise
-        except Exception as exc:
-            self._error = exc
-
-    def fail(self, error: Exception) -> None:
-        """Let this be what came of it."""
-        self._error = error
-
-    def result(self) -> T:
-        """What came of it."""
-        if self._error is not None:
-            raise self._error
-        return self._value  # type: ignore[return-value]
-
-
 class SQLiteStore:
     """An outbox in a file; see :class:`Store`."""
 
     def __init__(
         self, connection: sqlite3.Connection, path: str, config: OutboxConfig, clock: Callable[[], float] = time.time
     ) -> None:
-        self._connection: Final = connection
         self._path: Final = path
         self._config: Final = config
         self._clock: Final = clock
-        self._waiting: deque[_Operation[Any]] = deque()
-        self._turn: Final = trio.Lock()
-        self._is_closed = False
+        self._groups: Final = Groups(connection, path, self._ring)
         self._changed = trio.Event()
-        self._seen = _data_version(connection)  # SQLite's number of the latest change by others
+        self._seen = data_version(connection)
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {self._path}>"
 
-    # -- the thread
-
-    async def _write(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._do(_Operation(function, writes=True))
-
-    async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._do(_Operation(function, writes=False))
-
-    async def _do(self, operation: _Operation[T]) -> T:
-        """Have it done, with all that wait by then. Cancelled before it is begun, it is not done."""
-        self._waiting.append(operation)
-        try:
-            async with self._turn:
-                if self._is_closed:
-                    raise StoreError(f"the outbox {self._path} is closed")
-                if not operation.is_done:
-                    await self._run_next_group()
-        except trio.Cancelled:
-            if operation in self._waiting:
-                self._waiting.remove(operation)
-            raise
-        return operation.result()
-
-    async def _run_next_group(self) -> None:
-        await trio.lowlevel.cancel_shielded_checkpoint()  # what is about to ask as well shares the group
-        group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
-        with trio.CancelScope(shield=True):  # a thread cannot be stopped, and its answers are true
-            is_changed = await trio.to_thread.run_sync(self._run_group, group)
-        for operation in group:
-            operation.is_done = True
-        if is_changed:
-            self._ring()
-
-    def _run_group(self, group: list[_Operation[Any]]) -> bool:
-        before = self._connection.total_changes
-        for operation in group:
-            if not operation.writes:
-                self._run_alone(operation)
-        writes = [operation for operation in group if operation.writes]
-        try:
-            if writes:
-                self._run_transaction(writes)
-        except sqlite3.Error:
-            for operation in writes:
-                self._run_alone(operation)
-        return self._connection.total_changes != before
-
-    def _run_alone(self, operation: _Operation[Any]) -> None:
-        try:
-            if operation.writes:
-                self._run_transaction([operation])
-            else:
-                operation.run(self._connection)
-        except sqlite3.Error as exc:
-            operation.fail(_store_error(self._path, exc))
-
-    def _run_transaction(self, group: list[_Operation[Any]]) -> None:
-        connection = self._connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for operation in group:
-                operation.run(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
     async def aclose(self) -> None:
         """Wait for what is being done, and close the file. What is asked of the store later is a StoreError."""
-        async with self._turn:
-            self._is_closed = True
-            await trio.to_thread.run_sync(self._connection.close)
+        await self._groups.aclose()
 
     # -- changes
 
@@ -270,7 +77,7 @@ class SQLiteStore:
         await trio.lowlevel.checkpoint()
         with trio.move_on_after(seconds):
             while not bell.is_set():
-                number = await self._read(_data_version)  # it counts what others have changed
+                number = await self._groups.do(data_version, Writes.NOTHING)  # it counts what others have changed
                 if number != self._seen:
                     self._seen = number
                     self._ring()
@@ -284,170 +91,190 @@ class SQLiteStore:
     # -- records
 
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
-        return await self._write(lambda connection: add(connection, record, content, self._clock()))
+        row = new_row(record, self._clock())
+        return await self._groups.do(lambda connection: insert(connection, row, content), Writes.ROWS, len(content))
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
-        return await self._write(lambda connection: self._take(connection, limit, transition))
+        return await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
 
     def _take(self, connection: sqlite3.Connection, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         now = self._clock()
-        connection.execute("UPDATE outbox_entries SET shelf = 'ready' WHERE shelf = 'later' AND at <= ?", (now,))
-        rows = connection.execute(
-            "SELECT record, version FROM outbox_entries WHERE shelf = 'leased' AND at <= ? ORDER BY at LIMIT ?",
-            (now, limit),
-        ).fetchall()
-        rows += connection.execute(
-            "SELECT record, version FROM outbox_entries WHERE shelf = 'ready' ORDER BY priority DESC, place LIMIT ?",
-            (limit - len(rows),),
-        ).fetchall()
-        changed = [transition(from_json(*row), now) for row in rows]
-        taken = [self._replace(connection, record, now) for record in changed]
-        return [(record, _content(connection, record) if record.sending else b"") for record in taken]
+        connection.execute(_schema.RIPEN, (now,))
+        rows = connection.execute(_schema.FIND_LAPSED, (now, limit)).fetchall()
+        if len(rows) < limit:
+            rows += connection.execute(_schema.FIND_READY, (limit - len(rows),)).fetchall()
+        changes: list[tuple[_Change, bytes]] = []
+        for text, version, content in rows:
+            known = _read(text, version)
+            change = _Change(known, transition(known, now), now, self._config.lease)
+            if not change.record.sending:
+                content = b""
+            elif content is None:
+                raise StoreError(f"the outbox is damaged: it has no content of {known.id!r}")
+            changes.append((change, content))
+        for change, _ in changes:
+            change.write(connection)
+        return [(change.record, content) for change, content in changes]
 
     async def change(self, record: Record, transition: Transition) -> Record:
-        return await self._write(lambda connection: self._change(connection, record, transition))
+        try:
+            expected = self._decide(record, transition)
+        except Exception:  # of the record as it was known: what is there now may be another
+            expected = None
 
-    def _change(self, connection: sqlite3.Connection, known: Record, transition: Transition) -> Record:
+        def change(connection: sqlite3.Connection) -> Record:
+            if expected is not None and expected.write(connection):
+                return expected.record
+            current = _load(connection, record.id)
+            changed = self._decide(current, transition)
+            if changed is None:
+                return current
+            changed.write(connection)
+            return changed.record
+
+        return await self._groups.do(change, Writes.ROWS)
+
+    def _decide(self, known: Record, transition: Transition) -> _Change | None:
+        """What a change makes of this record; ``None``: nothing."""
         now = self._clock()
-        row = connection.execute("SELECT version FROM outbox_entries WHERE id = ?", (known.id,)).fetchone()
-        record = known if row == (known.version,) else _load(connection, known.id)
-        changed = transition(record, now)
-        return record if changed == record else self._replace(connection, changed, now)
-
-    def _replace(self, connection: sqlite3.Connection, record: Record, now: float) -> Record:
-        """Write a record whose version was looked at in this transaction."""
-        shelf, at, patience = _placed(record, now, self._config.lease)
-        connection.execute(
-            "UPDATE outbox_entries SET state = ?, shelf = ?, at = ?, patience = ?, claim = ?, version = version + 1,"
-            " record = ? WHERE id = ?",
-            (record.state, shelf, at, patience, record.claim, to_json(record), record.id),
-        )
-        if shelf == Shelf.DONE:
-            connection.execute("DELETE FROM outbox_contents WHERE id = ?", (record.id,))
-        return next_version(record)
+        changed = transition(known, now)
+        return None if changed == known else _Change(known, changed, now, self._config.lease)
 
     async def renew(self, records: Sequence[Record], worker: str) -> None:
         claims = [(record.id, record.claim) for record in records]
         lease = self._config.lease
 
         def renew(connection: sqlite3.Connection) -> None:
-            connection.executemany(
-                "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'",
-                [(self._clock() + lease, lease, *claim) for claim in claims],
-            )
+            until = self._clock() + lease
+            connection.executemany(_schema.RENEW, [(until, lease, *claim) for claim in claims])
 
-        await self._write(renew)
+        await self._groups.do(renew, Writes.ROWS)
 
     async def load(self, entry_id: str) -> Record:
-        return await self._read(lambda connection: _load(connection, entry_id))
+        return await self._groups.do(lambda connection: _load(connection, entry_id), Writes.NOTHING)
 
     async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
-        which, values = ("state = ? AND ", (state,)) if state is not None else ("", ())
+        statement = _schema.PAGE if state is None else _schema.PAGE_OF_STATE
+        values = (after, limit) if state is None else (after, state, limit)
 
         def page(connection: sqlite3.Connection) -> list[tuple[int, Record]]:
-            rows = connection.execute(
-                f"SELECT place, record, version FROM outbox_entries WHERE {which}place > ? ORDER BY place LIMIT ?",
-                (*values, after, limit),
-            )
-            return [(place, from_json(text, version)) for place, text, version in rows]
+            return [(place, _read(text, version)) for place, text, version in connection.execute(statement, values)]
 
-        return await self._read(page)
+        return await self._groups.do(page, Writes.NOTHING)
 
     async def counts(self) -> Mapping[State, int]:
         def counts(connection: sqlite3.Connection) -> dict[State, int]:
-            rows = connection.execute("SELECT state, count(*) FROM outbox_entries GROUP BY state")
-            return {State(state): number for state, number in rows}
+            return {State(state): number for state, number in connection.execute(_schema.COUNT)}
 
-        return await self._read(counts)
+        return await self._groups.do(counts, Writes.NOTHING)
 
     async def admit(self, limits: Mapping[str, Limit]) -> float:
         def ask(connection: sqlite3.Connection) -> float:
-            row = connection.execute("SELECT value FROM outbox_meta WHERE name = 'starts'").fetchone()
+            row = connection.execute(_schema.STARTS).fetchone()
             starts, delay = admit(starts_from_json(None if row is None else row[0]), limits, self._clock())
-            connection.execute(
-                "INSERT OR REPLACE INTO outbox_meta (name, value) VALUES ('starts', ?)", (starts_to_json(starts),)
-            )
+            connection.execute(_schema.SET_STARTS, (starts_to_json(starts),))
             return delay
 
-        return await self._write(ask)
+        return await self._groups.do(ask, Writes.ROWS)
 
     async def prune(self) -> None:
         def prune(connection: sqlite3.Connection) -> None:
             now = self._clock()
-            connection.execute(
-                "DELETE FROM outbox_entries WHERE shelf = 'done' AND at <= ?", (now - self._config.keep_done,)
-            )
-            for shelf in ("leased", "later"):
-                connection.execute(
-                    "UPDATE outbox_entries SET at = ? + patience WHERE shelf = ? AND at > ? + patience + 1",
-                    (now, shelf, now),
-                )
+            connection.execute(_schema.FORGET, (now - self._config.keep_done,))
+            connection.execute(_schema.DELAY_ANEW, (now,))
+            connection.execute(_schema.LEASE_ANEW, (now,))
 
-        await self._write(prune)
+        await self._groups.do(prune, Writes.ROWS)
 
     async def time(self) -> float:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # what is asked next waits
         return self._clock()
 
 
-def add(connection: sqlite3.Connection, record: Record, content: bytes, now: float) -> tuple[str, bool]:
-    """Insert a record and its content, in the transaction that is open; if its key is known, nothing."""
-    if record.key is not None:
-        row = connection.execute("SELECT id FROM outbox_entries WHERE key = ?", (record.key,)).fetchone()
-        if row is not None:
-            return row[0], False
-    _, at, _ = _placed(record, now, 0.0)
+class _Change:
+    """A record that takes the place of the one that was known.
+
+    Attributes:
+        record: as it is once it is written.
+    """
+
+    __slots__ = ("_id", "_is_done", "_now", "_statement", "_values", "record")
+
+    def __init__(self, known: Record, record: Record, now: float, lease: float) -> None:
+        shelf, at = record.shelf()
+        text = to_json(record)
+        self._id: Final = record.id
+        self._now: Final = now
+        self._is_done: Final = shelf is Shelf.DONE
+        self.record: Final = next_version(record)
+        if record.recipients == known.recipients and record.claim == known.claim:  # the mark: it stays where it is
+            self._statement = _schema.REWRITE
+            self._values: tuple[object, ...] = (text, record.id, known.version)
+            return
+        patience: float | None = None
+        row_shelf = str(shelf)
+        if shelf is Shelf.LEASED:
+            at, patience = now + lease, lease
+        elif shelf is Shelf.WAITING:
+            row_shelf, patience = "later", max(0.0, at - now)
+        self._statement = _schema.MOVE
+        self._values = (record.state, row_shelf, at, patience, record.claim, text, record.id, known.version)
+
+    def write(self, connection: sqlite3.Connection) -> bool:
+        """Write it and its companions, in the transaction that is open; whether the record was still the known one."""
+        companions = self._companions(connection)
+        is_current = connection.execute(self._statement, self._values).rowcount == 1
+        if is_current:
+            for row, content in companions:
+                insert(connection, row, content)
+        if is_current and self._is_done:
+            connection.execute(_schema.DELETE_CONTENT, (self._id,))
+        return is_current
+
+    def _companions(self, connection: sqlite3.Connection) -> list[tuple[tuple[object, ...], bytes]]:
+        """The rows of what comes into the outbox with the change, made before anything is written."""
+        if self.record.companions is None:
+            return []
+        version, content = connection.execute(_schema.FIND_CONTENT, (self._id,)).fetchone() or (None, None)
+        if version != self._values[-1]:
+            return []
+        if content is None:
+            raise StoreError(f"the outbox is damaged: it has no content of {self._id!r}")
+        return [(new_row(record, self._now), each) for record, each in self.record.companions(content)]
+
+
+def new_row(record: Record, now: float) -> tuple[object, ...]:
+    """What :func:`insert` takes for a record that is put now."""
+    _, at = record.shelf()
     shelf = "ready" if at <= now else "later"
-    connection.execute(
-        "INSERT INTO outbox_entries (id, key, state, shelf, at, priority, claim, version, record)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?)",
-        (record.id, record.key, record.state, shelf, at, record.priority, record.claim, to_json(record)),
-    )
-    connection.execute("INSERT INTO outbox_contents VALUES (?, ?)", (record.id, content))
-    return record.id, True
+    return (record.id, record.key, record.state, shelf, at, record.priority, record.claim, to_json(record))
 
 
-def _placed(record: Record, now: float, lease: float) -> tuple[str, float, float | None]:
-    """The row's shelf, its time, and how long it is meant to stay."""
-    shelf, at = record.shelf()
-    if shelf is Shelf.LEASED:
-        return shelf, now + lease, lease
-    if shelf is Shelf.WAITING:
-        return "later", at, max(0.0, at - now)
-    return shelf, at, None
+def insert(connection: sqlite3.Connection, row: tuple[object, ...], content: bytes) -> tuple[str, bool]:
+    """Insert a record and its content, in the transaction that is open; if its key is known, nothing.
 
-
-def _content(connection: sqlite3.Connection, record: Record) -> bytes:
-    row = connection.execute("SELECT content FROM outbox_contents WHERE id = ?", (record.id,)).fetchone()
-    if row is None:
-        raise StoreError(f"the outbox is damaged: it has no content of {record.id!r}")
-    return bytes(row[0])
+    Returns:
+        The id of the entry that is there now, and whether it is the new one.
+    """
+    entry_id, key = row[:2]
+    if key is not None:
+        known = connection.execute(_schema.FIND_KEY, (key,)).fetchone()
+        if known is not None:
+            return known[0], False
+    place = connection.execute(_schema.INSERT, row).lastrowid
+    connection.execute(_schema.INSERT_CONTENT, (place, content))
+    return str(entry_id), True
 
 
 def _load(connection: sqlite3.Connection, entry_id: str) -> Record:
-    row = connection.execute("SELECT record, version FROM outbox_entries WHERE id = ?", (entry_id,)).fetchone()
+    row = connection.execute(_schema.LOAD, (entry_id,)).fetchone()
     if row is None:
         raise LookupError(f"the outbox has no entry {entry_id!r}")
-    return from_json(*row)
+    return _read(*row)
 
 
-def _data_version(connection: sqlite3.Connection) -> int:
-    (number,) = connection.execute("PRAGMA data_version").fetchone()
-    return int(number)
-
-
-@contextmanager
-def _as_store_error(path: str) -> Iterator[None]:
+def _read(text: str, version: int) -> Record:
     try:
-        yield
-    except sqlite3.Error as exc:
-        raise _store_error(path, exc) from exc
-
-
-def _store_error(path: str, error: sqlite3.Error) -> StoreError:
-    words = str(error)
-    if isinstance(error, sqlite3.DatabaseError) and ("malformed" in words or "not a database" in words):
-        words = f"it is damaged, or no outbox: {words}"
-    wrapped = StoreError(f"cannot use the outbox {path}: {words}")
-    wrapped.__cause__ = error
-    return wrapped
+        return from_json(text, version)
+    except ValueError as exc:
+        raise StoreError(f"the outbox is damaged: {exc}") from exc

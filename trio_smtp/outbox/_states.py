@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from typing import Any, Final, Literal, TypeAlias
+from operator import attrgetter
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from trio_smtp import Reply
 
@@ -70,6 +71,7 @@ _NEXT: Final[dict[State, dict[Turn, State]]] = {
     State.EXPIRED: {},
     State.DISCARDED: {},
 }
+_OPEN: Final = (State.QUEUED, State.SENDING, State.IN_DOUBT)
 # The state of an entry is the first of these that one of its recipients is in.
 LEAST_SETTLED: Final = (
     State.IN_DOUBT,
@@ -163,6 +165,15 @@ class Outcome:
     delay: float | None = None
 
 
+class Companions(Protocol):
+    """Messages that come into the outbox by a change: called by the store, in the middle of it, with the content of the
+    entry that is changed. `made` has their records then."""
+
+    @property
+    def made(self) -> list[Record]: ...
+    def __call__(self, content: bytes) -> list[tuple[Record, bytes]]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """An entry, as it is kept.
@@ -172,6 +183,8 @@ class Record:
         claim: number of the latest claim, the fencing token.
         marked: under that claim, the end of the message was about to be handed over.
         version: the store's; 0 before it is stored.
+        companions: what comes into the outbox by the change that has made this record: in the same transaction, or not
+            at all. It is not kept.
     """
 
     id: str
@@ -189,6 +202,7 @@ class Record:
     marked: bool = False
     log: tuple[str, ...] = ()
     version: int = field(default=0, compare=False)
+    companions: Companions | None = field(default=None, compare=False, repr=False)
 
     @property
     def state(self) -> State:
@@ -262,27 +276,27 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
         if is_over:
             recipients[address] = _turned(fate, Turn.EXPIRE)
         elif fate.due <= horizon:
-            recipients[address] = replace(_turned(fate, Turn.BEGIN), attempts=fate.attempts + 1)
+            recipients[address] = _turned(fate, Turn.BEGIN)
     begun = any(fate.state is State.SENDING for fate in recipients.values())
     if not begun:
-        return _settled(replace(record, recipients=recipients), now)
+        return _settled(record, now, recipients=recipients)
     log = (f"{stamp(now)} {worker}: begun",)
     return replace(record, recipients=recipients, claim=record.claim + 1, marked=False, log=log)
 
 
-def mark(record: Record, claim: int) -> Record:
-    """The end of the message is about to be handed over.
+def mark(record: Record, claim: int, log: Iterable[str] = ()) -> Record:
+    """The end of the message is about to be handed over, after what the log says.
 
     Raises:
         LeaseLostError: another worker has the entry, or it is in doubt already. Nothing may be sent.
     """
     if record.claim != claim or not record.sending:
         raise LeaseLostError(f"entry {record.id} was taken over by another worker: nothing was sent by this one")
-    return record if record.marked else replace(record, marked=True)
+    return record if record.marked else replace(record, marked=True, log=(*record.log[:1], *log))
 
 
 def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: float, log: Iterable[str] = ()) -> Record:
-    """What has become of the recipients of a claim. Said twice, it counts once.
+    """What has become of the recipients of a claim. Said twice, it counts once. The log begins behind its first line.
 
     Raises:
         LeaseLostError: there is a newer claim.
@@ -300,7 +314,7 @@ def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: flo
             if outcome.delay is not None and now >= record.expires:
                 turn = Turn.EXPIRE
         recipients[address] = _turned(fate, turn, due=due, reply=outcome.reply, error=outcome.error)
-    return _settled(replace(record, recipients=recipients, marked=False, log=(*record.log, *log)), now)
+    return _settled(record, now, recipients=recipients, marked=False, log=(*record.log[:1], *log))
 
 
 def postpone(record: Record, claim: int, delay: float, now: float) -> Record:
@@ -334,36 +348,35 @@ def resolve(record: Record, action: Action, recipients: Iterable[str] | None, no
     expires = record.expires
     if action == "retry" and now >= expires:  # a person wants another try, and that is what there will be
         expires = now + (record.expires - record.created)
-    return _settled(replace(record, recipients=fates, claim=claim, expires=expires), now)
+    return _settled(record, now, recipients=fates, claim=claim, expires=expires)
 
 
 def _turned(fate: Fate, turn: Turn, *, due: float = 0.0, reply: Reply | None = None, error: str = "") -> Fate:
     state = _NEXT[fate.state][turn]
     if turn is Turn.BEGIN:
-        return replace(fate, state=state)
-    said = reply is not None or error
-    return replace(
-        fate,
-        state=state,
-        due=due if state is State.QUEUED else 0.0,
-        reply=reply if said else None if turn is Turn.ACCEPT else fate.reply,
-        error=error if said else "" if turn is Turn.ACCEPT else fate.error,
-    )
+        return Fate(state, fate.attempts + 1, fate.due, fate.reply, fate.error)
+    if reply is None and not error and turn is not Turn.ACCEPT:  # nothing new was said
+        reply, error = fate.reply, fate.error
+    return Fate(state, fate.attempts, due if state is State.QUEUED else 0.0, reply, error)
 
 
-def _settled(record: Record, now: float) -> Record:
-    done = record.shelf()[0] is Shelf.DONE
-    return replace(record, settled=(record.settled or now) if done else None)
+def _settled(record: Record, now: float, *, recipients: dict[str, Fate], **changes: Any) -> Record:
+    """The record with these recipients, settled if all of them are."""
+    is_open = any(fate.state in _OPEN for fate in recipients.values())
+    return replace(record, recipients=recipients, settled=None if is_open else record.settled or now, **changes)
 
 
 def _least_settled(states: Iterable[State]) -> State:
     found = set(states)
+    if len(found) == 1:
+        return found.pop()
     return next(state for state in LEAST_SETTLED if state in found)
 
 
 def next_version(record: Record) -> Record:
-    """As it is once a store has replaced it."""
-    return replace(record, version=record.version + 1)
+    """A record that was made just now, and that nobody else has yet: as it is once a store has written it."""
+    object.__setattr__(record, "version", record.version + 1)
+    return record
 
 
 # -- as JSON
@@ -371,9 +384,9 @@ def next_version(record: Record) -> Record:
 
 def to_json(record: Record) -> str:
     """The record without its version, as text to keep."""
-    document = {name: getattr(record, name) for name in _PLAIN}
+    document = dict(zip(_PLAIN, _plain_of(record), strict=True))
     document["recipients"] = {address: _fate_to_json(fate) for address, fate in record.recipients.items()}
-    return json.dumps(document, separators=(",", ":"))
+    return _write_json(document)
 
 
 def from_json(text: str | bytes, version: int) -> Record:
@@ -391,7 +404,11 @@ def from_json(text: str | bytes, version: int) -> Record:
         raise ValueError(f"not a record of an outbox: {exc}") from exc
 
 
-_PLAIN: Final = tuple(name for name in Record.__dataclass_fields__ if name not in ("recipients", "version"))
+_PLAIN: Final = tuple(
+    name for name in Record.__dataclass_fields__ if name not in ("recipients", "version", "companions")
+)
+_plain_of: Final = attrgetter(*_PLAIN)
+_write_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _fate_to_json(fate: Fate) -> list[Any]:

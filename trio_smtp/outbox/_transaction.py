@@ -11,8 +11,10 @@ from typing import Any
 from trio_smtp import Params, prepare_message
 
 from ._config import OutboxConfig
-from ._outbox import Ticket, make_record
-from ._sqlite import add, check_version
+from ._outbox import Ticket
+from ._records import make_record
+from ._schema import check_version
+from ._sqlite import insert, new_row
 
 
 def put_in_transaction(
@@ -63,4 +65,4 @@ def put_in_transaction(
         priority=priority,
     )
     check_version(connection)
-    return Ticket(*add(connection, record, message.content, now))
+    return Ticket(*insert(connection, new_row(record, now), message.content))

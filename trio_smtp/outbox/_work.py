@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from dataclasses import replace
 from typing import Any, Final
 
 import trio
@@ -35,8 +36,12 @@ from trio_smtp import (
 
 from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
+from ._dialogue import Dialogue
 from ._errors import LeaseLostError, StoreError
+from ._hop_parameters import has_any, optional, without
 from ._rates import Limit
+from ._reports import with_reports
+from ._room import Room
 from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
 from ._store import Store, domains
 from ._trace import EventName, OutboxEvent, age_when_settled, changed_states
@@ -64,7 +69,7 @@ class Worker:
         self._concurrency: Final = concurrency
         self._name: Final = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
         self._active: dict[tuple[str, int], Record] = {}  # by id and claim: what this worker has leased
-        self._room = trio.Event()  # one of them is done
+        self._room: Final[Room[Attempt, tuple[Record, bytes]]] = Room(concurrency)
         self._pool_closed: PoolClosedError | None = None
 
     async def run(self) -> None:
@@ -75,13 +80,17 @@ class Worker:
         """
         async with open_bare_nursery(_stop) as keepers, open_bare_nursery(_finish) as tasks:
             keepers.start_soon(self._keep_leases)
-            while self._pool_closed is None:
-                for record, content in await self._take():
-                    self._active[record.id, record.claim] = record
-                    tasks.start_soon(self._send, record, content)
-                while len(self._active) >= self._concurrency and self._pool_closed is None:
-                    self._room = trio.Event()
-                    await self._room.wait()
+            try:
+                while self._pool_closed is None:
+                    for record, content in await self._take():
+                        self._active[record.id, record.claim] = record
+                        if self._room.take((record, content)):
+                            tasks.start_soon(self._send, record, content, tasks)
+                    while self._room.free() <= 0 and self._pool_closed is None:
+                        await self._room.wait()
+            finally:
+                with trio.move_on_after(_LAST_WORDS, shield=True):
+                    await self._give_back()
             raise self._pool_closed
 
     # -- taking
@@ -95,7 +104,8 @@ class Worker:
 
         def claim(record: Record, now: float) -> Record:
             found[record.id] = record
-            return begin(record, now, self._name, retry_doubt=retry_doubt)
+            begun = begin(record, now, self._name, retry_doubt=retry_doubt)
+            return with_reports(record, begun, now, self._config)
 
         taken: list[tuple[Record, bytes]] = []
         pause = _FIRST_PAUSE
@@ -103,7 +113,7 @@ class Worker:
             await trio.lowlevel.checkpoint_if_cancelled()  # while there is more to take, there is no other wait
             try:
                 with trio.CancelScope(shield=True):  # what was leased and never heard of would wait for its lease's end
-                    taken = await self._store.take(self._name, self._concurrency - len(self._active), claim)
+                    taken = await self._store.take(self._name, self._room.free(), claim)
                 if not taken:
                     await self._store.wait(bell, _LOOK)
                     break
@@ -114,11 +124,13 @@ class Worker:
         for record, _ in taken:
             name: EventName = "begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle"
             self._tell(name, record, before=found.get(record.id))
-        return [(record, content) for record, content in taken if record.sending]
+            self._tell_companions(record)
+        return [(_alone(record), content) for record, content in taken if record.sending]
 
     async def _keep_leases(self) -> None:
-        """Renew what is being sent, and tidy up, three times in a lease."""
+        """Renew what is leased, and tidy up, three times in a lease; what has got no further since is given back."""
         while True:
+            ahead = self._room.first_ahead()
             try:
                 await self._store.prune()
                 if self._active:
@@ -126,26 +138,56 @@ class Worker:
             except StoreError as exc:
                 self._tell("store", error=exc)
             await trio.sleep(self._config.lease / 3)
+            if ahead is not None and ahead is self._room.first_ahead():
+                await self._give_back()
+
+    async def _give_back(self) -> None:
+        """Queue again what was taken ahead."""
+        async with trio.open_nursery() as nursery:
+            for record, _ in self._room.clear_ahead():
+                nursery.start_soon(self._postpone, record, 0.0)
 
     # -- one entry
 
-    async def _send(self, record: Record, content: bytes) -> None:
-        attempt = Attempt(record, self._config)
-        try:
-            if delay := await self._try_to_send(attempt, content):
-                await self._write(record, lambda record, now: postpone(record, attempt.claim, delay, now))
-            else:
-                await self._settle(attempt)
-        finally:
-            del self._active[record.id, record.claim]
-            self._room.set()
+    async def _send(self, record: Record, content: bytes, tasks: trio.Nursery) -> None:
+        """Send an entry, and then what was taken ahead, until there is no more of it."""
+        while True:
+            attempt = Attempt(record, self._config)
+            delay = await self._try_to_send(attempt, content)
+            self._room.answer(attempt)
+            tasks.start_soon(self._write_down, attempt, delay)
+            if (following := self._room.next()) is None:
+                return
+            record, content = following
+
+    async def _write_down(self, attempt: Attempt, delay: float) -> None:
+        """What became of an attempt. If the rate limits do not let it begin, it is queued for so many seconds."""
+        if delay:
+            await self._postpone(attempt.record, delay)
+        else:
+            await self._settle(attempt)
+            self._release(attempt.record)
+
+    async def _postpone(self, record: Record, delay: float) -> None:
+        claim = record.claim
+        await self._write(record, lambda record, now: postpone(record, claim, delay, now))
+        self._release(record)
+
+    def _release(self, record: Record) -> None:
+        del self._active[record.id, record.claim]
+        self._room.release()
 
     async def _try_to_send(self, attempt: Attempt, content: bytes) -> float:
         """Send an entry, unless the rate limits say how many seconds to wait first; the outcomes are the attempt's."""
         try:
             if delay := await self._admit(attempt.record):
                 return delay
-            attempt.take_result(await self._pool_send(attempt, content))
+            try:
+                result = await self._pool_send(attempt, content)
+            except ExtensionNotSupportedError as exc:
+                attempt.leave_out_optional(exc)
+                result = await self._pool_send(attempt, content)
+            attempt.take_result(result)
         except trio.Cancelled:
             attempt.take_cancellation()
             with trio.move_on_after(_LAST_WORDS, shield=True):
@@ -162,17 +204,21 @@ class Worker:
 
         async def before_end() -> None:
             """Write down durably that the end is about to be handed over."""
-            attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim))
+            self._room.end(attempt)
+            said = attempt.dialogue.lines()
+            attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim, said))
             attempt.is_handed_over = True
+            self._room.end(attempt)
             self._tell("mark", attempt.record)
 
         return await self._pool.send(
             record.sender,
             attempt.recipients,
             content,
-            mail_params=record.mail_params,
+            mail_params=attempt.mail_params,
             rcpt_params=attempt.rcpt_params,
             before_end=before_end,
+            transcript=attempt.dialogue.take,
         )
 
     async def _admit(self, record: Record) -> float:
@@ -190,13 +236,17 @@ class Worker:
             return
 
         def transition(record: Record, now: float) -> Record:
-            return settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
+            settled = settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
+            return with_reports(
+                record, settled, now, self._config, error=attempt.error, is_relayed=attempt.goes_without
+            )
 
         seconds = trio.current_time() - attempt.started
         after = await self._write(attempt.record, transition)
         if after is not None:
             about = attempt.record
             self._tell("settle", after, error=attempt.error, seconds=seconds, recipients=len(outcomes), before=about)
+            self._tell_companions(after)
 
     async def _write(self, record: Record, transition: Transition) -> Record | None:
         """Make a change, however long the store is away; when cancelled, for a few seconds more."""
@@ -219,6 +269,11 @@ class Worker:
                 self._tell("store", error=exc)
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _tell_companions(self, record: Record) -> None:
+        if record.companions is not None:
+            for report in record.companions.made:
+                self._tell("put", report, recipients=1)
 
     def _tell(
         self,
@@ -256,6 +311,10 @@ class Attempt:
         is_handed_over: the end of the message may have left.
         error: what ended it, or ``None``.
         started: by Trio's clock.
+        mail_params: of MAIL.
+        rcpt_params: of RCPT, for those that it is about.
+        dialogue: what is said.
+        goes_without: parameters that may be left out were left out.
     """
 
     def __init__(self, record: Record, config: OutboxConfig) -> None:
@@ -268,12 +327,28 @@ class Attempt:
         self.error: Exception | None = None
         self._config: Final = config
         self._words = ""
+        self.dialogue: Final = Dialogue()
+        self.goes_without = False
+        self._optional: Final = optional(record.sender)
+        self.mail_params: dict[str, Any] | None = record.mail_params
+        params = record.rcpt_params or {}
+        self.rcpt_params: dict[str, Any] = {each: params[each] for each in self.recipients if each in params}
+
+    def leave_out_optional(self, error: ExtensionNotSupportedError) -> None:
+        """Nothing was sent, since the next server does not offer what is asked for: go without, where that may be.
+
+        Raises:
+            ExtensionNotSupportedError: the same, where that would not help.
+        """
+        if not self._asks_too_much or error.accepted or error.refused or error.unknown:
+            raise error
+        self.goes_without = True
+        self.mail_params = without(self._optional, self.mail_params)
+        self.rcpt_params = {address: without(self._optional, each) or {} for address, each in self.rcpt_params.items()}
 
     @property
-    def rcpt_params(self) -> dict[str, Any] | None:
-        """The parameters of RCPT for those that it is about."""
-        params = self.record.rcpt_params
-        return params and {address: params[address] for address in self.recipients if address in params}
+    def _asks_too_much(self) -> bool:
+        return has_any(self._optional, self.mail_params, *self.rcpt_params.values())
 
     def take_result(self, result: SendResult) -> None:
         """The server took the message for at least one recipient."""
@@ -304,10 +379,10 @@ class Attempt:
                 self.outcomes[address] = Outcome(Turn.AGAIN)
 
     def log(self, now: float, seconds: float) -> list[str]:
-        """The end of the try, which took so many seconds, in lines of text."""
+        """The dialogue, and the end of the try, which took so many seconds, in lines of text."""
         lines = [f"<{address}>: {_in_words(outcome)}" for address, outcome in self.outcomes.items()]
         took = f"{stamp(now)} ended after {seconds:.3f} s"
-        return [f"{took}: {self._words}" if self._words else took, *lines]
+        return [*self.dialogue.lines(), f"{took}: {self._words}" if self._words else took, *lines]
 
     def _after_error(self, address: str, error: Exception) -> Outcome:
         words = str(error) or type(error).__name__
@@ -321,6 +396,8 @@ class Attempt:
             return self._in_doubt(address, words)
         if address in error.refused:
             return self._refused(address, error.refused[address])
+        if isinstance(error, ExtensionNotSupportedError) and self._asks_too_much:  # of a list that was split
+            return Outcome(Turn.AGAIN, error=words)
         if isinstance(error, _HOPELESS):
             return Outcome(Turn.REFUSE, error.reply, words)
         if isinstance(error, PoolClosedError):
@@ -355,3 +432,8 @@ def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
 def _finish(nursery: trio.Nursery, failure: BaseException | None) -> None:
     if not isinstance(failure, PoolClosedError):  # then each of the others ends by itself
         nursery.cancel_scope.cancel(reason="the worker is ending")
+
+
+def _alone(record: Record) -> Record:
+    """Without the companions that came in with its latest change: the next one does not bring them again."""
+    return record if record.companions is None else replace(record, companions=None)

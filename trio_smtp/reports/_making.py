@@ -78,6 +78,7 @@ def make_report(
     arrived: datetime | None = None,
     retry_until: datetime | None = None,
     accepted: Literal["relayed", "delivered"] | None = "relayed",
+    status: str | None = None,
 ) -> EmailMessage | None:
     """Make the report on a message, for its sender: ``await pool.send("", [envelope.sender.address], report)``.
 
@@ -99,6 +100,8 @@ def make_report(
             they are final.
         accepted: what it means that a server took the message, for a recipient with ``NOTIFY=SUCCESS``; ``None``:
             nothing to report, since that server, which offers DSN, does so itself.
+        status: the enhanced code (RFC 3463) of failures without a reply, such as ``"4.4.7"`` where a message's time is
+            over; by default that of the error's kind.
 
     Returns:
         The report, with Date and Message-ID; ``None`` if there is none to be sent, as for a message from the null
@@ -120,7 +123,7 @@ def make_report(
     fates = [
         fate
         for recipient in envelope.recipients
-        if (fate := _fate(outcome, recipient, retry_until is not None, accepted)) is not None
+        if (fate := _fate(outcome, recipient, retry_until is not None, accepted, status)) is not None
         and _is_wanted(recipient, fate.action)
     ]
     if not fates:
@@ -137,10 +140,10 @@ def make_report(
     groups += [write_fields(_recipient_fields(fate, remote_mta, now, retry_until), utf8) for fate in fates]
     kinds = [action for action in _SUBJECTS if any(fate.action is action for fate in fates)]
     returned, original_id = _returned(content, sender.ret, is_failure=Action.FAILED in kinds, utf8=utf8)
-    status = b"\r\n".join(groups)
+    body = b"\r\n".join(groups)
     parts = [
         _text_part(_explain(kinds, fates, reporting_mta, retry_until)),
-        _part("message/global-delivery-status" if utf8 else "message/delivery-status", status),
+        _part("message/global-delivery-status" if utf8 else "message/delivery-status", body),
         *returned,
     ]
     boundary = _boundary(parts)
@@ -167,6 +170,7 @@ def _fate(
     recipient: Recipient,
     is_tried: bool,
     accepted: Literal["relayed", "delivered"] | None,
+    given: str | None,
 ) -> _Fate | None:
     address = recipient.address
     if address in outcome.accepted:
@@ -184,7 +188,7 @@ def _fate(
         return _Fate(recipient, Action.FAILED, _IN_DOUBT, None, reason)
     else:
         reply = outcome.reply if reply is None else reply
-        default = next((status for kind, status in _PERMANENT if isinstance(outcome, kind)), _OTHER)
+        default = given or next((status for kind, status in _PERMANENT if isinstance(outcome, kind)), _OTHER)
         status, reason = _status(reply, default), "" if reply is not None else _plain(outcome)
     is_delay = is_tried and status.startswith("4")
     return _Fate(recipient, Action.DELAYED if is_delay else Action.FAILED, status, reply, reason)

@@ -233,6 +233,8 @@ class ClientProtocol:
             octets += command.wire
             transaction = command.transaction
             if transaction is not None:
+                if transaction.listener is not None:
+                    transaction.listener("C", command)
                 if verb is _MAIL:
                     transaction.note_mail()
                     self._current = transaction
@@ -307,6 +309,8 @@ class ClientProtocol:
             return self._match_late(reply)
         command = self.outstanding[0]
         verb, transaction = command.verb, command.transaction
+        if transaction is not None and transaction.listener is not None:
+            transaction.listener("S", reply)
         outcomes = _REPLIES[verb]
         kind = reply.code // 100
         if kind not in outcomes:
@@ -329,6 +333,8 @@ class ClientProtocol:
             RemoteProtocolError: the server has accepted a text nevertheless. Which one is not known.
         """
         command = self.outstanding[0]
+        if command.transaction is not None and command.transaction.listener is not None:
+            command.transaction.listener("S", reply)
         is_end = command.verb in (_LAST, _END)
         if is_end and reply.is_success:
             for each in self.outstanding:
@@ -349,6 +355,8 @@ class ClientProtocol:
 
     def _unasked(self, reply: Reply) -> Event | None:
         current = self._current
+        if current is not None and current.listener is not None and self.state in _FAREWELL_STAGES:
+            current.listener("S", reply)
         if self.state is _BODY and reply.code >= 400 and reply.code != 421 and current is not None:
             current.decide(Stage.BODY, reply)
             self._move(_GAVE_UP)

@@ -5,7 +5,7 @@
 # sending, which is before the first of them can have left (RFC 5321 §6.1, RFC 1047).
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -46,6 +46,7 @@ class Transaction:
         farewell: the 421 that ended the session before the message was decided: it was refused by no reply.
         stage: where `reply` or `farewell` belongs.
         replies: LMTP: recipient to the reply for the message.
+        listener: called with ``"C"`` and each command when it is made for sending, with ``"S"`` and each reply.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Transaction:
         "ended",
         "farewell",
         "go_ahead",
+        "listener",
         "lmtp",
         "recipients",
         "refused",
@@ -76,6 +78,7 @@ class Transaction:
         self.farewell: Reply | None = None
         self.stage: Stage | None = None
         self.replies: dict[str, Reply] = {}
+        self.listener: Callable[[str, object], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Transaction to {len(self.recipients)}: {self.delivery or 'accepted'}>"

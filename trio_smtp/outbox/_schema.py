@@ -1,0 +1,150 @@
+# The file of an outbox in SQLite: how it is opened, its tables, and every statement that is made on them.
+#
+# Durability: WAL with synchronous=FULL, which syncs the log at each commit. What was committed survives a crash of the
+# process and of the machine, as far as the disk keeps what it was told to.
+#
+# Waiting records are "later" or "ready"; what is due moves from one to the other. Each shelf has its own partial index,
+# so that no statement looks at more rows than it is about: what one costs does not depend on how many others wait.
+# tests/test_outbox_schema.py asks SQLite for the plan of each.
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Final
+
+from ._errors import StoreError
+
+VERSION: Final = "1"
+_BUSY: Final = 10.0  # seconds to wait for other processes
+_CHECKPOINT: Final = 4000  # pages of the log, 16 MiB, before they are copied into the file, which costs two more syncs
+_CHECKED: Final = 64 << 20  # octets: a file up to this size is checked for damage when it is opened
+
+# `patience` is how long a row was meant to stay where it is; NULL if that was up to the one who put it.
+SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS outbox_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox_entries (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    key TEXT,
+    state TEXT NOT NULL,
+    shelf TEXT NOT NULL,
+    at REAL NOT NULL,
+    patience REAL,
+    priority INTEGER NOT NULL,
+    claim INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS outbox_contents (place INTEGER PRIMARY KEY, content BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS outbox_keys ON outbox_entries (key) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS outbox_ready ON outbox_entries (priority DESC, place) WHERE shelf = 'ready';
+CREATE INDEX IF NOT EXISTS outbox_later ON outbox_entries (at) WHERE shelf = 'later';
+CREATE INDEX IF NOT EXISTS outbox_delayed ON outbox_entries (at - patience)
+    WHERE shelf = 'later' AND patience IS NOT NULL;
+CREATE INDEX IF NOT EXISTS outbox_leased ON outbox_entries (at) WHERE shelf = 'leased';
+CREATE INDEX IF NOT EXISTS outbox_done ON outbox_entries (at) WHERE shelf = 'done';
+CREATE INDEX IF NOT EXISTS outbox_states ON outbox_entries (state, place);
+INSERT OR IGNORE INTO outbox_meta VALUES ('version', '{VERSION}');
+"""
+
+FIND_KEY: Final = "SELECT id FROM outbox_entries WHERE key = ?"
+INSERT: Final = """
+    INSERT INTO outbox_entries (id, key, state, shelf, at, priority, claim, version, record)
+    VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?)
+"""
+INSERT_CONTENT: Final = "INSERT INTO outbox_contents (place, content) VALUES (?, ?)"
+RIPEN: Final = "UPDATE outbox_entries SET shelf = 'ready' WHERE shelf = 'later' AND at <= ?"
+FIND_LAPSED: Final = """
+    SELECT record, version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
+    WHERE shelf = 'leased' AND at <= ? ORDER BY at LIMIT ?
+"""
+FIND_READY: Final = """
+    SELECT record, version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
+    WHERE shelf = 'ready' ORDER BY priority DESC, place LIMIT ?
+"""
+FIND_CONTENT: Final = """
+    SELECT version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place) WHERE id = ?
+"""
+LOAD: Final = "SELECT record, version FROM outbox_entries WHERE id = ?"
+# A record is replaced only if it is the one that was read: its version is compared.
+MOVE: Final = """
+    UPDATE outbox_entries SET state = ?, shelf = ?, at = ?, patience = ?, claim = ?, version = version + 1, record = ?
+    WHERE id = ? AND version = ?
+"""
+REWRITE: Final = "UPDATE outbox_entries SET version = version + 1, record = ? WHERE id = ? AND version = ?"
+DELETE_CONTENT: Final = """
+    DELETE FROM outbox_contents WHERE place = (SELECT place FROM outbox_entries WHERE id = ?)
+"""
+RENEW: Final = "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'"
+PAGE: Final = "SELECT place, record, version FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?"
+PAGE_OF_STATE: Final = """
+    SELECT place, record, version FROM outbox_entries WHERE place > ? AND state = ? ORDER BY place LIMIT ?
+"""
+COUNT: Final = "SELECT state, count(*) FROM outbox_entries GROUP BY state"
+STARTS: Final = "SELECT value FROM outbox_meta WHERE name = 'starts'"
+SET_STARTS: Final = "INSERT OR REPLACE INTO outbox_meta (name, value) VALUES ('starts', ?)"
+FORGET: Final = "DELETE FROM outbox_entries WHERE shelf = 'done' AND at <= ?"
+# A row that is to stay longer than its patience from now was written before the clock was set back: its wait begins
+# anew. The second only looks at what is being sent.
+DELAY_ANEW: Final = """
+    UPDATE outbox_entries SET at = ?1 + patience
+    WHERE shelf = 'later' AND patience IS NOT NULL AND at - patience > ?1 + 1
+"""
+LEASE_ANEW: Final = """
+    UPDATE outbox_entries SET at = ?1 + patience
+    WHERE shelf = 'leased' AND at > ?1 + 1 AND at - patience > ?1 + 1
+"""
+
+
+def open_connection(path: str) -> sqlite3.Connection:
+    """A connection to the outbox in this file; blocks.
+
+    Raises:
+        StoreError: the file is of another version, or damaged.
+        sqlite3.Error: it cannot be used.
+    """
+    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+        _prepare(connection)
+        size = os.path.getsize(path) if os.path.exists(path) else 0
+        if size <= _CHECKED:
+            (words,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if words != "ok":
+                raise StoreError(f"the outbox {path} is damaged: {words}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables if they are missing, and check their version."""
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox_meta'").fetchone()
+    if known is None:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute("COMMIT")
+    check_version(connection)
+
+
+def check_version(connection: sqlite3.Connection) -> None:
+    """Raise StoreError if the tables are missing, or of another version."""
+    try:
+        found = connection.execute("SELECT value FROM outbox_meta WHERE name = 'version'").fetchone()
+    except sqlite3.OperationalError as exc:
+        if "no such table" not in str(exc):
+            raise
+        raise StoreError("this file has no outbox yet: open_outbox() makes one") from exc
+    if found is None or found[0] != VERSION:
+        words = "none" if found is None else found[0]
+        raise StoreError(f"the outbox is of version {words}, and this trio_smtp has version {VERSION}")
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """SQLite's number of the latest change by others."""
+    (number,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(number)
