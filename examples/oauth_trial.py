@@ -11,7 +11,7 @@ import trio
 
 import trio_smtp
 from trio_smtp.oauth import RefreshToken
-from trio_smtp.testing import open_server
+from trio_smtp.testing import make_certificates, open_server
 
 
 class Tokens(http.server.BaseHTTPRequestHandler):  # in place of the provider's endpoint
@@ -41,13 +41,16 @@ async def main(token_port: int) -> None:
     url = f"http://127.0.0.1:{token_port}/token"
     login = trio_smtp.OAuth("me@example.com", RefreshToken(url, "id", "refresh"))
     config = trio_smtp.ServerConfig(auth="required", auth_mechanisms=("XOAUTH2",))
+    certificates = make_certificates()
     async with (
-        open_server(Mail(), config=config, tls="starttls") as server,
+        open_server(
+            Mail(), config=config, tls="starttls", certificates=certificates
+        ) as server,
         trio_smtp.open_pool(
             server.host,
             server.port,
             tls="starttls",
-            ssl_context=server.certificates.client_context(),
+            ssl_context=certificates.client_context(),
             auth=login,
         ) as pool,
     ):
