@@ -7,7 +7,11 @@ import trio_smtp
 
 async def notify(host: str, port: int, address: str) -> None:
     async with trio_smtp.open_client(host, port) as client:
-        await client.send("us@example.com", [address], f"To: {address}\r\nSubject: Hello\r\n\r\nHi!\r\n")
+        await client.send(
+            "us@example.com",
+            [address],
+            f"To: {address}\r\nSubject: Hello\r\n\r\nHi!\r\n",
+        )
 
 
 async def main(host: str = "localhost", port: int = 2525) -> None:

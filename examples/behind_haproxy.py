@@ -1,4 +1,6 @@
-"""Behind HAProxy: the client's address comes in a PROXY header, from the proxy's network only.
+"""Behind HAProxy: the client's address comes in a PROXY header.
+
+It is believed from the proxy's network only.
 
 In haproxy.cfg: ``server mail 127.0.0.1:2525 send-proxy-v2``
 """
@@ -10,8 +12,9 @@ import trio_smtp
 
 class Handler(trio_smtp.Handler):
     async def on_connect(self, session):
-        kind = f"a PROXY header of version {session.proxy.version}" if session.proxy else "a connection of its own"
-        print(f"{session.host}, by {kind}")
+        header = session.proxy
+        kind = f"PROXY header, version {header.version}" if header else "direct"
+        print(f"{session.host} ({kind})")
 
     async def on_data(self, session, envelope, body):
         await body.read()

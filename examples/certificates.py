@@ -1,7 +1,7 @@
 """A server whose certificate is renewed while it runs.
 
-The files are looked at every minute, and at SIGHUP. Sessions notice nothing. A file that cannot
-be used is logged, and the old certificate stays.
+The files are looked at every minute, and at SIGHUP. Sessions notice nothing. A file
+that cannot be used is logged, and the old certificate stays.
 
     python certificates.py fullchain.pem privkey.pem
 """
@@ -15,13 +15,20 @@ import trio
 import trio_smtp
 
 
-async def main(cert: str, key: str, port: int = 2525, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
+async def main(
+    cert: str, key: str, port: int = 2525, *, task_status=trio.TASK_STATUS_IGNORED
+) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert, key)
-    server = trio_smtp.Server(trio_smtp.Discard(), ssl_context=context)  # your handler instead
+    handler = trio_smtp.Discard()  # yours instead
+    server = trio_smtp.Server(handler, ssl_context=context)
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: trio_smtp.watch_certificates(context, cert, key, signals=signals))
+            nursery.start_soon(
+                lambda: trio_smtp.watch_certificates(
+                    context, cert, key, signals=signals
+                )
+            )
             listeners = await nursery.start(server.serve, port)
             task_status.started(listeners)
 

@@ -1,7 +1,8 @@
-"""A content filter between two Postfix ports: each message is looked at, and sent on or refused.
+"""A content filter between two Postfix ports: each message is sent on or refused.
 
-Postfix hands mail over on port 10025, and takes it back on port 10026. What the second port
-answers is what the first one hears, so nothing is stored here, and nothing can be lost here.
+Postfix hands mail over on port 10025, and takes it back on port 10026. What the second
+port answers is what the first one hears, so nothing is stored here, and nothing can be
+lost here.
 
 In master.cf::
 
@@ -33,9 +34,13 @@ class Filter(trio_smtp.Handler):
         return result.reply
 
 
-async def main(port: int = 10025, next_port: int = 10026, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
+async def main(
+    port: int = 10025, next_port: int = 10026, *, task_status=trio.TASK_STATUS_IGNORED
+) -> None:
     async with trio_smtp.open_pool("127.0.0.1", next_port, max_connections=20) as pool:
-        await trio_smtp.serve(Filter(pool), port, host="127.0.0.1", task_status=task_status)
+        await trio_smtp.serve(
+            Filter(pool), port, host="127.0.0.1", task_status=task_status
+        )
 
 
 if __name__ == "__main__":

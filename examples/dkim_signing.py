@@ -2,9 +2,10 @@
 
 pip install 'trio-smtp[dkim]'
 openssl genpkey -algorithm ed25519 -out dkim.pem
-python dkim_signing.py mail.example.com dkim.pem
+python dkim_signing.py localhost 2525 dkim.pem
 """
 
+import email.utils
 import sys
 from email.message import EmailMessage
 from pathlib import Path
@@ -15,15 +16,17 @@ import trio_smtp
 from trio_smtp.dkim import Signer
 
 
-async def main(host: str, key: bytes, port: int = 25) -> None:
+async def main(host: str, port: int, key: bytes) -> None:
     signer = Signer("example.com", "mail2026", key)
     message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = "me@example.com", "you@example.org", "Hello"
-    message["Date"] = "Fri, 27 Nov 2026 12:00:00 +0000"
+    message["From"], message["To"] = "me@example.com", "you@example.org"
+    message["Subject"] = "Hello"
+    message["Date"] = email.utils.localtime()
     message.set_content("Hi!\n")
     async with trio_smtp.open_pool(host, port, sign=signer) as pool:
         await pool.send_message(message)
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], Path(sys.argv[2]).read_bytes())
+    host, port, path = sys.argv[1:]
+    trio.run(main, host, int(port), Path(path).read_bytes())

@@ -1,9 +1,10 @@
 """Send through Gmail with tokens that renew themselves.
 
-The refresh token comes from the person's agreement, once, in a browser; the rest happens here.
+The refresh token comes from the person's agreement, once, in a browser.
 
     pip install 'trio-smtp[oauth]'
-    CLIENT_ID=… CLIENT_SECRET=… REFRESH_TOKEN=… python gmail.py me@gmail.com you@example.com
+    export CLIENT_ID=… CLIENT_SECRET=… REFRESH_TOKEN=…
+    python gmail.py me@gmail.com you@example.com
 """
 
 import os
@@ -18,12 +19,16 @@ from trio_smtp.oauth import RefreshToken
 
 async def main(sender: str, recipient: str) -> None:
     secrets = os.environ
-    tokens = RefreshToken.google(secrets["CLIENT_ID"], secrets["CLIENT_SECRET"], secrets["REFRESH_TOKEN"])
+    tokens = RefreshToken.google(
+        secrets["CLIENT_ID"], secrets["CLIENT_SECRET"], secrets["REFRESH_TOKEN"]
+    )
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = sender, recipient, "Hello"
     message.set_content("Hi!\n")
     login = trio_smtp.OAuth(sender, tokens)
-    async with trio_smtp.open_pool("smtp.gmail.com", 587, tls="starttls", auth=login, max_connections=2) as pool:
+    async with trio_smtp.open_pool(
+        "smtp.gmail.com", 587, tls="starttls", auth=login, max_connections=2
+    ) as pool:
         result = await pool.send_message(message)
     print(result.reply)
 

@@ -13,8 +13,16 @@ import trio_smtp
 
 class JSON(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        document = {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
-        document |= {name: str(value) for name, value in vars(record).items() if name.startswith("smtp_")}
+        document = {
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        document |= {
+            name: str(value)
+            for name, value in vars(record).items()
+            if name.startswith("smtp_")
+        }
         return json.dumps(document)
 
 
@@ -22,5 +30,6 @@ if __name__ == "__main__":
     handler = logging.StreamHandler()
     handler.setFormatter(JSON())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("trio_smtp").setLevel(logging.DEBUG)  # every command and reply, secrets masked
+    # Every command and reply, with secrets masked:
+    logging.getLogger("trio_smtp").setLevel(logging.DEBUG)
     trio.run(trio_smtp.serve, trio_smtp.Discard(), 2525)

@@ -1,6 +1,6 @@
 """Send through Microsoft 365 or outlook.com with tokens that renew themselves.
 
-Microsoft gives a new refresh token with each access token, so the file has the latest one.
+Microsoft gives a new refresh token with each access token; the file has the latest.
 
     pip install 'trio-smtp[oauth]'
     CLIENT_ID=… python microsoft365.py refresh-token.txt me@example.com you@example.org
@@ -26,12 +26,16 @@ async def main(token_file: str, sender: str, recipient: str) -> None:
 
     refresh_token = (await file.read_text()).strip()
     # tenant="example.com" allows accounts of your own directory only.
-    tokens = RefreshToken.microsoft365(os.environ["CLIENT_ID"], refresh_token, keep=keep)
+    tokens = RefreshToken.microsoft365(
+        os.environ["CLIENT_ID"], refresh_token, keep=keep
+    )
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = sender, recipient, "Hello"
     message.set_content("Hi!\n")
     login = trio_smtp.OAuth(sender, tokens)
-    async with trio_smtp.open_pool("smtp.office365.com", 587, tls="starttls", auth=login, max_connections=2) as pool:
+    async with trio_smtp.open_pool(
+        "smtp.office365.com", 587, tls="starttls", auth=login, max_connections=2
+    ) as pool:
         result = await pool.send_message(message)
     print(result.reply)
 

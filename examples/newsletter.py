@@ -3,7 +3,7 @@
 At most 100 messages are sent in a second.
 
 pip install trio-smtp rich
-python newsletter.py mail.example.com 25 readers.txt
+python newsletter.py localhost 2525 readers.txt
 """
 
 import sys
@@ -32,7 +32,9 @@ def letters(readers: list[str]) -> Iterator[EmailMessage]:
 async def main(host: str, port: int, readers: list[str]) -> dict[str, Exception]:
     """Send to every reader; return the error of each that did not get it."""
     failed: dict[str, Exception] = {}
-    config = trio_smtp.PoolConfig(max_connections=10, rate_limit=(100, 1), retry_temporary=2)
+    config = trio_smtp.PoolConfig(
+        max_connections=10, rate_limit=(100, 1), retry_temporary=2
+    )
     async with (
         trio_smtp.open_pool(host, port, config=config) as pool,
         pool.send_many(letters(readers)) as outcomes,
@@ -45,9 +47,12 @@ async def main(host: str, port: int, readers: list[str]) -> dict[str, Exception]
 
 
 if __name__ == "__main__":
-    failed = trio.run(main, sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]).read_text(encoding="utf-8").split())
+    host, port, path = sys.argv[1:]
+    readers = Path(path).read_text(encoding="utf-8").split()
+    failed = trio.run(main, host, int(port), readers)
     for reader, error in failed.items():
-        # "refused": strike the address off the list if it is permanent. "not_sent": send again.
+        # "refused": strike the address off the list if it is permanent.
+        # "not_sent": send again.
         # "unknown": the reader may have it; sending again may be twice.
         fate = error.delivery if isinstance(error, trio_smtp.SMTPError) else "not_sent"
         print(f"{reader}: {fate}: {error}")

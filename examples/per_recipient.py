@@ -1,4 +1,4 @@
-"""Each recipient gets its own answer: 550 if it is unknown, 452 if its mailbox is full."""
+"""Each recipient gets its own answer: 550 if unknown, 452 if its mailbox is full."""
 
 import trio
 
@@ -12,7 +12,8 @@ class Mailboxes(trio_smtp.Handler):
     async def on_rcpt(self, session, recipient):
         if recipient.address not in self.quota:
             raise trio_smtp.Reject(550, "no such mailbox", "5.1.1")
-        size = session.envelope.sender.size or 0  # what the client announced with SIZE=, if it did
+        # What the client announced with SIZE=, if it did:
+        size = session.envelope.sender.size or 0
         if size > self.quota[recipient.address]:
             raise trio_smtp.Reject(452, "mailbox full", "4.2.2")
 
@@ -24,4 +25,5 @@ class Mailboxes(trio_smtp.Handler):
 
 
 if __name__ == "__main__":
-    trio.run(trio_smtp.serve, Mailboxes({"me@example.com": 1_000_000, "full@example.com": 0}), 2525)
+    mailboxes = Mailboxes({"me@example.com": 1_000_000, "full@example.com": 0})
+    trio.run(trio_smtp.serve, mailboxes, 2525)

@@ -20,7 +20,8 @@ class Spool(trio_smtp.Handler):
                 async for chunk in body:
                     await file.write(chunk)
                 await file.flush()
-                await trio.to_thread.run_sync(os.fsync, file.wrapped.fileno())  # 250 means: on the disk
+                # 250 means: on the disk.
+                await trio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
             await part.rename(self.directory / f"{name}.eml")
         except BaseException:  # a client that vanished, a full disk, a cancelled server
             with trio.CancelScope(shield=True):

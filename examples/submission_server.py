@@ -1,6 +1,7 @@
 """A submission server: TLS first, then a login, and mail from own addresses only.
 
-python submission_server.py certificate.pem key.pem
+python submission_server.py cert.pem key.pem             # ports 587 and 465
+python submission_server.py cert.pem key.pem 2587 2465   # for a trial
 """
 
 import hashlib
@@ -32,7 +33,8 @@ def new_user(password: str, *addresses: str) -> User:
     return User(salt, hash_password(password, salt), frozenset(addresses))
 
 
-UNKNOWN = new_user(os.urandom(16).hex())  # so that an unknown name takes as long as a wrong password
+# An unknown name takes as long as a wrong password.
+UNKNOWN = new_user(os.urandom(16).hex())
 
 
 class Submission(trio_smtp.Handler):
@@ -42,7 +44,9 @@ class Submission(trio_smtp.Handler):
 
     async def on_auth(self, session, credentials):
         user = self.users.get(credentials.username, UNKNOWN)
-        hashed = await trio.to_thread.run_sync(hash_password, credentials.password, user.salt, limiter=self.hashing)
+        hashed = await trio.to_thread.run_sync(
+            hash_password, credentials.password, user.salt, limiter=self.hashing
+        )
         return hmac.compare_digest(hashed, user.hashed) and credentials.username
 
     async def on_mail(self, session, sender):
@@ -51,20 +55,30 @@ class Submission(trio_smtp.Handler):
 
     async def on_data(self, session, envelope, body):
         message = await body.read()  # pass it on: see relay.py
-        print(f"{session.identity} sends {len(message)} octets to {len(envelope.recipients)}")
+        count = len(envelope.recipients)
+        print(f"{session.identity} sends {len(message)} octets to {count}")
 
 
 CONFIG = trio_smtp.ServerConfig(auth="required", require_tls=True)
 
 
-async def main(context: ssl.SSLContext, users: dict[str, User]) -> None:
+async def main(
+    context: ssl.SSLContext, users: dict[str, User], starttls: int, implicit: int
+) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio_smtp.Server(Submission(users), config=CONFIG, ssl_context=context).serve, 587)
-        implicit = trio_smtp.Server(Submission(users), config=CONFIG, ssl_context=context, implicit_tls=True)
-        await nursery.start(implicit.serve, 465)
+        for port in (starttls, implicit):
+            server = trio_smtp.Server(
+                Submission(users),
+                config=CONFIG,
+                ssl_context=context,
+                implicit_tls=port == implicit,
+            )
+            await nursery.start(server.serve, port)
 
 
 if __name__ == "__main__":
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(sys.argv[1], sys.argv[2])
-    trio.run(main, context, {"me": new_user("secret", "me@example.com")})
+    starttls, implicit = map(int, sys.argv[3:] or (587, 465))
+    users = {"me": new_user("secret", "me@example.com")}
+    trio.run(main, context, users, starttls, implicit)

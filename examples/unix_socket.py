@@ -11,11 +11,14 @@ class Inbox(trio_smtp.Handler):
 
 
 async def main(path: str = "mail.sock") -> None:
-    listener = await trio_smtp.open_unix_listener(path, mode=0o660)  # its owner and its group may connect
+    # Its owner and its group may connect.
+    listener = await trio_smtp.open_unix_listener(path, mode=0o660)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio_smtp.Server(Inbox()).serve_listeners, [listener])
         async with trio_smtp.open_client(f"unix:{path}") as client:
-            await client.send("me@example.com", ["you@example.com"], b"Subject: hi\r\n\r\nHello!\r\n")
+            await client.send(
+                "me@example.com", ["you@example.com"], b"Subject: hi\r\n\r\nHello!\r\n"
+            )
         nursery.cancel_scope.cancel()
 
 

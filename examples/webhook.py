@@ -1,10 +1,10 @@
 """Mail arrives; a web service hears of it.
 
-Each message becomes a POST with its subject, text and attachments' names. The mail is accepted
-(250) only if the web service has taken it. Otherwise the client is told to try again later (451),
-and nothing is lost.
+Each message becomes a POST with its subject, text and attachments' names. The mail is
+accepted (250) only if the web service has taken it. Otherwise the client is told to try
+again later (451), and nothing is lost.
 
-    pip install trio-smtp httpx
+    pip install 'trio-smtp[cli]' httpx
     python webhook.py https://example.com/hook
 """
 
@@ -28,7 +28,9 @@ class Webhook(trio_smtp.Handler):
             raise trio_smtp.Reject(550, "no such domain here", "5.1.2")
 
     async def on_data(self, session, envelope, body):
-        message = email.message_from_bytes(await body.read(), policy=email.policy.default)
+        message = email.message_from_bytes(
+            await body.read(), policy=email.policy.default
+        )
         text = message.get_body(("plain", "html"))
         report = {
             "from": envelope.sender.address,

@@ -1,7 +1,7 @@
 """A mail server as one service among others, with a graceful end.
 
-SIGTERM or Ctrl-C: no new connections; idle sessions get a 421; messages in progress finish; then
-all else ends.
+SIGTERM or Ctrl-C: no new connections; idle sessions get a 421; messages in progress
+finish; then all else ends.
 """
 
 import signal
@@ -16,7 +16,8 @@ class Inbox(trio_smtp.Handler):
         self.messages = messages
 
     async def on_data(self, session, envelope, body):
-        await self.messages.send(await body.read())  # a full channel slows the sender down
+        message = await body.read()
+        await self.messages.send(message)  # a full channel slows the sender down
 
 
 async def process(messages: trio.MemoryReceiveChannel[bytes]) -> None:

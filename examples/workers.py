@@ -2,7 +2,7 @@
 
     python workers.py
 
-The parent binds the port, forks, and waits. SIGTERM or Ctrl-C ends all of them gracefully.
+The parent binds the port, forks, and waits. SIGTERM or Ctrl-C ends all gracefully.
 """
 
 import os

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -168,6 +168,16 @@ def serving(directory, *options, env=None):
         yield Served(process, maildir)
     finally:
         process.close()
+
+
+def two_ports() -> int:
+    """A port that is free now, and so is the next one."""
+    while True:
+        with socket.socket() as one, socket.socket() as two, suppress(OSError, OverflowError):
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            two.bind(("127.0.0.1", port + 1))
+            return port
 
 
 def wait_for(condition, words="it did not happen"):

@@ -10,7 +10,7 @@ import urllib.request
 
 import click
 import pytest
-from cli_process import LIMIT, Process, clean_environment, found, run, serving
+from cli_process import LIMIT, Process, clean_environment, found, run, serving, two_ports
 from prometheus_client.parser import text_string_to_metric_families
 
 from trio_smtp._cli.metrics import Place, place, serving_metrics
@@ -54,7 +54,7 @@ def test_metrics_of_a_server(tmp_path):
         read(url)
 
 
-def test_a_relay_has_those_of_its_pool_too(tmp_path):
+def test_a_relay_has_those_of_its_pool_and_its_clients_too(tmp_path):
     with serving(tmp_path) as there:
         relay = Process("relay", "--port", "0", "--to", f"127.0.0.1:{there.port}", "--metrics", "0")
         try:
@@ -67,6 +67,7 @@ def test_a_relay_has_those_of_its_pool_too(tmp_path):
             relay.close()
     assert samples["smtp_server_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
     assert samples["smtp_pool_messages_total", frozenset({("delivery", "accepted")})] == 1
+    assert samples["smtp_client_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
 
 
 @pytest.mark.parametrize(
@@ -142,11 +143,22 @@ def test_metrics_of_an_outbox_s_worker(tmp_path):
     assert samples["smtp_client_commands_total", frozenset({("verb", "DATA"), ("code", "354")})] == 1  # no BDAT
 
 
+def test_metrics_of_a_server_that_puts_into_an_outbox(tmp_path):
+    process = Process("serve", "--port", "0", "--outbox", f"sqlite:{tmp_path}/outbox.db", "--metrics", "0")
+    try:
+        port = int(found(re.match(r"listening on 127\.0\.0\.1:(\d+) ", process.line())))
+        url = found(re.search(r"metrics on (http://\S+)", process.line()))
+        with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:
+            client.sendmail("a@example.com", ["b@example.com"], "Subject: x\r\n\r\ny\r\n")
+        samples = read(url)
+    finally:
+        process.close()
+    assert samples["smtp_outbox_entries_total", frozenset()] == 1
+    assert samples["smtp_server_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
+
+
 def test_each_worker_has_its_own(tmp_path):
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-        two.bind(("127.0.0.1", port + 1))
+    port = two_ports()
     with serving(tmp_path, "--metrics", port, "--workers", "2") as served:
         both = urls(served, 2)
         assert both == [f"http://127.0.0.1:{port}/metrics", f"http://127.0.0.1:{port + 1}/metrics"]

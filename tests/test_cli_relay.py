@@ -24,6 +24,7 @@ from cli_process import (
     invoke,
     serving,
     talk,
+    two_ports,
     wait_for,
     wait_until_gone,
     workers_of,
@@ -313,10 +314,7 @@ def test_signals_metrics_and_json(tmp_path, workers):
             return client.sock.getpeercert(binary_form=True)
 
     old = issue()
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        at = one.getsockname()[1]
-        two.bind(("127.0.0.1", at + 1))
+    at = two_ports()
     options = ("--workers", workers, "--json", "--tls-cert", tmp_path / "cert.pem", "--metrics", at)
     with serving(tmp_path) as served:
         process = Process("--log-json", "relay", "--port", 0, "--to", f"localhost:{served.port}", *options)

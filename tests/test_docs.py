@@ -22,7 +22,7 @@ import trio.testing
 from pages import ROOT, blocks
 
 import trio_smtp
-from trio_smtp.testing import open_server
+from trio_smtp.testing import open_server, open_sink, run_sink
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"])
@@ -182,11 +182,28 @@ def test_a_program_on_a_page_runs(code, monkeypatch, tmp_path):
         if function is not trio_smtp.serve:
             trio.run(play, function, *args)
     for test in tests:
-        if arguments(test):
-            assert arguments(test) == ["autojump_clock"]
-            trio.run(test, None, clock=trio.testing.MockClock(autojump_threshold=0))
-        else:
+        run_as_pytest_does(test)
+
+
+def run_as_pytest_does(test: Any) -> None:
+    """With the fixture that it asks for, as pytest-trio and our plugin make it."""
+
+    async def with_a_sink() -> None:
+        async with open_sink() as sink:
+            await test(sink)
+
+    match arguments(test):
+        case []:
             trio.run(test)
+        case ["autojump_clock"]:
+            trio.run(test, None, clock=trio.testing.MockClock(autojump_threshold=0))
+        case ["smtp_sink"]:
+            trio.run(with_a_sink)
+        case ["threaded_smtp_sink"]:
+            with run_sink() as sink:
+                test(sink)
+        case others:
+            raise AssertionError(others)
 
 
 def send_to(monkeypatch: pytest.MonkeyPatch, port: int) -> None:

@@ -150,6 +150,33 @@ async def test_submission_server():
             await send(server.port, ["you@example.com"], tls="none")
 
 
+async def test_submission_server_listens_twice(nursery):
+    """STARTTLS on one port, TLS from the start on the other."""
+    example = load("submission_server")
+    certificates = make_certificates()
+    users = {"me": example.new_user("secret", "me@example.com")}
+    async with open_sink() as one, open_sink() as other:
+        ports = (one.port, other.port)  # free after the block
+    nursery.start_soon(example.main, certificates.server_context(), users, *ports)
+    context = certificates.client_context()
+    for port, tls in zip(ports, ("starttls", "implicit"), strict=True):
+        with trio.fail_after(20):
+            await listening(port)
+            await send(port, ["you@example.org"], tls=tls, auth=("me", "secret"), ssl_context=context)
+    nursery.cancel_scope.cancel()
+
+
+async def listening(port: int) -> None:
+    while True:
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+        except OSError:
+            await trio.lowlevel.checkpoint()
+        else:
+            await stream.aclose()
+            return
+
+
 async def test_per_recipient(capsys):
     example = load("per_recipient")
     handler = example.Mailboxes({"a@example.com": 1_000_000, "full@example.com": 0})
@@ -182,13 +209,16 @@ async def test_stream_to_file(tmp_path):
 async def test_lmtp_for_postfix():
     example = load("lmtp_for_postfix")
     handler = example.Mailboxes()
+    full = [bytes(example.QUOTA)]
+    handler.mailboxes["you@example.com"] = full
     async with open_server(handler, config=example.CONFIG) as server:
-        result = await send(server.port, ["me@example.com", "you@example.com"], lmtp=True)
-    assert {address: reply.code for address, reply in result.replies.items()} == {
-        "me@example.com": 250,
-        "you@example.com": 550,
+        result = await send(server.port, ["me@example.com", "you@example.com", "nobody@example.com"], lmtp=True)
+    assert result.accepted == ["me@example.com"]
+    assert {address: reply.code for address, reply in result.refused.items()} == {
+        "you@example.com": 452,
+        "nobody@example.com": 550,
     }
-    assert handler.mailboxes == {"me@example.com": [LETTER]}
+    assert handler.mailboxes == {"me@example.com": [LETTER], "you@example.com": full}
 
 
 async def test_behind_haproxy(capsys):
@@ -198,7 +228,7 @@ async def test_behind_haproxy(capsys):
         await stream.send_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
         async with trio_smtp.open_client("127.0.0.1", stream=stream, tls="none") as client:
             await client.send("me@example.com", ["you@example.com"], LETTER)
-    assert capsys.readouterr().out == "192.0.2.7, by a PROXY header of version 1\n"
+    assert capsys.readouterr().out == "192.0.2.7 (PROXY header, version 1)\n"
 
 
 async def test_with_other_services(capsys, nursery):
@@ -310,7 +340,7 @@ async def test_relay(nursery):
     example = load("relay")
     async with open_sink() as sink:
         sink.refuse("rcpt", 550, "no such user", "5.1.1", address="b@example.com")
-        [listener, *_] = await nursery.start(example.main, 0, sink.host, sink.port)
+        [listener, *_] = await nursery.start(example.main, sink.host, sink.port, 0)
         result = await send(listener.socket.getsockname()[1], ["a@example.com", "b@example.com"])
         nursery.cancel_scope.cancel()
     assert result.accepted == ["a@example.com"]
@@ -372,6 +402,12 @@ async def test_json_logs(caplog):
     assert any("smtp_session" in document and "MAIL FROM" in document["message"] for document in documents)
 
 
+def test_oauth_trial(capfd):
+    pytest.importorskip("httpx")
+    load("oauth_trial").with_tokens()
+    assert capfd.readouterr().out == "me@example.com sends 23 octets\n250 2.0.0 OK: queued\n"
+
+
 @pytest.mark.parametrize("has_sdk", [True, False])
 async def test_metrics(has_sdk, capfd, monkeypatch):
     pytest.importorskip("opentelemetry.sdk")
@@ -405,7 +441,7 @@ async def test_dkim_signing():
     public = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     record = b"v=DKIM1; k=ed25519; p=" + base64.b64encode(public)
     async with open_sink() as sink:
-        await load("dkim_signing").main(sink.host, key, sink.port)
+        await load("dkim_signing").main(sink.host, sink.port, key)
     assert dkim.verify(sink.messages[0].content, dnsfunc=lambda *args, **options: record)
 
 

@@ -25,7 +25,7 @@ MAY = {
     "_relay": {"_protocol", "_server", "_pool"},
     # On top of all, beside each other: like any application they know the public face, which is "" here.
     "_cli": {"", "inbox", "outbox", "telemetry"},
-    "outbox": {"", "reports", "_public", "_nursery"},
+    "outbox": {"", "reports", "_public", "_nursery", "_observer"},
     "testing": {"", "_public", "_nursery"},
     "telemetry": {"", "_public", "outbox"},
     "dkim": {"", "_public"},

@@ -9,6 +9,8 @@ import asyncio
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager, suppress
@@ -158,6 +160,19 @@ MISTAKES["a display name in an address"] = partial(trio.run, to, ["Me <a@example
 MISTAKES["several addresses in one"] = partial(trio.run, to, ["a@example.com,b@example.com"])
 MISTAKES["`mailto:` in an address"] = partial(trio.run, to, ["mailto:a@example.com"])
 MISTAKES["one address as `recipients`"] = partial(trio.run, to, "a@example.com")
+
+
+@mistake("an extra that is not installed")
+def import_without_its_library() -> str:
+    code = "import sys; sys.modules['dkim'] = None\nimport trio_smtp.dkim"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return done.stderr.splitlines()[-1]
+
+
+@under_trio("a mapping as a sink's login")
+async def mapping_as_a_login():
+    async with open_sink(auth={"me": "secret"}):  # type: ignore[arg-type]
+        pass
 
 
 async def client_of(host: str):

@@ -69,6 +69,31 @@ async def test_it_tells_how_many_recipients_came_to_which_state(store_url):  # n
     assert age == pytest.approx((entry.settled - entry.created).total_seconds(), abs=0.001)
 
 
+async def test_what_the_trace_function_raises_is_logged_once_and_hurts_nobody(store_url, caplog):  # noqa: F811
+    told = []
+
+    def trace(event):
+        told.append(event.name)
+        raise RuntimeError(event.name)
+
+    async with opened(store_url, OutboxConfig(lease=10, trace=trace)) as (outbox, sink, pool):
+        ticket = await outbox.put(A, [B], TEXT, key="once")
+        assert ticket.is_new
+        async with working(outbox, pool):
+            assert (await outbox.wait(ticket.id)).state == State.SENT
+        sink.cut(Stage.END, keep=True, times=1)
+        async with working(outbox, pool):  # the same outbox: nothing is logged again
+            doubtful = await outbox.put(A, [B], TEXT)
+            await outbox.wait(doubtful.id)
+        assert (await outbox.resolve(doubtful.id, "sent")).state == State.SENT
+    assert told == ["put", "begin", "mark", "settle"] * 2 + ["resolve"]
+    assert len(sink.messages) == 2
+    failures = [record for record in caplog.records if "trace function" in record.getMessage()]
+    assert [record.getMessage() for record in failures] == [
+        "outbox: the trace function failed; further failures are not logged"
+    ]
+
+
 async def test_the_mark_is_durable_before_the_end_leaves(store_url):  # noqa: F811
     config, events = watched()
     async with opened(store_url, config, IMPATIENT) as (outbox, sink, pool):

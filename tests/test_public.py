@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import subprocess
+import sys
 
 import pytest
 
 import trio_smtp
 from trio_smtp import inbox, outbox, testing
-from trio_smtp._public import NoPublicConstructor, show_as_public
+from trio_smtp._public import NoPublicConstructor, needs_extra, show_as_public
 
 MADE_BY_THE_LIBRARY = [
     trio_smtp.Body,
@@ -91,3 +93,33 @@ def test_aliases_of_foreign_types_keep_their_module() -> None:
     show_as_public("trio_smtp", namespace, namespace)
     assert collections.abc.Mapping.__module__ == "collections.abc"
     assert Made.__module__ == before
+
+
+@pytest.mark.parametrize(
+    ("extra", "library"),
+    [
+        ("dkim", "dkim"),
+        ("dkim", "cryptography"),
+        ("oauth", "httpx"),
+        ("socks", "python_socks"),
+        ("telemetry", "opentelemetry"),
+        ("telemetry", "prometheus_client"),
+    ],
+)
+def test_an_extra_that_is_not_installed_says_how_to_install_it(extra: str, library: str) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None\nimport trio_smtp.{extra}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    *_, last = done.stderr.splitlines()
+    words, _, hint = last.partition("; ")
+    assert words.startswith(f"ModuleNotFoundError: trio_smtp.{extra} needs {library}")
+    assert hint == f"install it with: pip install 'trio-smtp[{extra}]'"
+
+
+def test_the_hint_is_for_libraries_only() -> None:
+    own = r"^No module named 'trio_smtp\.no_such_part'$"
+    with pytest.raises(ModuleNotFoundError, match=own), needs_extra("this", "that"):
+        import trio_smtp.no_such_part  # type: ignore[import-not-found]  # noqa: F401
+    hint = r"^this needs no_such_library; .*trio-smtp\[that\]"
+    with pytest.raises(ModuleNotFoundError, match=hint) as caught, needs_extra("this", "that"):
+        import no_such_library  # type: ignore[import-not-found]  # noqa: F401
+    assert caught.value.name == "no_such_library"

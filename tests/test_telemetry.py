@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
+import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -182,6 +185,43 @@ async def test_states_of_a_pool_are_read_while_it_works() -> None:
             for _ in range(3):
                 nursery.start_soon(lambda: pool.send("a@x.test", ["b@y.test"], b"good", before_end=look))
     assert seen[0] == (2, 1, 0)
+
+
+def test_pools_may_come_and_go_while_another_thread_reads() -> None:
+    class Idle:
+        """A pool in which nothing happens."""
+
+        def statistics(self) -> trio_smtp.PoolStatistics:
+            return trio_smtp.PoolStatistics(
+                connections=0, idle=0, limit=1, waiting=0, in_flight=0, sent=0, failed=0, retried=0, opened=0
+            )
+
+    trace = Prometheus(CollectorRegistry())
+    failures: list[Exception] = []
+    is_over = threading.Event()
+
+    def read_again_and_again() -> None:
+        while not is_over.is_set():
+            try:
+                trace._tally.values()
+            except Exception as exc:
+                failures.append(exc)
+
+    reader = threading.Thread(target=read_again_and_again)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    reader.start()
+    try:
+        some: deque[Idle] = deque(maxlen=50)
+        for _ in range(5000):
+            some.append(Idle())
+            trace(TraceEvent("connect", 0.1, 1, pool=some[-1]))
+    finally:
+        is_over.set()
+        reader.join()
+        sys.setswitchinterval(interval)
+    assert failures == []
+    assert len(trace._tally._pool._pools) == 50
 
 
 async def test_promtool_has_nothing_to_say() -> None:

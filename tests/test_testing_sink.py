@@ -220,6 +220,15 @@ async def test_a_login(tls):
     assert [message.identity for message in sink.messages] == ["me"]
 
 
+@pytest.mark.parametrize(
+    "auth", [{"me": "secret"}, ["me", "secret"], ("me",), ("me", None), ("me", "x", "y"), "me", ""]
+)
+async def test_a_login_that_is_none_is_an_error_at_once(auth):
+    with pytest.raises(TypeError, match=r"^auth is a tuple of user name and password, 'any' or None, not "):
+        async with open_sink(auth=auth):
+            pass
+
+
 # --- fault points ---
 
 
@@ -461,7 +470,7 @@ def test_nothing_but_trio_is_needed():
         "trio.run(main)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "certificates for tests need trustme: pip install 'trio-smtp[testing]'\n"
+    assert done.stdout == "a certificate for tests needs trustme; install it with: pip install 'trio-smtp[testing]'\n"
 
 
 def test_the_library_does_not_load_it():

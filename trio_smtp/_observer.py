@@ -1,4 +1,4 @@
-# A trace function and the one who calls it, the same for a server, a client and a pool.
+# A trace function and the one who calls it, the same for a server, a client, a pool and an outbox.
 #
 # Guarantee: what the function raises is logged once, and goes no further. It is never taken for something that happened
 # to a message or a connection. A cancellation is no Exception, and goes its way.
@@ -17,7 +17,7 @@ class Observer(Generic[E]):
 
     Args:
         function: gets them.
-        whose: ``"server"``, ``"client"`` or ``"pool"``, for the log.
+        whose: ``"server"``, ``"client"``, ``"pool"`` or ``"outbox"``, for the log.
         what: the function's name there.
 
     Attributes:

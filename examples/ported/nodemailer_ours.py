@@ -15,7 +15,9 @@ def letter(to: str) -> EmailMessage:
 
 async def main(host, port):
     async with trio_smtp.open_pool(host, port, max_connections=5) as pool:
-        async with pool.send_many(letter(to) for to in ("a@example.com", "b@example.com")) as outcomes:
+        async with pool.send_many(
+            letter(to) for to in ("a@example.com", "b@example.com")
+        ) as outcomes:
             async for outcome in outcomes:
                 print(outcome.error or outcome.result)
 

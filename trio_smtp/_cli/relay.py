@@ -178,7 +178,7 @@ async def _with_pool(route: _Route, plan: Plan, worker: int, trace: Trace | None
         max_connections=route.share(worker, plan.workers), trace=partial(_notice, route, plan, trace)
     )
     async with trio_smtp.open_pool(
-        there.host, there.port, config=config, client_config=there.config, **there.options
+        there.host, there.port, config=config, client_config=replace(there.config, trace=trace), **there.options
     ) as pool:
         handler = Relaying(trio_smtp.forward(pool, unknown=route.unknown), plan.report, lmtp=plan.config.lmtp)
         yield replace(plan.service(handler), config=_config(plan.config, offered))

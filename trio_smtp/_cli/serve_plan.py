@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import click
 
 import trio_smtp
+from trio_smtp.outbox import OutboxConfig
 
 from .certificates import load_certificate, make_certificate
 from .errors import CommandError, Status, one_line, reason
@@ -219,7 +220,7 @@ async def _with_store(store: Store, plan: Plan, worker: int, trace: Trace | None
 
 @asynccontextmanager
 async def _with_outbox(url: str, plan: Plan, worker: int, trace: Trace | None) -> AsyncIterator[Service]:
-    async with open_store(url) as outbox:
+    async with open_store(url, OutboxConfig(trace=trace)) as outbox:
         inner = outbox.handler(received_by=plan.config.hostname)
         yield plan.service(Queue(inner, plan.report, lmtp=plan.config.lmtp))
 

@@ -15,7 +15,7 @@ from .trace import ClientWitness
 
 
 class Dialogue:
-    """One connection's.
+    """The dialogue of one connection.
 
     Args:
         name: what log records call the connection.

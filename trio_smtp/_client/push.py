@@ -118,7 +118,7 @@ async def push(connection: ClientConnection, message: Message) -> AsyncIterator[
                 raise
             finally:
                 outgoing._close()
-            # send_all() said so, and the block went on.
+            # send_all() has raised for that, and the block went on nevertheless.
             if transaction.reply is not None or transaction.farewell is not None:
                 raise transfer.refusal_error()
             await trio.lowlevel.checkpoint_if_cancelled()

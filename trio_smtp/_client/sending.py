@@ -32,15 +32,15 @@ async def deliver(connection: ClientConnection, report: DeliveryReport, *, stop_
             await transfer.run()
         except SMTPError as exc:
             if not transfer.is_decided_despite(exc):
-                tell_end(connection, transfer.transaction, exc, report)
+                tell_end(connection, transfer.transaction, exc, report.origin)
                 raise
         except BaseException as exc:
-            tell_end(connection, transfer.transaction, exc, report)
+            tell_end(connection, transfer.transaction, exc, report.origin)
             raise
         finally:
             connection.check()
         if connection.witness is not None:
-            tell_end(connection, transfer.transaction, None, report)
+            tell_end(connection, transfer.transaction, None, report.origin)
         allowance.record(report, transfer.transaction)
 
 

@@ -147,7 +147,10 @@ class Steps:
         return report.result()
 
     def end(self) -> None:
-        """The message is over, however; what looks is told, if it was not."""
+        """The message is over, whatever became of it: tell the witness, if :meth:`send` has not.
+
+        Then its text never came, so that it was no try of a pool's message, and it is told of without its origin.
+        """
         tell_end(self._connection, self.transaction, None)
 
     async def _look(self) -> None:

@@ -66,11 +66,17 @@ def tell_end(
     connection: ClientConnection,
     transaction: Transaction,
     error: BaseException | None,
-    report: DeliveryReport | None = None,
+    origin: tuple[object, int] | None = None,
 ) -> None:
-    """Tell what looks that a transaction is over, and what ended it if no reply did; the first time counts."""
+    """Tell the witness that a transaction is over; the first time counts.
+
+    Args:
+        connection: has the witness, if there is one.
+        transaction: which.
+        error: what ended it, if no reply did.
+        origin: as :meth:`ClientWitness.end_message`.
+    """
     if connection.witness is not None:
-        origin = None if report is None else report.origin
         connection.witness.end_message(transaction, error, chunking=connection.uses_chunking, origin=origin)
 
 
@@ -165,14 +171,14 @@ class Transfer:
             yield
         except SMTPError as exc:
             if not self.is_decided_despite(exc) or not transaction.ended:
-                tell_end(connection, transaction, exc, report)
+                tell_end(connection, transaction, exc, report.origin)
                 raise
         except BaseException as exc:
-            tell_end(connection, transaction, exc, report)
+            tell_end(connection, transaction, exc, report.origin)
             raise
         finally:
             connection.check()
-        tell_end(connection, transaction, None, report)
+        tell_end(connection, transaction, None, report.origin)
         report.settle(transaction)  # recipients who were too many are refused: this text cannot be sent again
 
     async def _send_whole(self, source: Source, octets: bytes) -> None:

@@ -17,7 +17,6 @@ class DataBudget:
         limit: seconds at the beginning, and at most; infinite for no limit.
         rate: octets that earn one second; ``None``: any octet earns the whole limit.
         stress: makes the limit shorter.
-
     """
 
     __slots__ = ("_limit", "_rate", "_since", "_stress", "_wasted")

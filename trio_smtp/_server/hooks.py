@@ -303,7 +303,7 @@ class HookCaller:
     async def _call(
         self, name: str, hook: Hook, limit: float, otherwise: Reply | None = None, *, shield: bool = False
     ) -> Any:
-        """Run a hook in a scope of its own; what it returns, and `otherwise` if it fails or takes too long."""
+        """Run a hook in a scope of its own; returns its outcome, or `otherwise` if it fails or takes too long."""
         began = self.channel.now()
         outcome: object = otherwise
         with trio.CancelScope(deadline=began + limit, shield=shield) as scope:

@@ -69,7 +69,7 @@ class _Message:
     def __init__(self, verb: str, began: float) -> None:
         self.verb = verb
         self.began = began
-        self.ended: float | None = None  # when on_data did, if that decides it
+        self.ended: float | None = None  # when on_data ended, if the message was over then
         self.has_text: bool = verb == "BDAT"  # its content was asked for, or comes by itself
         self.replies: tuple[Reply, ...] = ()  # to its end
 
@@ -190,11 +190,11 @@ class Witness:
         self._tell("tls", began, verb=self._latest, detail=detail, error=error)
 
     def note_delay(self, began: float) -> None:
-        """A hook will be asked about the command as soon as something else is done, which began then."""
+        """Older replies are sent before a hook is asked about the command; that began then."""
         self._command_began = began
 
     def begin_message(self, began: float, *, chunking: bool) -> None:
-        """``on_data`` is asked about a message then."""
+        """``on_data`` is called for a message, at `began`."""
         if self._command_began is None:
             self._command_began = began
         self._message = _Message("BDAT" if chunking else "DATA", began)

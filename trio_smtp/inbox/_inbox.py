@@ -21,7 +21,7 @@ from trio_smtp.testing import (
 )
 
 from .._nursery import open_bare_nursery
-from .._public import NoPublicConstructor
+from .._public import NoPublicConstructor, needs_extra
 from ._box import Box, matcher
 from ._facts import codes, links
 from ._reading import read_message
@@ -154,14 +154,10 @@ async def open_inbox(
     Raises:
         ModuleNotFoundError: Starlette or Hypercorn is missing; ``pip install 'trio-smtp[inbox]'`` brings them.
         OSError: a port or the file cannot be had.
-        ValueError: `keep` is less than 1, or as from :func:`trio_smtp.testing.open_sink`.
+        TypeError, ValueError: `keep` is less than 1, or as from :func:`trio_smtp.testing.open_sink`.
     """
-    try:
+    with needs_extra("the inbox", "inbox"):
         from . import _web
-    except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] not in {"hypercorn", "starlette"}:
-            raise
-        raise ModuleNotFoundError(f"the inbox needs {exc.name}: pip install 'trio-smtp[inbox]'", name=exc.name) from exc
     if keep < 1:
         raise ValueError(f"keep is at least 1, not {keep}")
     path = None if store is None else os.fspath(store)

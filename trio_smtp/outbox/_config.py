@@ -29,7 +29,7 @@ class OutboxConfig:
         report_from: the address in From of delivery reports (RFC 3464); its domain is the name of the reporting server.
             A worker with one tells the sender of an entry, by a report in the same outbox, which of its recipients were
             refused, or have expired. ``None``: no reports.
-        trace: called with each :class:`OutboxEvent`; synchronous.
+        trace: called with each :class:`OutboxEvent`; synchronous. What it raises is logged, once, and goes no further.
 
     Raises:
         TypeError, ValueError: a value of the wrong kind, or out of range.

@@ -24,6 +24,7 @@ from trio_smtp import (
     prepare_message,
 )
 
+from .._observer import Observer
 from .._public import NoPublicConstructor
 from ._config import OutboxConfig
 from ._handler import QueueHandler
@@ -89,9 +90,10 @@ async def open_outbox(url: str, *, config: OutboxConfig | None = None) -> AsyncI
 class Outbox(metaclass=NoPublicConstructor):
     """Messages on their way, kept in a store; made by :func:`open_outbox`."""
 
-    __slots__ = ("_config", "_store")
+    __slots__ = ("_config", "_observer", "_store")
 
     _config: OutboxConfig
+    _observer: Observer[OutboxEvent] | None
     _store: Store
 
     @classmethod
@@ -99,6 +101,7 @@ class Outbox(metaclass=NoPublicConstructor):
         self = cls.__new__(cls)
         self._store = store
         self._config = config
+        self._observer = None if config.trace is None else Observer(config.trace, "outbox")
         return self
 
     def __repr__(self) -> str:
@@ -239,7 +242,7 @@ class Outbox(metaclass=NoPublicConstructor):
         number = pool.statistics().limit if concurrency is None else concurrency
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"concurrency is the number of messages at a time, at least 1, not {concurrency!r}")
-        await Worker(self._store, self._config, pool, number).run()
+        await Worker(self._store, self._config, pool, number, self._observer).run()
 
     def handler(self, *, received_by: str | None = None) -> Handler:
         """A handler for a server that puts what it receives here, and answers 250 with the entry's id once it is
@@ -360,9 +363,9 @@ class Outbox(metaclass=NoPublicConstructor):
         return record.settled is not None and record.settled + self._config.keep_done <= now
 
     def _tell(self, name: EventName, before: Record | None, after: Record, recipients: int) -> None:
-        if self._config.trace is not None:
+        if self._observer is not None:
             states, age = changed_states(before, after), age_when_settled(before, after)
-            self._config.trace(OutboxEvent(name, after.id, after.state, recipients, states=states, age=age))
+            self._observer.tell(OutboxEvent(name, after.id, after.state, recipients, states=states, age=age))
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import trio
 
+from .._public import needs_extra
 from ._config import OutboxConfig
 from ._rates import Limit
 from ._states import Record, State, Transition
@@ -98,12 +99,8 @@ def open_store(url: str, config: OutboxConfig) -> AbstractAsyncContextManager[St
 
         return open_sqlite(sqlite_path(rest), config)
     if scheme in ("redis", "rediss", "unix"):
-        try:
+        with needs_extra("an outbox in Redis", "redis"):
             from ._redis import open_redis
-        except ModuleNotFoundError as exc:
-            raise ModuleNotFoundError(
-                f"an outbox in Redis needs {exc.name}; install it with: pip install 'trio-smtp[redis]'", name=exc.name
-            ) from exc
         return open_redis(url, config)
     raise ValueError(f"there is no store for {scheme!r}: it is sqlite:FILE or redis://HOST:PORT/DB")
 

@@ -35,6 +35,7 @@ from trio_smtp import (
 )
 
 from .._nursery import open_bare_nursery
+from .._observer import Observer
 from ._config import OutboxConfig
 from ._dialogue import Dialogue
 from ._errors import LeaseLostError, StoreError
@@ -62,10 +63,18 @@ _WORDS: Final = {
 class Worker:
     """One call of :meth:`Outbox.work`."""
 
-    def __init__(self, store: Store, config: OutboxConfig, pool: Pool, concurrency: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: OutboxConfig,
+        pool: Pool,
+        concurrency: int,
+        observer: Observer[OutboxEvent] | None,
+    ) -> None:
         self._store: Final = store
         self._config: Final = config
         self._pool: Final = pool
+        self._observer: Final = observer
         self._concurrency: Final = concurrency
         self._name: Final = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
         self._active: dict[tuple[str, int], Record] = {}  # by id and claim: what this worker has leased
@@ -285,8 +294,8 @@ class Worker:
         recipients: int | None = None,
         before: Record | None = None,
     ) -> None:
-        if self._config.trace is not None:
-            self._config.trace(
+        if self._observer is not None:
+            self._observer.tell(
                 OutboxEvent(
                     name=name,
                     entry=record.id if record is not None else "",

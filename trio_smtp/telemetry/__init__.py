@@ -5,9 +5,12 @@ Each object is a ``trace`` function: for a :class:`ServerConfig`, a :class:`Clie
 :class:`OutboxConfig`, any number of them, at once. docs/observing.md lists the metrics and spans.
 """
 
+from .._public import needs_extra as _needs_extra
 from .._public import show_as_public as _show_as_public
-from ._opentelemetry import OpenTelemetry as OpenTelemetry
-from ._prometheus import Prometheus as Prometheus
+
+with _needs_extra("trio_smtp.telemetry", "telemetry"):
+    from ._opentelemetry import OpenTelemetry as OpenTelemetry
+    from ._prometheus import Prometheus as Prometheus
 
 __all__ = ["OpenTelemetry", "Prometheus"]
 

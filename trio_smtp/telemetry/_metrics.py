@@ -101,7 +101,11 @@ METRICS: Final[tuple[Metric, ...]] = (
     *_of_both("server"),
     _counter("smtp_server_connections_refused", ("reason",), "Connections that got no session."),
     _seconds("smtp_server_hook", ("hook",), "How long hooks ran, without their waiting for message data."),
-    _counter("smtp_server_hook_failures", ("hook",), "Hooks that raised or took too long; a Reject is no failure."),
+    _counter(
+        "smtp_server_hook_failures",
+        ("hook",),
+        "Hooks that raised, took too long or were cancelled, lost clients included; a Reject is no failure.",
+    ),
     *_of_both("client"),
     _seconds("smtp_client_connect", ("outcome",), "From the beginning of connecting to the greeting."),
     _gauge("smtp_pool_connections", "Connections that are open or being opened."),

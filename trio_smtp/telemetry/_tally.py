@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
-from weakref import WeakSet
+from weakref import ref
 
 from trio_smtp import ClientEvent, Pool, PoolStatistics, ServerEvent, TraceEvent
 from trio_smtp.outbox import OutboxEvent
@@ -225,7 +225,7 @@ class PoolTally:
     """
 
     def __init__(self, make: MakeHistogram) -> None:
-        self._pools: WeakSet[Pool] = WeakSet()
+        self._pools: set[ref[Pool]] = set()  # no WeakSet: that is iterated in Python, while another thread may add
         self._hosts = Hosts()
         self._messages: defaultdict[str, int] = defaultdict(int)
         self._attempts: defaultdict[str, int] = defaultdict(int)
@@ -257,7 +257,9 @@ class PoolTally:
 
     def _connect(self, event: TraceEvent) -> None:
         if event.pool is not None:
-            self._pools.add(event.pool)  # there is no message without a connection that was tried
+            self._pools.add(
+                ref(event.pool, self._pools.discard)
+            )  # there is no message without a connection that was tried
         outcome = "ok" if event.error is None else "failed"
         self._connects[self._hosts.word(event.detail), outcome].observe(event.seconds)
 
@@ -277,7 +279,7 @@ class PoolTally:
 
     def values(self) -> dict[str, Values]:
         """Counters and gauges by the metric's name."""
-        states = [pool.statistics() for pool in list(self._pools)]
+        states = [pool.statistics() for each in self._pools.copy() if (pool := each()) is not None]
 
         def of_all(what: Callable[[PoolStatistics], int]) -> Values:
             return {(): sum(map(what, states))}

@@ -7,7 +7,7 @@ import ssl
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .._public import NoPublicConstructor
+from .._public import NoPublicConstructor, needs_extra
 
 if TYPE_CHECKING:
     import trustme
@@ -85,10 +85,6 @@ def make_certificates(*names: str) -> Certificates:
     Raises:
         ModuleNotFoundError: trustme is missing; ``pip install 'trio-smtp[testing]'`` brings it.
     """
-    try:
+    with needs_extra("a certificate for tests", "testing"):
         import trustme
-    except ModuleNotFoundError as exc:
-        raise ModuleNotFoundError(
-            "certificates for tests need trustme: pip install 'trio-smtp[testing]'", name="trustme"
-        ) from exc
     return Certificates._create(trustme.CA(), tuple(dict.fromkeys((*_ALWAYS, *names))))

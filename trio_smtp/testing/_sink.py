@@ -415,8 +415,7 @@ async def open_sink(
             speaks LMTP.
         wrap: called with the server's end of each connection; returns what is served in its place, such as a
             :class:`FaultyStream`.
-        keep: an async function that is called with the session and each message that is accepted, and keeps it
-            somewhere; returns the queue id that the client is told. Then ``sink.messages`` stays empty.
+        keep: see :data:`Keep`; called with the session and each message. Then ``sink.messages`` stays empty.
         address_faults: let addresses ask for faults: ``450-rcpt@…``, ``550-end@…``, ``stall10-data@…``, ``cut-body@…``
             (a code, ``stall`` and seconds, or ``cut``; then the stage). A sender's apply from ``mail`` on, a
             recipient's from ``rcpt``; ``450-rcpt+anything@…`` is the same.
@@ -424,6 +423,7 @@ async def open_sink(
     Raises:
         ModuleNotFoundError: with TLS, trustme is missing; ``pip install 'trio-smtp[testing]'`` brings it.
         OSError: the port cannot be had.
+        TypeError: `auth` is of another kind.
     """
     config = _CONFIG if config is None else config
     options: dict[str, Any] = {"lmtp": config.lmtp, "keep": keep, "address_faults": address_faults}
@@ -432,9 +432,11 @@ async def open_sink(
     elif auth == "any":
         config = replace(config, allow_insecure_auth=True)
         handler = _PrivateHandler(None, **options)
-    else:
+    elif isinstance(auth, tuple) and [type(each) for each in auth] == [str, str]:
         config = replace(config, auth="required", allow_insecure_auth=tls == "none")
         handler = _PrivateHandler(auth, **options)
+    else:
+        raise TypeError(f"auth is a tuple of user name and password, 'any' or None, not {type(auth).__name__}")
     async with run_server(
         partial(Sink._create_for, handler, auth),
         handler,
