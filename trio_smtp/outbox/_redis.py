@@ -6,7 +6,7 @@
 # contents, keys and the lists of states are ordinary values beside the streams.
 #
 # Under the prefix P:
-#     P:e:<id>       hash      record, version, state, shelf, at, until (the lease's end), claim, place,
+#     P:e:<id>       hash      record, version, state, shelf, until (the lease's end), claim, place,
 #                              priority, key, sid
 #     P:c:<id>       string    content
 #     P:k:<key>      string    the id of the entry with this key

@@ -1,7 +1,7 @@
 # What the outbox asks of a store: the whole of it. Two stores keep to this, one in SQLite, one in Redis.
 #
 # A store keeps records and their contents on shelves, finds what is due, and replaces a record only if it is the one
-# that was read. What a change is, is not its business: that comes as a function (states.py).
+# that was read. What a change is, is not its business: that comes as a function (_states.py).
 #
 # Every method raises StoreError when the store cannot be used. A change may then have been made or not; changes are
 # made so that saying them again is right.
@@ -31,6 +31,8 @@ class Store(Protocol):
 
         Each comes with its content, if it is to be sent. Those with the highest priority first, then in the order in
         which they were put.
+
+        An entry that is damaged is set aside: the StoreError that names it comes from this call, or from the next.
         """
         ...
 
