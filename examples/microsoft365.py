@@ -33,8 +33,10 @@ async def main(token_file: str, sender: str, recipient: str) -> None:
     message["From"], message["To"], message["Subject"] = sender, recipient, "Hello"
     message.set_content("Hi!\n")
     login = trio_smtp.OAuth(sender, tokens)
+    # Exchange Online allows 3 connections and 30 messages a minute for a mailbox.
+    config = trio_smtp.PoolConfig(max_connections=2, rate_limit=(30, 60))
     async with trio_smtp.open_pool(
-        "smtp.office365.com", 587, tls="starttls", auth=login, max_connections=2
+        "smtp.office365.com", 587, tls="starttls", auth=login, config=config
     ) as pool:
         result = await pool.send_message(message)
     print(result.reply)

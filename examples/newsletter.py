@@ -2,7 +2,7 @@
 
 At most 100 messages are sent in a second.
 
-pip install trio-smtp rich
+pip install 'trio-smtp[cli]'
 python newsletter.py localhost 2525 readers.txt
 """
 

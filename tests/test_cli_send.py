@@ -255,6 +255,26 @@ def test_what_is_given_counts_more_than_the_header(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("args", "sender"),
+    [
+        (["-t", "-i", "-f", "me@example.com"], "me@example.com"),
+        (["--from", "dev@example.com", "-ti", "-fme@example.com"], "me@example.com"),  # as PHP adds to sendmail_path
+        (["-t", "-i"], "ada@example.com"),
+    ],
+)
+def test_options_of_sendmail(tmp_path, args, sender):
+    with serving(tmp_path) as served:
+        done = bare(served.port, *args, stdin=WITH_BCC + b".\nafter a dot\n")
+        assert done.returncode == 0, done.stderr
+        [(trace, content)] = served.traced()
+    delivered = [line.removeprefix("Delivered-To: ") for line in trace.split("\r\n") if line.startswith("Delivered")]
+    assert delivered == ["b@example.net", "grace@example.net", "hidden@example.net", "other@example.net"]
+    assert trace.startswith(f"Return-Path: <{sender}>\r\n")
+    assert content.endswith(b"\r\n.\r\nafter a dot\r\n")
+    assert b"hidden@" not in content
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"Subject: x\n\nx\n", "standard input has no From: give the sender with --from"),

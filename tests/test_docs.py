@@ -79,6 +79,24 @@ def test_links_lead_somewhere(page):
     assert missing == []
 
 
+def in_background(command: str) -> bool:
+    return command.partition(" #")[0].rstrip().endswith("&")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_servers_in_the_background_are_up_before_clients_start_and_are_ended(page):
+    """A block is pasted whole, so what starts a server is its last command; the page ends each server by its job."""
+    text = page.read_text(encoding="utf-8")
+    started = 0
+    for block in blocks(text, "console"):
+        commands = re.findall(r"^\$ (.*)$", block, re.M)
+        servers = [command for command in commands if in_background(command)]
+        assert not servers or commands[-len(servers) :] == servers
+        started += len(servers)
+    ended = {job for line in re.findall(r"^\$ kill (.*)$", text, re.M) for job in re.findall(r"%\d", line)}
+    assert ended == {f"%{number}" for number in range(1, started + 1)}
+
+
 def test_tests_that_pages_name_exist():
     sources = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py")}
     tests = {name for source in sources.values() for name in re.findall(r"def (test_\w+)", source)}

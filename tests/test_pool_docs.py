@@ -42,7 +42,7 @@ async def test_the_example_runs(capsys, monkeypatch, nursery):
     main, _ = started_by(bulk.replace('"localhost", 2525', f'"127.0.0.1", {port}'), monkeypatch)
     with trio.fail_after(20):
         await main()
-    assert sorted(capsys.readouterr().out.splitlines()) == [f"member{n}@example.com sent" for n in range(1, 6)]
+    assert set(capsys.readouterr().out.splitlines()) == {f"member{n}@example.com sent" for n in range(1, 101)}
     nursery.cancel_scope.cancel()
 
 

@@ -52,7 +52,7 @@ class Outcome:
 
 @click.command(short_help="Send mail.")
 @server_option
-@click.option("--from", "sender", metavar="ADDRESS", help='Sender; "" for none; by default as the header says.')
+@click.option("-f", "--from", "sender", metavar="ADDRESS", help='Sender; "" for none; by default as the header says.')
 @click.option(
     "--to",
     "recipients",
@@ -67,6 +67,9 @@ class Outcome:
 @metrics_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document per message instead of text.")
 @verbose_option
+@click.option(
+    "-t", "-i", is_flag=True, expose_value=False, help="Ignored: options of sendmail that say what is done anyway."
+)
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 def send(
     *,
