@@ -48,9 +48,10 @@ async def damage(url, entry_id, what):
             await client.hdel(f"{P}e:{entry_id}", ["version"])
         elif what == "a word for a number":
             text = await client.hget(f"{P}e:{entry_id}", "record")
+            assert text is not None
             head, _, rest = text.partition(b'"expires":')
-            text = head + b'"expires":"soon"' + rest[rest.index(b",") :]
-            await client.hset(f"{P}e:{entry_id}", {"record": text})
+            damaged = head + b'"expires":"soon"' + rest[rest.index(b",") :]
+            await client.hset(f"{P}e:{entry_id}", {"record": damaged})
         else:
             await client.hset(f"{P}e:{entry_id}", {"record": RECORDS[what]})
 
