@@ -53,7 +53,9 @@ async def damage(url, entry_id, what):
             damaged = head + b'"expires":"soon"' + rest[rest.index(b",") :]
             await client.hset(f"{P}e:{entry_id}", {"record": damaged})
         else:
-            await client.hset(f"{P}e:{entry_id}", {"record": RECORDS[what]})
+            record = RECORDS[what]
+            assert record is not None
+            await client.hset(f"{P}e:{entry_id}", {"record": record})
 
 
 @pytest.mark.parametrize("what", [*RECORDS, "no content", "no version"])
