@@ -48,11 +48,14 @@ async def damage(url, entry_id, what):
             await client.hdel(f"{P}e:{entry_id}", ["version"])
         elif what == "a word for a number":
             text = await client.hget(f"{P}e:{entry_id}", "record")
+            assert text is not None
             head, _, rest = text.partition(b'"expires":')
-            text = head + b'"expires":"soon"' + rest[rest.index(b",") :]
-            await client.hset(f"{P}e:{entry_id}", {"record": text})
+            damaged = head + b'"expires":"soon"' + rest[rest.index(b",") :]
+            await client.hset(f"{P}e:{entry_id}", {"record": damaged})
         else:
-            await client.hset(f"{P}e:{entry_id}", {"record": RECORDS[what]})
+            record = RECORDS[what]
+            assert record is not None
+            await client.hset(f"{P}e:{entry_id}", {"record": record})
 
 
 @pytest.mark.parametrize("what", [*RECORDS, "no content", "no version"])

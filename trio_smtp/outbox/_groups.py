@@ -158,11 +158,11 @@ class Groups:
         try:
             with trio.CancelScope(shield=True):  # a thread cannot be stopped, and its answers are true
                 is_changed = await trio.to_thread.run_sync(self._run, group, limiter=self._limiter)
-        except BaseException as exc:  # none that an operation raises: there is no thread, or no way back
-            for operation in group:
-                operation.fail(StoreError(f"cannot use the outbox {self._path}: {exc!r}"))
-            if not isinstance(exc, Exception):
-                raise
+        except Exception as exc:  # none that an operation raises: there is no thread, or no way back
+            self._fail(group, exc)
+        except BaseException as exc:
+            self._fail(group, exc)
+            raise
         finally:
             for operation in group:
                 operation.phase = _Phase.DONE
@@ -173,6 +173,10 @@ class Groups:
                 self._is_led = False
         if is_changed:
             self._on_change()
+
+    def _fail(self, group: list[_Operation[Any]], error: BaseException) -> None:
+        for operation in group:
+            operation.fail(StoreError(f"cannot use the outbox {self._path}: {error!r}"))
 
     def _next_group(self) -> list[_Operation[Any]]:
         group: list[_Operation[Any]] = []
