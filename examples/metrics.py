@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import sys
 import urllib.request
 from collections.abc import Callable
 from functools import partial
@@ -82,7 +83,7 @@ async def show_spans() -> None:
 
     provider = TracerProvider()
     console = ConsoleSpanExporter(
-        formatter=lambda span: span.to_json(indent=None) + "\n"
+        out=sys.stdout, formatter=lambda span: span.to_json(indent=None) + "\n"
     )
     provider.add_span_processor(SimpleSpanProcessor(console))
     tracer = provider.get_tracer("newsletter")
