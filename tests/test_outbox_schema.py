@@ -25,7 +25,7 @@ def connection(tmp_path):
 
 
 def plan(connection, statement):
-    values = [0] * max(statement.count("?") if "?1" not in statement else 1, 0)
+    values = {"now": 0} if ":now" in statement else [0] * statement.count("?")
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
 
 

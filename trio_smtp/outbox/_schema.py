@@ -91,12 +91,12 @@ FORGET: Final = "DELETE FROM outbox_entries WHERE shelf = 'done' AND at <= ?"
 # A row that is to stay longer than its patience from now was written before the clock was set back: its wait begins
 # anew. The second only looks at what is being sent.
 DELAY_ANEW: Final = """
-    UPDATE outbox_entries SET at = ?1 + patience
-    WHERE shelf = 'later' AND patience IS NOT NULL AND at - patience > ?1 + 1
+    UPDATE outbox_entries SET at = :now + patience
+    WHERE shelf = 'later' AND patience IS NOT NULL AND at - patience > :now + 1
 """
 LEASE_ANEW: Final = """
-    UPDATE outbox_entries SET at = ?1 + patience
-    WHERE shelf = 'leased' AND at > ?1 + 1 AND at - patience > ?1 + 1
+    UPDATE outbox_entries SET at = :now + patience
+    WHERE shelf = 'leased' AND at > :now + 1 AND at - patience > :now + 1
 """
 
 

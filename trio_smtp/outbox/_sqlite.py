@@ -190,8 +190,8 @@ class SQLiteStore:
         def prune(connection: sqlite3.Connection) -> None:
             now = self._clock()
             connection.execute(_schema.FORGET, (now - self._config.keep_done,))
-            connection.execute(_schema.DELAY_ANEW, (now,))
-            connection.execute(_schema.LEASE_ANEW, (now,))
+            connection.execute(_schema.DELAY_ANEW, {"now": now})
+            connection.execute(_schema.LEASE_ANEW, {"now": now})
 
         await self._groups.do(prune, Writes.ROWS)
 
