@@ -178,6 +178,9 @@ def check_transaction(transaction: Transaction) -> None:
     if delivery is None:
         assert transaction.ended
         assert delivered
+    if transaction.farewell is not None:  # a 421: nothing that left behind it was accepted
+        assert delivery in (Delivery.NOT_SENT, Delivery.REFUSED)
+        return
     if delivery is Delivery.NOT_SENT:
         assert not transaction.ended
     if transaction.reply is None and transaction.ended and not transaction.all_refused and not transaction.lmtp:
