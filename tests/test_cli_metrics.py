@@ -54,17 +54,22 @@ def test_metrics_of_a_server(tmp_path):
         read(url)
 
 
+def samples_after_a_message(*command):
+    """What a server that this command starts has counted of one message, while its client is connected."""
+    process = Process(*command, "--port", "0", "--metrics", "0")
+    try:
+        port = int(found(re.match(r"listening on 127\.0\.0\.1:(\d+) ", process.line())))
+        url = found(re.search(r"metrics on (http://\S+)", process.line()))
+        with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:
+            client.sendmail("a@example.com", ["b@example.com"], "Subject: x\r\n\r\ny\r\n")
+            return read(url)
+    finally:
+        process.close()
+
+
 def test_a_relay_has_those_of_its_pool_and_its_clients_too(tmp_path):
     with serving(tmp_path) as there:
-        relay = Process("relay", "--port", "0", "--to", f"127.0.0.1:{there.port}", "--metrics", "0")
-        try:
-            port = int(found(re.match(r"listening on 127\.0\.0\.1:(\d+) ", relay.line())))
-            url = found(re.search(r"metrics on (http://\S+)", relay.line()))
-            with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:
-                client.sendmail("a@example.com", ["b@example.com"], "Subject: x\r\n\r\ny\r\n")
-                samples = read(url)
-        finally:
-            relay.close()
+        samples = samples_after_a_message("relay", "--to", f"127.0.0.1:{there.port}")
     assert samples["smtp_server_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
     assert samples["smtp_pool_messages_total", frozenset({("delivery", "accepted")})] == 1
     assert samples["smtp_client_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
@@ -144,15 +149,7 @@ def test_metrics_of_an_outbox_s_worker(tmp_path):
 
 
 def test_metrics_of_a_server_that_puts_into_an_outbox(tmp_path):
-    process = Process("serve", "--port", "0", "--outbox", f"sqlite:{tmp_path}/outbox.db", "--metrics", "0")
-    try:
-        port = int(found(re.match(r"listening on 127\.0\.0\.1:(\d+) ", process.line())))
-        url = found(re.search(r"metrics on (http://\S+)", process.line()))
-        with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:
-            client.sendmail("a@example.com", ["b@example.com"], "Subject: x\r\n\r\ny\r\n")
-        samples = read(url)
-    finally:
-        process.close()
+    samples = samples_after_a_message("serve", "--outbox", f"sqlite:{tmp_path}/outbox.db")
     assert samples["smtp_outbox_entries_total", frozenset()] == 1
     assert samples["smtp_server_messages_total", frozenset({("outcome", "accepted"), ("code", "250")})] == 1
 

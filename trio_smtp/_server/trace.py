@@ -168,8 +168,7 @@ class Witness:
         seconds = 0.0
         if began is not None and size:
             seconds = (self._seen_at if message is None else self._now()) - began
-        lines = reply.lines
-        text = lines[0] if len(lines) == 1 else "\n".join(lines)
+        text = "\n".join(reply.lines)  # reply.text, without a frame of its own
         try:
             self._function(_new(ServerEvent, (_COMMAND, self._session, seconds, verb or "", code, size, text, None)))
         except Exception:
@@ -217,8 +216,7 @@ class Witness:
             code = min(reply.code for reply in replies)
             detail = f"{sum(reply.is_success for reply in replies)} of {len(replies)} recipients"
         else:
-            code, lines = replies[0].code, replies[0].lines
-            detail = lines[0] if len(lines) == 1 else "\n".join(lines)
+            code, detail = replies[0].code, "\n".join(replies[0].lines)
         seconds = (self._now() if message.ended is None else message.ended) - message.began
         event = ("message", self._session, seconds, message.verb, code, octets, detail, error)
         try:
