@@ -245,6 +245,7 @@ async def test_a_report_is_told_of_as_any_other_put(store_url):  # noqa: F811
             entries = await settled(outbox)
     assert len(entries) == 4
     assert sorted(event.entry for event in events if event.name == "put") == sorted(entry.id for entry in entries)
+    assert all(event.states == {"queued": 1} for event in events if event.name == "put")
 
 
 async def test_a_report_on_a_message_that_requires_tls_does_so_too(tmp_path):

@@ -31,7 +31,7 @@ from ._handler import QueueHandler
 from ._records import check_size, make_record
 from ._states import Action, Entry, Record, State, resolve
 from ._store import Store, open_store
-from ._trace import EventName, OutboxEvent, age_when_settled, changed_states
+from ._trace import EventName, OutboxEvent, event_about
 from ._work import Worker
 
 _PAGE: Final = 100  # entries that are read at once
@@ -364,8 +364,7 @@ class Outbox(metaclass=NoPublicConstructor):
 
     def _tell(self, name: EventName, before: Record | None, after: Record, recipients: int) -> None:
         if self._observer is not None:
-            states, age = changed_states(before, after), age_when_settled(before, after)
-            self._observer.tell(OutboxEvent(name, after.id, after.state, recipients, states=states, age=age))
+            self._observer.tell(event_about(name, before, after, recipients))
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -40,6 +40,20 @@ class OutboxEvent(NamedTuple):
     age: float | None = None
 
 
+def event_about(
+    name: EventName,
+    before: Record | None,
+    after: Record,
+    recipients: int,
+    *,
+    error: Exception | None = None,
+    seconds: float = 0.0,
+) -> OutboxEvent:
+    """What has happened to an entry; `before` is ``None`` if it was put now."""
+    states, age = changed_states(before, after), age_when_settled(before, after)
+    return OutboxEvent(name, after.id, after.state, recipients, seconds, error, states, age)
+
+
 def changed_states(before: Record | None, after: Record) -> Mapping[str, int]:
     """Of the recipients whose state has changed, how many are in which one now.
 

@@ -45,7 +45,7 @@ from ._reports import with_reports
 from ._room import Room
 from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
 from ._store import Store, domains
-from ._trace import EventName, OutboxEvent, age_when_settled, changed_states
+from ._trace import EventName, OutboxEvent, event_about
 
 _LOOK: Final = 0.25  # seconds between looks for what has become due
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before an absent store is asked again; doubling
@@ -280,9 +280,9 @@ class Worker:
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _tell_companions(self, record: Record) -> None:
-        if record.companions is not None:
+        if record.companions is not None and self._observer is not None:
             for report in record.companions.made:
-                self._tell("put", report, recipients=1)
+                self._observer.tell(event_about("put", None, report, 1))
 
     def _tell(
         self,
@@ -294,19 +294,14 @@ class Worker:
         recipients: int | None = None,
         before: Record | None = None,
     ) -> None:
-        if self._observer is not None:
-            self._observer.tell(
-                OutboxEvent(
-                    name=name,
-                    entry=record.id if record is not None else "",
-                    state=record.state if record is not None else "",
-                    recipients=len(record.sending) if record is not None and recipients is None else recipients or 0,
-                    seconds=seconds,
-                    error=error,
-                    states=changed_states(before or record, record) if record is not None else {},
-                    age=age_when_settled(before or record, record) if record is not None else None,
-                )
-            )
+        if self._observer is None:
+            return
+        if record is None:
+            event = OutboxEvent(name, "", "", recipients or 0, seconds, error)
+        else:
+            number = len(record.sending) if recipients is None else recipients
+            event = event_about(name, before or record, record, number, error=error, seconds=seconds)
+        self._observer.tell(event)
 
 
 class Attempt:
