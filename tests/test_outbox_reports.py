@@ -228,7 +228,7 @@ async def test_a_crash_in_the_middle_leaves_neither(store_url):  # noqa: F811
 
         def end(record, now):
             settled = settle(record, 1, {B: Outcome(Turn.REFUSE, error="no")}, now)
-            return replace(settled, companions=Crash())
+            return settled._replace(companions=Crash())
 
         with pytest.raises(ZeroDivisionError):
             await outbox._store.change(record, end)

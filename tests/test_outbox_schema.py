@@ -74,7 +74,7 @@ def test_opening_again_keeps_what_is_there(connection, tmp_path):
 
 def test_a_file_of_another_version_is_refused(connection, tmp_path):
     connection.execute("UPDATE outbox_meta SET value = '99' WHERE name = 'version'")
-    with pytest.raises(StoreError, match="version 99, and this trio_smtp has version 2"):
+    with pytest.raises(StoreError, match="version 99, and this trio_smtp has version 3"):
         open_connection(f"{tmp_path}/o.db")
 
 
@@ -98,5 +98,5 @@ def test_a_file_of_before_the_first_release_is_named_as_such(tmp_path):
         connection.execute("CREATE TABLE outbox_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
         connection.execute("CREATE TABLE outbox_contents (id TEXT PRIMARY KEY, content BLOB NOT NULL)")
         connection.execute("INSERT INTO outbox_meta VALUES ('version', '1')")
-    with pytest.raises(StoreError, match="of version 1, and this trio_smtp has version 2"):
+    with pytest.raises(StoreError, match="of version 1, and this trio_smtp has version 3"):
         open_connection(f"{tmp_path}/o.db")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from trio_smtp import Reply
 from trio_smtp.outbox import LeaseLostError, State
+from trio_smtp.outbox._kept import from_json, to_json
 from trio_smtp.outbox._states import (
     _NEXT,
     LEAST_SETTLED,
@@ -21,12 +21,10 @@ from trio_smtp.outbox._states import (
     Shelf,
     Turn,
     begin,
-    from_json,
     mark,
     postpone,
     resolve,
     settle,
-    to_json,
 )
 
 A, B = "a@x.test", "b@y.test"
@@ -34,18 +32,15 @@ SENT, REFUSED, AGAIN, DOUBT = Turn.ACCEPT, Turn.REFUSE, Turn.AGAIN, Turn.DOUBT
 
 
 def record(**changes):
-    return replace(
-        Record(
-            id="m1",
-            key="k",
-            sender=A,
-            recipients={A: Fate(due=100.0), B: Fate(due=100.0)},
-            size=3,
-            created=100.0,
-            expires=1000.0,
-        ),
-        **changes,
-    )
+    return Record(
+        id="m1",
+        key="k",
+        sender=A,
+        recipients={A: Fate(due=100.0), B: Fate(due=100.0)},
+        size=3,
+        created=100.0,
+        expires=1000.0,
+    )._replace(**changes)
 
 
 def states(record):
@@ -185,18 +180,15 @@ def test_the_state_of_an_entry_is_the_least_settled(found, state):
 
 
 def test_as_json_and_back():
-    full = replace(
-        settle(
-            begin(record(mail_params={"SIZE": 3}, rcpt_params={A: {"NOTIFY": "NEVER"}}, priority=-2), 200.0, "w"),
-            1,
-            {A: Outcome(REFUSED, Reply(550, "no\nway", "5.1.1")), B: Outcome(DOUBT, error="why")},
-            201.0,
-            ["ended"],
-        ),
-        version=7,
-    )
+    full = settle(
+        begin(record(mail_params={"SIZE": 3}, rcpt_params={A: {"NOTIFY": "NEVER"}}, priority=-2), 200.0, "w"),
+        1,
+        {A: Outcome(REFUSED, Reply(550, "no\nway", "5.1.1")), B: Outcome(DOUBT, error="why")},
+        201.0,
+        ["ended"],
+    )._replace(version=7)
     assert from_json(to_json(full), 7) == full
-    odd = replace(full, recipients={A: Fate(reply=Reply.received(299, ("odd",), None))})
+    odd = full._replace(recipients={A: Fate(reply=Reply.received(299, ("odd",), None))})
     assert from_json(to_json(odd), 7).recipients == odd.recipients
 
 

@@ -4,7 +4,8 @@
 # stands on no shelf where it would be found again, and is told of once, by a StoreError.
 from __future__ import annotations
 
-from ._states import Record, Transition, from_json
+from ._kept import from_json
+from ._states import Record, Transition
 
 
 class DamageError(Exception):
@@ -12,7 +13,13 @@ class DamageError(Exception):
 
 
 def claimed(
-    text: bytes, version: int | bytes, content: bytes | None, transition: Transition, now: float
+    text: bytes,
+    version: int | bytes,
+    begun: bytes | None,
+    marked: bytes | None,
+    content: bytes | None,
+    transition: Transition,
+    now: float,
 ) -> tuple[Record, Record]:
     """The record that is kept, and what the transition makes of it.
 
@@ -20,7 +27,7 @@ def claimed(
         DamageError: it is none, or what is to be sent is not there.
     """
     try:
-        known = from_json(text, int(version))
+        known = from_json(text, int(version), begun, marked)
         record = transition(known, now)
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as exc:
         raise DamageError(f"its record cannot be read: {exc}") from exc

@@ -11,23 +11,28 @@ _LINE: Final = 300  # characters
 class Dialogue:
     """Takes the lines of a dialogue, for :meth:`Pool.send`."""
 
-    __slots__ = ("_first", "_last", "_taken")
+    __slots__ = ("_first", "_last", "_left_out")
 
     def __init__(self) -> None:
         self._first: Final[list[str]] = []
-        self._last: Final[deque[str]] = deque(maxlen=_MOST)
-        self._taken = 0
+        self._last: Final[deque[str]] = deque()
+        self._left_out = 0
 
     def take(self, line: str) -> None:
         """The next line."""
-        self._taken += 1
-        kept = line if len(line) <= _LINE else f"{line[:_LINE]}…"
         if len(self._first) < _MOST:
-            self._first.append(kept)
-        else:
-            self._last.append(kept)
+            self._first.append(line)
+            return
+        self._last.append(line if len(line) <= _LINE else _short(line))
+        if len(self._last) > _MOST:
+            self._last.popleft()
+            self._left_out += 1
 
     def lines(self) -> list[str]:
         """What is kept of them, and how many are left out."""
-        left_out = self._taken - len(self._first) - len(self._last)
-        return [*self._first, *([f"({left_out} lines left out)"] if left_out else []), *self._last]
+        left_out = [f"({self._left_out} lines left out)"] if self._left_out else []
+        return [*map(_short, self._first), *left_out, *self._last]
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _LINE else f"{line[:_LINE]}…"

@@ -42,11 +42,12 @@ from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
 from ._damage import DamageError, claimed
 from ._errors import StoreError
+from ._kept import from_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
 from ._scripts import COUNTS, PAGE, PRUNE, RENEW, SAVE, SET_ASIDE, SWAP, TAKE
-from ._states import Record, State, Transition, from_json, next_version, to_json
+from ._states import Record, State, Transition, stored
 
 VERSION: Final = "1"
 _PREFIX: Final = "trio-smtp:outbox:"
@@ -244,13 +245,13 @@ class RedisStore:
         try:
             for entry_id, text, version, content in found:
                 try:
-                    _, record = claimed(text, version, content, transition, self._now())
+                    _, record = claimed(text, version, None, None, content, transition, self._now())
                 except DamageError as exc:
                     await self._put_aside(entry_id, version, exc)
                     continue
                 word, _ = await self._store(record, lapsed=True)
                 if word == "new":
-                    taken.append((next_version(record), content or b""))
+                    taken.append((stored(record), content or b""))
         except StoreError as exc:  # what is leased by now is not forgotten
             self._unsaid = exc
         if not taken:
@@ -275,8 +276,22 @@ class RedisStore:
                 return record
             word, _ = await self._store(changed)
             if word == "new":
-                return next_version(changed)
+                return stored(changed)
             record = await self.load(record.id)
+
+    async def change_all(self, changes: Sequence[tuple[Record, Transition]]) -> list[Record | Exception]:
+        answers: dict[int, Record | Exception] = {}
+
+        async def one(number: int, record: Record, transition: Transition) -> None:
+            try:
+                answers[number] = await self.change(record, transition)
+            except Exception as exc:
+                answers[number] = exc
+
+        async with trio.open_nursery() as nursery:
+            for number, change in enumerate(changes):
+                nursery.start_soon(one, number, *change)
+        return [answers[number] for number in range(len(changes))]
 
     async def renew(self, records: Sequence[Record], worker: str) -> None:
         claims = [word for record in records for word in (record.id, str(record.claim))]

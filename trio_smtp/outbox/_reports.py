@@ -7,7 +7,6 @@
 # What is in doubt is reported of when that is over, and what a person has discarded is not.
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -50,7 +49,7 @@ def with_reports(
         for address, fate in after.recipients.items()
         if fate.state in told and fate.state is not before.recipients[address].state
     }
-    return replace(after, companions=Reports(after, fates, now, config, error) if fates else None)
+    return after._replace(companions=Reports(after, fates, now, config, error)) if fates else after
 
 
 class Reports:

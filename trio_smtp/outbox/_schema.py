@@ -14,12 +14,13 @@ from typing import Final
 
 from ._errors import StoreError
 
-VERSION: Final = "2"  # 1: before the first release, with contents by id
+VERSION: Final = "3"  # 1 and 2: before the first release
 _BUSY: Final = 10.0  # seconds to wait for other processes
 _CHECKPOINT: Final = 4000  # pages of the log, 16 MiB, before they are copied into the file, which costs two more syncs
 _CHECKED: Final = 64 << 20  # octets: a file up to this size is checked for damage when it is opened
 
-# `patience` is how long a row was meant to stay where it is; NULL if that was up to the one who put it.
+# `patience` is how long a row was meant to stay where it is; NULL if that was up to the one who put it. `begun` and
+# `marked` are the steps since the record was written.
 SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS outbox_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox_entries (
@@ -33,7 +34,9 @@ CREATE TABLE IF NOT EXISTS outbox_entries (
     priority INTEGER NOT NULL,
     claim INTEGER NOT NULL,
     version INTEGER NOT NULL,
-    record TEXT NOT NULL
+    record TEXT NOT NULL,
+    begun TEXT,
+    marked TEXT
 );
 CREATE TABLE IF NOT EXISTS outbox_contents (place INTEGER PRIMARY KEY, content BLOB NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS outbox_keys ON outbox_entries (key) WHERE key IS NOT NULL;
@@ -55,34 +58,37 @@ INSERT: Final = """
 INSERT_CONTENT: Final = "INSERT INTO outbox_contents (place, content) VALUES (?, ?)"
 RIPEN: Final = "UPDATE outbox_entries SET shelf = 'ready' WHERE shelf = 'later' AND at <= ?"
 # Records are read as octets: what is no UTF-8 any more is an error of that record, not of the statement.
-FIND_LAPSED: Final = """
-    SELECT id, CAST(record AS BLOB), version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
+_KEPT: Final = "CAST(record AS BLOB), version, CAST(begun AS BLOB), CAST(marked AS BLOB)"
+FIND_LAPSED: Final = f"""
+    SELECT id, {_KEPT}, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
     WHERE shelf = 'leased' AND at <= ? ORDER BY at LIMIT ?
 """
-FIND_READY: Final = """
-    SELECT id, CAST(record AS BLOB), version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
+FIND_READY: Final = f"""
+    SELECT id, {_KEPT}, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
     WHERE shelf = 'ready' ORDER BY priority DESC, place LIMIT ?
 """
 FIND_CONTENT: Final = """
     SELECT version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place) WHERE id = ?
 """
-LOAD: Final = "SELECT CAST(record AS BLOB), version FROM outbox_entries WHERE id = ?"
+LOAD: Final = f"SELECT {_KEPT} FROM outbox_entries WHERE id = ?"
 # A record is replaced only if it is the one that was read: its version is compared.
 MOVE: Final = """
-    UPDATE outbox_entries SET state = ?, shelf = ?, at = ?, patience = ?, claim = ?, version = version + 1, record = ?
-    WHERE id = ? AND version = ?
+    UPDATE outbox_entries SET state = ?, shelf = ?, at = ?, patience = ?, claim = ?, version = version + 1, record = ?,
+    begun = NULL, marked = NULL WHERE id = ? AND version = ?
 """
-REWRITE: Final = "UPDATE outbox_entries SET version = version + 1, record = ? WHERE id = ? AND version = ?"
+CLAIM: Final = """
+    UPDATE outbox_entries SET state = 'sending', shelf = 'leased', at = ?, patience = ?, claim = ?,
+    version = version + 1, begun = ? WHERE id = ? AND version = ?
+"""
+MARK: Final = "UPDATE outbox_entries SET version = version + 1, marked = ? WHERE id = ? AND version = ?"
 SET_ASIDE: Final = "UPDATE outbox_entries SET shelf = 'damaged' WHERE id = ?"
 DELETE_CONTENT: Final = """
     DELETE FROM outbox_contents WHERE place = (SELECT place FROM outbox_entries WHERE id = ?)
 """
 RENEW: Final = "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'"
-PAGE: Final = """
-    SELECT place, CAST(record AS BLOB), version FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?
-"""
-PAGE_OF_STATE: Final = """
-    SELECT place, CAST(record AS BLOB), version FROM outbox_entries WHERE place > ? AND state = ? ORDER BY place LIMIT ?
+PAGE: Final = f"SELECT place, {_KEPT} FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?"
+PAGE_OF_STATE: Final = f"""
+    SELECT place, {_KEPT} FROM outbox_entries WHERE place > ? AND state = ? ORDER BY place LIMIT ?
 """
 COUNT: Final = "SELECT state, count(*) FROM outbox_entries GROUP BY state"
 STARTS: Final = "SELECT value FROM outbox_meta WHERE name = 'starts'"

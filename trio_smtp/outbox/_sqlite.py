@@ -21,11 +21,12 @@ from ._config import OutboxConfig
 from ._damage import DamageError, claimed
 from ._errors import StoreError
 from ._groups import Groups, Writes, store_error
+from ._kept import from_json, step_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
 from ._schema import data_version, open_connection
-from ._states import Record, Shelf, State, Transition, from_json, next_version, to_json
+from ._states import Begun, Marked, Record, Shelf, State, Transition, stored
 
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
 
@@ -112,9 +113,9 @@ class SQLiteStore:
             rows += connection.execute(_schema.FIND_READY, (limit - len(rows),)).fetchall()
         changes: list[tuple[_Change, bytes]] = []
         damage: dict[str, str] = {}
-        for entry_id, text, version, content in rows:
+        for entry_id, *kept, content in rows:
             try:
-                known, record = claimed(text, version, content, transition, now)
+                known, record = claimed(*kept, content, transition, now)
                 changes.append((_Change(known, record, now, self._config.lease), content if record.sending else b""))
             except DamageError as exc:
                 damage[entry_id] = f"entry {entry_id} is set aside: {exc}"
@@ -126,6 +127,13 @@ class SQLiteStore:
         return [(change.record, content) for change, content in changes], []
 
     async def change(self, record: Record, transition: Transition) -> Record:
+        return await self._groups.do(self._changing(record, transition), Writes.ROWS)
+
+    async def change_all(self, changes: Sequence[tuple[Record, Transition]]) -> list[Record | Exception]:
+        return await self._groups.do_all([self._changing(record, transition) for record, transition in changes])
+
+    def _changing(self, record: Record, transition: Transition) -> Callable[[sqlite3.Connection], Record]:
+        """What makes a change, in a transaction; it is decided now, for the record as it is known."""
         try:
             expected = self._decide(record, transition)
         except Exception:  # of the record as it was known: what is there now may be another
@@ -141,7 +149,7 @@ class SQLiteStore:
             changed.write(connection)
             return changed.record
 
-        return await self._groups.do(change, Writes.ROWS)
+        return change
 
     def _decide(self, known: Record, transition: Transition) -> _Change | None:
         """What a change makes of this record; ``None``: nothing."""
@@ -167,7 +175,7 @@ class SQLiteStore:
         values = (after, limit) if state is None else (after, state, limit)
 
         def page(connection: sqlite3.Connection) -> list[tuple[int, Record]]:
-            return [(place, _read(text, version)) for place, text, version in connection.execute(statement, values)]
+            return [(place, _read(*kept)) for place, *kept in connection.execute(statement, values)]
 
         return await self._groups.do(page, Writes.NOTHING)
 
@@ -201,7 +209,7 @@ class SQLiteStore:
 
 
 class _Change:
-    """A record that takes the place of the one that was known.
+    """A record that takes the place of the one that was known, or the step that leads to it.
 
     Attributes:
         record: as it is once it is written.
@@ -210,24 +218,29 @@ class _Change:
     __slots__ = ("_id", "_is_done", "_now", "_statement", "_values", "record")
 
     def __init__(self, known: Record, record: Record, now: float, lease: float) -> None:
-        shelf, at = record.shelf()
-        text = to_json(record)
         self._id: Final = record.id
         self._now: Final = now
-        self._is_done: Final = shelf is Shelf.DONE
-        self.record: Final = next_version(record)
-        if record.recipients == known.recipients and record.claim == known.claim:  # the mark: it stays where it is
-            self._statement = _schema.REWRITE
-            self._values: tuple[object, ...] = (text, record.id, known.version)
-            return
-        patience: float | None = None
-        row_shelf = str(shelf)
-        if shelf is Shelf.LEASED:
-            at, patience = now + lease, lease
-        elif shelf is Shelf.WAITING:
-            row_shelf, patience = "later", max(0.0, at - now)
-        self._statement = _schema.MOVE
-        self._values = (record.state, row_shelf, at, patience, record.claim, text, record.id, known.version)
+        self._is_done = False
+        self.record: Final = stored(record)
+        which = record.id, known.version
+        step = record.step
+        if isinstance(step, Marked):
+            self._statement = _schema.MARK
+            self._values: tuple[object, ...] = (step_to_json(step), *which)
+        elif isinstance(step, Begun):
+            self._statement = _schema.CLAIM
+            self._values = (now + lease, lease, record.claim, step_to_json(step), *which)
+        else:
+            shelf, at = record.shelf()
+            self._is_done = shelf is Shelf.DONE
+            patience: float | None = None
+            row_shelf = str(shelf)
+            if shelf is Shelf.LEASED:
+                at, patience = now + lease, lease
+            elif shelf is Shelf.WAITING:
+                row_shelf, patience = "later", max(0.0, at - now)
+            self._statement = _schema.MOVE
+            self._values = (record.state, row_shelf, at, patience, record.claim, to_json(record), *which)
 
     def write(self, connection: sqlite3.Connection) -> bool:
         """Write it and its companions, in the transaction that is open; whether the record was still the known one."""
@@ -280,8 +293,8 @@ def _load(connection: sqlite3.Connection, entry_id: str) -> Record:
     return _read(*row)
 
 
-def _read(text: bytes, version: int) -> Record:
+def _read(text: bytes, version: int, begun: bytes | None, marked: bytes | None) -> Record:
     try:
-        return from_json(text, version)
+        return from_json(text, version, begun, marked)
     except ValueError as exc:
         raise StoreError(f"the outbox is damaged: {exc}") from exc

@@ -1,21 +1,22 @@
 # The life of an entry: every change of a state happens in this file, as a function from one record to the next.
 #
-# A record is a value: it knows neither clocks nor stores. A store keeps it as JSON with a version, and replaces it only
-# if the version is still the one that was read (compare and swap). So both stores share this file, and a change is
-# atomic in both. What may follow what is the table _NEXT; a missing key is a change that does not happen.
+# A record is a value: it knows neither clocks nor stores. A store keeps it with a version, and replaces it only if the
+# version is still the one that was read (compare and swap). So both stores share this file, and a change is atomic in
+# both. What may follow what is the table _NEXT; a missing key is a change that does not happen.
+#
+# The two changes that nearly every entry goes through before it is settled, a claim and its mark, are steps: a store may
+# keep what they were instead of the record that they lead to, which follows from it (retrace()).
 #
 # Fencing: begin() gives the entry to a worker under a new claim number. Whatever the worker writes later names its
 # claim, and is refused with LeaseLostError once there is a newer one. The one late word that still counts is that of a
 # claim that lapsed into doubt: nothing has been begun since, so its owner may say what became of the message.
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from operator import attrgetter
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from trio_smtp import Reply
 
@@ -144,8 +145,7 @@ class Entry:
     last_attempt: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
+class Fate(NamedTuple):
     """One recipient, as it is kept: times are seconds since the epoch."""
 
     state: State = State.QUEUED
@@ -155,8 +155,7 @@ class Fate:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a try says about one recipient. `delay`: seconds until the next try, for ``Turn.AGAIN``."""
 
     turn: Turn
@@ -174,8 +173,23 @@ class Companions(Protocol):
     def __call__(self, content: bytes) -> list[tuple[Record, bytes]]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Begun(NamedTuple):
+    """A claim of an entry, all of whose recipients it found queued, and of whom none expired by it."""
+
+    now: float
+    worker: str
+
+
+class Marked(NamedTuple):
+    """The mark of a claim, with what had been said until then."""
+
+    log: tuple[str, ...]
+
+
+Step: TypeAlias = Begun | Marked
+
+
+class Record(NamedTuple):
     """An entry, as it is kept.
 
     Attributes:
@@ -183,6 +197,7 @@ class Record:
         claim: number of the latest claim, the fencing token.
         marked: under that claim, the end of the message was about to be handed over.
         version: the store's; 0 before it is stored.
+        step: what the latest change was, if that says as much as the record, and it is not stored yet.
         companions: what comes into the outbox by the change that has made this record: in the same transaction, or not
             at all. It is not kept.
     """
@@ -201,13 +216,18 @@ class Record:
     claim: int = 0
     marked: bool = False
     log: tuple[str, ...] = ()
-    version: int = field(default=0, compare=False)
-    companions: Companions | None = field(default=None, compare=False, repr=False)
+    version: int = 0
+    step: Step | None = None
+    companions: Companions | None = None
 
     @property
     def state(self) -> State:
         """The least settled of the recipients' states."""
-        return _least_settled(fate.state for fate in self.recipients.values())
+        if len(self.recipients) == 1:
+            (fate,) = self.recipients.values()
+            return fate.state
+        found = {fate.state for fate in self.recipients.values()}
+        return next(state for state in LEAST_SETTLED if state in found)
 
     @property
     def sending(self) -> list[str]:
@@ -261,8 +281,10 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
     in the result, there is nothing to send.
     """
     recipients = dict(record.recipients)
+    is_step = True
     for address, fate in record.recipients.items():
         if fate.state is State.SENDING:  # of a worker that is gone, or too slow
+            is_step = False
             in_doubt = record.marked and not retry_doubt
             words = "the worker ended before the server's reply was written down"
             turn = Turn.DOUBT if in_doubt else Turn.AGAIN
@@ -281,7 +303,10 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
     if not begun:
         return _settled(record, now, recipients=recipients)
     log = (f"{stamp(now)} {worker}: begun",)
-    return replace(record, recipients=recipients, claim=record.claim + 1, marked=False, log=log)
+    step = Begun(now, worker) if is_step else None
+    return record._replace(
+        recipients=recipients, claim=record.claim + 1, marked=False, log=log, step=step, companions=None
+    )
 
 
 def mark(record: Record, claim: int, log: Iterable[str] = ()) -> Record:
@@ -292,7 +317,10 @@ def mark(record: Record, claim: int, log: Iterable[str] = ()) -> Record:
     """
     if record.claim != claim or not record.sending:
         raise LeaseLostError(f"entry {record.id} was taken over by another worker: nothing was sent by this one")
-    return record if record.marked else replace(record, marked=True, log=(*record.log[:1], *log))
+    if record.marked:
+        return record
+    log = tuple(log)
+    return record._replace(marked=True, log=record.log[:1] + log, step=Marked(log), companions=None)
 
 
 def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: float, log: Iterable[str] = ()) -> Record:
@@ -322,12 +350,12 @@ def settle(record: Record, claim: int, outcomes: Mapping[str, Outcome], now: flo
 def postpone(record: Record, claim: int, delay: float, now: float) -> Record:
     """Put a claim back that was never begun: it was not a try."""
     recipients = {
-        address: replace(fate, state=State.QUEUED, due=now + delay, attempts=fate.attempts - 1)
+        address: fate._replace(state=State.QUEUED, due=now + delay, attempts=fate.attempts - 1)
         if fate.state is State.SENDING and record.claim == claim
         else fate
         for address, fate in record.recipients.items()
     }
-    return replace(record, recipients=recipients)
+    return record._replace(recipients=recipients, step=None, companions=None)
 
 
 def resolve(record: Record, action: Action, recipients: Iterable[str] | None, now: float) -> Record:
@@ -365,65 +393,27 @@ def _turned(fate: Fate, turn: Turn, *, due: float = 0.0, reply: Reply | None = N
 def _settled(record: Record, now: float, *, recipients: dict[str, Fate], **changes: Any) -> Record:
     """The record with these recipients, settled if all of them are."""
     is_open = any(fate.state in _OPEN for fate in recipients.values())
-    return replace(record, recipients=recipients, settled=None if is_open else record.settled or now, **changes)
+    settled = None if is_open else record.settled or now
+    return record._replace(recipients=recipients, settled=settled, step=None, companions=None, **changes)
 
 
-def _least_settled(states: Iterable[State]) -> State:
-    found = set(states)
-    if len(found) == 1:
-        return found.pop()
-    return next(state for state in LEAST_SETTLED if state in found)
-
-
-def next_version(record: Record) -> Record:
-    """A record that was made just now, and that nobody else has yet: as it is once a store has written it."""
-    object.__setattr__(record, "version", record.version + 1)
-    return record
-
-
-# -- as JSON
-
-
-def to_json(record: Record) -> str:
-    """The record without its version, as text to keep."""
-    document = dict(zip(_PLAIN, _plain_of(record), strict=True))
-    document["recipients"] = {address: _fate_to_json(fate) for address, fate in record.recipients.items()}
-    return _write_json(document)
-
-
-def from_json(text: str | bytes, version: int) -> Record:
-    """The record of :func:`to_json`.
+def retrace(record: Record, *steps: Step | None) -> Record:
+    """The record that these steps have led to from this one, which was kept before them.
 
     Raises:
-        ValueError: it is none.
+        LeaseLostError: they cannot have been made.
     """
-    try:
-        document = json.loads(text if isinstance(text, str) else text.decode())
-        recipients = {address: _fate_from_json(fate) for address, fate in document.pop("recipients").items()}
-        document["log"] = tuple(document["log"])
-        return Record(recipients=recipients, version=version, **document)
-    except (TypeError, KeyError, AttributeError) as exc:
-        raise ValueError(f"not a record of an outbox: {exc}") from exc
+    for step in steps:
+        if isinstance(step, Begun):
+            record = begin(record, step.now, step.worker)
+        elif step is not None:
+            record = mark(record, record.claim, step.log)
+    return record._replace(step=None)
 
 
-_PLAIN: Final = tuple(
-    name for name in Record.__dataclass_fields__ if name not in ("recipients", "version", "companions")
-)
-_plain_of: Final = attrgetter(*_PLAIN)
-_write_json: Final = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def _fate_to_json(fate: Fate) -> list[Any]:
-    reply = None if fate.reply is None else [fate.reply.code, fate.reply.lines, fate.reply.enhanced]
-    return [fate.state, fate.attempts, fate.due, reply, fate.error]
-
-
-def _fate_from_json(fields: list[Any]) -> Fate:
-    state, attempts, due, reply, error = fields
-    if reply is not None:
-        code, lines, enhanced = reply
-        reply = Reply.received(code, tuple(lines), enhanced)  # a peer's, which need not be one that we would send
-    return Fate(State(state), attempts, due, reply, error)
+def stored(record: Record) -> Record:
+    """The record, as it is once a store has written it."""
+    return record._replace(version=record.version + 1, step=None)
 
 
 def _datetime(seconds: float) -> datetime:

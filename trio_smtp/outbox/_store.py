@@ -45,6 +45,10 @@ class Store(Protocol):
         """
         ...
 
+    async def change_all(self, changes: Sequence[tuple[Record, Transition]]) -> list[Record | Exception]:
+        """The same of several, with less to do: for each its record, or what :meth:`change` would raise."""
+        ...
+
     async def renew(self, records: Sequence[Record], worker: str) -> None:
         """Let the leases of these claims begin anew, where they are still these claims."""
         ...

@@ -1,7 +1,6 @@
 # What happens in an outbox, as values: for logs, metrics and tests.
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -61,11 +60,14 @@ def changed_states(before: Record | None, after: Record) -> Mapping[str, int]:
         before: the entry; ``None`` if it was put now.
         after: the same, or what has become of it.
     """
-    fates = {} if before is None else before.recipients
-    now = after.recipients.items()
-    return Counter(
-        fate.state.value for address, fate in now if address not in fates or fates[address].state != fate.state
-    )
+    if before is not None and before.recipients is after.recipients:
+        return _NOTHING
+    states: dict[str, int] = {}
+    for address, fate in after.recipients.items():
+        was = None if before is None else before.recipients.get(address)
+        if was is None or was.state is not fate.state:
+            states[fate.state] = states.get(fate.state, 0) + 1
+    return states
 
 
 def age_when_settled(before: Record | None, after: Record) -> float | None:

@@ -1,7 +1,8 @@
 # A worker: it takes what is due, sends it through a pool, and writes down what became of it.
 #
-# One task takes entries, as many as there is room for, and starts one task for each. Another renews the leases. What
-# happens to an entry, and what is true if the worker, the machine or the store dies there:
+# One task takes entries, as many as there is room for, and starts tasks that send them (_attempt.py: what a try says).
+# Another writes down what became of them, in groups (_ledger.py), and another renews the leases. What happens to an
+# entry, and what is true if the worker, the machine or the store dies there:
 #
 #     taken         sending, a lease, no mark       the lease ends: queued again; nothing was sent
 #     before_end    the mark, durable               the lease ends: in doubt, since the end may have left
@@ -14,50 +15,27 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from dataclasses import replace
-from typing import Any, Final
+from typing import Final, NoReturn
 
 import trio
 
-from trio_smtp import (
-    Delivery,
-    ExtensionNotSupportedError,
-    LocalProtocolError,
-    MessageRefusedError,
-    MessageTooLargeError,
-    Pool,
-    PoolClosedError,
-    RecipientsRefusedError,
-    Reply,
-    SenderRefusedError,
-    SendResult,
-    SMTPError,
-)
+from trio_smtp import ExtensionNotSupportedError, Pool, PoolClosedError, SendResult
 
 from .._nursery import open_bare_nursery
 from .._observer import Observer
+from ._attempt import Attempt
 from ._config import OutboxConfig
-from ._dialogue import Dialogue
-from ._errors import LeaseLostError, StoreError
-from ._hop_parameters import has_any, optional, without
+from ._errors import StoreError
+from ._ledger import Ledger
 from ._rates import Limit
 from ._reports import with_reports
 from ._room import Room
-from ._states import Outcome, Record, State, Transition, Turn, begin, mark, postpone, settle, stamp
+from ._states import Record, State, begin, mark, postpone, settle
 from ._store import Store, domains
 from ._trace import EventName, OutboxEvent, event_about
 
 _LOOK: Final = 0.25  # seconds between looks for what has become due
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before an absent store is asked again; doubling
-_LAST_WORDS: Final = 5.0  # seconds for writing down what is known, when cancelled
-_HOPELESS: Final = (LocalProtocolError, ExtensionNotSupportedError, MessageTooLargeError)  # the same would come again
-_REFUSALS: Final = (SenderRefusedError, RecipientsRefusedError, MessageRefusedError)
-_WORDS: Final = {
-    Turn.ACCEPT: "accepted",
-    Turn.REFUSE: "refused",
-    Turn.AGAIN: "not sent, to be tried again",
-    Turn.DOUBT: "in doubt",
-}
 
 
 class Worker:
@@ -79,6 +57,7 @@ class Worker:
         self._name: Final = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
         self._active: dict[tuple[str, int], Record] = {}  # by id and claim: what this worker has leased
         self._room: Final[Room[Attempt, tuple[Record, bytes]]] = Room(concurrency)
+        self._ledger: Final = Ledger(store, self._tell)
         self._pool_closed: PoolClosedError | None = None
 
     async def run(self) -> None:
@@ -87,20 +66,33 @@ class Worker:
         Raises:
             PoolClosedError: the pool was closed.
         """
-        async with open_bare_nursery(_stop) as keepers, open_bare_nursery(_finish) as tasks:
+        async with open_bare_nursery(_stop) as keepers:
             keepers.start_soon(self._keep_leases)
+            keepers.start_soon(self._ledger.run)
             try:
-                while self._pool_closed is None:
-                    for record, content in await self._take():
-                        self._active[record.id, record.claim] = record
-                        if self._room.take((record, content)):
-                            tasks.start_soon(self._send, record, content, tasks)
-                    while self._room.free() <= 0 and self._pool_closed is None:
-                        await self._room.wait()
+                async with open_bare_nursery(_finish) as tasks:
+                    try:
+                        await self._take_and_send(tasks)
+                    finally:
+                        self._give_back()
             finally:
-                with trio.move_on_after(_LAST_WORDS, shield=True):
-                    await self._give_back()
-            raise self._pool_closed
+                with trio.CancelScope(shield=True):  # the ledger knows how long it may take
+                    await self._ledger.finish()
+
+    async def _take_and_send(self, tasks: trio.Nursery) -> NoReturn:
+        """Start to send what there is, as long as the pool takes messages.
+
+        Raises:
+            PoolClosedError: it does not.
+        """
+        while self._pool_closed is None:
+            for record, content in await self._take():
+                self._active[record.id, record.claim] = record
+                if self._room.take((record, content)):
+                    tasks.start_soon(self._send, record, content)
+            while self._room.free() <= 0 and self._pool_closed is None:
+                await self._room.wait()
+        raise self._pool_closed
 
     # -- taking
 
@@ -134,7 +126,7 @@ class Worker:
             name: EventName = "begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle"
             self._tell(name, record, before=found.get(record.id))
             self._tell_companions(record)
-        return [(_alone(record), content) for record, content in taken if record.sending]
+        return [each for each in taken if each[0].sending]
 
     async def _keep_leases(self) -> None:
         """Renew what is leased, and tidy up, three times in a lease; what has got no further since is given back."""
@@ -148,43 +140,33 @@ class Worker:
                 self._tell("store", error=exc)
             await trio.sleep(self._config.lease / 3)
             if ahead is not None and ahead is self._room.first_ahead():
-                await self._give_back()
+                self._give_back()
 
-    async def _give_back(self) -> None:
+    def _give_back(self) -> None:
         """Queue again what was taken ahead."""
-        async with trio.open_nursery() as nursery:
-            for record, _ in self._room.clear_ahead():
-                nursery.start_soon(self._postpone, record, 0.0)
+        for record, _ in self._room.clear_ahead():
+            self._postpone(record, 0.0)
 
     # -- one entry
 
-    async def _send(self, record: Record, content: bytes, tasks: trio.Nursery) -> None:
+    async def _send(self, record: Record, content: bytes) -> None:
         """Send an entry, and then what was taken ahead, until there is no more of it."""
         while True:
             attempt = Attempt(record, self._config)
-            delay = await self._try_to_send(attempt, content)
+            try:
+                delay = await self._try_to_send(attempt, content)
+            except trio.Cancelled:
+                attempt.take_cancellation()
+                self._settle(attempt)
+                raise
             self._room.answer(attempt)
-            tasks.start_soon(self._write_down, attempt, delay)
+            if delay:
+                self._postpone(record, delay)
+            else:
+                self._settle(attempt)
             if (following := self._room.next()) is None:
                 return
             record, content = following
-
-    async def _write_down(self, attempt: Attempt, delay: float) -> None:
-        """What became of an attempt. If the rate limits do not let it begin, it is queued for so many seconds."""
-        if delay:
-            await self._postpone(attempt.record, delay)
-        else:
-            await self._settle(attempt)
-            self._release(attempt.record)
-
-    async def _postpone(self, record: Record, delay: float) -> None:
-        claim = record.claim
-        await self._write(record, lambda record, now: postpone(record, claim, delay, now))
-        self._release(record)
-
-    def _release(self, record: Record) -> None:
-        del self._active[record.id, record.claim]
-        self._room.release()
 
     async def _try_to_send(self, attempt: Attempt, content: bytes) -> float:
         """Send an entry, unless the rate limits say how many seconds to wait first; the outcomes are the attempt's."""
@@ -197,11 +179,6 @@ class Worker:
                 attempt.leave_out_optional(exc)
                 result = await self._pool_send(attempt, content)
             attempt.take_result(result)
-        except trio.Cancelled:
-            attempt.take_cancellation()
-            with trio.move_on_after(_LAST_WORDS, shield=True):
-                await self._settle(attempt)
-            raise
         except Exception as exc:
             attempt.take_error(exc)
             if isinstance(exc, PoolClosedError):
@@ -239,10 +216,15 @@ class Worker:
             limits |= dict.fromkeys(domains(record.sending), Limit(*self._config.domain_rate_limit))
         return await self._store.admit(limits) if limits else 0.0
 
-    async def _settle(self, attempt: Attempt) -> None:
-        outcomes = attempt.outcomes
+    # -- what became of it
+
+    def _settle(self, attempt: Attempt) -> None:
+        """Have it written down what became of a try."""
+        outcomes, about = attempt.outcomes, attempt.record
         if not outcomes:
+            self._release(about)
             return
+        seconds = trio.current_time() - attempt.started
 
         def transition(record: Record, now: float) -> Record:
             settled = settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
@@ -250,34 +232,25 @@ class Worker:
                 record, settled, now, self._config, error=attempt.error, is_relayed=attempt.goes_without
             )
 
-        seconds = trio.current_time() - attempt.started
-        after = await self._write(attempt.record, transition)
-        if after is not None:
-            about = attempt.record
-            self._tell("settle", after, error=attempt.error, seconds=seconds, recipients=len(outcomes), before=about)
-            self._tell_companions(after)
+        def written(after: Record | None) -> None:
+            if after is not None:
+                number = len(outcomes)
+                self._tell("settle", after, error=attempt.error, seconds=seconds, recipients=number, before=about)
+                self._tell_companions(after)
+            self._release(about)
 
-    async def _write(self, record: Record, transition: Transition) -> Record | None:
-        """Make a change, however long the store is away; when cancelled, for a few seconds more."""
-        try:
-            return await self._persist(record, transition)
-        except trio.Cancelled:
-            with trio.move_on_after(_LAST_WORDS, shield=True):
-                await self._persist(record, transition)
-            raise
+        self._ledger.note(about, transition, written)
 
-    async def _persist(self, record: Record, transition: Transition) -> Record | None:
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return await self._store.change(record, transition)
-            except (LeaseLostError, LookupError) as exc:
-                self._tell("lost", record, error=exc)
-                return None
-            except StoreError as exc:
-                self._tell("store", error=exc)
-                await trio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+    def _postpone(self, record: Record, delay: float) -> None:
+        """Have it queued again for so many seconds: it was no try."""
+        claim = record.claim
+        self._ledger.note(
+            record, lambda record, now: postpone(record, claim, delay, now), lambda _: self._release(record)
+        )
+
+    def _release(self, record: Record) -> None:
+        del self._active[record.id, record.claim]
+        self._room.release()
 
     def _tell_companions(self, record: Record) -> None:
         if record.companions is not None and self._observer is not None:
@@ -304,131 +277,6 @@ class Worker:
         self._observer.tell(event)
 
 
-class Attempt:
-    """One try of an entry, and what it says about each recipient.
-
-    Attributes:
-        record: as it is in the store.
-        claim: the fencing token.
-        recipients: those that it is about.
-        outcomes: what is known of them at the end; empty while there is nothing to write down.
-        is_handed_over: the end of the message may have left.
-        error: what ended it, or ``None``.
-        started: by Trio's clock.
-        mail_params: of MAIL.
-        rcpt_params: of RCPT, for those that it is about.
-        dialogue: what is said.
-        goes_without: parameters that may be left out were left out.
-    """
-
-    def __init__(self, record: Record, config: OutboxConfig) -> None:
-        self.record = record
-        self.claim: Final = record.claim
-        self.recipients: Final = record.sending
-        self.outcomes: dict[str, Outcome] = {}
-        self.is_handed_over = False
-        self.started: Final = trio.current_time()
-        self.error: Exception | None = None
-        self._config: Final = config
-        self._words = ""
-        self.dialogue: Final = Dialogue()
-        self.goes_without = False
-        self._optional: Final = optional(record.sender)
-        self.mail_params: dict[str, Any] | None = record.mail_params
-        params = record.rcpt_params or {}
-        self.rcpt_params: dict[str, Any] = {each: params[each] for each in self.recipients if each in params}
-
-    def leave_out_optional(self, error: ExtensionNotSupportedError) -> None:
-        """Nothing was sent, since the next server does not offer what is asked for: go without, where that may be.
-
-        Raises:
-            ExtensionNotSupportedError: the same, where that would not help.
-        """
-        if not self._asks_too_much or error.accepted or error.refused or error.unknown:
-            raise error
-        self.goes_without = True
-        self.mail_params = without(self._optional, self.mail_params)
-        self.rcpt_params = {address: without(self._optional, each) or {} for address, each in self.rcpt_params.items()}
-
-    @property
-    def _asks_too_much(self) -> bool:
-        return has_any(self._optional, self.mail_params, *self.rcpt_params.values())
-
-    def take_result(self, result: SendResult) -> None:
-        """The server took the message for at least one recipient."""
-        for address in self.recipients:
-            if address in result.refused:
-                self.outcomes[address] = self._refused(address, result.refused[address])
-            elif address in result.accepted:
-                self.outcomes[address] = Outcome(Turn.ACCEPT, result.replies.get(address, result.reply))
-            else:
-                self.outcomes[address] = self._in_doubt(address, "the server said nothing about this recipient")
-
-    def take_error(self, error: Exception) -> None:
-        """The try ended in an error."""
-        if isinstance(error, LeaseLostError | LookupError):  # by another worker, or by hand: there is nothing to say
-            return
-        self.error = error
-        self._words = str(error) or type(error).__name__
-        for address in self.recipients:
-            self.outcomes[address] = self._after_error(address, error)
-
-    def take_cancellation(self) -> None:
-        """The worker was told to end."""
-        self._words = "the worker was ended"
-        for address in self.recipients:
-            if self.is_handed_over:
-                self.outcomes[address] = self._in_doubt(address, "the worker was ended before the reply came")
-            else:
-                self.outcomes[address] = Outcome(Turn.AGAIN)
-
-    def log(self, now: float, seconds: float) -> list[str]:
-        """The dialogue, and the end of the try, which took so many seconds, in lines of text."""
-        lines = [f"<{address}>: {_in_words(outcome)}" for address, outcome in self.outcomes.items()]
-        took = f"{stamp(now)} ended after {seconds:.3f} s"
-        return [*self.dialogue.lines(), f"{took}: {self._words}" if self._words else took, *lines]
-
-    def _after_error(self, address: str, error: Exception) -> Outcome:
-        words = str(error) or type(error).__name__
-        if isinstance(error, StoreError):  # of the mark: nothing that ends the message was sent
-            return Outcome(Turn.AGAIN, error=words)
-        if not isinstance(error, SMTPError):
-            return self._in_doubt(address, words) if self.is_handed_over else self._again(address, error=words)
-        if address in error.accepted:
-            return Outcome(Turn.ACCEPT, error.reply if error.reply and error.reply.is_success else None)
-        if address in error.unknown or (error.delivery is Delivery.UNKNOWN and not error.unknown):
-            return self._in_doubt(address, words)
-        if address in error.refused:
-            return self._refused(address, error.refused[address])
-        if isinstance(error, ExtensionNotSupportedError) and self._asks_too_much:  # of a list that was split
-            return Outcome(Turn.AGAIN, error=words)
-        if isinstance(error, _HOPELESS):
-            return Outcome(Turn.REFUSE, error.reply, words)
-        if isinstance(error, PoolClosedError):
-            return Outcome(Turn.AGAIN, error=words)
-        if error.delivery is Delivery.REFUSED and isinstance(error, _REFUSALS) and error.reply is not None:
-            return self._refused(address, error.reply)
-        return self._again(address, error.reply, words)
-
-    def _refused(self, address: str, reply: Reply) -> Outcome:
-        return self._again(address, reply) if reply.is_temporary else Outcome(Turn.REFUSE, reply)
-
-    def _again(self, address: str, reply: Reply | None = None, error: str = "") -> Outcome:
-        delays = self._config.retry_delays
-        tried = self.record.recipients[address].attempts
-        return Outcome(Turn.AGAIN, reply, error, delays[min(tried, len(delays)) - 1])
-
-    def _in_doubt(self, address: str, words: str) -> Outcome:
-        if self._config.on_doubt == "retry":
-            return self._again(address, error=words)
-        return Outcome(Turn.DOUBT, error=words)
-
-
-def _in_words(outcome: Outcome) -> str:
-    said = str(outcome.reply) if outcome.reply is not None else outcome.error
-    return f"{_WORDS[outcome.turn]}{': ' if said else ''}{said}"
-
-
 def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
     nursery.cancel_scope.cancel(reason="the worker has ended")
 
@@ -436,8 +284,3 @@ def _stop(nursery: trio.Nursery, failure: BaseException | None) -> None:
 def _finish(nursery: trio.Nursery, failure: BaseException | None) -> None:
     if not isinstance(failure, PoolClosedError):  # then each of the others ends by itself
         nursery.cancel_scope.cancel(reason="the worker is ending")
-
-
-def _alone(record: Record) -> Record:
-    """Without the companions that came in with its latest change: the next one does not bring them again."""
-    return record if record.companions is None else replace(record, companions=None)

@@ -1,0 +1,119 @@
+# Requests that share the work of one: those that wait while others are being done are done together, next.
+#
+# The first who asks leads: its task has a group done, wakes the others of the group, and hands the lead to the first of
+# those that have come meanwhile. What a group is done by is a function, and what came of a request is written on it.
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Final, Generic, TypeVar
+
+import trio
+
+_GATHER: Final = 2  # scheduler passes before a group is closed: what is about to ask as well shares it
+
+
+class _Phase(Enum):
+    WAITING = "it may be withdrawn"
+    BEGUN = "it is being done"
+    DONE = "there is an answer"
+
+
+class Request:
+    """Something that is asked for, with others or alone.
+
+    Args:
+        weight: how much of a group's limit it takes.
+        size: about how many octets it has.
+    """
+
+    __slots__ = ("phase", "size", "task", "weight")
+
+    def __init__(self, weight: int = 1, size: int = 0) -> None:
+        self.weight: Final = weight
+        self.size: Final = size
+        self.phase = _Phase.WAITING
+        self.task: trio.lowlevel.Task | None = None  # who waits for it
+
+    def wake(self) -> None:
+        """Let the task that waits go on."""
+        if self.task is not None:
+            trio.lowlevel.reschedule(self.task)
+            self.task = None
+
+
+R = TypeVar("R", bound=Request)
+
+
+class Combiner(Generic[R]):
+    """Has requests done in groups, one group at a time.
+
+    Args:
+        run: does a group; what it raises is raised by the one that leads, so what came of the others must be known by
+            then. It is shielded.
+        most: the weight of a group.
+        size: octets of a group: a large request does not delay those that came before it.
+    """
+
+    def __init__(self, run: Callable[[list[R]], Awaitable[None]], most: int, size: int) -> None:
+        self._run: Final = run
+        self._most: Final = most
+        self._size: Final = size
+        self._waiting: deque[R] = deque()
+        self._is_led = False  # a task has a group done, or is about to
+
+    @trio.lowlevel.enable_ki_protection  # an interrupt while it leads would leave the others without a leader
+    async def ask(self, request: R) -> None:
+        """Return once it is done.
+
+        Cancellation: before it is begun, it is withdrawn. Once it is begun, its answer is waited for.
+        """
+        self._waiting.append(request)
+        if self._is_led:
+            await self._wait(request)
+        if request.phase is _Phase.WAITING:
+            self._is_led = True
+            await self._lead()
+
+    async def _wait(self, request: R) -> None:
+        """Until there is an answer, or the lead is this task's."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            if request.phase is not _Phase.WAITING:
+                return trio.lowlevel.Abort.FAILED
+            self._waiting.remove(request)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        request.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def _lead(self) -> None:
+        """Have a group done, of which this task's request is the first."""
+        for _ in range(_GATHER):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        group = self._next_group()
+        try:
+            with trio.CancelScope(shield=True):
+                await self._run(group)
+        finally:
+            for request in group:
+                request.phase = _Phase.DONE
+                request.wake()
+            if self._waiting:
+                self._waiting[0].wake()
+            else:
+                self._is_led = False
+
+    def _next_group(self) -> list[R]:
+        group: list[R] = []
+        weight = size = 0
+        while self._waiting:
+            first = self._waiting[0]
+            weight += first.weight
+            size += first.size
+            if group and (weight > self._most or size > self._size):
+                break
+            first.phase = _Phase.BEGUN
+            group.append(self._waiting.popleft())
+        return group
