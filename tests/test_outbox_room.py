@@ -20,7 +20,7 @@ def take(room, *entries):
 
 def be_quick(room):
     room.end("earlier")
-    room.answer("earlier")
+    room.answer("earlier", trio.current_time())
 
 
 async def test_there_are_so_many_places(room):
@@ -34,16 +34,16 @@ async def test_there_are_so_many_places(room):
 async def test_one_is_taken_ahead_for_each_that_waits_for_its_last_reply(room):
     be_quick(room)
     take(room, "a", "b", "c")
-    room.end("a")
+    room.mark("a")
     room.end("b")
     assert room.free() == 2
     assert take(room, "d", "e") == [False, False]
     assert room.free() == 0
-    room.end("a")  # again, once it is durable
+    room.end("a")  # it is durable now
     assert room.free() == 0
-    room.answer("a")
+    room.answer("a", trio.current_time())
     assert room.next() == "d"  # it has the place of the first
-    room.answer("b")
+    room.answer("b", trio.current_time())
     assert room.next() == "e"
     assert room.next() is None
     assert room.free() == 1
@@ -53,7 +53,7 @@ async def test_none_is_taken_ahead_before_a_reply_came_soon(room):
     take(room, "a", "b", "c")
     room.end("a")
     assert room.free() == 0
-    room.answer("a")
+    room.answer("a", trio.current_time())
     room.end("b")
     assert room.free() == 1  # ahead
 
@@ -65,9 +65,9 @@ async def test_a_late_reply_ends_it(room, autojump_clock):
     room.end("b")
     assert room.free() == 2
     await trio.sleep(1)
-    room.answer("a")
+    room.answer("a", trio.current_time())
     assert room.free() == 0
-    room.answer("c")  # which never came so far: it says nothing of the server
+    room.answer("c", trio.current_time())  # which never came so far: it says nothing of the server
     assert room.free() == 0
 
 
@@ -94,7 +94,7 @@ async def test_what_is_not_written_down_has_a_limit(room):
 
 async def test_waiting_ends_with_each_change(room):
     take(room, "a")
-    for change in (lambda: room.end("a"), room.next, room.release):
+    for change in (lambda: room.mark("a"), room.next, room.release):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(room.wait)
             await trio.testing.wait_all_tasks_blocked()
@@ -109,6 +109,14 @@ async def test_a_slow_reply_does_not_leave_less_than_no_room(room, autojump_cloc
     take(room, "d", "e")
     assert room.free() == 1
     await trio.sleep(1)
-    room.answer("a")
+    room.answer("a", trio.current_time())
     assert room.next() == "d"
+    assert room.free() == 0
+
+
+async def test_one_that_is_over_before_its_end_left_says_nothing_of_the_server(room):
+    take(room, "a", "b", "c")
+    room.mark("a")
+    room.answer("a", trio.current_time())
+    room.end("b")
     assert room.free() == 0

@@ -15,8 +15,9 @@ class DamageError(Exception):
 def claimed(
     text: bytes,
     version: int | bytes,
-    begun: bytes | None,
-    marked: bytes | None,
+    begun: bytes | None = None,
+    marked: bytes | None = None,
+    *,
     content: bytes | None,
     transition: Transition,
     now: float,
@@ -31,6 +32,6 @@ def claimed(
         record = transition(known, now)
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as exc:
         raise DamageError(f"its record cannot be read: {exc}") from exc
-    if record.sending and content is None:
+    if content is None and record.is_sending:
         raise DamageError("it has no content")
     return known, record

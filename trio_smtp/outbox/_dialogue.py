@@ -20,10 +20,11 @@ class Dialogue:
 
     def take(self, line: str) -> None:
         """The next line."""
+        kept = line if len(line) <= _LINE else f"{line[:_LINE]}…"
         if len(self._first) < _MOST:
-            self._first.append(line)
+            self._first.append(kept)
             return
-        self._last.append(line if len(line) <= _LINE else _short(line))
+        self._last.append(kept)
         if len(self._last) > _MOST:
             self._last.popleft()
             self._left_out += 1
@@ -31,8 +32,4 @@ class Dialogue:
     def lines(self) -> list[str]:
         """What is kept of them, and how many are left out."""
         left_out = [f"({self._left_out} lines left out)"] if self._left_out else []
-        return [*map(_short, self._first), *left_out, *self._last]
-
-
-def _short(line: str) -> str:
-    return line if len(line) <= _LINE else f"{line[:_LINE]}…"
+        return [*self._first, *left_out, *self._last]

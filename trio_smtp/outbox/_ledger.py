@@ -1,4 +1,4 @@
-# What a worker has to write down about its entries: those that come while others are being written share the next group.
+# What a worker has to write down about its entries. What comes while others are being written goes with the next group.
 #
 # Nothing that was noted is forgotten while the worker runs: what the store cannot take now is said again, however long
 # it is away; once the worker was told to end, for a few seconds more. To say a change twice is to make it once.

@@ -245,7 +245,7 @@ class RedisStore:
         try:
             for entry_id, text, version, content in found:
                 try:
-                    _, record = claimed(text, version, None, None, content, transition, self._now())
+                    _, record = claimed(text, version, content=content, transition=transition, now=self._now())
                 except DamageError as exc:
                     await self._put_aside(entry_id, version, exc)
                     continue

@@ -60,15 +60,18 @@ class Room(Generic[K, T]):
             self._ahead.append(entry)
         return has_place
 
-    def end(self, key: K) -> None:
-        """The end of the entry that has this key leaves now, or is about to."""
-        self._ending[key] = trio.current_time()
+    def mark(self, key: K) -> None:
+        """The entry that has this key is being marked: its end is about to leave."""
+        self._ending[key] = -math.inf
         self._changed.set()
 
-    def answer(self, key: K) -> None:
+    def end(self, key: K) -> None:
+        """Its end leaves now."""
+        self._ending[key] = trio.current_time()
+
+    def answer(self, key: K, now: float) -> None:
         """There is no more to wait for."""
-        since = self._ending.pop(key, -math.inf)
-        self._is_quick = trio.current_time() - since < _SOON
+        self._is_quick = now - self._ending.pop(key, -math.inf) < _SOON
 
     def next(self) -> T | None:
         """The entry for the place that is free now; ``None``: nobody has it from now on."""

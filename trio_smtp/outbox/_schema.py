@@ -47,6 +47,8 @@ CREATE INDEX IF NOT EXISTS outbox_delayed ON outbox_entries (at - patience)
 CREATE INDEX IF NOT EXISTS outbox_leased ON outbox_entries (at) WHERE shelf = 'leased';
 CREATE INDEX IF NOT EXISTS outbox_done ON outbox_entries (at) WHERE shelf = 'done';
 CREATE INDEX IF NOT EXISTS outbox_states ON outbox_entries (state, place);
+CREATE TRIGGER IF NOT EXISTS outbox_settled AFTER UPDATE OF shelf ON outbox_entries WHEN NEW.shelf = 'done'
+    BEGIN DELETE FROM outbox_contents WHERE place = NEW.place; END;
 INSERT OR IGNORE INTO outbox_meta VALUES ('version', '{VERSION}');
 """
 
@@ -82,9 +84,6 @@ CLAIM: Final = """
 """
 MARK: Final = "UPDATE outbox_entries SET version = version + 1, marked = ? WHERE id = ? AND version = ?"
 SET_ASIDE: Final = "UPDATE outbox_entries SET shelf = 'damaged' WHERE id = ?"
-DELETE_CONTENT: Final = """
-    DELETE FROM outbox_contents WHERE place = (SELECT place FROM outbox_entries WHERE id = ?)
-"""
 RENEW: Final = "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'"
 PAGE: Final = f"SELECT place, {_KEPT} FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?"
 PAGE_OF_STATE: Final = f"""
@@ -134,10 +133,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     """Make the tables if they are missing, and check their version."""
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox_meta'").fetchone()
     if known is None:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute("COMMIT")
+        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
     check_version(connection)
 
 

@@ -26,7 +26,7 @@ from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
 from ._schema import data_version, open_connection
-from ._states import Begun, Marked, Record, Shelf, State, Transition, stored
+from ._states import Begun, Companions, Marked, Record, Shelf, State, Transition, stored
 
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
 
@@ -115,8 +115,8 @@ class SQLiteStore:
         damage: dict[str, str] = {}
         for entry_id, *kept, content in rows:
             try:
-                known, record = claimed(*kept, content, transition, now)
-                changes.append((_Change(known, record, now, self._config.lease), content if record.sending else b""))
+                known, record = claimed(*kept, content=content, transition=transition, now=now)
+                changes.append((_Change(known, record, now, self._config.lease), content or b""))
             except DamageError as exc:
                 damage[entry_id] = f"entry {entry_id} is set aside: {exc}"
         if damage:
@@ -215,12 +215,11 @@ class _Change:
         record: as it is once it is written.
     """
 
-    __slots__ = ("_id", "_is_done", "_now", "_statement", "_values", "record")
+    __slots__ = ("_id", "_now", "_statement", "_values", "record")
 
     def __init__(self, known: Record, record: Record, now: float, lease: float) -> None:
         self._id: Final = record.id
         self._now: Final = now
-        self._is_done = False
         self.record: Final = stored(record)
         which = record.id, known.version
         step = record.step
@@ -232,7 +231,6 @@ class _Change:
             self._values = (now + lease, lease, record.claim, step_to_json(step), *which)
         else:
             shelf, at = record.shelf()
-            self._is_done = shelf is Shelf.DONE
             patience: float | None = None
             row_shelf = str(shelf)
             if shelf is Shelf.LEASED:
@@ -244,23 +242,21 @@ class _Change:
 
     def write(self, connection: sqlite3.Connection) -> bool:
         """Write it and its companions, in the transaction that is open; whether the record was still the known one."""
-        companions = self._companions(connection)
+        companions = () if self.record.companions is None else self._companions(connection, self.record.companions)
         is_current = connection.execute(self._statement, self._values).rowcount == 1
         if is_current:
             for row, content in companions:
                 insert(connection, row, content)
-        if is_current and self._is_done:
-            connection.execute(_schema.DELETE_CONTENT, (self._id,))
         return is_current
 
-    def _companions(self, connection: sqlite3.Connection) -> list[tuple[tuple[object, ...], bytes]]:
+    def _companions(
+        self, connection: sqlite3.Connection, companions: Companions
+    ) -> list[tuple[tuple[object, ...], bytes]]:
         """The rows of what comes into the outbox with the change, made before anything is written."""
-        if self.record.companions is None:
-            return []
         version, content = connection.execute(_schema.FIND_CONTENT, (self._id,)).fetchone() or (None, None)
         if version != self._values[-1]:
             return []
-        return [(new_row(record, self._now), each) for record, each in self.record.companions(content or b"")]
+        return [(new_row(record, self._now), each) for record, each in companions(content or b"")]
 
 
 def new_row(record: Record, now: float) -> tuple[object, ...]:

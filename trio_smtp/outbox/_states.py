@@ -4,8 +4,8 @@
 # version is still the one that was read (compare and swap). So both stores share this file, and a change is atomic in
 # both. What may follow what is the table _NEXT; a missing key is a change that does not happen.
 #
-# The two changes that nearly every entry goes through before it is settled, a claim and its mark, are steps: a store may
-# keep what they were instead of the record that they lead to, which follows from it (retrace()).
+# The two changes that nearly every entry goes through before it is settled, a claim and its mark, are steps. A store
+# may keep what they were, beside the record before them, instead of the record that follows from that (retrace()).
 #
 # Fencing: begin() gives the entry to a worker under a new claim number. Whatever the worker writes later names its
 # claim, and is refused with LeaseLostError once there is a newer one. The one late word that still counts is that of a
@@ -234,6 +234,14 @@ class Record(NamedTuple):
         """The recipients of the current claim."""
         return [address for address, fate in self.recipients.items() if fate.state is State.SENDING]
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether there are any."""
+        for fate in self.recipients.values():  # noqa: SIM110 - it is asked for every message
+            if fate.state is State.SENDING:
+                return True
+        return False
+
     def shelf(self) -> tuple[Shelf, float]:
         """Where it belongs, with the time that counts there: when it is due, or when it was settled."""
         states = {fate.state for fate in self.recipients.values()}
@@ -315,7 +323,7 @@ def mark(record: Record, claim: int, log: Iterable[str] = ()) -> Record:
     Raises:
         LeaseLostError: another worker has the entry, or it is in doubt already. Nothing may be sent.
     """
-    if record.claim != claim or not record.sending:
+    if record.claim != claim or not record.is_sending:
         raise LeaseLostError(f"entry {record.id} was taken over by another worker: nothing was sent by this one")
     if record.marked:
         return record
@@ -374,7 +382,7 @@ def resolve(record: Record, action: Action, recipients: Iterable[str] | None, no
             fates[address] = _turned(fate, _RESOLVED[action], due=now)
     if fates == record.recipients:
         return record
-    claim = record.claim if record.sending else record.claim + 1  # from now on, a late word comes too late
+    claim = record.claim if record.is_sending else record.claim + 1  # from now on, a late word comes too late
     expires = record.expires
     if action == "retry" and now >= expires:  # a person wants another try, and that is what there will be
         expires = now + (record.expires - record.created)

@@ -122,11 +122,16 @@ class Worker:
                 self._tell("store", error=exc)
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        for record, _ in taken:
-            name: EventName = "begin" if record.sending else "doubt" if record.state is State.IN_DOUBT else "settle"
+        to_send = []
+        for entry in taken:
+            record = entry[0]
+            name: EventName = "doubt" if record.state is State.IN_DOUBT else "settle"
+            if record.is_sending:
+                name = "begin"
+                to_send.append(entry)
             self._tell(name, record, before=found.get(record.id))
             self._tell_companions(record)
-        return [each for each in taken if each[0].sending]
+        return to_send
 
     async def _keep_leases(self) -> None:
         """Renew what is leased, and tidy up, three times in a lease; what has got no further since is given back."""
@@ -157,13 +162,14 @@ class Worker:
                 delay = await self._try_to_send(attempt, content)
             except trio.Cancelled:
                 attempt.take_cancellation()
-                self._settle(attempt)
+                self._settle(attempt, trio.current_time())
                 raise
-            self._room.answer(attempt)
+            now = trio.current_time()
+            self._room.answer(attempt, now)
             if delay:
                 self._postpone(record, delay)
             else:
-                self._settle(attempt)
+                self._settle(attempt, now)
             if (following := self._room.next()) is None:
                 return
             record, content = following
@@ -190,7 +196,7 @@ class Worker:
 
         async def before_end() -> None:
             """Write down durably that the end is about to be handed over."""
-            self._room.end(attempt)
+            self._room.mark(attempt)
             said = attempt.dialogue.lines()
             attempt.record = await self._store.change(record, lambda record, now: mark(record, attempt.claim, said))
             attempt.is_handed_over = True
@@ -218,13 +224,13 @@ class Worker:
 
     # -- what became of it
 
-    def _settle(self, attempt: Attempt) -> None:
-        """Have it written down what became of a try."""
+    def _settle(self, attempt: Attempt, ended: float) -> None:
+        """Have it written down what became of a try, and that it was over then."""
         outcomes, about = attempt.outcomes, attempt.record
         if not outcomes:
             self._release(about)
             return
-        seconds = trio.current_time() - attempt.started
+        seconds = ended - attempt.started
 
         def transition(record: Record, now: float) -> Record:
             settled = settle(record, attempt.claim, outcomes, now, attempt.log(now, seconds))
