@@ -283,15 +283,15 @@ async def test_a_store_that_goes_away_loses_no_outcome(tmp_path):
     config, events = watched()
     async with opened(f"sqlite:{tmp_path}/o.db", config) as (outbox, sink, pool), working(outbox, pool):
         store = outbox._store
-        change, failures = store.change, [3]
+        change_all, failures = store.change_all, [3]
 
-        async def failing(record, transition):
-            if record.marked and failures[0]:
+        async def failing(changes):
+            if failures[0]:
                 failures[0] -= 1
                 raise StoreError("away")
-            return await change(record, transition)
+            return await change_all(changes)
 
-        store.change = failing
+        store.change_all = failing
         ticket = await outbox.put(A, [B], TEXT)
         assert (await outbox.wait(ticket.id)).state is State.SENT
     assert len(sink.messages) == 1
