@@ -6,8 +6,8 @@
 # contents, keys and the lists of states are ordinary values beside the streams.
 #
 # Under the prefix P:
-#     P:e:<id>       hash      record, version, state, shelf, until (the lease's end), claim, place,
-#                              priority, key, sid
+#     P:e:<id>       hash      record, begun and marked (the steps since it was written), version, state, shelf,
+#                              until (the lease's end), claim, place, priority, key, sid
 #     P:c:<id>       string    content
 #     P:k:<key>      string    the id of the entry with this key
 #     P:later        zset      ids of what is queued until a time, by that time
@@ -42,18 +42,19 @@ from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
 from ._damage import DamageError, claimed
 from ._errors import StoreError
-from ._kept import from_json, to_json
+from ._kept import from_json, step_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
 from ._scripts import COUNTS, PAGE, PRUNE, RENEW, SAVE, SET_ASIDE, SWAP, TAKE
-from ._states import Record, State, Transition, stored
+from ._states import Begun, Marked, Record, State, Transition, stored
 
-VERSION: Final = "1"
+VERSION: Final = "2"  # 1: before the first release
 _PREFIX: Final = "trio-smtp:outbox:"
 _PATIENCE: Final = 5.0  # seconds for a connection, and for an answer
 _BLOCK: Final = 2000  # milliseconds of one wait for the bell; less than the patience
 _PRUNED: Final = 500  # entries that are forgotten at once
+_KEPT: Final = ["record", "version", "begun", "marked"]  # what a record is read from
 
 T = TypeVar("T")
 
@@ -201,39 +202,54 @@ class RedisStore:
     # -- records
 
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
-        word, entry_id = await self._store(record, content=content)
-        return entry_id, word == "new"
+        ((word, said),) = await self._store([record], content=content)
+        if word == "failed":
+            raise self._failure(said)
+        return said, word == "new"
 
-    async def _store(self, record: Record, *, content: bytes = b"", lapsed: bool = False) -> tuple[str, str]:
-        shelf, at = record.shelf()
-        companions: list[Any] = []
-        if record.companions is not None:
-            own = await self.ask(self._client.get(f"{_PREFIX}c:{record.id}"))
-            for each, text in record.companions(own or b""):
-                companions += [each.id, to_json(each), each.priority, text]
-        answer: Any = await self.ask(
-            self._save(
-                [_PREFIX],
-                [
-                    record.id,
-                    record.version,
-                    to_json(record),
-                    record.state.value,
-                    shelf.value,
-                    int(at * 1000),
-                    round(self._config.lease * 1000),
-                    record.priority,
-                    record.claim,
-                    record.key or "",
-                    int(lapsed),
-                    content,
-                    *companions,
-                ],
-            )
-        )
-        word, entry_id, now = answer
+    async def _store(
+        self, records: Sequence[Record], *, content: bytes = b"", lapsed: bool = False
+    ) -> list[tuple[str, str]]:
+        """Have records stored, each if it is still the one that was read.
+
+        Returns:
+            For each what came of it, and the id of the entry that is there now. ``"new"``: it was stored. ``"known"``:
+            its key was. ``"moved"``, ``"gone"``: another is there, or none. ``"failed"``: instead of the id, why.
+        """
+        arguments: list[Any] = []
+        for record in records:
+            its_own = [*self._arguments(record, lapsed), content, *await self._companions(record)]
+            arguments += [len(its_own), *its_own]
+        answer: Any = await self.ask(self._save([_PREFIX], arguments))
+        now, answers = answer
         self._set_clock(now)
-        return _text(word), _text(entry_id)
+        return [(_text(word), _text(entry_id)) for word, entry_id in answers]
+
+    def _arguments(self, record: Record, lapsed: bool) -> list[Any]:
+        shelf, at = record.shelf()
+        step = record.step
+        return [
+            record.id,
+            record.version,
+            to_json(record) if step is None else "",
+            step_to_json(step) if isinstance(step, Begun) else "",
+            step_to_json(step) if isinstance(step, Marked) else "",
+            record.state.value,
+            shelf.value,
+            int(at * 1000),
+            round(self._config.lease * 1000),
+            record.priority,
+            record.claim,
+            record.key or "",
+            int(lapsed),
+        ]
+
+    async def _companions(self, record: Record) -> list[Any]:
+        if record.companions is None:
+            return []
+        own = await self.ask(self._client.get(f"{_PREFIX}c:{record.id}"))
+        made = record.companions(own or b"")
+        return [value for each, text in made for value in (each.id, to_json(each), each.priority, text)]
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         self._raise_unsaid()
@@ -241,22 +257,29 @@ class RedisStore:
         answer: Any = await self.ask(self._take([_PREFIX], [worker, limit, lease]))
         found, now = answer
         self._set_clock(now)
+        claims: list[tuple[Record, bytes]] = []
         taken: list[tuple[Record, bytes]] = []
         try:
-            for entry_id, text, version, content in found:
+            for entry_id, *kept, content in found:
                 try:
-                    _, record = claimed(text, version, content=content, transition=transition, now=self._now())
+                    _, record = claimed(*kept, content=content, transition=transition, now=self._now())
+                    claims.append((record, content or b""))
                 except DamageError as exc:
-                    await self._put_aside(entry_id, version, exc)
-                    continue
-                word, _ = await self._store(record, lapsed=True)
+                    await self._put_aside(entry_id, kept[1], exc)
+            answers = await self._store([record for record, _ in claims], lapsed=True)
+            for (record, content), (word, said) in zip(claims, answers, strict=True):
                 if word == "new":
-                    taken.append((stored(record), content or b""))
+                    taken.append((stored(record), content))
+                elif word == "failed":
+                    self._unsaid = self._failure(said)
         except StoreError as exc:  # what is leased by now is not forgotten
             self._unsaid = exc
         if not taken:
             self._raise_unsaid()
         return taken
+
+    def _failure(self, words: str) -> StoreError:
+        return StoreError(f"cannot use the outbox {self._address}: {words}")
 
     def _raise_unsaid(self) -> None:
         error, self._unsaid = self._unsaid, None
@@ -270,43 +293,59 @@ class RedisStore:
         )
 
     async def change(self, record: Record, transition: Transition) -> Record:
-        while True:
-            changed = transition(record, self._now())
-            if changed == record:
-                return record
-            word, _ = await self._store(changed)
-            if word == "new":
-                return stored(changed)
-            record = await self.load(record.id)
+        (answer,) = await self.change_all([(record, transition)])
+        if isinstance(answer, Record):
+            return answer
+        raise answer
 
     async def change_all(self, changes: Sequence[tuple[Record, Transition]]) -> list[Record | Exception]:
+        known = {number: record for number, (record, _) in enumerate(changes)}  # without an answer yet
         answers: dict[int, Record | Exception] = {}
-
-        async def one(number: int, record: Record, transition: Transition) -> None:
-            try:
-                answers[number] = await self.change(record, transition)
-            except Exception as exc:
-                answers[number] = exc
-
-        async with trio.open_nursery() as nursery:
-            for number, change in enumerate(changes):
-                nursery.start_soon(one, number, *change)
+        while known:
+            changed: dict[int, Record] = {}
+            for number, record in known.items():
+                try:
+                    changed[number] = changes[number][1](record, self._now())
+                except Exception as exc:
+                    answers[number] = exc
+                    continue
+                if changed[number] == record:
+                    answers[number] = changed.pop(number)
+            known = await self._store_changes(changed, answers)
         return [answers[number] for number in range(len(changes))]
+
+    async def _store_changes(
+        self, changed: Mapping[int, Record], answers: dict[int, Record | Exception]
+    ) -> dict[int, Record]:
+        """Store records; those of which another was there already, as they are now."""
+        moved: dict[int, Record] = {}
+        words = await self._store(list(changed.values())) if changed else []
+        for (number, record), (word, said) in zip(changed.items(), words, strict=True):
+            if word == "new":
+                answers[number] = stored(record)
+            elif word == "failed":
+                answers[number] = self._failure(said)
+            else:
+                try:
+                    moved[number] = await self.load(record.id)
+                except LookupError as exc:
+                    answers[number] = exc
+        return moved
 
     async def renew(self, records: Sequence[Record], worker: str) -> None:
         claims = [word for record in records for word in (record.id, str(record.claim))]
         self._set_clock(await self.ask(self._renew([_PREFIX], [worker, round(self._config.lease * 1000), *claims])))
 
     async def load(self, entry_id: str) -> Record:
-        text, version = await self.ask(self._client.hmget(f"{_PREFIX}e:{entry_id}", ["record", "version"]))
-        if text is None or version is None:
+        kept: Any = await self.ask(self._client.hmget(f"{_PREFIX}e:{entry_id}", _KEPT))
+        if None in kept[:2]:
             raise LookupError(f"the outbox has no entry {entry_id!r}")
-        return self._read(text, version)
+        return self._read(*kept)
 
     async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
         which = "all" if state is None else f"s:{state}"
         rows: Any = await self.ask(self._page([_PREFIX], [which, after, limit]))
-        return [(int(float(place)), self._read(text, version)) for place, text, version in rows]
+        return [(int(float(place)), self._read(*kept)) for place, *kept in rows]
 
     async def counts(self) -> Mapping[State, int]:
         numbers: Any = await self.ask(self._counts([_PREFIX], [state.value for state in State]))
@@ -324,9 +363,9 @@ class RedisStore:
         keep, lease = round(self._config.keep_done * 1000), round(self._config.lease * 1000)
         await self.ask(self._prune([_PREFIX], [keep, _PRUNED, 10 * lease]))
 
-    def _read(self, text: bytes, version: bytes) -> Record:
+    def _read(self, text: bytes, version: bytes, begun: bytes | None, marked: bytes | None) -> Record:
         try:
-            return from_json(text, int(version))
+            return from_json(text, int(version), begun, marked)
         except ValueError as exc:
             raise StoreError(f"the outbox {self._address} is damaged: {exc}") from exc
 

@@ -1,7 +1,8 @@
 # What Redis runs for an outbox, each script alone: the keys are described in _redis.py.
 #
-# What SAVE gets beyond its twelve arguments are companions, four for each: id, record, priority and content. They are
-# queued, and due.
+# SAVE writes any number of entries, each by itself. Before the arguments of each stands how many there are. Behind the
+# first fourteen are companions, four for each: id, record, priority and content. They are queued, and due. Where the
+# record is empty, it stays as it is, and a step is kept beside it.
 from __future__ import annotations
 
 from typing import Final
@@ -24,15 +25,18 @@ local function ring() redis.call('XADD', P .. 'bell', 'MAXLEN', '1', '*', 'ring'
 SAVE: Final = (
     COMMON
     + """
-local id, expected, record, state, shelf, at, lease, priority, claim, key, lapsed, content = unpack(ARGV)
+local is_heard = false
+local function save(...)
+local arg = {...}
+local id, expected, record, begun, marked, state, shelf, at, lease, priority, claim, key, lapsed, content = unpack(arg)
 local e = P .. 'e:' .. id
 local version, was, stood, sid, ends, place =
     unpack(redis.call('HMGET', e, 'version', 'state', 'shelf', 'sid', 'until', 'place'))
 if expected == '0' then
-    if version then return {'new', id, now} end
+    if version then return {'new', id} end
     if key ~= '' then
         local known = redis.call('GET', P .. 'k:' .. key)
-        if known then return {'known', known, now} end
+        if known then return {'known', known} end
         redis.call('SET', P .. 'k:' .. key, id)
     end
     place = redis.call('INCR', P .. 'place')
@@ -40,9 +44,9 @@ if expected == '0' then
     redis.call('ZADD', P .. 'all', place, id)
     redis.call('HSET', e, 'place', place, 'priority', priority, 'key', key)
 else
-    if not version then return {'gone', id, now} end
-    if version ~= expected then return {'moved', id, now} end
-    if lapsed == '1' and stood == 'leased' and tonumber(ends or 0) > now then return {'moved', id, now} end
+    if not version then return {'gone', id} end
+    if version ~= expected then return {'moved', id} end
+    if lapsed == '1' and stood == 'leased' and tonumber(ends or 0) > now then return {'moved', id} end
     if was ~= state then redis.call('ZREM', P .. 's:' .. was, id) end
     if stood == 'later' then redis.call('ZREM', P .. 'later', id) end
     if shelf ~= 'leased' and (stood == 'ready' or stood == 'leased') then
@@ -51,9 +55,17 @@ else
     end
 end
 redis.call('ZADD', P .. 's:' .. state, place, id)
-redis.call('HSET', e, 'record', record, 'version', expected + 1, 'state', state, 'shelf', shelf, 'claim', claim)
-for i = 13, #ARGV, 4 do
-    local id, record, priority, content = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+redis.call('HSET', e, 'version', expected + 1, 'state', state, 'shelf', shelf, 'claim', claim)
+if record ~= '' then
+    redis.call('HSET', e, 'record', record)
+    redis.call('HDEL', e, 'begun', 'marked')
+elseif begun ~= '' then
+    redis.call('HSET', e, 'begun', begun)
+else
+    redis.call('HSET', e, 'marked', marked)
+end
+for i = 15, #arg, 4 do
+    local id, record, priority, content = arg[i], arg[i + 1], arg[i + 2], arg[i + 3]
     local place = redis.call('INCR', P .. 'place')
     redis.call('SET', P .. 'c:' .. id, content)
     redis.call('ZADD', P .. 'all', place, id)
@@ -64,7 +76,7 @@ for i = 13, #ARGV, 4 do
 end
 if shelf == 'leased' then
     redis.call('HSET', e, 'until', now + lease)
-    return {'new', id, now}
+    return {'new', id}
 elseif shelf == 'waiting' then
     if tonumber(at) <= now then
         ready(id, priority)
@@ -76,8 +88,22 @@ elseif shelf == 'done' then
     redis.call('ZADD', P .. 'done', at, id)
     redis.call('DEL', P .. 'c:' .. id)
 end
-ring()
-return {'new', id, now}
+is_heard = true
+return {'new', id}
+end
+local answers = {}
+local i = 1
+while i <= #ARGV do
+    local last = i + ARGV[i]
+    local is_well, answer = pcall(save, unpack(ARGV, i + 1, last))
+    if not is_well then
+        answer = {'failed', type(answer) == 'table' and answer.err or tostring(answer)}
+    end
+    table.insert(answers, answer)
+    i = last + 1
+end
+if is_heard then ring() end
+return {now, answers}
 """
 )
 TAKE: Final = (
@@ -98,9 +124,10 @@ local function give(items)
     for _, item in ipairs(items) do
         local id = item[2][2]
         local e = P .. 'e:' .. id
-        local record, version, shelf, ends = unpack(redis.call('HMGET', e, 'record', 'version', 'shelf', 'until'))
+        local record, version, begun, marked, shelf, ends =
+            unpack(redis.call('HMGET', e, 'record', 'version', 'begun', 'marked', 'shelf', 'until'))
         if record and not (shelf == 'leased' and tonumber(ends or 0) > now) then
-            table.insert(found, {id, record, version or '', redis.call('GET', P .. 'c:' .. id)})
+            table.insert(found, {id, record, version or '', begun, marked, redis.call('GET', P .. 'c:' .. id)})
         end
     end
 end
@@ -181,8 +208,8 @@ local P = KEYS[1]
 local rows = {}
 local found = redis.call('ZRANGEBYSCORE', P .. ARGV[1], '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])
 for i = 1, #found, 2 do
-    local record, version = unpack(redis.call('HMGET', P .. 'e:' .. found[i], 'record', 'version'))
-    if record then table.insert(rows, {found[i + 1], record, version}) end
+    local kept = redis.call('HMGET', P .. 'e:' .. found[i], 'record', 'version', 'begun', 'marked')
+    if kept[1] then table.insert(rows, {found[i + 1], unpack(kept, 1, 4)}) end
 end
 return rows
 """
