@@ -157,7 +157,7 @@ async def test_a_lease_is_renewed_while_it_is_being_sent(store_url):  # noqa: F8
 
 async def test_a_lease_is_renewed_though_what_is_old_cannot_be_forgotten(tmp_path):
     url = f"sqlite:{tmp_path}/o.db"
-    config, events = watched(lease=3, keep_done=0.01)
+    config, events = watched(lease=3, keep_done=2)
     async with opened(url, config) as (outbox, sink, pool):
         old = await outbox.put(A, [B], TEXT)
         await outbox.resolve(old.id, "discard")

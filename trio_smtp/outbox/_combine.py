@@ -69,6 +69,8 @@ class Combiner(Generic[R]):
 
         Cancellation: before it is begun, it is withdrawn. Once it is begun, its answer is waited for.
         """
+        if not self._is_led:
+            await trio.lowlevel.checkpoint_if_cancelled()  # what leads cannot be withdrawn
         self._waiting.append(request)
         if self._is_led:
             await self._wait(request)

@@ -31,28 +31,23 @@ class Writes(Enum):
 
 
 class _Operation(Generic[T]):
-    """Something to do with the connection, and what came of it."""
+    """Something to do with the connection, and what came of it: a value or an error."""
 
-    __slots__ = ("_value", "error", "function")
+    __slots__ = ("answer", "function")
+
+    answer: T | Exception
 
     def __init__(self, function: Callable[[sqlite3.Connection], T]) -> None:
         self.function: Final = function
-        self.error: Exception | None = None
-        self._value: T | None = None
 
     def run(self, connection: sqlite3.Connection) -> None:
         """Do it. An error of SQLite is raised, since it is the group's; any other is this operation's own."""
-        self._value = self.error = None
         try:
-            self._value = self.function(connection)
+            self.answer = self.function(connection)
         except sqlite3.Error:
             raise
         except Exception as exc:
-            self.error = exc
-
-    def answer(self) -> T | Exception:
-        """What came of it."""
-        return self._value if self.error is None else self.error  # type: ignore[return-value]
+            self.answer = exc
 
 
 class _Operations(Request):
@@ -96,25 +91,24 @@ class Groups:
 
         Cancellation: before it is begun, it is withdrawn. Once it is begun, its answer is waited for.
         """
-        await self._open()
         operation = _Operation(function)
-        await self._combiner.ask(_Operations((operation,), writes, size))
-        answer = operation.answer()
+        await self._ask(_Operations((operation,), writes, size))
+        answer = operation.answer
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def do_all(self, functions: Sequence[Callable[[sqlite3.Connection], T]]) -> list[T | Exception]:
         """The same of several that write: what each returns, or raises, which hurts no other."""
-        await self._open()
         operations = [_Operation(function) for function in functions]
-        await self._combiner.ask(_Operations(operations, Writes.ROWS, 0))
-        return [operation.answer() for operation in operations]
+        await self._ask(_Operations(operations, Writes.ROWS, 0))
+        return [operation.answer for operation in operations]
 
-    async def _open(self) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
+    async def _ask(self, request: _Operations) -> None:
         if self._is_closed:
+            await trio.lowlevel.checkpoint()
             raise StoreError(f"the outbox {self._path} is closed")
+        await self._combiner.ask(request)
 
     async def aclose(self) -> None:
         """Do what was asked for, and close the connection. What is asked later is a StoreError."""
@@ -138,7 +132,7 @@ class Groups:
     def _fail(self, group: list[_Operations], error: BaseException) -> None:
         for request in group:
             for operation in request.operations:
-                operation.error = StoreError(f"cannot use the outbox {self._path}: {error!r}")
+                operation.answer = StoreError(f"cannot use the outbox {self._path}: {error!r}")
 
     # -- in the thread
 
@@ -160,7 +154,7 @@ class Groups:
         try:
             operation.run(self._connection)
         except sqlite3.Error as exc:
-            operation.error = store_error(self._path, exc)
+            operation.answer = store_error(self._path, exc)
 
     def _write(self, group: list[_Operation[Any]]) -> None:
         connection = self._connection
@@ -169,7 +163,7 @@ class Groups:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as exc:  # another process has not ended its transaction, for example
             for operation in group:
-                operation.error = store_error(self._path, exc)
+                operation.answer = store_error(self._path, exc)
             return
         try:
             is_whole = self._are_whole(group)
@@ -181,7 +175,7 @@ class Groups:
             self._roll_back()
             is_whole = False
             if len(group) == 1:
-                group[0].error = store_error(self._path, exc)
+                group[0].answer = store_error(self._path, exc)
         except BaseException:
             self._roll_back()
             raise
@@ -194,7 +188,7 @@ class Groups:
         for operation in group:
             before = self._connection.total_changes
             operation.run(self._connection)
-            if operation.error is not None and self._connection.total_changes != before:
+            if isinstance(operation.answer, Exception) and self._connection.total_changes != before:
                 return False
         return True
 

@@ -419,9 +419,13 @@ def retrace(record: Record, *steps: Step | None) -> Record:
     return record._replace(step=None)
 
 
+_VERSION: Final = Record._fields.index("version")
+_new: Final = tuple.__new__  # of a Record: it is made for every step of every message
+
+
 def stored(record: Record) -> Record:
     """The record, as it is once a store has written it."""
-    return record._replace(version=record.version + 1, step=None)
+    return _new(Record, (*record[:_VERSION], record.version + 1, None, record.companions))
 
 
 def _datetime(seconds: float) -> datetime:

@@ -55,6 +55,7 @@ class Worker:
         self._observer: Final = observer
         self._concurrency: Final = concurrency
         self._name: Final = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
+        self._is_limited: Final = config.rate_limit is not None or config.domain_rate_limit is not None
         self._active: dict[tuple[str, int], Record] = {}  # by id and claim: what this worker has leased
         self._room: Final[Room[Attempt, tuple[Record, bytes]]] = Room(concurrency)
         self._ledger: Final = Ledger(store, self._tell)
@@ -177,7 +178,7 @@ class Worker:
     async def _try_to_send(self, attempt: Attempt, content: bytes) -> float:
         """Send an entry, unless the rate limits say how many seconds to wait first; the outcomes are the attempt's."""
         try:
-            if delay := await self._admit(attempt.record):
+            if self._is_limited and (delay := await self._admit(attempt.record)):
                 return delay
             try:
                 result = await self._pool_send(attempt, content)
@@ -220,7 +221,7 @@ class Worker:
             limits[""] = Limit(*self._config.rate_limit)
         if self._config.domain_rate_limit is not None:
             limits |= dict.fromkeys(domains(record.sending), Limit(*self._config.domain_rate_limit))
-        return await self._store.admit(limits) if limits else 0.0
+        return await self._store.admit(limits)
 
     # -- what became of it
 
