@@ -9,12 +9,18 @@ import pytest
 
 from trio_smtp.outbox import _schema
 from trio_smtp.outbox._errors import StoreError
+from trio_smtp.outbox._rows import RowsStatement
 from trio_smtp.outbox._schema import SCHEMA, check_version, data_version, open_connection
 
 STATEMENTS = {
     name: words
     for name, words in vars(_schema).items()
     if isinstance(words, str) and words.split()[:1] and words.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")
+} | {
+    f"{name} {number}": words.text(number)
+    for name, words in vars(_schema).items()
+    if isinstance(words, RowsStatement)
+    for number in (1, 32)
 }
 
 
@@ -36,7 +42,8 @@ def test_they_are_all_here():
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_no_statement_looks_at_more_than_it_is_about(name, connection):
     """None reads a whole table or sorts; two walk along an index, and stop at their LIMIT; one counts all there are."""
-    walks = [step for step in plan(connection, STATEMENTS[name]) if "SCAN" in step]
+    steps = [step for step in plan(connection, STATEMENTS[name]) if "SCAN" in step]
+    walks = [step for step in steps if step != "SCAN new" and "CONSTANT ROW" not in step]  # the values that it is given
     expected = {
         "FIND_READY": ["SCAN outbox_entries USING INDEX outbox_ready"],
         "COUNT": ["SCAN outbox_entries USING COVERING INDEX outbox_states"],

@@ -10,12 +10,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import trio
 
 from ._combine import Combiner, Request
 from ._errors import StoreError
+from ._rows import Row, RowsStatement
 
 _MOST: Final = 200  # operations in one transaction
 _SIZE: Final = 1 << 20  # octets of content in one transaction
@@ -30,15 +31,33 @@ class Writes(Enum):
     ROWS = "it writes"
 
 
-class _Operation(Generic[T]):
-    """Something to do with the connection, and what came of it: a value or an error."""
+class Bulk(NamedTuple, Generic[T]):
+    """What an operation comes to if all is as expected: rows that are written together with those of others.
 
-    __slots__ = ("answer", "function")
+    Attributes:
+        rows: each of them, with its statement.
+        answer: then.
+    """
+
+    rows: tuple[tuple[RowsStatement, Row], ...]
+    answer: T
+
+
+class Operation(Generic[T]):
+    """Something to do with the connection, and what came of it: a value or an error.
+
+    Args:
+        function: does it.
+        bulk: does it too, if every one of its rows can be written.
+    """
+
+    __slots__ = ("answer", "bulk", "function")
 
     answer: T | Exception
 
-    def __init__(self, function: Callable[[sqlite3.Connection], T]) -> None:
+    def __init__(self, function: Callable[[sqlite3.Connection], T], bulk: Bulk[T] | None = None) -> None:
         self.function: Final = function
+        self.bulk: Final = bulk
 
     def run(self, connection: sqlite3.Connection) -> None:
         """Do it. An error of SQLite is raised, since it is the group's; any other is this operation's own."""
@@ -55,7 +74,7 @@ class _Operations(Request):
 
     __slots__ = ("operations", "writes")
 
-    def __init__(self, operations: Sequence[_Operation[Any]], writes: Writes, size: int) -> None:
+    def __init__(self, operations: Sequence[Operation[Any]], writes: Writes, size: int) -> None:
         super().__init__(len(operations), size)
         self.operations: Final = operations
         self.writes: Final = writes
@@ -91,17 +110,16 @@ class Groups:
 
         Cancellation: before it is begun, it is withdrawn. Once it is begun, its answer is waited for.
         """
-        operation = _Operation(function)
-        await self._ask(_Operations((operation,), writes, size))
-        answer = operation.answer
+        (answer,) = await self.do_all((Operation(function),), writes, size)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def do_all(self, functions: Sequence[Callable[[sqlite3.Connection], T]]) -> list[T | Exception]:
-        """The same of several that write: what each returns, or raises, which hurts no other."""
-        operations = [_Operation(function) for function in functions]
-        await self._ask(_Operations(operations, Writes.ROWS, 0))
+    async def do_all(
+        self, operations: Sequence[Operation[T]], writes: Writes = Writes.ROWS, size: int = 0
+    ) -> list[T | Exception]:
+        """The same of several: what each returns, or raises, which hurts no other."""
+        await self._ask(_Operations(operations, writes, size))
         return [operation.answer for operation in operations]
 
     async def _ask(self, request: _Operations) -> None:
@@ -139,7 +157,7 @@ class Groups:
     def _run(self, group: list[_Operations]) -> bool:
         """Whether anything was changed."""
         before = self._connection.total_changes
-        writes: list[_Operation[Any]] = []
+        writes: list[Operation[Any]] = []
         for request in group:
             if request.writes is Writes.ROWS:
                 writes += request.operations
@@ -150,13 +168,13 @@ class Groups:
             self._write(writes)
         return self._connection.total_changes != before
 
-    def _run_alone(self, operation: _Operation[Any]) -> None:
+    def _run_alone(self, operation: Operation[Any]) -> None:
         try:
             operation.run(self._connection)
         except sqlite3.Error as exc:
             operation.answer = store_error(self._path, exc)
 
-    def _write(self, group: list[_Operation[Any]]) -> None:
+    def _write(self, group: list[Operation[Any]]) -> None:
         connection = self._connection
         try:
             self._roll_back()  # what could not be, the last time
@@ -183,14 +201,35 @@ class Groups:
             for operation in group:
                 self._write([operation])
 
-    def _are_whole(self, group: list[_Operation[Any]]) -> bool:
+    def _are_whole(self, group: list[Operation[Any]]) -> bool:
         """Do them. Whether none has failed halfway: it may have been short of memory, for example."""
-        for operation in group:
+        for operation in self._write_in_bulk(group):
             before = self._connection.total_changes
             operation.run(self._connection)
             if isinstance(operation.answer, Exception) and self._connection.total_changes != before:
                 return False
         return True
+
+    def _write_in_bulk(self, group: list[Operation[Any]]) -> list[Operation[Any]]:
+        """Do what can be done in bulk; the others, all of them if something is not as expected."""
+        rows: dict[RowsStatement, list[Row]] = {}
+        others = []
+        for operation in group:
+            if operation.bulk is None:
+                others.append(operation)
+            else:
+                for statement, row in operation.bulk.rows:
+                    rows.setdefault(statement, []).append(row)
+        if len(group) - len(others) < 2:
+            return group
+        self._connection.execute("SAVEPOINT bulk")
+        if not all(statement.write(self._connection, each) == len(each) for statement, each in rows.items()):
+            self._connection.execute("ROLLBACK TO bulk")
+            return group
+        for operation in group:
+            if operation.bulk is not None:
+                operation.answer = operation.bulk.answer
+        return others
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # SQLite has done it by itself after some errors

@@ -13,10 +13,12 @@ import sqlite3
 from typing import Final
 
 from ._errors import StoreError
+from ._rows import RowsStatement
 
 VERSION: Final = "3"  # 1 and 2: before the first release
 _BUSY: Final = 10.0  # seconds to wait for other processes
 _CHECKPOINT: Final = 4000  # pages of the log, 16 MiB, before they are copied into the file, which costs two more syncs
+_OLDEST: Final = (3, 33)  # SQLite: UPDATE FROM
 _CHECKED: Final = 64 << 20  # octets: a file up to this size is checked for damage when it is opened
 
 # `patience` is how long a row was meant to stay where it is; NULL if that was up to the one who put it. `begun` and
@@ -53,11 +55,21 @@ INSERT OR IGNORE INTO outbox_meta VALUES ('version', '{VERSION}');
 """
 
 FIND_KEY: Final = "SELECT id FROM outbox_entries WHERE key = ?"
-INSERT: Final = """
-    INSERT INTO outbox_entries (id, key, state, shelf, at, priority, claim, version, record)
-    VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?)
-"""
-INSERT_CONTENT: Final = "INSERT INTO outbox_contents (place, content) VALUES (?, ?)"
+# Nothing is inserted where the key is known.
+INSERT: Final = RowsStatement(
+    """
+    INSERT INTO outbox_entries (id, key, state, shelf, at, priority, claim, version, record) VALUES {rows}
+    ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
+    """,
+    "(?, ?, ?, ?, ?, ?, ?, 1, ?)",
+)
+INSERT_CONTENT: Final = RowsStatement(
+    """
+    INSERT INTO outbox_contents (place, content) SELECT place, new.column2
+    FROM (VALUES {rows}) AS new CROSS JOIN outbox_entries ON id = new.column1
+    """,
+    "(?, ?)",
+)
 RIPEN: Final = "UPDATE outbox_entries SET shelf = 'ready' WHERE shelf = 'later' AND at <= ?"
 # Records are read as octets: what is no UTF-8 any more is an error of that record, not of the statement.
 _KEPT: Final = "CAST(record AS BLOB), version, CAST(begun AS BLOB), CAST(marked AS BLOB)"
@@ -74,15 +86,29 @@ FIND_CONTENT: Final = """
 """
 LOAD: Final = f"SELECT {_KEPT} FROM outbox_entries WHERE id = ?"
 # A record is replaced only if it is the one that was read: its version is compared.
-MOVE: Final = """
-    UPDATE outbox_entries SET state = ?, shelf = ?, at = ?, patience = ?, claim = ?, version = version + 1, record = ?,
-    begun = NULL, marked = NULL WHERE id = ? AND version = ?
-"""
-CLAIM: Final = """
-    UPDATE outbox_entries SET state = 'sending', shelf = 'leased', at = ?, patience = ?, claim = ?,
-    version = version + 1, begun = ? WHERE id = ? AND version = ?
-"""
-MARK: Final = "UPDATE outbox_entries SET version = version + 1, marked = ? WHERE id = ? AND version = ?"
+MOVE: Final = RowsStatement(
+    """
+    UPDATE outbox_entries SET state = new.column1, shelf = new.column2, at = new.column3, patience = new.column4,
+    claim = new.column5, version = version + 1, record = new.column6, begun = NULL, marked = NULL
+    FROM (VALUES {rows}) AS new WHERE id = new.column7 AND version = new.column8
+    """,
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+)
+CLAIM: Final = RowsStatement(
+    """
+    UPDATE outbox_entries SET state = 'sending', shelf = 'leased', at = new.column1, patience = new.column2,
+    claim = new.column3, version = version + 1, begun = new.column4
+    FROM (VALUES {rows}) AS new WHERE id = new.column5 AND version = new.column6
+    """,
+    "(?, ?, ?, ?, ?, ?)",
+)
+MARK: Final = RowsStatement(
+    """
+    UPDATE outbox_entries SET version = version + 1, marked = new.column1
+    FROM (VALUES {rows}) AS new WHERE id = new.column2 AND version = new.column3
+    """,
+    "(?, ?, ?)",
+)
 SET_ASIDE: Final = "UPDATE outbox_entries SET shelf = 'damaged' WHERE id = ?"
 RENEW: Final = "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'"
 PAGE: Final = f"SELECT place, {_KEPT} FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?"
@@ -112,6 +138,9 @@ def open_connection(path: str) -> sqlite3.Connection:
         StoreError: the file is of another version, or damaged.
         sqlite3.Error: it cannot be used.
     """
+    if sqlite3.sqlite_version_info < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise StoreError(f"an outbox needs SQLite {oldest} or later, and this Python has {sqlite3.sqlite_version}")
     connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL").fetchone()

@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -20,15 +20,18 @@ from . import _schema
 from ._config import OutboxConfig
 from ._damage import DamageError, claimed
 from ._errors import StoreError
-from ._groups import Groups, Writes, store_error
+from ._groups import Bulk, Groups, Operation, Writes, store_error
 from ._kept import from_json, step_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
+from ._rows import Row
 from ._schema import data_version, open_connection
 from ._states import Begun, Companions, Marked, Record, Shelf, State, Transition, stored
 
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -94,7 +97,15 @@ class SQLiteStore:
 
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
         row = new_row(record, self._clock())
-        return await self._groups.do(lambda connection: insert(connection, row, content), Writes.ROWS, len(content))
+        rows = (_schema.INSERT, row), (_schema.INSERT_CONTENT, (record.id, content))
+        operation = Operation(lambda connection: insert(connection, row, content), Bulk(rows, (record.id, True)))
+        return await self._do(operation, len(content))
+
+    async def _do(self, operation: Operation[T], size: int = 0) -> T:
+        (answer,) = await self._groups.do_all((operation,), Writes.ROWS, size)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         taken, damage = await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
@@ -122,17 +133,20 @@ class SQLiteStore:
         if damage:
             connection.executemany(_schema.SET_ASIDE, [(entry_id,) for entry_id in damage])
             return [], list(damage.values())
+        steps = [change.row for change, _ in changes if change.statement is _schema.CLAIM]
+        _schema.CLAIM.write(connection, steps)
         for change, _ in changes:
-            change.write(connection)
+            if change.statement is not _schema.CLAIM:
+                change.write(connection)
         return [(change.record, content) for change, content in changes], []
 
     async def change(self, record: Record, transition: Transition) -> Record:
-        return await self._groups.do(self._changing(record, transition), Writes.ROWS)
+        return await self._do(self._changing(record, transition))
 
     async def change_all(self, changes: Sequence[tuple[Record, Transition]]) -> list[Record | Exception]:
         return await self._groups.do_all([self._changing(record, transition) for record, transition in changes])
 
-    def _changing(self, record: Record, transition: Transition) -> Callable[[sqlite3.Connection], Record]:
+    def _changing(self, record: Record, transition: Transition) -> Operation[Record]:
         """What makes a change, in a transaction; it is decided now, for the record as it is known."""
         try:
             expected = self._decide(record, transition)
@@ -149,7 +163,7 @@ class SQLiteStore:
             changed.write(connection)
             return changed.record
 
-        return change
+        return Operation(change, None if expected is None else expected.bulk())
 
     def _decide(self, known: Record, transition: Transition) -> _Change | None:
         """What a change makes of this record; ``None``: nothing."""
@@ -215,7 +229,7 @@ class _Change:
         record: as it is once it is written.
     """
 
-    __slots__ = ("_id", "_now", "_statement", "_values", "record")
+    __slots__ = ("_id", "_now", "record", "row", "statement")
 
     def __init__(self, known: Record, record: Record, now: float, lease: float) -> None:
         self._id: Final = record.id
@@ -224,11 +238,11 @@ class _Change:
         which = record.id, known.version
         step = record.step
         if isinstance(step, Marked):
-            self._statement = _schema.MARK
-            self._values: tuple[object, ...] = (step_to_json(step), *which)
+            self.statement = _schema.MARK
+            self.row: Row = (step_to_json(step), *which)
         elif isinstance(step, Begun):
-            self._statement = _schema.CLAIM
-            self._values = (now + lease, lease, record.claim, step_to_json(step), *which)
+            self.statement = _schema.CLAIM
+            self.row = (now + lease, lease, record.claim, step_to_json(step), *which)
         else:
             shelf, at = record.shelf()
             patience: float | None = None
@@ -237,48 +251,48 @@ class _Change:
                 at, patience = now + lease, lease
             elif shelf is Shelf.WAITING:
                 row_shelf, patience = "later", max(0.0, at - now)
-            self._statement = _schema.MOVE
-            self._values = (record.state, row_shelf, at, patience, record.claim, to_json(record), *which)
+            self.statement = _schema.MOVE
+            self.row = (record.state, row_shelf, at, patience, record.claim, to_json(record), *which)
 
     def write(self, connection: sqlite3.Connection) -> bool:
         """Write it and its companions, in the transaction that is open; whether the record was still the known one."""
         companions = () if self.record.companions is None else self._companions(connection, self.record.companions)
-        is_current = connection.execute(self._statement, self._values).rowcount == 1
+        is_current = self.statement.write(connection, [self.row]) == 1
         if is_current:
             for row, content in companions:
                 insert(connection, row, content)
         return is_current
 
-    def _companions(
-        self, connection: sqlite3.Connection, companions: Companions
-    ) -> list[tuple[tuple[object, ...], bytes]]:
+    def bulk(self) -> Bulk[Record] | None:
+        """The same together with others; ``None``: it has companions."""
+        return Bulk(((self.statement, self.row),), self.record) if self.record.companions is None else None
+
+    def _companions(self, connection: sqlite3.Connection, companions: Companions) -> list[tuple[Row, bytes]]:
         """The rows of what comes into the outbox with the change, made before anything is written."""
         version, content = connection.execute(_schema.FIND_CONTENT, (self._id,)).fetchone() or (None, None)
-        if version != self._values[-1]:
+        if version != self.row[-1]:
             return []
         return [(new_row(record, self._now), each) for record, each in companions(content or b"")]
 
 
-def new_row(record: Record, now: float) -> tuple[object, ...]:
+def new_row(record: Record, now: float) -> Row:
     """What :func:`insert` takes for a record that is put now."""
     _, at = record.shelf()
     shelf = "ready" if at <= now else "later"
     return (record.id, record.key, record.state, shelf, at, record.priority, record.claim, to_json(record))
 
 
-def insert(connection: sqlite3.Connection, row: tuple[object, ...], content: bytes) -> tuple[str, bool]:
+def insert(connection: sqlite3.Connection, row: Row, content: bytes) -> tuple[str, bool]:
     """Insert a record and its content, in the transaction that is open; if its key is known, nothing.
 
     Returns:
         The id of the entry that is there now, and whether it is the new one.
     """
     entry_id, key = row[:2]
-    if key is not None:
-        known = connection.execute(_schema.FIND_KEY, (key,)).fetchone()
-        if known is not None:
-            return known[0], False
-    place = connection.execute(_schema.INSERT, row).lastrowid
-    connection.execute(_schema.INSERT_CONTENT, (place, content))
+    if not _schema.INSERT.write(connection, [row]):
+        (known,) = connection.execute(_schema.FIND_KEY, (key,)).fetchone()
+        return known, False
+    _schema.INSERT_CONTENT.write(connection, [(entry_id, content)])
     return str(entry_id), True
 
 
