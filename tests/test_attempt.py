@@ -229,6 +229,27 @@ async def test_what_only_a_scope_can_end_is_ended_by_it() -> None:
         assert ended == ["interrupted"]
 
 
+async def test_a_scope_around_an_exchange_is_cancelled_in_its_place() -> None:
+    attempt = new()
+    exchange, scope = Exchange(attempt), trio.CancelScope()
+    attempt.attach(exchange, scope)
+    assert attempt.end_wait()
+    assert scope.cancel_called
+    assert exchange.done == []
+
+
+async def test_a_scope_is_left_alone_when_the_attempt_has_gone() -> None:
+    scope = trio.CancelScope()
+    detached, done = new(), new()
+    for attempt in (detached, done):
+        attempt.attach(Exchange(attempt), scope)
+    detached.detach()
+    done.finish()
+    assert not detached.end_wait()
+    assert not done.end_wait()
+    assert not scope.cancel_called
+
+
 async def test_work_that_is_not_cancelled_ends_as_it_does() -> None:
     async def fail() -> None:
         await trio.lowlevel.checkpoint()

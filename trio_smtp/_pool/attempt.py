@@ -130,21 +130,24 @@ class Attempt:
         """Let it be sent with no other in flight, from now on."""
         self.is_alone = True
 
-    def attach(self, exchange: Exchange | None) -> None:
+    def attach(self, exchange: Exchange | None, scope: trio.CancelScope | None = None) -> None:
         """A worker sends it now.
 
         Args:
             exchange: what :meth:`cancel` may end; ``None`` while others' messages are in flight there.
+            scope: around the worker's part in it, for :meth:`cancel` to cancel instead, once.
         """
         self.state = _BEGUN
         self._exchange = exchange
+        if scope is not None:
+            self._scope = scope
         if exchange is not None and self.cancellation is Cancellation.OVERDUE:
             exchange.abandon()  # the last of several in flight, and its caller has gone
 
     def detach(self) -> None:
         """A worker has had it, and it needs another connection: what was begun goes on."""
         self.state = _BEGUN
-        self._exchange = None
+        self._exchange = self._scope = None
 
     async def run_cancellable(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do what only a cancel scope can end: waiting for the rate limit, the caller's iterable.
@@ -188,7 +191,7 @@ class Attempt:
             return
         self.state = _DONE
         self.error = error
-        self._exchange = None
+        self._exchange = self._scope = None
         if self._waiter is not None:
             trio.lowlevel.reschedule(self._waiter)
 
