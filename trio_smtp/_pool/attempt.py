@@ -20,7 +20,8 @@
 # would cost as much as the rest of this object.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Final, Protocol
 
@@ -65,6 +66,21 @@ class Exchange(Protocol):
 
     def abort(self) -> None:
         """Let nothing more be sent or awaited after that."""
+
+
+@contextmanager
+def lent_scope() -> Iterator[trio.CancelScope]:
+    """Around a worker that serves attempts, one after the other: a scope for each to cancel while it is attached.
+
+    Errors that come with the cancellation, in a group, are dropped: they are of its caller's code, and its caller has
+    gone.
+    """
+    try:
+        with trio.CancelScope() as scope:
+            yield scope
+    except Exception:
+        if not scope.cancelled_caught:
+            raise
 
 
 class Attempt:
@@ -135,7 +151,7 @@ class Attempt:
 
         Args:
             exchange: what :meth:`cancel` may end; ``None`` while others' messages are in flight there.
-            scope: around the worker's part in it, for :meth:`cancel` to cancel instead, once.
+            scope: of :func:`lent_scope`, for :meth:`cancel` to cancel instead.
         """
         self.state = _BEGUN
         self._exchange = exchange

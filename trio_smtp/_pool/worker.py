@@ -22,7 +22,9 @@
 # PARKED: only a reader sees a FIN or a 421 at once, under TLS too.
 #
 # Invariants.
-# * No checkpoint between take() and park(); else a caller could find no worker idle nor room for one, and never wake.
+#
+# * No checkpoint between take() and park(); else a caller could find no idle worker and no room for a new one, queue,
+#   and never be woken.
 # * The dispatcher knows a worker as idle in RESTING and PARKED only, and forgets that before it calls wake(); unpark()
 #   comes first after either, whatever ended it, and says which attempt was given meanwhile.
 # * `_attempt` is the attempt whose outcome this task owes. It is set in the same step in which the attempt was taken,
@@ -32,6 +34,7 @@
 # * Exceptions of one attempt end that attempt. What comes out of run() is Cancelled, Ctrl-C or a bug.
 #
 # What may happen at each checkpoint.
+#
 # * Opening: the server may fail; the pool may close, which cancels it if no message waits for it.
 # * Waiting for the rate limit, the caller's iterable or its `before_end`: the attempt may be cancelled, which cancels
 #   the scope around it, for the rate limit that of Attempt.run_cancellable, else that of run(), one for many messages.
@@ -62,7 +65,7 @@ from .._protocol.client.commands import RSET
 from .._protocol.client.protocol import State
 from .._protocol.errors import SMTPError, SMTPTimeoutError, Stage
 from .._wire.waits import Interrupted
-from .attempt import Attempt, AttemptState, Cancellation
+from .attempt import Attempt, AttemptState, Cancellation, lent_scope
 from .config import PoolConfig
 from .connector import Connector, PooledConnection
 from .dispatcher import Dispatcher
@@ -160,7 +163,7 @@ class Worker:
             if attempt is None:
                 self._return_start()
             while not reason:
-                with trio.CancelScope() as scope:
+                with lent_scope() as scope:
                     while True:
                         if attempt is not None:
                             await serve(attempt, connection, scope)
@@ -225,10 +228,6 @@ class Worker:
                     await attempt.run_cancellable(partial(self._send, attempt, connection, None))
         except Exception as exc:
             attempt.finish(exc)
-        except BaseExceptionGroup as exc:  # of a nursery in the caller's code, where errors came of the cancellation
-            if attempt.is_wanted or exc.split((trio.Cancelled, Exception))[1] is not None:
-                raise
-            attempt.finish(Interrupted())
         else:
             attempt.finish()
 
