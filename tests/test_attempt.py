@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_smtp._client.message import Message
 from trio_smtp._client.report import DeliveryReport
-from trio_smtp._pool.attempt import Attempt, AttemptState, Cancellation
+from trio_smtp._pool.attempt import Attempt, AttemptState, Cancellation, lent_scope
 from trio_smtp._protocol.client.transaction import Transaction
 from trio_smtp._wire.waits import Interrupted
 
@@ -227,6 +229,44 @@ async def test_what_only_a_scope_can_end_is_ended_by_it() -> None:
         await wait_all_tasks_blocked()
         assert not await attempt.cancel(GRACE)
         assert ended == ["interrupted"]
+
+
+async def test_a_scope_around_an_exchange_is_cancelled_in_its_place() -> None:
+    attempt = new()
+    exchange, scope = Exchange(attempt), trio.CancelScope()
+    attempt.attach(exchange, scope)
+    assert attempt.end_wait()
+    assert scope.cancel_called
+    assert exchange.done == []
+
+
+async def test_a_scope_is_left_alone_when_the_attempt_has_gone() -> None:
+    scope = trio.CancelScope()
+    detached, done = new(), new()
+    for attempt in (detached, done):
+        attempt.attach(Exchange(attempt), scope)
+    detached.detach()
+    done.finish()
+    assert not detached.end_wait()
+    assert not done.end_wait()
+    assert not scope.cancel_called
+
+
+async def test_a_scope_lent_to_attempts_keeps_no_error_but_those_of_its_cancellation() -> None:
+    async def fail(wait: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await wait()
+        finally:
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError), lent_scope():
+        await fail(trio.lowlevel.checkpoint)
+    with lent_scope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail, trio.sleep_forever)
+            nursery.start_soon(trio.sleep_forever)
+            scope.cancel()
+    assert scope.cancelled_caught
 
 
 async def test_work_that_is_not_cancelled_ends_as_it_does() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from email.message import EmailMessage
 from functools import partial
@@ -14,7 +14,8 @@ from client_peer import Peer, client_and
 from pool_server import Network, network, pool_of
 
 import trio_smtp
-from trio_smtp import ClientConfig, ContentLike, Delivery, PoolConfig
+from trio_smtp import ClientConfig, ContentLike, Delivery, PoolConfig, open_pool
+from trio_smtp.testing import open_sink
 
 Clock = trio.testing.MockClock
 EARLY = ClientConfig(early_text=True)
@@ -489,6 +490,70 @@ async def test_in_a_pool_a_caller_cancelled_in_it_goes_at_once_and_others_are_se
             assert scope.cancelled_caught
             assert trio.current_time() < scope.deadline + 1
     assert sorted(server.texts) == sorted([b"first\r\n", *others])
+
+
+@at_depths
+@with_configs
+async def test_in_a_pool_one_that_does_not_heed_its_cancellation_harms_no_other(
+    config: ClientConfig, depth: int
+) -> None:
+    others = [b"%d\r\n" % i for i in range(4)]
+    entered, go_on = trio.Event(), trio.Event()
+    results: list[trio_smtp.SendResult] = []
+
+    async def shielded() -> None:
+        entered.set()
+        with trio.CancelScope(shield=True):
+            await go_on.wait()
+
+    async with (
+        open_sink() as sink,
+        open_pool(
+            sink.host, sink.port, config=one_connection(depth), client_config=config, **sink.client_options
+        ) as pool,
+    ):
+
+        async def send(text: bytes, before_end: Callable[[], Awaitable[object]] | None) -> None:
+            results.append(await pool.send("a@x.test", ["b@y.test"], text, before_end=before_end))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, b"first\r\n", shielded)
+            await entered.wait()
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+                go_on.set()  # up to the end nothing waits any more
+        assert len(results) == 1
+        async with trio.open_nursery() as nursery:
+            for text, before_end in zip(others, [None, trio.lowlevel.checkpoint] * 2, strict=True):
+                nursery.start_soon(send, text, before_end)
+        assert pool.statistics().opened == 1
+    assert len(results) == len(sink.messages) == 5
+
+
+@at_depths
+@with_offers
+@with_configs
+async def test_in_a_pool_errors_that_come_with_its_cancellation_are_its_own(
+    net: Network, autojump_clock: Clock, offers: tuple[str, ...], config: ClientConfig, depth: int
+) -> None:
+    net.script = server = Taker(*offers)
+
+    async def before_end() -> None:
+        async with trio.open_nursery() as nursery:  # a group of the error and of a cancellation comes out of it
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise Chosen
+
+    async with pool_of(one_connection(depth), client_config=config) as pool:
+        for text in (b"first\r\n", b"second\r\n"):
+            with trio.move_on_after(1) as scope:
+                await pool.send("a@x.test", ["b@y.test"], SMALL, before_end=before_end)
+            assert scope.cancelled_caught
+            await pool.send("a@x.test", ["b@y.test"], text)
+    assert server.texts == [b"first\r\n", b"second\r\n"]
 
 
 @at_depths

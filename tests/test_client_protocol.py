@@ -477,6 +477,25 @@ def test_no_secret_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        mail(Transaction(["x"]), "a@x.test", " SIZE=9 BODY=8BITMIME"),
+        mail(Transaction(["x"]), ""),
+        mail(Transaction(["x"]), "j\u00f6rg@x.test", " SMTPUTF8", utf8=True),
+        rcpt(Transaction(["x"]), "x", "b@y.test", " NOTIFY=NEVER"),
+        rcpt(Transaction(["x"]), "x", "j\u00f6rg@y.test", utf8=True),
+        data(Transaction(["x"])),
+        bdat(Transaction(["x"]), 7),
+        bdat(Transaction(["x"]), 7, last=True),
+        RSET,
+    ],
+    ids=str,
+)
+def test_any_other_command_is_shown_as_it_is_sent(command: Command) -> None:
+    assert str(command) == command.wire.decode().removesuffix("\r\n")
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "AUTH PLAIN c2VjcmV0",

@@ -100,6 +100,26 @@ def test_value():
         reply.code = 250
 
 
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (("ok",), "250 ok"),
+        (("ok ",), "250 ok"),
+        ((" ok\t",), "250  ok"),
+        (("j\u00f6rg",), "250 j\u00f6rg"),
+        (("\u00fc",), "250 \u00fc"),
+        (("ok\u00a0\u3000",), "250 ok"),
+        (("",), "250"),
+        ((), "250"),
+        (("a", "b "), "250 a / b"),
+        (("a", ""), "250 a /"),
+    ],
+)
+def test_a_reply_is_shown_in_one_line_without_space_behind_it(lines: tuple[str, ...], shown: str):
+    assert str(Reply.received(250, lines, None)) == shown
+    assert str(Reply.received(250, lines, "2.0.0")) == shown.replace("250", "250 2.0.0", 1)
+
+
 @pytest.mark.parametrize("code", [250, 354, 399, 600])
 def test_a_reject_is_a_refusal(code: int):
     with pytest.raises(ValueError, match="4xx or 5xx"):

@@ -53,6 +53,7 @@ CLIENT_MEBIBYTE = Work(calls=859, steps=7)
 POOL_DATA = Work(calls=322, steps=4.1)
 POOL_BDAT = Work(calls=245, steps=3.1)
 POOL_BDAT_TWO_TRIPS = Work(calls=307, steps=4.2)
+POOL_WATCHED = Work(calls=383, steps=5.2)  # by DATA, with a `before_end` that gives way once, and a `transcript`
 # Two runs count the same, with Trio 0.31 and 0.35 too. Another Python makes other calls of its own, and another system
 # waits for sockets by other functions: there the table is a coarse bound.
 EXACT = sys.version_info[:2] == (3, 11) and sys.platform == "linux"
@@ -315,7 +316,15 @@ def test_client_mebibyte() -> None:
 # -- the pool
 
 
-def send_with_pool(offers: bytes, *, early_text: bool = False, bulk: bool = False, messages: int = MESSAGES) -> Work:
+def send_with_pool(
+    offers: bytes,
+    *,
+    early_text: bool = False,
+    bulk: bool = False,
+    messages: int = MESSAGES,
+    before_end: Callable[[], Awaitable[object]] | None = None,
+    transcript: Callable[[str], None] | None = None,
+) -> Work:
     """The pool's work for messages of four tasks on four connections; `bulk`: the tasks are those of ``send_many``."""
     connections = 4
     config = PoolConfig(max_connections=connections, max_messages=None)
@@ -327,7 +336,7 @@ def send_with_pool(offers: bytes, *, early_text: bool = False, bulk: bool = Fals
 
         async def work(pool: trio_smtp.Pool, messages: int) -> None:
             for _ in range(messages):
-                await pool.send("a@example.com", ["b@example.net"], TEXT)
+                await pool.send("a@example.com", ["b@example.net"], TEXT, before_end=before_end, transcript=transcript)
 
         async def send(pool: trio_smtp.Pool, messages: int) -> None:
             if bulk:
@@ -366,6 +375,16 @@ def send_with_pool(offers: bytes, *, early_text: bool = False, bulk: bool = Fals
 )
 def test_pool_message(offers: bytes, early_text: bool, today: Work) -> None:
     check(send_with_pool(offers, early_text=early_text), today)
+
+
+def test_pool_message_that_its_caller_watches() -> None:
+    lines: list[str] = []
+
+    async def before_end() -> None:
+        await trio.lowlevel.checkpoint()
+
+    check(send_with_pool(WITH_DATA, before_end=before_end, transcript=lines.append), POOL_WATCHED)
+    assert set(lines[-5:]) <= {"C: .", "S: 250 queued", "S: 250 ok", "S: 354 go on"}
 
 
 def test_send_many_costs_hardly_more_than_tasks_that_call_send() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from types import CoroutineType
 from typing import Final
 
 from .._protocol.client.transaction import Transaction
@@ -169,7 +170,7 @@ class DeliveryReport:
         self._announced = self.attempts
         try:
             answer = before_end()
-            if not inspect.isawaitable(answer):
+            if type(answer) is not CoroutineType and not inspect.isawaitable(answer):
                 raise TypeError(f"before_end must be async: it returned {answer!r}")
             await answer
         except SMTPError as exc:

@@ -20,7 +20,8 @@
 # would cost as much as the rest of this object.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Final, Protocol
 
@@ -65,6 +66,21 @@ class Exchange(Protocol):
 
     def abort(self) -> None:
         """Let nothing more be sent or awaited after that."""
+
+
+@contextmanager
+def lent_scope() -> Iterator[trio.CancelScope]:
+    """Around a worker that serves attempts, one after the other: a scope for each to cancel while it is attached.
+
+    Errors that come with the cancellation, in a group, are dropped: they are of its caller's code, and its caller has
+    gone.
+    """
+    try:
+        with trio.CancelScope() as scope:
+            yield scope
+    except Exception:
+        if not scope.cancelled_caught:
+            raise
 
 
 class Attempt:
@@ -130,21 +146,24 @@ class Attempt:
         """Let it be sent with no other in flight, from now on."""
         self.is_alone = True
 
-    def attach(self, exchange: Exchange | None) -> None:
+    def attach(self, exchange: Exchange | None, scope: trio.CancelScope | None = None) -> None:
         """A worker sends it now.
 
         Args:
             exchange: what :meth:`cancel` may end; ``None`` while others' messages are in flight there.
+            scope: of :func:`lent_scope`, for :meth:`cancel` to cancel instead.
         """
         self.state = _BEGUN
         self._exchange = exchange
+        if scope is not None:
+            self._scope = scope
         if exchange is not None and self.cancellation is Cancellation.OVERDUE:
             exchange.abandon()  # the last of several in flight, and its caller has gone
 
     def detach(self) -> None:
         """A worker has had it, and it needs another connection: what was begun goes on."""
         self.state = _BEGUN
-        self._exchange = None
+        self._exchange = self._scope = None
 
     async def run_cancellable(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do what only a cancel scope can end: waiting for the rate limit, the caller's iterable.
@@ -188,7 +207,7 @@ class Attempt:
             return
         self.state = _DONE
         self.error = error
-        self._exchange = None
+        self._exchange = self._scope = None
         if self._waiter is not None:
             trio.lowlevel.reschedule(self._waiter)
 

@@ -36,8 +36,8 @@
 # What may happen at each checkpoint.
 #
 # * Opening: the server may fail; the pool may close, which cancels it if no message waits for it.
-# * Waiting for the rate limit, reading the caller's iterable: the attempt may be cancelled, which cancels the scope
-#   around it (Attempt.run_cancellable).
+# * Waiting for the rate limit, the caller's iterable or its `before_end`: the attempt may be cancelled, which cancels
+#   the scope around it, for the rate limit that of Attempt.run_cancellable, else that of run(), one for many messages.
 # * Waiting for replies to a message alone on the connection: the attempt may be cancelled. Before the end of the
 #   message has left, the wait is interrupted at once, and the connection is broken. Afterwards its caller waits for the
 #   grace; then the connection is aborted, and the fate of the message is unknown.
@@ -50,6 +50,7 @@
 #   meanwhile, no QUIT is said.
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from typing import Final
@@ -62,13 +63,9 @@ from .._client.report import DeliveryReport
 from .._client.sending import deliver
 from .._protocol.client.commands import RSET
 from .._protocol.client.protocol import State
-from .._protocol.errors import (
-    SMTPError,
-    SMTPTimeoutError,
-    Stage,
-)
+from .._protocol.errors import SMTPError, SMTPTimeoutError, Stage
 from .._wire.waits import Interrupted
-from .attempt import Attempt, AttemptState
+from .attempt import Attempt, AttemptState, Cancellation, lent_scope
 from .config import PoolConfig
 from .connector import Connector, PooledConnection
 from .dispatcher import Dispatcher
@@ -95,7 +92,7 @@ class WorkerState(Enum):
 _BUSY: Final = WorkerState.BUSY
 _RESTING: Final = WorkerState.RESTING
 _PARKED: Final = WorkerState.PARKED
-_DONE: Final = AttemptState.DONE
+_NO: Final = Cancellation.NO
 
 
 class Worker:
@@ -155,6 +152,7 @@ class Worker:
     async def run(self) -> None:
         """Open a connection, and send messages until there are none and it is of no more use."""
         dispatcher = self._dispatcher
+        reason = ""
         serve = self._serve_with_others if self._config.pipeline_depth > 1 and self._rate_limit is None else self._serve
         try:
             connection = await self._open()
@@ -164,20 +162,27 @@ class Worker:
             self._attempt = attempt
             if attempt is None:
                 self._return_start()
-            while True:
-                if attempt is not None:
-                    await serve(attempt, connection)
-                if reason := self._why_close(connection):
-                    break
-                attempt = dispatcher.take()
-                if attempt is not None:
-                    self._attempt = attempt
-                else:
-                    attempt = await self._rest(connection)
+            while not reason:
+                with lent_scope() as scope:
+                    while True:
+                        if attempt is not None:
+                            await serve(attempt, connection, scope)
+                            if attempt.cancellation is not _NO:
+                                break  # so is the scope, perhaps
+                        if reason := self._why_close(connection):
+                            break
+                        attempt = dispatcher.take()
+                        if attempt is not None:
+                            self._attempt = attempt
+                        else:
+                            attempt = await self._rest(connection)
+                if scope.cancelled_caught and attempt is not None:
+                    attempt.finish(Interrupted())
+                attempt = None  # its outcome is set, or others have it
             await self._close(connection, reason)
         finally:
             for owed in (self._attempt, dispatcher.unpark(self)):
-                if owed is not None and owed.state is not _DONE:
+                if owed is not None and owed.state is not AttemptState.DONE:
                     owed.close()
             if self._connection is not None:
                 self._connection.abort()
@@ -199,10 +204,10 @@ class Worker:
 
     # -- messages
 
-    async def _serve(self, attempt: Attempt, connection: PooledConnection) -> None:
+    async def _serve(self, attempt: Attempt, connection: PooledConnection, scope: trio.CancelScope | None) -> None:
         """Send a message, or give it back where the connection turns out dead or the server's limits ask for another.
 
-        Its outcome is set, unless it was given back, or this task is being cancelled.
+        Its outcome is set, unless it was given back, or this task or `scope`, which is around this, is being cancelled.
         """
         if attempt.loan is not None:
             await self._lend(attempt, attempt.loan, connection)
@@ -217,10 +222,10 @@ class Worker:
                     return
                 if self._rate_limit is not None:
                     await self._wait_for_start(attempt, connection, self._rate_limit)
-                if report.message.at_hand:
-                    await self._send(attempt, connection)
+                if scope is not None or report.message.at_hand:
+                    await self._send(attempt, connection, scope)
                 else:
-                    await attempt.run_cancellable(partial(self._send, attempt, connection))
+                    await attempt.run_cancellable(partial(self._send, attempt, connection, None))
         except Exception as exc:
             attempt.finish(exc)
         else:
@@ -251,10 +256,8 @@ class Worker:
         if client.protocol.farewell is not None:
             self._health.connection_failed()
         elif not client.is_broken and client.protocol.state is not State.READY:
-            try:
+            with suppress(SMTPError):  # it is broken then, and closed before anything else
                 await client.exchange(RSET, client.config.command_timeout)
-            except SMTPError:
-                pass  # it is broken now, and closed before anything else
 
     def _give_back(self, attempts: list[Attempt]) -> None:
         """They need another connection, if their callers are there still."""
@@ -276,14 +279,14 @@ class Worker:
         if not connection.client.has_just_answered:
             connection.suspect()
 
-    async def _send(self, attempt: Attempt, connection: PooledConnection) -> None:
+    async def _send(self, attempt: Attempt, connection: PooledConnection, scope: trio.CancelScope | None) -> None:
         """Send on this connection. If it was idle, its death before any answer costs nothing."""
         if not attempt.is_wanted:
             raise Interrupted
         report = attempt.report
         may_be_stale = connection.count_message()
         report.count_attempt()
-        attempt.attach(connection)
+        attempt.attach(connection, None if report.message.at_hand else scope)
         is_traced = self._tracer.is_on
         started = trio.current_time() if is_traced else 0.0
         had = len(report.accepted) if is_traced else 0
@@ -302,8 +305,7 @@ class Worker:
         finally:
             if is_traced:
                 fate = fate_since(report, had) if failure is None else fate_by(failure, report.transaction)
-                number = connection.number
-                self._tracer.tell("send", started, number, error=failure, message=attempt.number, fate=fate)
+                self._tracer.tell("send", started, connection.number, error=failure, message=attempt.number, fate=fate)
         if failure is not None:
             report.forget_transaction()  # it came to nothing
             return
@@ -324,7 +326,7 @@ class Worker:
         if stage is not None and not (may_be_stale and stage is Stage.MAIL):
             self._health.connection_failed()
 
-    async def _serve_with_others(self, attempt: Attempt, connection: PooledConnection) -> None:
+    async def _serve_with_others(self, attempt: Attempt, connection: PooledConnection, scope: trio.CancelScope) -> None:
         """Serve a message, and others in flight with it where ``pipeline_depth`` and the connection allow it."""
         client, riding = connection.client, self._riding
         if (
@@ -334,7 +336,7 @@ class Worker:
             or not client.has_just_answered
             or not riding.is_borne_by(connection.route)
         ):
-            await self._serve(attempt, connection)
+            await self._serve(attempt, connection, scope)
             return
 
         def take() -> Attempt | None:
@@ -353,7 +355,7 @@ class Worker:
                     self._give_back(pipeline.take_all_alone())
                 else:
                     self._attempt = alone = pipeline.take_alone()
-                    await self._serve(alone, connection)
+                    await self._serve(alone, connection, None)
         finally:
             for alone in pipeline.take_all_alone():  # unless this task is being cancelled, there is none
                 alone.close()

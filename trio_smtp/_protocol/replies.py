@@ -102,7 +102,10 @@ class Reply:
 
     def __str__(self) -> str:
         enhanced = f" {self.enhanced}" if self.enhanced else ""
-        return f"{self.code}{enhanced} {' / '.join(self.lines)}".rstrip()
+        lines = self.lines
+        if lines and not lines[1:] and " " < lines[0][-1:] <= "~":  # nearly every reply: nothing to join or to strip
+            return f"{self.code}{enhanced} {lines[0]}"
+        return f"{self.code}{enhanced} {' / '.join(lines)}".rstrip()
 
     @property
     def text(self) -> str:

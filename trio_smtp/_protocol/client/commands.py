@@ -80,6 +80,9 @@ _SECRET = frozenset({Verb.AUTH, Verb.RESPONSE})
 class Command:
     """One command: what it is, its octets, and the message it belongs to, if any.
 
+    Args:
+        words: the line as a str, where that is at hand and may be logged.
+
     Attributes:
         verb: its kind.
         wire: its octets with CRLF.
@@ -87,13 +90,16 @@ class Command:
         recipient: for RCPT, the address as the caller wrote it.
     """
 
-    __slots__ = ("recipient", "transaction", "verb", "wire")
+    __slots__ = ("_words", "recipient", "transaction", "verb", "wire")
 
-    def __init__(self, verb: Verb, wire: bytes, transaction: Transaction | None = None, recipient: str = "") -> None:
+    def __init__(
+        self, verb: Verb, wire: bytes, transaction: Transaction | None = None, recipient: str = "", words: str = ""
+    ) -> None:
         self.verb = verb
         self.wire = wire
         self.transaction = transaction
         self.recipient = recipient
+        self._words = words
 
     @property
     def keyword(self) -> str:
@@ -106,6 +112,8 @@ class Command:
 
     def __str__(self) -> str:
         """As it may be logged: no secrets, no message text."""
+        if self._words:
+            return self._words
         if self.verb is _END:
             return "."
         if self.verb in _SECRET:
@@ -147,12 +155,14 @@ def hello(verb: Verb, name: str) -> Command:
 
 def mail(transaction: Transaction, address: str, params: str = "", *, utf8: bool = False) -> Command:
     """MAIL with a checked address and parameters made by ``format_params``."""
-    return Command(_MAIL, encode_line(f"MAIL FROM:<{address}>{params}", utf8=utf8), transaction)
+    line = f"MAIL FROM:<{address}>{params}"
+    return Command(_MAIL, encode_line(line, utf8=utf8), transaction, "", line)
 
 
 def rcpt(transaction: Transaction, recipient: str, address: str, params: str = "", *, utf8: bool = False) -> Command:
     """RCPT; `recipient` is the address as the caller wrote it, `address` as it is sent."""
-    return Command(_RCPT, encode_line(f"RCPT TO:<{address}>{params}", utf8=utf8), transaction, recipient)
+    line = f"RCPT TO:<{address}>{params}"
+    return Command(_RCPT, encode_line(line, utf8=utf8), transaction, recipient, line)
 
 
 def bdat(transaction: Transaction, size: int, *, last: bool = False) -> Command:
@@ -164,7 +174,7 @@ def bdat(transaction: Transaction, size: int, *, last: bool = False) -> Command:
 
 def data(transaction: Transaction) -> Command:
     """DATA."""
-    return Command(_DATA, b"DATA\r\n", transaction)
+    return Command(_DATA, b"DATA\r\n", transaction, "", "DATA")
 
 
 def end(transaction: Transaction, wire: bytes) -> Command:
