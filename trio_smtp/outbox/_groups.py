@@ -16,7 +16,7 @@ import trio
 
 from ._combine import Combiner, Request
 from ._errors import StoreError
-from ._rows import Row, RowsStatement
+from ._rows import Row, RowsStatement, write_all
 
 _MOST: Final = 200  # operations in one transaction
 _SIZE: Final = 1 << 20  # octets of content in one transaction
@@ -212,24 +212,16 @@ class Groups:
 
     def _write_in_bulk(self, group: list[Operation[Any]]) -> list[Operation[Any]]:
         """Do what can be done in bulk; the others, all of them if something is not as expected."""
-        rows: dict[RowsStatement, list[Row]] = {}
-        others = []
-        for operation in group:
-            if operation.bulk is None:
-                others.append(operation)
-            else:
-                for statement, row in operation.bulk.rows:
-                    rows.setdefault(statement, []).append(row)
-        if len(group) - len(others) < 2:
+        bulk = [(operation, operation.bulk) for operation in group if operation.bulk is not None]
+        if len(bulk) < 2:
             return group
         self._connection.execute("SAVEPOINT bulk")
-        if not all(statement.write(self._connection, each) == len(each) for statement, each in rows.items()):
+        if not write_all(self._connection, (row for _, each in bulk for row in each.rows)):
             self._connection.execute("ROLLBACK TO bulk")
             return group
-        for operation in group:
-            if operation.bulk is not None:
-                operation.answer = operation.bulk.answer
-        return others
+        for operation, each in bulk:
+            operation.answer = each.answer
+        return [operation for operation in group if operation.bulk is None]
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # SQLite has done it by itself after some errors

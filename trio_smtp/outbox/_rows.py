@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final, TypeAlias
 
@@ -41,3 +41,15 @@ class RowsStatement:
             written += connection.execute(self.text(number), values).rowcount
             first += number
         return written
+
+
+def write_all(connection: sqlite3.Connection, rows: Iterable[tuple[RowsStatement, Row]]) -> bool:
+    """Write rows, those of each statement at once, in the order in which the statements are first named.
+
+    Returns:
+        Whether each of them was written. If not, some may have been.
+    """
+    sorted_rows: dict[RowsStatement, list[Row]] = {}
+    for statement, row in rows:
+        sorted_rows.setdefault(statement, []).append(row)
+    return all(statement.write(connection, each) == len(each) for statement, each in sorted_rows.items())

@@ -49,8 +49,6 @@ CREATE INDEX IF NOT EXISTS outbox_delayed ON outbox_entries (at - patience)
 CREATE INDEX IF NOT EXISTS outbox_leased ON outbox_entries (at) WHERE shelf = 'leased';
 CREATE INDEX IF NOT EXISTS outbox_done ON outbox_entries (at) WHERE shelf = 'done';
 CREATE INDEX IF NOT EXISTS outbox_states ON outbox_entries (state, place);
-CREATE TRIGGER IF NOT EXISTS outbox_settled AFTER UPDATE OF shelf ON outbox_entries WHEN NEW.shelf = 'done'
-    BEGIN DELETE FROM outbox_contents WHERE place = NEW.place; END;
 INSERT OR IGNORE INTO outbox_meta VALUES ('version', '{VERSION}');
 """
 
@@ -108,6 +106,9 @@ MARK: Final = RowsStatement(
     FROM (VALUES {rows}) AS new WHERE id = new.column2 AND version = new.column3
     """,
     "(?, ?, ?)",
+)
+DELETE_CONTENT: Final = RowsStatement(
+    "DELETE FROM outbox_contents WHERE place IN (SELECT place FROM outbox_entries WHERE id IN (VALUES {rows}))", "(?)"
 )
 SET_ASIDE: Final = "UPDATE outbox_entries SET shelf = 'damaged' WHERE id = ?"
 RENEW: Final = "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'"

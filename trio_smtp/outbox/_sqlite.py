@@ -25,7 +25,7 @@ from ._kept import from_json, step_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
-from ._rows import Row
+from ._rows import Row, RowsStatement, write_all
 from ._schema import data_version, open_connection
 from ._states import Begun, Companions, Marked, Record, Shelf, State, Transition, stored
 
@@ -133,10 +133,9 @@ class SQLiteStore:
         if damage:
             connection.executemany(_schema.SET_ASIDE, [(entry_id,) for entry_id in damage])
             return [], list(damage.values())
-        steps = [change.row for change, _ in changes if change.statement is _schema.CLAIM]
-        _schema.CLAIM.write(connection, steps)
+        write_all(connection, (row for change, _ in changes if change.is_alone for row in change.rows))
         for change, _ in changes:
-            if change.statement is not _schema.CLAIM:
+            if not change.is_alone:
                 change.write(connection)
         return [(change.record, content) for change, content in changes], []
 
@@ -163,7 +162,8 @@ class SQLiteStore:
             changed.write(connection)
             return changed.record
 
-        return Operation(change, None if expected is None else expected.bulk())
+        bulk = Bulk(expected.rows, expected.record) if expected is not None and expected.is_alone else None
+        return Operation(change, bulk)
 
     def _decide(self, known: Record, transition: Transition) -> _Change | None:
         """What a change makes of this record; ``None``: nothing."""
@@ -227,22 +227,24 @@ class _Change:
 
     Attributes:
         record: as it is once it is written.
+        rows: what is written; the first, only if the record is still the known one.
     """
 
-    __slots__ = ("_id", "_now", "record", "row", "statement")
+    __slots__ = ("_now", "_version", "record", "rows")
+
+    rows: tuple[tuple[RowsStatement, Row], ...]
 
     def __init__(self, known: Record, record: Record, now: float, lease: float) -> None:
-        self._id: Final = record.id
         self._now: Final = now
+        self._version: Final = known.version
         self.record: Final = stored(record)
         which = record.id, known.version
         step = record.step
         if isinstance(step, Marked):
-            self.statement = _schema.MARK
-            self.row: Row = (step_to_json(step), *which)
+            self.rows = ((_schema.MARK, (step_to_json(step), *which)),)
         elif isinstance(step, Begun):
-            self.statement = _schema.CLAIM
-            self.row = (now + lease, lease, record.claim, step_to_json(step), *which)
+            row: Row = (now + lease, lease, record.claim, step_to_json(step), *which)
+            self.rows = ((_schema.CLAIM, row),)
         else:
             shelf, at = record.shelf()
             patience: float | None = None
@@ -251,26 +253,32 @@ class _Change:
                 at, patience = now + lease, lease
             elif shelf is Shelf.WAITING:
                 row_shelf, patience = "later", max(0.0, at - now)
-            self.statement = _schema.MOVE
-            self.row = (record.state, row_shelf, at, patience, record.claim, to_json(record), *which)
+            row = (record.state, row_shelf, at, patience, record.claim, to_json(record), *which)
+            self.rows = ((_schema.MOVE, row),)
+            if shelf is Shelf.DONE:
+                self.rows += ((_schema.DELETE_CONTENT, (record.id,)),)
+
+    @property
+    def is_alone(self) -> bool:
+        """Nothing comes into the outbox with it."""
+        return self.record.companions is None
 
     def write(self, connection: sqlite3.Connection) -> bool:
         """Write it and its companions, in the transaction that is open; whether the record was still the known one."""
         companions = () if self.record.companions is None else self._companions(connection, self.record.companions)
-        is_current = self.statement.write(connection, [self.row]) == 1
+        first, *others = self.rows
+        is_current = write_all(connection, [first])
         if is_current:
+            write_all(connection, others)
             for row, content in companions:
                 insert(connection, row, content)
         return is_current
 
-    def bulk(self) -> Bulk[Record] | None:
-        """The same together with others; ``None``: it has companions."""
-        return Bulk(((self.statement, self.row),), self.record) if self.record.companions is None else None
-
     def _companions(self, connection: sqlite3.Connection, companions: Companions) -> list[tuple[Row, bytes]]:
         """The rows of what comes into the outbox with the change, made before anything is written."""
-        version, content = connection.execute(_schema.FIND_CONTENT, (self._id,)).fetchone() or (None, None)
-        if version != self.row[-1]:
+        found = connection.execute(_schema.FIND_CONTENT, (self.record.id,)).fetchone()
+        version, content = found or (None, None)
+        if version != self._version:
             return []
         return [(new_row(record, self._now), each) for record, each in companions(content or b"")]
 
