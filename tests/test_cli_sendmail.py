@@ -4,6 +4,7 @@ from __future__ import annotations
 import email
 import email.policy
 import getpass
+import os
 import re
 
 import pytest
@@ -90,6 +91,24 @@ def test_a_message_that_is_not_quite_one(sink, message, header, text):
     assert match[1].decode() == f"{USER}@{HOST}"
 
 
+def test_a_sender_whose_name_needs_quotes_and_whose_address_needs_utf8(sink):
+    done = bare(sink.port, "-F", "Smith, Jürgen", "-f", "jürgen@example.com", "b@example.net", message=b"x\n")
+    assert done.exit_code == 0, done.output
+    received = sink.messages[-1]
+    assert received.message["From"].addresses[0].display_name == "Smith, Jürgen"
+    assert " <jürgen@example.com>\r\nDate: ".encode() in received.content
+
+
+def test_a_user_without_a_name(monkeypatch):
+    """The number of a container's user may be in no list."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4242424242)
+    done = bare(9, "-i", "b@example.net", message=b"x\n")
+    assert (done.exit_code, done.stdout) == (65, "")
+    assert "the user has no name here: give the sender with --from" in done.stderr
+
+
 def test_what_goes_wrong_is_said_on_standard_error_and_is_no_success_for_php():
     with run_sink() as sink:
         sink.refuse("rcpt", 450, "later")
@@ -105,6 +124,7 @@ def test_what_goes_wrong_is_said_on_standard_error_and_is_no_success_for_php():
     ("words", "status", "said"),
     [
         (["-i"], 65, "there is no recipient: give some as arguments, or -t and a header that has them"),
+        (["-i", ""], 65, "there is no recipient"),
         (["-bs"], 2, "Invalid value for '-b': 's' is not"),
         (["-q"], 2, "No such option"),
         (["-i", "--subject", "x", "b@example.net"], 2, "sendmail's options are about another"),

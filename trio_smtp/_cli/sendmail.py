@@ -99,7 +99,7 @@ async def from_program(given: Submission, *, sender: str | None, recipients: Seq
         recipients: of the envelope; if there are any, nobody else gets the message.
 
     Raises:
-        CommandError: there is no recipient, or an address cannot be read.
+        CommandError: there is no recipient or no sender, or an address cannot be read.
     """
     content = await read_standard_input()
     match = _HEADER.match(content)
@@ -112,17 +112,17 @@ async def from_program(given: Submission, *, sender: str | None, recipients: Seq
         return address if "@" in address or not address else f"{address}@{domain}"
 
     if sender is None:
-        sender = next(addresses_in(fields, ("sender", "from"), _NAME), None) or getpass.getuser()
+        sender = next(addresses_in(fields, ("sender", "from"), _NAME), None) or _user()
     sender = whole(sender.removeprefix("<").removesuffix(">"))
     found = list(recipients) or _recipients(given, fields)
     if not found:
         raise CommandError(
             "there is no recipient: give some as arguments, or -t and a header that has them", Status.DATA
         )
-    author = sender or whole(getpass.getuser())
+    author = sender or whole(_user())
     names = {name for name, _ in fields}
     missing = {
-        "From": formataddr((given.full_name, author)),
+        "From": f"{_phrase(given.full_name)} <{author}>" if given.full_name else author,
         "Date": formatdate(localtime=True),
         "Message-ID": make_msgid(domain=author.rpartition("@")[2]),
     }
@@ -134,9 +134,21 @@ async def from_program(given: Submission, *, sender: str | None, recipients: Seq
     return [Letter(name="-", content=whole_content, sender=sender, recipients=[whole(address) for address in found])]
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as exc:  # in a container, maybe
+        raise CommandError("the user has no name here: give the sender with --from", Status.DATA) from exc
+
+
+def _phrase(name: str) -> str:
+    """A name as it stands before an address."""
+    return formataddr((name, "@")).removesuffix(" <@>")
+
+
 def _recipients(given: Submission, fields: Sequence[tuple[str, str]]) -> list[str]:
-    """Those of the arguments, and those of the header if that is asked for or nothing else says to whom."""
+    """Those of the arguments, and those of the header if that is asked for or there are no arguments."""
     found = list(addresses_in([("to", argument) for argument in given.arguments], ("to",), "an argument"))
-    if given.extract or not found:
+    if given.extract or not given.arguments:
         found += addresses_in(fields, ("to", "cc", "bcc"), _NAME)
     return list(dict.fromkeys(found))
