@@ -36,7 +36,8 @@ class ServerStatistics:
         transactions: MAIL commands accepted.
         messages: messages accepted.
         octets: octets of message content read, accepted or not.
-        failed_hooks: hooks that raised or took too long.
+        failed_hooks: hooks that raised, took too long or returned what they may not. Neither a ``Reject``, nor the
+            error of a message that cannot be had whole, nor a cancellation from outside is a failure.
     """
 
     connections: int = 0
@@ -82,7 +83,7 @@ class Counters:
         self._statistics.messages += accepted
 
     def fail_hook(self) -> None:
-        """A hook has raised, or took too long."""
+        """A hook has failed."""
         self._statistics.failed_hooks += 1
 
     def read(self, *, connections: int) -> ServerStatistics:
