@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -30,8 +30,6 @@ from ._schema import data_version, open_connection
 from ._states import Begun, Companions, Marked, Record, Shelf, State, Transition, stored
 
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
-
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -98,14 +96,10 @@ class SQLiteStore:
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
         row = new_row(record, self._clock())
         rows = (_schema.INSERT, row), (_schema.INSERT_CONTENT, (record.id, content))
-        operation = Operation(lambda connection: insert(connection, row, content), Bulk(rows, (record.id, True)))
-        return await self._do(operation, len(content))
-
-    async def _do(self, operation: Operation[T], size: int = 0) -> T:
-        (answer,) = await self._groups.do_all((operation,), Writes.ROWS, size)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        bulk = Bulk(rows, (record.id, True))
+        return await self._groups.do(
+            lambda connection: insert(connection, row, content), Writes.ROWS, len(content), bulk
+        )
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         taken, damage = await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
@@ -140,7 +134,8 @@ class SQLiteStore:
         return [(change.record, content) for change, content in changes], []
 
     async def change(self, record: Record, transition: Transition) -> Record:
-        return await self._do(self._changing(record, transition))
+        operation = self._changing(record, transition)
+        return await self._groups.do(operation.function, Writes.ROWS, 0, operation.bulk)
 
     async def change_all(self, changes: Sequence[tuple[Record, Transition]]) -> list[Record | Exception]:
         return await self._groups.do_all([self._changing(record, transition) for record, transition in changes])
