@@ -1,7 +1,7 @@
 # Which hosts to connect to, in order of preference; those that failed lately come last for a while.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
 import trio
@@ -68,6 +68,8 @@ class Hosts:
             hosts = [hosts]
         elif isinstance(hosts, tuple) and len(hosts) == 2 and isinstance(hosts[1], int):
             hosts = [cast("tuple[str, int]", hosts)]
+        elif not isinstance(hosts, Iterable) or isinstance(hosts, bytes):
+            raise TypeError(f"host is a name, several, or an async callable that returns them, not {hosts!r:.80}")
         routes: list[Route] = []
         for host in hosts:
             pair = (host, self._port) if isinstance(host, str) else host

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import trio
 
+from .._protocol.checks import check_kind
 from .log import logger
 from .refusals import PERIOD
 
@@ -17,8 +18,22 @@ _SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.E
 _PAUSE: Final = 0.1  # seconds before the next try
 
 
+def check_listeners(listeners: object) -> None:
+    """Check that there are listeners.
+
+    Raises:
+        TypeError, ValueError: one of them is none, or there is none.
+    """
+    if not isinstance(listeners, Sequence):
+        raise TypeError(f"listeners must be a sequence of listeners, not {listeners!r:.80}")
+    for listener in listeners:
+        check_kind("each of listeners", listener, trio.abc.Listener)
+    if not listeners:
+        raise ValueError("listeners is empty: there is nothing to listen on")
+
+
 async def accept_all(
-    listeners: Iterable[trio.abc.Listener[Any]],
+    listeners: Sequence[trio.abc.Listener[Any]],
     serve: Callable[[trio.abc.Stream], Awaitable[None]],
     connections: trio.Nursery,
     started: Callable[[], None],
