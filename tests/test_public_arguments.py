@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import math
@@ -16,7 +17,7 @@ import pytest
 import trio
 
 import trio_smtp
-from trio_smtp import testing
+from trio_smtp import reports, testing
 
 PARTIES: dict[str, Any] = {"sender": "me@example.com", "recipients": ["you@example.com"]}
 STRANGE = object()
@@ -291,3 +292,59 @@ async def test_an_interval_that_is_none(interval: Any) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with pytest.raises((TypeError, ValueError), match="interval must be"):
         await trio_smtp.watch_certificates(context, "/nowhere/at/all", interval=interval)
+
+
+POINTS: list[tuple[str, Any]] = [
+    ("stage", 5),
+    ("stage", "connect"),
+    ("share", "half"),
+    ("share", None),
+    ("rate", 5),
+    ("rate", ("a", "b")),
+    ("rate", ""),
+    ("times", 1.5),
+    ("times", "twice"),
+]
+
+
+@pytest.mark.parametrize(("argument", "value"), [*POINTS, ("seconds", "5"), ("seconds", None)], ids=repr)
+async def test_a_fault_point_that_could_not_be(argument: str, value: object) -> None:
+    async with testing.open_sink() as sink:
+        with pytest.raises((TypeError, ValueError), match=argument):
+            sink.stall(**{"stage": "rcpt", argument: value})  # type: ignore[arg-type]
+        assert not sink.points
+
+
+@pytest.mark.parametrize("size", [None, 1.5, "1", 0, True], ids=repr)
+def test_a_size_that_is_none(size: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="size"):
+        testing.Split(size)
+
+
+@pytest.mark.parametrize("argument", ["outcome", "envelope", "reporting_mta", "content", "arrived", "retry_until"])
+def test_a_report_of_the_wrong_type(argument: str) -> None:
+    right: dict[str, Any] = {
+        "outcome": trio_smtp.RecipientsRefusedError("no"),
+        "envelope": trio_smtp.Envelope(trio_smtp.Sender("me@example.com")),
+        "reporting_mta": "mail.test",
+    }
+    with pytest.raises((TypeError, ValueError), match=argument):
+        reports.make_report(**{**right, argument: STRANGE})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: trio_smtp.Server(trio_smtp.Discard()).serve_stream(STRANGE),  # type: ignore[arg-type]
+        lambda: trio_smtp.Server(trio_smtp.Discard()).serve_listeners([]),
+        lambda: trio_smtp.open_unix_listener("/nowhere/at/all"),
+        lambda: trio_smtp.open_tcp_listeners(0),
+    ],
+    ids=["serve_stream", "serve_listeners", "open_unix_listener", "open_tcp_listeners"],
+)
+def test_without_trio_it_says_so(call: Callable[[], Awaitable[object]]) -> None:
+    async def main() -> None:
+        await call()
+
+    with pytest.raises(RuntimeError, match=r"needs Trio: start the program with trio\.run"):
+        asyncio.run(main())

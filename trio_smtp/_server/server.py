@@ -16,15 +16,14 @@ from typing import Any, Final
 
 import trio
 
-from .._protocol.checks import check_kind, check_seconds
+from .._protocol.checks import check_seconds
 from .._protocol.errors import ConnectionLostError, RemoteProtocolError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
-from .._wire.entrance import check_trio
 from .._wire.listening import open_tcp_listeners
 from .._wire.timekeeper import Timekeeper
-from .accepting import accept_all, check_listeners
+from .accepting import accept_all, check_listeners, check_stream
 from .connection import ServerConnection, current_connection
 from .context import ServerContext, ServerStatistics, check_server
 from .descriptors import SPARE, are_short
@@ -150,7 +149,6 @@ class Server:
                 cancelled then. A passing shortage of the host's (``EMFILE`` and the like) is logged, and accepting
                 goes on.
         """
-        check_trio("a Server")
         check_listeners(listeners)
         try:
             await self._serve_listeners(listeners, task_status)
@@ -196,7 +194,7 @@ class Server:
         Args:
             stream: connected; owned from now on.
         """
-        check_kind("stream", stream, trio.abc.Stream)
+        check_stream(stream)
         keeper = Timekeeper()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)

@@ -15,6 +15,7 @@ import trio
 
 from .._protocol.checks import check_count, check_path
 from .._public import NoPublicConstructor
+from .._wire.entrance import check_trio
 
 _BACKLOG: Final = 0xFFFF  # the system reduces it to its maximum
 
@@ -79,6 +80,7 @@ async def open_unix_listener(path: str | os.PathLike[str], *, mode: int = 0o600)
         OSError: a program listens there already (``EADDRINUSE``); there is a file that is no socket (``EEXIST``); the
             path is too long; or the file cannot be made.
     """
+    check_trio("open_unix_listener()")
     name = check_path("path", path)
     check_count("mode", mode, least=0, most=0o7777, optional=False)
     await trio.lowlevel.checkpoint()
