@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import trio
 
 import trio_smtp
 from trio_smtp import reports, testing
+from trio_smtp.inbox import open_inbox
 
 PARTIES: dict[str, Any] = {"sender": "me@example.com", "recipients": ["you@example.com"]}
 STRANGE = object()
@@ -313,6 +315,14 @@ async def test_a_fault_point_that_could_not_be(argument: str, value: object) -> 
         with pytest.raises((TypeError, ValueError), match=argument):
             sink.stall(**{"stage": "rcpt", argument: value})  # type: ignore[arg-type]
         assert not sink.points
+
+
+@pytest.mark.parametrize("opening", [testing.open_sink, partial(testing.open_server, trio_smtp.Discard()), open_inbox])
+@pytest.mark.parametrize("config", [5, "", {}], ids=repr)
+async def test_a_test_server_with_a_configuration_that_is_none(opening: Any, config: object) -> None:
+    with pytest.raises(TypeError, match=r"config (must be of type|is a) trio_smtp\.ServerConfig or None"):
+        async with opening(config=config):
+            raise AssertionError("it was opened")
 
 
 @pytest.mark.parametrize("size", [None, 1.5, "1", 0, True], ids=repr)

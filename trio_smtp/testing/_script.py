@@ -11,7 +11,7 @@ from trio.testing import memory_stream_pair
 from .._nursery import open_bare_nursery
 from .._public import NoPublicConstructor
 from ._certificates import Certificates
-from ._peer import ScriptedPeer
+from ._peer import ScriptedPeer, read_transcript
 from ._server import Wrap
 
 Script: TypeAlias = str | Callable[[ScriptedPeer], Awaitable[None]]
@@ -84,14 +84,17 @@ class ScriptedServer(metaclass=NoPublicConstructor):
             await (peer.play(script) if isinstance(script, str) else script(peer))
         except (AssertionError, EOFError, trio.BrokenResourceError) as exc:
             self._fail(f"connection {number}: {exc}")
+        except Exception as exc:  # closing the stream lets the block fail, and its cancellation would hide this
+            self._fail(f"connection {number}: the script raised {exc!r}", exc)
         else:
             del self._playing[number]
         finally:
             await peer.aclose()
 
-    def _fail(self, words: str) -> None:
+    def _fail(self, words: str, cause: Exception | None = None) -> None:
         if self._failure is None:
             self._failure = AssertionError(words)
+            self._failure.__cause__ = cause
             self._nursery.cancel_scope.cancel(reason="the script was not followed")
 
     def check(self) -> None:
@@ -133,9 +136,16 @@ async def open_script(
         wrap: called with the server's end of each connection; returns what is used in its place.
 
     Raises:
-        AssertionError: a client did not follow its script, or not to its end.
+        TypeError, ValueError: a script is none; nothing listens then.
+        AssertionError: a client did not follow its script, or not to its end; or a script has raised something, which
+            is the cause.
         OSError: the port cannot be had.
     """
+    for script in scripts:
+        if isinstance(script, str):
+            read_transcript(script)
+        elif not callable(script):
+            raise TypeError(f"a script is a transcript or an async function, not {script!r:.80}")
     listeners = await trio.open_tcp_listeners(port, host=host)
     accepting = trio.CancelScope()
     server: ScriptedServer | None = None
