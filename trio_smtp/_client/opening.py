@@ -89,7 +89,7 @@ class Opening:
         check_flag("allow_insecure_auth", self.allow_insecure_auth)
         check_flag("lmtp", self.lmtp)
         check_kind("proxy_header", self.proxy_header, ProxyHeader, optional=True)
-        check_function("connect", self.connect)
+        check_function("connect", self.connect, "an async callable")
         check_kind(self.config_name, self.config, ClientConfig)
         if self.auth is not None:
             self.login = Login(as_auth(self.auth))

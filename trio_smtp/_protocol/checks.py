@@ -47,10 +47,10 @@ def check_kind(name: str, value: object, kind: type, *, optional: bool = False) 
         raise TypeError(f"{name} must be of type {words}{' or None' if optional else ''}, not {value!r:.80}")
 
 
-def check_function(name: str, value: object) -> None:
+def check_function(name: str, value: object, words: str = "a function") -> None:
     """Check that a value can be called, or is ``None``."""
     if value is not None and not callable(value):
-        raise TypeError(f"{name} must be a function or None, not {value!r:.80}")
+        raise TypeError(f"{name} must be {words} or None, not {value!r:.80}")
 
 
 def check_flag(name: str, value: object) -> None:
