@@ -64,10 +64,10 @@ class PoolConfig:
         check_seconds("max_age", self.max_age)
         check_count("max_waiting", self.max_waiting, least=0)
         if self.rate_limit is not None:
-            if not isinstance(self.rate_limit, tuple) or len(self.rate_limit) != 2:
+            if not isinstance(self.rate_limit, tuple) or len(self.rate_limit) != 2 or self.rate_limit[1] is None:
                 raise TypeError(f"rate_limit is (messages, seconds) or None, not {self.rate_limit!r}")
             check_count("rate_limit", self.rate_limit[0], optional=False)
-            check_seconds("rate_limit", self.rate_limit[1], optional=False)
+            check_seconds("rate_limit", self.rate_limit[1])
         check_count("connect_retries", self.connect_retries, least=0, optional=False)
         check_count("retry_temporary", self.retry_temporary, least=0, optional=False)
         for name in ("retry_delay", "host_retry"):
