@@ -31,6 +31,7 @@ class ScriptedServer(metaclass=NoPublicConstructor):
     port: int
     peers: list[ScriptedPeer]
     _certificates: Certificates | None
+    _cause: Exception | None
     _failure: AssertionError | None
     _nursery: trio.Nursery
     _playing: dict[int, ScriptedPeer]
@@ -56,6 +57,7 @@ class ScriptedServer(metaclass=NoPublicConstructor):
         self._wrap = wrap
         self._playing = {}
         self._failure = None
+        self._cause = None
         return self
 
     def __repr__(self) -> str:
@@ -93,8 +95,7 @@ class ScriptedServer(metaclass=NoPublicConstructor):
 
     def _fail(self, words: str, cause: Exception | None = None) -> None:
         if self._failure is None:
-            self._failure = AssertionError(words)
-            self._failure.__cause__ = cause
+            self._failure, self._cause = AssertionError(words), cause
             self._nursery.cancel_scope.cancel(reason="the script was not followed")
 
     def check(self) -> None:
@@ -104,7 +105,7 @@ class ScriptedServer(metaclass=NoPublicConstructor):
             AssertionError: a script was not followed, or not to its end.
         """
         if self._failure is not None:
-            raise self._failure
+            raise self._failure from self._cause
         for number, peer in self._playing.items():
             raise AssertionError(f"connection {number}: the script still waits for {peer.waits_for}")
         if len(self.peers) < len(self._scripts):
