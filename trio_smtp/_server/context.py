@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from .._observer import Observer
+from .._protocol.checks import check_flag, check_kind
 from .._protocol.server.config import Network, ServerConfig, networks
 from .._protocol.server.profile import ServerProfile
 from .._wire.tls import watch_server_name
@@ -192,6 +193,19 @@ class ServerContext:
 
     def __repr__(self) -> str:
         return f"<ServerContext of {self.config.hostname}>"
+
+
+def check_server(config: object, ssl_context: object, implicit_tls: object) -> None:
+    """Check the arguments of a server, each for itself.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    check_kind("config", config, ServerConfig, optional=True)
+    check_kind("ssl_context", ssl_context, ssl.SSLContext, optional=True)
+    check_flag("implicit_tls", implicit_tls)
+    if implicit_tls and ssl_context is None:
+        raise ValueError("implicit_tls needs an ssl_context")
 
 
 def _check_that_mail_can_come(hooks: Hooks, config: ServerConfig, *, has_tls: bool, implicit_tls: bool) -> None:
