@@ -1,6 +1,6 @@
 # A worker: it takes what is due, sends it through a pool, and writes down what became of it.
 #
-# One task takes entries, as many as there is room for, and starts tasks that send them (_attempt.py: what a try says).
+# One task takes entries, as many as there is room for, and starts tasks that send them (_tries.py: what a try says).
 # Another writes down what became of them, in groups (_ledger.py), and another renews the leases. What happens to an
 # entry, and what is true if the worker, the machine or the store dies there:
 #
@@ -23,7 +23,7 @@ from trio_smtp import ExtensionNotSupportedError, Pool, PoolClosedError, SendRes
 
 from .._nursery import open_bare_nursery
 from .._observer import Observer
-from ._attempt import Attempt
+from ._tries import Attempt
 from ._config import OutboxConfig
 from ._errors import StoreError
 from ._ledger import Ledger
