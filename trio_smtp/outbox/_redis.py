@@ -42,7 +42,7 @@ from .._nursery import open_bare_nursery
 from ._config import OutboxConfig
 from ._damage import DamageError, claimed
 from ._errors import StoreError
-from ._kept import from_json, step_to_json, to_json
+from ._kept import begun_to_json, from_json, marked_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
@@ -232,8 +232,8 @@ class RedisStore:
             record.id,
             record.version,
             to_json(record) if step is None else "",
-            step_to_json(step) if isinstance(step, Begun) else "",
-            step_to_json(step) if isinstance(step, Marked) else "",
+            begun_to_json(step) if isinstance(step, Begun) else "",
+            marked_to_json(step) if isinstance(step, Marked) else "",
             record.state.value,
             shelf.value,
             int(at * 1000),
