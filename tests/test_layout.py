@@ -82,6 +82,7 @@ ELSEWHERE = {
     "inbox/_web": "test_inbox_inbox",
     "outbox/_combine": "test_outbox_groups",
     "outbox/_kept": "test_outbox_states",
+    "outbox/_redis_client": "test_outbox_redis",
     "outbox/_scripts": "test_outbox",
     "outbox/_outbox": "test_outbox",
     "outbox/_records": "test_outbox",
