@@ -80,6 +80,7 @@ ELSEWHERE = {
     "inbox/_answers": "test_inbox_mailpit",
     "inbox/_box": "test_inbox_inbox",
     "inbox/_web": "test_inbox_inbox",
+    "outbox/_entry": "test_outbox_states",
     "outbox/_scripts": "test_outbox",
     "outbox/_outbox": "test_outbox",
     "outbox/_records": "test_outbox",
