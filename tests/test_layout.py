@@ -16,6 +16,8 @@ ELSEWHERE = {
     "_cli/certificates": "test_cli",
     "_cli/commands": "test_cli",
     "_cli/descriptors": "test_refusals",
+    "_cli/dsn": "test_cli_outbox",
+    "_cli/entries": "test_cli_outbox",
     "_cli/errors": "test_cli",
     "_cli/letters": "test_cli_send",
     "_cli/main": "test_cli",
