@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,12 @@ from trio_smtp._protocol import checks
         (checks.check_choice, {"choices": ("a", "b")}, ["a", "b"], [], ["c", "A", None]),
         (checks.check_text, {}, ["", "two words"], [b"x", None], ["\r\n", "é", "\t", "a\n"]),
         (checks.check_text, {"word": True}, ["mx.test"], [1], ["", "two words", "a\n"]),
+        (checks.check_count, {"most": 5}, [None, 5], ["5"], [6]),
+        (checks.check_seconds, {"optional": False}, [1], [None], [10**400]),
+        (checks.check_kind, {"kind": str}, ["a"], [None, 1], []),
+        (checks.check_kind, {"kind": str, "optional": True}, ["a", None], [1], []),
+        (checks.check_function, {}, [None, print], [1, "print"], []),
+        (checks.check_path, {}, ["a", Path("a")], [1, b"a", None], ["", "a\0b"]),
         (checks.check_names, {"known": ("A", "B")}, [(), ("a",), ["B", "A"]], ["A", None, 1], [["C"]]),
     ],
 )

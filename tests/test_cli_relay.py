@@ -178,7 +178,8 @@ def options_of(command):
 def test_it_has_the_options_of_serve_and_send():
     """But those that say where messages are kept, or what is sent."""
     keeping = {"maildir", "print", "raw", "discard", "outbox"}
-    what = {"server", "from", "to", "subject", "body", "attach", "json", "metrics", "-f", "-t", "-v"}
+    what = {"server", "from", "to", "subject", "body", "attach", "json", "metrics", "-f", "-v"}
+    what |= {"-t", "-i", "-F", "-o", "-b"}  # sendmail's
     own = {"to", "to-connections", "unknown"}
     assert options_of(relay_command) == (
         (options_of(serve_command) - keeping) | {f"to-{name}" for name in options_of(send_command) - what} | own

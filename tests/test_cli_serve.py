@@ -400,6 +400,13 @@ def test_unknown_host():
     assert done.stderr.count("\n") == 1
 
 
+def test_an_empty_host_is_not_every_address():
+    """As a script says it whose variable is not set: the mail of a machine is not open to the world for that."""
+    done = run("serve", "--host", "", "--port", "0", "--discard")
+    assert done.returncode == 2
+    assert "--host is empty: it is an address or a name, or * for all addresses." in done.stderr
+
+
 def test_maildir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     done = run("serve", "--port", "0", "--maildir", tmp_path / "file" / "Maildir")

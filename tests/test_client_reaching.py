@@ -176,6 +176,9 @@ async def test_what_goes_wrong_in_connect() -> None:
         assert isinstance(error, ConnectError)
         assert (error.stage, error.delivery) == (Stage.CONNECT, Delivery.NOT_SENT)
     config = PoolConfig(connect_retries=0)
+    with pytest.raises(TypeError, match="connect must be async: it returned None"):
+        async with trio_smtp.open_client("mail.test", connect=lambda host, port: None):  # type: ignore[arg-type,return-value]
+            raise AssertionError("it opened")
     for way, kind in ((fail, ZeroDivisionError), (no_stream, TypeError)):
         with pytest.raises(kind):
             async with trio_smtp.open_client("mail.test", connect=way):

@@ -276,6 +276,36 @@ async def test_a_broken_signer_is_the_callers_error(answer: Any, size: int) -> N
     assert not sink.messages
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"X",
+        b"X: 1",
+        b"X: 1\n",
+        b"X: 1\r\n\r\n",
+        b"\r\n",
+        b" X: 1\r\n",
+        b"X: 1\r\n.\r\n",
+        b"X: 1\r2\r\n",
+        b"X: 1\r\n2\r\n",
+    ],
+)
+async def test_what_are_no_fields_does_not_stand_above_a_message(fields: bytes) -> None:
+    """``X: 1`` would swallow the message's first field, an empty line would make its header a part of its text."""
+    async with open_sink() as sink, client_of(sink, sign=Broken(fields)) as client:
+        with pytest.raises(LocalProtocolError, match="a signer returns whole header fields") as caught:
+            await client.send("me@x.test", ["you@y.test"], TEXTS["plain"])
+        assert caught.value.delivery is Delivery.NOT_SENT
+    assert not sink.messages
+
+
+@pytest.mark.parametrize("fields", [b"", b"X: 1\r\n", b"X: 1\r\n\t2\r\nY: \xff\r\n"])
+async def test_fields_of_any_kind(fields: bytes) -> None:
+    async with open_sink() as sink, client_of(sink, sign=Broken(fields)) as client:
+        await client.send("me@x.test", ["you@y.test"], TEXTS["plain"])
+    assert sink.messages[0].content == fields + TEXTS["plain"]
+
+
 @pytest.mark.parametrize("sign", ["key", b"key", Broken, object()])
 async def test_what_is_no_signer_is_an_error_before_connecting(sign: Any) -> None:
     with pytest.raises(TypeError, match=r"trio_smtp\.dkim\.Signer"):

@@ -236,6 +236,21 @@ def send_to(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
         monkeypatch.setattr(trio_smtp, name, opened)
 
 
+# --- how to install ---
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if DOCS in page.parents and page.stem not in ("index", "install")], ids=ids
+)
+def test_pages_that_need_an_extra_say_how_to_install_it(page):
+    """Where a page says `pip install trio-smtp`, it says that this is for later; other how-tos have a link at least."""
+    text = page.read_text(encoding="utf-8")
+    if re.search(r"^\$ .*pip install '?trio-smtp|`pip install '?trio-smtp", text, re.M):
+        assert re.search(r"not on PyPI yet: see (\[Install\]\((\.\./)*install\.md\)|:doc:`/install`)", text, re.I)
+    elif page.parent.name == "howto" and re.search(r"^\$ (.* \| )?trio-smtp ", text, re.M):
+        assert "[Install](../install.md)" in text
+
+
 # --- the site ---
 
 

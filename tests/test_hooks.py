@@ -48,7 +48,12 @@ async def calling(handler=None, **options):
 def row_of(hook, told, **options):
     """A row that notes the outcome."""
     return EventRow(
-        "on_test", lambda caller, event: (event.name,), lambda *args: told.append(args[1:]), hook, **options
+        "on_test",
+        lambda caller, event: (event.name,),
+        lambda caller, result: result,
+        lambda *args: told.append(args[1:]),
+        hook,
+        **options,
     )
 
 
@@ -226,7 +231,7 @@ async def test_cancellation_keeps_the_event_for_a_message_that_was_taken():
         return "ABC1"
 
     async with calling() as caller:
-        row = EventRow("on_data", HookCaller.announce_message, lambda *args: None, hook)
+        row = EventRow("on_data", HookCaller.announce_message, lambda *args: None, lambda *args: None, hook)
         with caller.open_scope():
             await caller.ask(row, Data())
         assert caller.has_taken_message

@@ -47,6 +47,48 @@ async def test_it_keeps_everything_on_free_ports():
         assert inbox.messages == []
 
 
+class CancelAt(trio.abc.Instrument):
+    """Cancels a scope at a step of the scheduler."""
+
+    def __init__(self, step: int) -> None:
+        self.scope = trio.CancelScope()
+        self.left = step
+        self.opened = False
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+async def test_cancelled_while_it_opens_it_listens_on_nothing():
+    """Hypercorn, cancelled while the application starts, left open what it had been given by number."""
+    (free,) = await trio_smtp.open_tcp_listeners(0, host="127.0.0.1")
+    port = free.socket.getsockname()[1]
+    await free.aclose()
+    for step in range(1, 1000):
+        instrument = CancelAt(step)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            with instrument.scope:
+                async with open_inbox(http_port=port):
+                    instrument.opened = instrument.left > 0
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+        (listener,) = await trio_smtp.open_tcp_listeners(port, host="127.0.0.1")  # else: the address is in use
+        await listener.aclose()
+        if instrument.opened:
+            break
+    assert step > 10
+
+
+@pytest.mark.parametrize("hosts", [5, "name.test", b"name.test", [5]], ids=repr)
+async def test_names_that_are_none(hosts):
+    with pytest.raises(TypeError, match="allow_hosts is an iterable of names"):
+        async with open_inbox(allow_hosts=hosts):
+            raise AssertionError("it was opened")
+
+
 async def test_waiting():
     async with open_inbox() as inbox, trio.open_nursery() as nursery:
         got = []

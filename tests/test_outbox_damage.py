@@ -162,6 +162,19 @@ async def test_it_costs_itself_only(store_url, what):  # noqa: F811
     assert len(sink.messages) == 3
 
 
+async def test_several_are_all_told_of(store_url):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        tickets = [await outbox.put(A, [B], TEXT) for _ in range(3)]
+        for ticket in tickets:
+            await damage(store_url, ticket.id, "no JSON")
+        with pytest.raises(StoreError) as caught:
+            await take(outbox._store)
+        assert [each.id for each in caught.value.damaged] == [ticket.id for ticket in tickets]
+        for ticket in tickets:
+            assert f"entry {ticket.id} is set aside" in str(caught.value)
+        assert await take(outbox._store) == []
+
+
 async def test_one_whose_content_is_gone_can_be_given_up(store_url):  # noqa: F811
     async with open_outbox(store_url) as outbox:
         await outbox.put(A, [B], TEXT, not_before=datetime.now(UTC) + timedelta(days=1))

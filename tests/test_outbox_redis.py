@@ -10,7 +10,7 @@ from outbox_stores import one_redis, redis_server  # noqa: F401 - a fixture
 from test_outbox import FAST, TEXT, A, B, opened, working
 
 from trio_smtp.outbox import OutboxConfig, State, StoreError, open_outbox
-from trio_smtp.outbox._states import begin
+from trio_smtp.outbox._states import Outcome, Turn, begin, mark, settle
 
 coredis = pytest.importorskip("coredis")
 
@@ -149,3 +149,50 @@ async def test_a_password_is_in_no_message():
         async with open_outbox("redis://me:sesame@127.0.0.1:1/0"):
             pass
     assert "sesame" not in str(caught.value)
+
+
+async def test_one_that_cannot_be_written_does_not_hurt_those_that_are_written_with_it(redis):
+    async with open_outbox(redis.url) as outbox:
+        store = outbox._store
+        tickets = [await outbox.put(A, [B], TEXT) for _ in range(3)]
+        taken = {each.id: each for each, _ in await store.take("w", 5, claim)}
+        async with coredis.Redis.from_url(redis.url) as client:
+            await client.delete(["trio-smtp:outbox:s:sent"])
+            await client.delete([f"trio-smtp:outbox:e:{tickets[1].id}"])
+            await client.set(f"trio-smtp:outbox:e:{tickets[1].id}", "no hash")
+
+        def settled(record, now):
+            return settle(record, 1, {B: Outcome(Turn.ACCEPT)}, now)
+
+        answers = await store.change_all([(taken[ticket.id], settled) for ticket in tickets])
+        assert [type(answer).__name__ for answer in answers] == ["Record", "StoreError", "Record"]
+        assert "WRONGTYPE" in str(answers[1])
+        for ticket in (tickets[0], tickets[2]):
+            assert (await outbox.get(ticket.id)).state is State.SENT
+
+
+async def test_a_worker_s_steps_are_kept_beside_the_record(redis):
+    async with open_outbox(redis.url) as outbox, coredis.Redis.from_url(redis.url) as client:
+        store = outbox._store
+        ticket = await outbox.put(A, [B], TEXT)
+        name = f"trio-smtp:outbox:e:{ticket.id}"
+        written = await client.hget(name, "record")
+        ((taken, _),) = await store.take("w", 5, claim)
+        marked = await store.change(taken, lambda record, now: mark(record, 1, ["S: 250"]))
+        assert await client.hget(name, "record") == written
+        assert await store.load(ticket.id) == marked
+        assert marked.marked
+        await store.change(marked, lambda record, now: settle(record, 1, {B: Outcome(Turn.ACCEPT)}, now))
+        assert await client.hmget(name, ["begun", "marked"]) == (None, None)
+
+
+async def test_what_is_put_together_is_one_call(redis):
+    async with open_outbox(redis.url) as outbox, coredis.Redis.from_url(redis.url) as client:
+        await outbox.put(A, [B], TEXT)
+        before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(lambda number: outbox.put(A, [B], TEXT, key=f"k{number % 30}"), number)
+        calls = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] - before
+        assert (await outbox.statistics()).queued == 31
+    assert calls <= 14  # and one look for each key that was known

@@ -220,3 +220,98 @@ async def test_a_store_that_is_damaged_or_of_another_version(what, tmp_path):
     with pytest.raises(StoreError, match=r"version|damaged|cannot use"):
         async with open_outbox(f"sqlite:{path}"):
             pass
+
+
+def statements(connection):
+    """The statements that are made from now on, by their first words."""
+    said: list[str] = []
+    connection.set_trace_callback(lambda words: said.append(" ".join(words.split()[:3])))
+    return said
+
+
+async def put_together(store, records):
+    answers = {}
+
+    async def put(record):
+        answers[record.id] = await store.add(record, b"x")
+
+    async with trio.open_nursery() as nursery:
+        for each in records:
+            nursery.start_soon(put, each)
+    return answers
+
+
+async def test_what_is_put_together_is_few_statements(connection, store):
+    said = statements(connection)
+    answers = await put_together(store, [record(f"m{number}") for number in range(64)])
+    assert answers == {f"m{number}": (f"m{number}", True) for number in range(64)}
+    assert len([words for words in said if words.startswith("INSERT")]) == 4
+
+
+async def test_a_known_key_among_others_that_are_put_together(store):
+    await store.add(record("old", key="k"), b"x")
+    records = [record("m0"), record("m1", key="k"), record("m2", key="new"), record("m3", key="new"), record("m4")]
+    answers = await put_together(store, records)
+    same = answers["m2"][0]
+    assert same in ("m2", "m3")
+    assert answers == {
+        "m0": ("m0", True),
+        "m1": ("old", False),
+        "m2": (same, same == "m2"),
+        "m3": (same, same == "m3"),
+        "m4": ("m4", True),
+    }
+    assert sum((await store.counts()).values()) == 4
+
+
+async def test_one_that_was_taken_over_does_not_hurt_those_that_are_settled_with_it(store, clock):
+    names = [f"m{number}" for number in range(5)]
+    for name in names:
+        await store.add(record(name), b"x")
+    taken = {each.id: each for each, _ in await store.take("w", 5, claim)}
+    clock.now += 50
+    await store.renew([taken[name] for name in names if name != "m2"], "w")
+    clock.now += 11
+    assert [each.id for each, _ in await store.take("other", 5, claim)] == ["m2"]
+    await store.change(taken["m1"], lambda record, now: mark(record, 1))  # what is settled below does not know of it
+
+    def settled(record, now):
+        return settle(record, 1, {B: Outcome(Turn.ACCEPT)}, now)
+
+    answers = await store.change_all([(taken[name], settled) for name in names])
+    assert [type(answer).__name__ for answer in answers] == ["Record", "Record", "LeaseLostError", "Record", "Record"]
+    assert dict(await store.counts()) == {State.SENT: 4, State.SENDING: 1}
+
+
+async def test_one_entry_that_is_changed_twice_in_a_group_is_changed_twice(store):
+    await store.add(record(recipients={A: Fate(due=0.0), B: Fate(due=0.0)}), b"x")
+    ((taken, _),) = await store.take("w", 5, claim)
+    answers = await store.change_all(
+        [
+            (taken, lambda record, now, each=each: settle(record, 1, {each: Outcome(Turn.ACCEPT)}, now))
+            for each in (A, B)
+        ]
+    )
+    assert [answer.state for answer in answers] == [State.SENDING, State.SENT]
+    assert (await store.load("m1")).state is State.SENT
+
+
+async def test_a_worker_s_steps_are_kept_beside_the_record(connection, store):
+    await store.add(record(), b"x")
+    (written,) = connection.execute("SELECT record FROM outbox_entries").fetchone()
+    ((taken, _),) = await store.take("w", 5, claim)
+    marked = await store.change(taken, lambda record, now: mark(record, 1, ["S: 250"]))
+    assert connection.execute("SELECT record FROM outbox_entries").fetchone() == (written,)
+    assert await store.load("m1") == marked
+    assert marked.marked
+    await store.change(marked, lambda record, now: settle(record, 1, {B: Outcome(Turn.ACCEPT)}, now))
+    assert connection.execute("SELECT begun, marked FROM outbox_entries").fetchone() == (None, None)
+    assert connection.execute("SELECT count(*) FROM outbox_contents").fetchone() == (0,)
+
+
+async def test_an_older_sqlite_is_refused_in_words(monkeypatch, tmp_path):
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 32, 3))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.32.3")
+    with pytest.raises(StoreError, match=r"needs SQLite 3\.33 or later, and this Python has 3\.32\.3"):
+        async with open_outbox(f"sqlite:{tmp_path}/o.db"):
+            pass

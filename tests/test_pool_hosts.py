@@ -45,6 +45,11 @@ async def test_a_callable_is_asked_each_time_and_checked_each_time() -> None:
         await hosts.routes()
 
 
+async def test_a_function_that_is_not_async_says_so() -> None:
+    with pytest.raises(TypeError, match=r"host, where it is a function, must be async: it returned 'a\.test'"):
+        await Hosts(lambda: "a.test", 25, 60).routes()  # type: ignore[arg-type,return-value]
+
+
 @pytest.mark.parametrize(
     ("hosts", "error"),
     [

@@ -434,6 +434,49 @@ async def test_cancelled_while_the_connection_is_looked_at_is_never_sent(
     assert (b"2\r\n" in net.accepted) is not scope.cancelled_caught
 
 
+async def test_cancelled_while_set_aside_leaves_the_message_alone_that_is_sent_meanwhile(
+    net: Network, autojump_clock: Clock
+) -> None:
+    """The last in flight has the connection for itself. Refused for the order, it waits behind others that need it."""
+
+    async def script(peer: Peer, number: int) -> None:
+        await peer.greet("PIPELINING", "CHUNKING")
+        await net.message(peer)
+        answers: list[str] = []
+        for _ in range(3):
+            is_first = not answers
+            while (line := await peer.line()) != "BDAT 3 LAST":
+                answers.append("250 ok" if is_first or line == "RSET" else "503 out of order")
+            await peer.octets(3)
+            answers.append("250 taken" if is_first else "503 out of order")
+        await trio.sleep(0.5)
+        await peer.say(*answers)
+        await peer.hear("RSET")
+        await peer.say("250 ok")
+        await peer.hear("MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>", "BDAT 3 LAST")
+        assert await peer.octets(3) == b"3\r\n"
+        await trio.sleep(60)  # meanwhile the caller of the fourth leaves
+        await peer.say("250 ok", "250 ok", "250 taken")
+        await peer.hear("QUIT")
+        await peer.say("221 bye")
+
+    net.script = script
+    outcomes = Outcomes()
+    async with pool_of(DEEP, client_config=EARLY) as pool, trio.open_nursery() as nursery:
+        await pool.send("a@x.test", ["b@y.test"], b"1\r\n")
+        for text in (b"2\r\n", b"3\r\n"):
+            nursery.start_soon(outcomes.send, pool, text)
+            await trio.lowlevel.checkpoint()
+        late = Late(pool, b"4\r\n")
+        nursery.start_soon(late.send)
+        await trio.sleep(30)
+        late.scope.cancel()
+        await trio.sleep(1)
+        assert late.left == trio.current_time() - 1
+    assert not outcomes.errors
+    assert sorted(outcomes.results) == [b"2\r\n", b"3\r\n"]
+
+
 @pytest.mark.parametrize("alone", [True, False])
 async def test_cancelled_after_its_end_has_left_waits_for_the_grace_and_no_longer(
     net: Network, autojump_clock: Clock, alone: bool

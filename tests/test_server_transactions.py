@@ -1,7 +1,8 @@
 # The mail transactions of a session by themselves.
 from __future__ import annotations
 
-from trio_smtp import Recipient, Sender
+import trio_smtp
+from trio_smtp import Recipient, Sender, testing
 from trio_smtp._protocol.server.transactions import Transactions
 
 SENDER, RECIPIENT = Sender("a@a.test"), Recipient("b@b.test")
@@ -45,3 +46,40 @@ def test_repr():
     assert repr(transactions) == "<Transactions: none in progress, 0 begun>"
     transactions.begin(SENDER)
     assert "a@a.test" in repr(transactions)
+
+
+def test_what_the_dialogue_goes_by_is_as_it_was_accepted_whatever_becomes_of_the_envelope():
+    sender = Sender("a@a.test", params={"SMTPUTF8": None, "BODY": "BINARYMIME"})
+    sender.smtputf8, sender.body = True, "BINARYMIME"
+    transactions = Transactions()
+    transactions.begin(sender)
+    assert transactions.envelope is not None
+    transactions.envelope.sender = Sender("other@a.test")
+    sender.smtputf8, sender.body = False, None
+    assert (transactions.utf8, transactions.binary) == (True, True)
+    transactions.end(accepted=True)
+    assert not transactions.utf8
+    transactions.begin(SENDER)
+    assert (transactions.utf8, transactions.binary) == (False, False)
+
+
+class Rewrites(trio_smtp.Handler):
+    """Does with the envelope as it likes: a session goes on, as after any other mistake of a hook."""
+
+    async def on_rcpt(self, session, recipient):
+        session.envelope.sender = None
+
+    async def on_data(self, session, envelope, body):
+        await body.read()
+        envelope.recipients.clear()
+        return "ABC1"
+
+
+async def test_a_hook_that_takes_the_sender_away_ends_no_session():
+    async with (
+        testing.open_server(Rewrites()) as server,
+        trio_smtp.open_client("mx.test", stream=server.connect(), local_hostname="me.test") as client,
+    ):
+        for _ in range(2):
+            result = await client.send("a@a.test", ["b@b.test", "c@b.test"], b"text\r\n")
+            assert result.reply.text == "OK: queued as ABC1"

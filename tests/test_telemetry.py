@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from support import Recorder, make_server, serving
 
 import trio_smtp
 from trio_smtp import ClientConfig, ClientEvent, PoolConfig, Reject, ServerConfig, ServerEvent, TraceEvent
@@ -128,6 +130,135 @@ async def test_what_prometheus_reads() -> None:
     assert of("smtp_pool_attempts_total", delivery="refused") == 3
     assert of("smtp_pool_connections_retired_total") == 1
     assert of("smtp_pool_message_seconds_count", delivery="accepted") == 2
+
+
+async def late(*args: Any) -> None:
+    await trio.sleep_forever()
+
+
+async def failing_late(*args: Any) -> None:
+    """Takes too long, and fails as it is cancelled."""
+
+    async def fails() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise OSError
+
+    async with trio.open_nursery() as nursery:  # noqa: ASYNC112 (for the group that it makes)
+        nursery.start_soon(fails)
+        await trio.sleep_forever()
+
+
+async def reads_in_a_nursery(session: Any, envelope: Any, body: Any) -> None:
+    async with trio.open_nursery() as nursery:  # noqa: ASYNC112 (for the group that it makes)
+        nursery.start_soon(body.read)
+
+
+async def fails_for_a_lost_client(session: Any, envelope: Any, body: Any) -> None:
+    try:
+        await body.read()
+    except trio_smtp.ConnectionLostError as exc:
+        raise OSError from exc
+
+
+MAIL = b"MAIL FROM:<a@x.test>\r\n"
+MESSAGE = MAIL + b"RCPT TO:<b@y.test>\r\nDATA\r\n"
+CHUNK = MAIL + b"RCPT TO:<b@y.test>\r\nBDAT 3\r\nxyz"
+WHOLE = MESSAGE + b"x\r\n.\r\n"
+VERIFY = b"VRFY x\r\n"
+STORM: list[
+    tuple[str, Any, bytes, int]
+] = [  # a hook, what it does, what the client says, and how many failures that is
+    ("on_connect", ValueError(), b"", 1),
+    ("on_connect", Reject(554, "no"), b"", 0),
+    ("on_connect", "hello", b"", 1),
+    ("on_hello", late, b"", 1),
+    ("on_mail", ValueError(), MAIL, 1),
+    ("on_mail", Reject(550, "no"), MAIL, 0),
+    ("on_mail", "Q1", MAIL, 1),
+    ("on_mail", failing_late, MAIL, 1),
+    ("on_vrfy", ExceptionGroup("", [Reject(550, "no"), ValueError()]), VERIFY, 1),
+    ("on_vrfy", late, VERIFY, 1),
+    ("on_reset", Reject(550, "no"), MAIL, 1),
+    ("on_reset", late, MAIL, 1),
+    ("on_close", ValueError(), b"", 1),
+    ("on_data", ValueError(), MESSAGE, 1),
+    ("on_data", Reject(554, "no"), MESSAGE, 0),
+    ("on_data", 17, WHOLE, 1),
+    ("on_data", late, MESSAGE, 1),
+    ("on_data", reads_in_a_nursery, WHOLE, 0),
+    ("on_data", reads_in_a_nursery, MESSAGE + b"x", 0),
+    ("on_data", reads_in_a_nursery, CHUNK + b"RSET\r\n", 0),
+    ("on_data", reads_in_a_nursery, MESSAGE + 500 * b"x\r\n" + b".\r\n", 0),
+    ("on_data", reads_in_a_nursery, MESSAGE + b"a\rb\r\n.\r\n", 0),
+    ("on_data", fails_for_a_lost_client, MESSAGE + b"x", 1),
+]
+
+
+def storm_server(handler: object, registry: CollectorRegistry) -> trio_smtp.Server:
+    return make_server(handler, trace=Prometheus(registry), handler_timeout=30, data_timeout=20, max_message_size=1000)
+
+
+def failures_in(registry: CollectorRegistry) -> float:
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+        if sample.name == "smtp_server_hook_failures_total"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hook", "does", "says", "failures"), STORM, ids=[f"{n}-{each[0]}" for n, each in enumerate(STORM)]
+)
+async def test_what_is_a_failure_of_a_hook(
+    autojump_clock: trio.testing.MockClock, hook: str, does: Any, says: bytes, failures: int
+) -> None:
+    registry = CollectorRegistry()
+    server = storm_server(Recorder(**{hook: does}), registry)
+    async with serving(server) as connect:
+        await connect().send(b"EHLO x.test\r\n" + says)
+        await trio.testing.wait_all_tasks_blocked()
+    assert server.statistics().failed_hooks == failures_in(registry) == failures
+
+
+@pytest.mark.parametrize("end", ["lost", "stalled", "shutdown", "cancelled"])
+async def test_failed_hooks_are_counted_alike(autojump_clock: trio.testing.MockClock, end: str) -> None:
+    """What a server's statistics and Prometheus count after a storm of errors, slow hooks and lost clients."""
+    chance = random.Random(end)
+    does: dict[str, list[Any]] = {hook: [None, None] for hook, *_ in STORM}
+    for hook, answer, *_ in STORM:
+        does[hook].append(answer)
+
+    def at_random(hook: str) -> Callable[..., Any]:
+        async def answer(*args: Any) -> Any:
+            chosen = chance.choice(does[hook])
+            return await chosen(*args) if callable(chosen) else chosen
+
+        return answer
+
+    registry = CollectorRegistry()
+    server = storm_server(Recorder(**{hook: at_random(hook) for hook in does}), registry)
+    async with trio.open_nursery() as nursery:
+        peers = []
+        for _ in range(100):
+            near, far = trio.testing.memory_stream_pair()
+            nursery.start_soon(server.serve_stream, far)
+            peers.append(near)
+            said = b"".join(chance.choice(STORM)[2] for _ in range(3))
+            await near.send_all(b"EHLO x.test\r\n" + said)
+        await trio.testing.wait_all_tasks_blocked()
+        if end == "shutdown":
+            await server.shutdown(grace=1)
+        elif end == "cancelled":
+            nursery.cancel_scope.cancel()
+        elif end == "lost":
+            for peer in peers:
+                await peer.aclose()
+    failed = server.statistics().failed_hooks
+    assert failed == failures_in(registry)
+    assert failed > 20
 
 
 async def test_what_prometheus_reads_of_an_outbox(tmp_path: Path) -> None:

@@ -236,6 +236,31 @@ async def test_lines_that_are_none(line):
         await ScriptedPeer(near).play(f"\n  S: 220 hi\n\n  {line}\n")
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [("S: 220 hi\nX: hello", "line 2 of the script"), (5, "a script is"), (b"S: 220 hi", "a script is")],
+)
+async def test_scripts_that_are_none(script, words):
+    """Told of at once: when a client has come, it would be the client whose error is seen."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        async with open_script(script):
+            raise AssertionError("it was opened")
+
+
+async def test_what_a_script_raises_is_told_first():
+    async def script(peer):
+        await peer.say("220 mail.test ESMTP")
+        raise LookupError("a mistake in the test")
+
+    with pytest.raises(AssertionError, match="connection 1: the script raised LookupError") as caught:
+        async with (
+            open_script(script) as server,
+            trio_smtp.open_client(server.host, server.port, local_hostname="me.test"),
+        ):
+            raise AssertionError("it was opened")
+    assert isinstance(caught.value.__cause__, LookupError)
+
+
 async def test_what_a_peer_cannot_be():
     near, _ = memory_stream_pair()
     with pytest.raises(ValueError, match="side is 'S' or 'C'"):

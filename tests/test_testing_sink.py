@@ -375,8 +375,8 @@ async def test_an_unknown_outcome_with_a_stall(autojump_clock: MockClock):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda sink: sink.refuse("starttls"), "can do nothing special at 'starttls'"),
-        (lambda sink: sink.refuse("later"), "is not a valid Stage"),
+        (lambda sink: sink.refuse("starttls"), "can do nothing special at stage 'starttls'"),
+        (lambda sink: sink.refuse("later"), "can do nothing special at stage 'later'"),
         (lambda sink: sink.refuse("mail", 250), "a refusal is a 4xx or 5xx reply"),
         (lambda sink: sink.refuse("hello", address="a@x.test"), "no address at 'hello'"),
         (lambda sink: sink.refuse("end", address="a@x.test"), "only LMTP"),

@@ -35,7 +35,12 @@ def test_a_sink_without_async():
         assert sink.messages == []
         with pytest.raises(TimeoutError, match=r"0\.01"):
             sink.wait_for(timeout=0.01)
+        send(sink)
     assert threads() == []
+    assert len(sink.messages) == 1  # looked at after the block, as those of a Sink can be
+    for late in (sink.wait_for, sink.clear, sink.accept_all):
+        with pytest.raises(trio.RunFinishedError, match="the block was left"):
+            late()
 
 
 def test_faults_without_async():

@@ -9,7 +9,7 @@
 # of the log, a table of records and one of contents, of the outbox's sizes, without any index; each commit is full: it
 # serves as many messages as there are tasks. For put it inserts both rows. For work there are three: two rewrite the
 # records (claimed, marked), the last also deletes the contents (settled). Nothing is read, decided or made into JSON.
-# In Redis: one round trip for put, three for work, each a script that writes one record.
+# In Redis: one round trip for put, three for work, each a script that writes the records of as many messages.
 from __future__ import annotations
 
 import json
@@ -98,18 +98,15 @@ class SQLiteFloor:
 
 
 async def floor_redis(url: str, messages: int, tasks: int, steps: int) -> None:
-    """The round trips, each a script that writes one record."""
+    """The round trips, each a script that writes a record for as many messages as there are tasks."""
     import coredis
 
+    words: list[str | bytes] = [message(SIZE) if steps == 1 else RECORD] * tasks
     async with coredis.Redis.from_url(url) as client:
-        script = client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
-        content = message(SIZE)
-
-        async def job() -> None:
+        script = client.register_script("for i, word in ipairs(ARGV) do redis.call('SET', KEYS[1] .. i, word) end")
+        for _ in range(0, messages, tasks):
             for _ in range(steps):
-                await script(["floor"], [content])
-
-        await each(messages, tasks, job)
+                await script(["floor"], words)
 
 
 async def prepare(stack: AsyncExitStack, variant: str, url: str, port: int, messages: int, tasks: int) -> Job:

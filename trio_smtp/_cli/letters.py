@@ -81,7 +81,7 @@ async def quick(
         CommandError: a file cannot be read, or an address cannot be in a header.
     """
     if body is None:
-        body = (await _read_standard_input()).decode("utf-8", "replace")
+        body = (await read_standard_input()).decode("utf-8", "replace")
     message = EmailMessage(policy=SMTP)
     try:
         message["From"] = sender
@@ -106,14 +106,16 @@ async def quick(
 async def _content(name: str) -> bytes | Path:
     """The path of a regular file, or the content of standard input or a pipe, which can be read only once."""
     if name == "-":
-        return await _read_standard_input()
+        return await read_standard_input()
     try:
         return await trio.to_thread.run_sync(_path_or_octets, name, abandon_on_cancel=True)
     except OSError as exc:
-        raise CommandError(f"cannot read {name}: {exc.strerror}", Status.NO_INPUT) from exc
+        hint = " (with -i, as for sendmail, arguments are recipients)" if "@" in name else ""
+        raise CommandError(f"cannot read {name}: {exc.strerror}{hint}", Status.NO_INPUT) from exc
 
 
-async def _read_standard_input() -> bytes:
+async def read_standard_input() -> bytes:
+    """All of it."""
     if sys.stdin.isatty():
         say("trio-smtp: reading from the terminal; Ctrl-D ends it", err=True)
     return await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
@@ -134,18 +136,28 @@ def _address(letter: Letter) -> Letter:
         head = content[:MAX_HEADER] if isinstance(content, bytes) else _beginning(content)
         end = _END_OF_HEADER.search(head)
         header = head if end is None else head[: end.end()]
-        message = BytesHeaderParser().parsebytes(_BLANKS.sub(rb"\1:", header))
-        fields = [(key.lower(), str(value)) for key, value in message.raw_items()]
+        fields = fields_of(header)
         if letter.sender is None:
             letter = replace(letter, sender=_sender(fields, name))
         if not letter.recipients:
             letter = replace(letter, recipients=_recipients(fields, name))
             if _BCC.search(header):
                 octets = content if isinstance(content, bytes) else content.read_bytes()
-                letter = replace(letter, content=_BCC.sub(b"", header) + octets[len(header) :])
+                letter = replace(letter, content=without_bcc(header) + octets[len(header) :])
     except OSError as exc:
         raise CommandError(f"cannot read {name}: {exc.strerror}", Status.NO_INPUT) from exc
     return letter
+
+
+def fields_of(header: bytes) -> list[tuple[str, str]]:
+    """The fields of a header: names in lower case, and what is written behind them."""
+    message = BytesHeaderParser().parsebytes(_BLANKS.sub(rb"\1:", header))
+    return [(key.lower(), str(value)) for key, value in message.raw_items()]
+
+
+def without_bcc(header: bytes) -> bytes:
+    """A header without the fields that are not sent."""
+    return _BCC.sub(b"", header)
 
 
 def _beginning(path: Path) -> bytes:
@@ -155,19 +167,29 @@ def _beginning(path: Path) -> bytes:
 
 def _sender(fields: Sequence[tuple[str, str]], name: str) -> str:
     for field in ("sender", "from"):
-        for address in _addresses(fields, (field,), name):
+        for address in addresses_in(fields, (field,), name):
             return address
     raise CommandError(f"{name} has no From: give the sender with --from", Status.DATA)
 
 
 def _recipients(fields: Sequence[tuple[str, str]], name: str) -> list[str]:
-    found = list(dict.fromkeys(_addresses(fields, ("to", "cc", "bcc"), name)))
+    found = list(dict.fromkeys(addresses_in(fields, ("to", "cc", "bcc"), name)))
     if not found:
         raise CommandError(f"{name} has no To, Cc or Bcc: give recipients with --to", Status.DATA)
     return found
 
 
-def _addresses(fields: Sequence[tuple[str, str]], wanted: Sequence[str], name: str) -> Iterator[str]:
+def addresses_in(fields: Sequence[tuple[str, str]], wanted: Sequence[str], name: str) -> Iterator[str]:
+    """The addresses in some fields.
+
+    Args:
+        fields: of a header.
+        wanted: names, in lower case.
+        name: what the user calls the message.
+
+    Raises:
+        CommandError: it is open to guesses which addresses they are.
+    """
     for field, value in fields:
         if field not in wanted:
             continue

@@ -17,6 +17,7 @@ from .letters import Letter, from_files, quick
 from .metrics import Place, metrics_option, telling_metrics
 from .options import Target, client_options, server_option, target, verbose_option
 from .output import say
+from .sendmail import from_program, sendmail_options, submission
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class _Plan:
     read: Callable[[], Awaitable[list[Letter]]]
     as_json: bool
     metrics: Place | None
+    is_for_program: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,9 @@ class Outcome:
 
 @click.command(short_help="Send mail.")
 @server_option
-@click.option("-f", "--from", "sender", metavar="ADDRESS", help='Sender; "" for none; by default as the header says.')
+@click.option(
+    "-f", "-r", "--from", "sender", metavar="ADDRESS", help='Sender; "" for none; by default as the header says.'
+)
 @click.option(
     "--to",
     "recipients",
@@ -67,9 +71,7 @@ class Outcome:
 @metrics_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document per message instead of text.")
 @verbose_option
-@click.option(
-    "-t", "-i", is_flag=True, expose_value=False, help="Ignored: options of sendmail that say what is done anyway."
-)
+@sendmail_options
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 def send(
     *,
@@ -93,16 +95,34 @@ def send(
 
     Prints a line for each recipient: whether the server accepted the message; and a total, if there are several
     messages.
+
+    With an option of sendmail, the arguments are recipients and not files, nothing is printed about those who have been
+    accepted, and the message gets the fields From, Date and Message-ID if it lacks them.
     """
+    given = submission(files, server)
     if files.count("-") > 1:
         raise click.UsageError('Standard input can be read only once: "-" is given twice.')
+    read: Callable[[], Awaitable[list[Letter]]]
     if subject is None and body is None and not attach:
-        read: Callable[[], Awaitable[list[Letter]]] = partial(
-            from_files, files or ("-",), sender=sender, recipients=recipients
+        read = (
+            partial(from_files, files or ("-",), sender=sender, recipients=recipients)
+            if given is None
+            else partial(from_program, given, sender=sender, recipients=recipients)
         )
+    elif given is not None:
+        raise click.UsageError("--subject, --body and --attach make a message; sendmail's options are about another.")
     else:
         read = _quick(sender, recipients, subject=subject, body=body, attach=attach, files=files)
-    run(_send, _Plan(target=target(**server), read=read, as_json=as_json, metrics=metrics))
+    run(
+        _send,
+        _Plan(
+            target=target(**server),
+            read=read,
+            as_json=as_json,
+            metrics=metrics,
+            is_for_program=given is not None,
+        ),
+    )
 
 
 def _quick(
@@ -129,7 +149,12 @@ def _quick(
 async def _send(plan: _Plan) -> Status:
     letters = await plan.read()
     with telling_metrics(plan.metrics) as trace:
-        return await _send_all(plan, letters, replace(plan.target.config, trace=trace))
+        return _told(plan, await _send_all(plan, letters, replace(plan.target.config, trace=trace)))
+
+
+def _told(plan: _Plan, status: Status) -> Status:
+    """The exit status; of sendmail, TRY_LATER says that it keeps the message and tries again."""
+    return Status.REFUSED if plan.is_for_program and status is Status.TRY_LATER else status
 
 
 async def _send_all(plan: _Plan, letters: Sequence[Letter], config: trio_smtp.ClientConfig) -> Status:
@@ -150,7 +175,7 @@ async def _send_all(plan: _Plan, letters: Sequence[Letter], config: trio_smtp.Cl
         # The error of a message is handled above. This one is about connecting, and nothing was sent.
         error = describe(exc, plan.target.words)
         if not plan.as_json:
-            raise CommandError(error, status_of(exc)) from exc
+            raise CommandError(error, _told(plan, status_of(exc))) from exc
         for letter in letters[len(outcomes) :]:
             outcomes.append(_failure(letter.name, exc, error))
             _show(plan, outcomes[-1])
@@ -238,12 +263,14 @@ def _show(plan: _Plan, outcome: Outcome) -> None:
         say(json.dumps(_as_json(outcome)))
         return
     name = "standard input" if outcome.file == "-" else outcome.file
+    err = plan.is_for_program  # its standard output may be a web page
     for address, reply in outcome.accepted.items():
-        say(one_line(f"{name}: accepted for <{address}>" + (f" ({reply})" if reply else "")))
+        if not err:
+            say(one_line(f"{name}: accepted for <{address}>" + (f" ({reply})" if reply else "")))
     for address, refusal in outcome.refused.items():
-        say(one_line(f"{name}: refused for <{address}> ({refusal})"))
+        say(one_line(f"{name}: refused for <{address}> ({refusal})"), err=err)
     for address in outcome.unknown:
-        say(one_line(f"{name}: unknown for <{address}>: it may have been delivered"))
+        say(one_line(f"{name}: unknown for <{address}>: it may have been delivered"), err=err)
     if outcome.error is not None:
         say(one_line(f"trio-smtp: {name}: {outcome.error}"), err=True)
 

@@ -37,7 +37,7 @@ Chore: TypeAlias = Callable[[], Awaitable[None]]
 Opening: TypeAlias = "Callable[[Plan, int, Trace | None], AbstractAsyncContextManager[Service]]"
 
 DEFAULT_PORT = 2525
-_WILDCARDS = frozenset({"", "*"})
+_EVERYWHERE = "*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +148,8 @@ def make_plan(
     """
     if port is None and unix is None and not inherit:
         port = DEFAULT_PORT
+    if not host:  # a variable that is not set, in a script
+        raise click.UsageError(f"--host is empty: it is an address or a name, or {_EVERYWHERE} for all addresses.")
     is_local = not inherit and (port is None or is_loopback(host))
     limits, tls_options = config_of(other, is_local=is_local)
     tls = _TLSOptions(**tls_options)
@@ -177,7 +179,7 @@ def make_plan(
         )
     except (TypeError, ValueError) as exc:
         raise click.UsageError(f"{exc}.") from exc
-    names = [name for name in (host, config.hostname) if name not in _WILDCARDS]
+    names = [name for name in (host, config.hostname) if name != _EVERYWHERE]
     context, tls_words = _open_tls(tls, names=names, implicit=implicit_tls)
     output = Output(_left_out_json if as_json else _left_out_text)
     tell = partial(_tell_json if as_json else _tell_text, output)
@@ -192,7 +194,7 @@ def make_plan(
     kind = "implicit" if implicit_tls else "starttls" if tls.wanted else "none"
     return Plan(
         places=Places(
-            host=None if host in _WILDCARDS else host, port=port, unix=unix, unix_mode=unix_mode, inherit=inherit
+            host=None if host == _EVERYWHERE else host, port=port, unix=unix, unix_mode=unix_mode, inherit=inherit
         ),
         users=dict([user]) if user is not None else {},
         report=report,

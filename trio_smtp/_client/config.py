@@ -1,11 +1,12 @@
 # Everything about a client that is a number, a word or a switch. Pure data, checked when made.
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .._protocol.checks import check_choice, check_count, check_flag, check_seconds
+from .._protocol.checks import check_choice, check_count, check_flag, check_function, check_seconds, check_text
 from .._protocol.nul import CLIENT_NUL_POLICIES
 from .trace import ClientEvent
 
@@ -84,6 +85,8 @@ class ClientConfig:
             if value is None:
                 raise TypeError(f"{name} cannot be None: it bounds what happens under cancellation")
             check_seconds(name, value, zero=True)
+            if value == math.inf:
+                raise ValueError(f"{name} cannot be infinite: it bounds what happens under cancellation")
         check_choice("newlines", self.newlines, ("normalize", "reject"))
         check_choice("nul", self.nul, CLIENT_NUL_POLICIES)
         check_count("max_reply_size", self.max_reply_size, least=512, optional=False)
@@ -91,7 +94,10 @@ class ClientConfig:
         check_flag("pipelining", self.pipelining)
         check_flag("early_text", self.early_text)
         check_flag("add_missing", self.add_missing)
-        if self.local_address is not None and not isinstance(self.local_address, str):
-            raise TypeError(f"local_address is a str or None, not {self.local_address!r}")
-        if self.trace is not None and not callable(self.trace):
-            raise TypeError(f"trace is a function or None, not {self.trace!r}")
+        if self.local_address is not None:
+            check_text("local_address", self.local_address, word=True)
+            try:
+                self.local_address.encode("idna")
+            except UnicodeError as exc:
+                raise ValueError(f"local_address: {self.local_address!r:.80} cannot be looked up ({exc})") from None
+        check_function("trace", self.trace)

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from .._observer import Observer
 from .._protocol.addresses import check_address, needs_smtputf8
+from .._protocol.checks import check_kind
 from .._protocol.errors import Delivery, LocalProtocolError
 from .._protocol.parameter_text import format_params
 from .content import Content, ContentLike, Octets, as_content
@@ -37,8 +38,8 @@ class Message:
         at_hand: sending it waits for nothing but the server.
 
     Raises:
-        TypeError: `recipients` is a str, or one of them is not; `content` cannot be sent, `before_end` or `transcript`
-            cannot be called.
+        TypeError: `recipients` is a str, or an address is not; the parameters are no mapping; `content` cannot be
+            sent, `before_end` or `transcript` cannot be called.
         LocalProtocolError: an address or a parameter cannot be sent, there is no recipient, or what is to be signed
             cannot be.
     """
@@ -74,15 +75,20 @@ class Message:
             raise TypeError(f"before_end is an async function, not {before_end!r}")
         if transcript is not None and not callable(transcript):
             raise TypeError(f"transcript is a function, not {transcript!r}")
-        self.sender: Final = check_address(sender, null=True)
-        # A recipient given twice is sent once.
-        self.recipients: Final = {written: check_address(written, postmaster=True) for written in recipients}
+        try:
+            self.sender: Final = check_address(sender, null=True)
+            # A recipient given twice is sent once.
+            self.recipients: Final = {written: check_address(written, postmaster=True) for written in recipients}
+        except TypeError:
+            _check_parties(sender, recipients)
+            raise
         if not self.recipients:
             raise LocalProtocolError("there are no recipients", delivery=Delivery.NOT_SENT)
-        if mail_params:
+        if mail_params is not None:
+            check_kind("mail_params", mail_params, Mapping)
             format_params(mail_params, smtputf8=True)  # what all of it needs is known below
         self.mail_params: Final = {name.upper(): value for name, value in mail_params.items()} if mail_params else None
-        self.rcpt_params: Final = _checked_params(self.recipients, rcpt_params) if rcpt_params else None
+        self.rcpt_params: Final = None if rcpt_params is None else _checked_params(self.recipients, rcpt_params)
         given: Content = Octets(content) if isinstance(content, bytes) else as_content(content)
         self.is_binary: Final = (
             self.mail_params is not None and str(self.mail_params.get("BODY")).upper() == "BINARYMIME"
@@ -104,14 +110,23 @@ class Message:
         return f"<Message from {self.sender!r} to {len(self.recipients)}>"
 
 
+def _check_parties(sender: object, recipients: object) -> None:
+    """Raise the TypeError for the one of them that is of the wrong type, if it is not a single recipient."""
+    check_kind("sender", sender, str)
+    if not isinstance(recipients, Iterable):
+        raise TypeError(f"recipients is an iterable of addresses, not {recipients!r:.80}")
+
+
 def _checked_params(
     recipients: Mapping[str, str], params: Mapping[str, Params]
-) -> dict[str, dict[str, str | int | None]]:
+) -> dict[str, dict[str, str | int | None]] | None:
+    check_kind("rcpt_params", params, Mapping)
     strangers = [written for written in params if written not in recipients]
     if strangers:
         raise LocalProtocolError(
             f"rcpt_params names {strangers[0]!r}, which is no recipient", delivery=Delivery.NOT_SENT
         )
     for written in params:
+        check_kind(f"rcpt_params[{written!r}]", params[written], Mapping)
         format_params(params[written], smtputf8=True)
-    return {written: dict(params[written]) for written in params}
+    return {written: dict(params[written]) for written in params} or None

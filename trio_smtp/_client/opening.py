@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from .._observer import Observer
-from .._protocol.checks import check_choice, check_count, check_flag, check_text
+from .._protocol.checks import check_choice, check_count, check_flag, check_function, check_kind, check_text
 from .._protocol.client.commands import STARTTLS, Verb, hello
 from .._protocol.errors import (
     ConnectError,
@@ -63,6 +63,7 @@ class Opening:
     """How connections are opened: the arguments of ``open_client`` and ``open_pool`` that are not the host's.
 
     Attributes:
+        config_name: what the caller knows the configuration as, for messages.
         login: what `auth` stands for, ``None`` without it.
         observer: calls the configuration's ``trace``, ``None`` without one.
     """
@@ -76,23 +77,20 @@ class Opening:
     proxy_header: ProxyHeader | None = None
     connect: Connect | None = None
     config: ClientConfig = field(default_factory=ClientConfig)
+    config_name: str = "config"
     login: Login | None = field(init=False, default=None)
     observer: Observer[ClientEvent] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_choice("tls", self.tls, TLS_MODES)
-        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
-            raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {self.ssl_context!r}")
+        check_kind("ssl_context", self.ssl_context, ssl.SSLContext, optional=True)
         if self.local_hostname is not None:
             check_text("local_hostname", self.local_hostname, word=True)
         check_flag("allow_insecure_auth", self.allow_insecure_auth)
         check_flag("lmtp", self.lmtp)
-        if self.proxy_header is not None and not isinstance(self.proxy_header, ProxyHeader):
-            raise TypeError(f"proxy_header is a ProxyHeader or None, not {self.proxy_header!r}")
-        if self.connect is not None and not callable(self.connect):
-            raise TypeError(f"connect is an async callable or None, not {self.connect!r}")
-        if not isinstance(self.config, ClientConfig):
-            raise TypeError(f"the client's configuration is a ClientConfig, not {self.config!r}")
+        check_kind("proxy_header", self.proxy_header, ProxyHeader, optional=True)
+        check_function("connect", self.connect, "an async callable")
+        check_kind(self.config_name, self.config, ClientConfig)
         if self.auth is not None:
             self.login = Login(as_auth(self.auth))
         if self.config.trace is not None:
@@ -108,11 +106,9 @@ class Opening:
             if self.lmtp:
                 return LMTP_PORT
             return IMPLICIT_TLS_PORT if self.tls == "implicit" else SMTP_PORT
-        check_count("port", port, optional=False)
+        check_count("port", port, most=65535, optional=False)
         if self.lmtp and port == SMTP_PORT:
             raise ValueError("LMTP must not be spoken on port 25 (RFC 2033 section 5)")
-        if port > 65535:
-            raise ValueError(f"port must be at most 65535, not {port}")
         return port
 
     def context(self) -> ssl.SSLContext:
@@ -165,6 +161,7 @@ async def open_connection(
     if not isinstance(host, str) or not host:
         raise TypeError(f"host is a name or an address, not {host!r}")
     check_host(host)
+    check_kind("stream", stream, trio.abc.Stream, optional=True)
     given = stream is not None
     try:
         try:

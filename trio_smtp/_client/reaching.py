@@ -4,6 +4,7 @@
 # own code raised something that is neither an OSError nor one of ours.
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -65,7 +66,10 @@ async def reach(host: str, port: int, config: ClientConfig, connect: Connect | N
 
 async def _reach(host: str, port: int, config: ClientConfig, connect: Connect | None) -> trio.abc.Stream:
     if connect is not None:
-        stream: object = await connect(host, port)
+        answer: object = connect(host, port)
+        if not inspect.isawaitable(answer):
+            raise TypeError(f"connect must be async: it returned {answer!r:.80}")
+        stream: object = await answer
         if not isinstance(stream, trio.abc.Stream):
             raise TypeError(f"connect returns a trio.abc.Stream, not {type(stream).__name__}")
         return stream

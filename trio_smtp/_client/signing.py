@@ -6,6 +6,7 @@
 # Not known here: what a signature is.
 from __future__ import annotations
 
+import re
 from contextlib import aclosing, nullcontext
 from typing import Any, Final, Protocol
 
@@ -17,6 +18,7 @@ from .._protocol.nul import treat_nul
 from .config import ClientConfig
 from .content import Content, Octets, Source, has_utf8_header
 
+_FIELDS: Final = re.compile(rb"(?:[!-9;-~]+[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)*").fullmatch
 IN_THREAD: Final = 1 << 16  # octets of a message from which on it is signed in a thread
 
 
@@ -32,7 +34,7 @@ class MessageSigner(Protocol):
             message: all of it, with CR LF line ends, as it will be sent.
 
         Returns:
-            Whole lines with CR LF.
+            Whole header fields, each with its CR LF; or nothing. With anything else the message is not sent.
 
         Raises:
             LocalProtocolError: the message cannot be signed; it is not sent.
@@ -133,4 +135,8 @@ def _sign(octets: bytes, signing: Signing) -> bytes:
     fields = signing.signer.sign(message)
     if not isinstance(fields, bytes):
         raise TypeError(f"a signer returns the header fields as bytes, not {type(fields).__name__}")
+    if _FIELDS(fields) is None:  # else it would change the first field of the message, or make a body of all of them
+        raise LocalProtocolError(
+            f"a signer returns whole header fields, each with its CR LF, not {fields!r:.80}", delivery=Delivery.NOT_SENT
+        )
     return fields + message

@@ -224,6 +224,9 @@ class _Jobs(Generic[J]):
     __slots__ = ("_asynchronous", "_error", "_turn", "at_end", "synchronous")
 
     def __init__(self, jobs: Iterable[J] | AsyncIterable[J]) -> None:
+        # A message is an iterable too: of the names of its header fields.
+        if isinstance(jobs, str | bytes | email.message.Message) or not isinstance(jobs, Iterable | AsyncIterable):
+            raise TypeError(f"jobs must be an iterable or async iterable of jobs, not {type(jobs).__name__}")
         self._asynchronous = aiter(jobs) if isinstance(jobs, AsyncIterable) else None
         self._turn: trio.Lock = trio.Lock()
         self._error: Exception | None = None

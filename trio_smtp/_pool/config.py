@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .._protocol.checks import check_choice, check_count, check_seconds
+from .._protocol.checks import check_choice, check_count, check_function, check_seconds
 from .trace import TraceEvent
 
 
@@ -64,19 +64,14 @@ class PoolConfig:
         check_seconds("max_age", self.max_age)
         check_count("max_waiting", self.max_waiting, least=0)
         if self.rate_limit is not None:
-            if not isinstance(self.rate_limit, tuple) or len(self.rate_limit) != 2:
+            if not isinstance(self.rate_limit, tuple) or len(self.rate_limit) != 2 or self.rate_limit[1] is None:
                 raise TypeError(f"rate_limit is (messages, seconds) or None, not {self.rate_limit!r}")
             check_count("rate_limit", self.rate_limit[0], optional=False)
-            if self.rate_limit[1] is None:
-                raise TypeError(f"rate_limit is (messages, seconds) or None, not {self.rate_limit!r}")
             check_seconds("rate_limit", self.rate_limit[1])
         check_count("connect_retries", self.connect_retries, least=0, optional=False)
         check_count("retry_temporary", self.retry_temporary, least=0, optional=False)
         for name in ("retry_delay", "host_retry"):
-            if getattr(self, name) is None:
-                raise TypeError(f"{name} is a number of seconds")
-            check_seconds(name, getattr(self, name), zero=True)
+            check_seconds(name, getattr(self, name), zero=True, optional=False)
         check_choice("on_unknown", self.on_unknown, ("raise", "retry"))
         check_count("pipeline_depth", self.pipeline_depth, optional=False)
-        if self.trace is not None and not callable(self.trace):
-            raise TypeError(f"trace is a function or None, not {self.trace!r}")
+        check_function("trace", self.trace)

@@ -1,7 +1,8 @@
 # Which hosts to connect to, in order of preference; those that failed lately come last for a while.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
 import trio
@@ -48,7 +49,10 @@ class Hosts:
     async def routes(self) -> list[Route]:
         """Hosts and ports to try, one after the other."""
         if self._ask is not None:
-            self._routes = self._checked(await self._ask())
+            answer: object = self._ask()
+            if not inspect.isawaitable(answer):
+                raise TypeError(f"host, where it is a function, must be async: it returned {answer!r:.80}")
+            self._routes = self._checked(await answer)
         now = trio.current_time()
         # Stable: within those that failed lately, and within the others, the order is that of preference.
         return sorted(self._routes, key=lambda route: self._failed_until.get(route, 0) > now)
@@ -68,6 +72,8 @@ class Hosts:
             hosts = [hosts]
         elif isinstance(hosts, tuple) and len(hosts) == 2 and isinstance(hosts[1], int):
             hosts = [cast("tuple[str, int]", hosts)]
+        elif not isinstance(hosts, Iterable) or isinstance(hosts, bytes):
+            raise TypeError(f"host is a name, several, or an async callable that returns them, not {hosts!r:.80}")
         routes: list[Route] = []
         for host in hosts:
             pair = (host, self._port) if isinstance(host, str) else host

@@ -12,6 +12,7 @@ from .._client.opening import Opening, TLSMode
 from .._client.reaching import Connect
 from .._client.signing import MessageSigner, Signing
 from .._nursery import open_bare_nursery
+from .._protocol.checks import check_kind
 from .._protocol.proxy import ProxyHeader
 from .._protocol.sasl import Auth
 from .._wire.entrance import entrance
@@ -70,6 +71,7 @@ async def open_pool(
     exception of the block comes out as it is. Cancelled, messages whose end has been handed over still get
     ``end_grace`` seconds for their reply; the others are given up.
     """
+    check_kind("config", config, PoolConfig, optional=True)
     settings = PoolConfig() if config is None else config
     if max_connections is not None:
         settings = replace(settings, max_connections=max_connections)
@@ -83,6 +85,7 @@ async def open_pool(
         proxy_header=proxy_header,
         connect=connect,
         config=ClientConfig() if client_config is None else client_config,
+        config_name="client_config",
     )
     signing = None if sign is None else Signing(sign, opening.config)
     hosts = Hosts(host, opening.port(port), settings.host_retry)

@@ -176,6 +176,11 @@ class Pipeline:
         """Leave a message to be sent alone, as if this had not been tried."""
         attempt.report.forget_transaction()
         attempt.isolate()
+        self._set_aside(attempt)
+
+    def _set_aside(self, attempt: Attempt) -> None:
+        """Let a message that was in flight wait. Meanwhile others are sent, which its caller must not interrupt."""
+        attempt.attach(None)
         self.to_send_alone.append(attempt)
 
     def _note_end(self, flying: Flying, error: BaseException | None, transaction: Transaction | None) -> None:
@@ -399,7 +404,7 @@ class Pipeline:
                 report.readmit_temporary()
             if report.remaining and attempt.is_wanted:
                 report.uncount_attempt()  # it goes on, with those who were too many for one transaction
-                self.to_send_alone.append(attempt)
+                self._set_aside(attempt)
             else:
                 attempt.finish()
                 self.latest = attempt

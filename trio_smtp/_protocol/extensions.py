@@ -18,6 +18,7 @@ _DIGITS = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4
 _LIMIT = re.compile(r"([A-Za-z0-9_-]+)(?:=([!-:<-~]+))?")
 _LIMIT_VALUE = re.compile(r"[1-9][0-9]{0,5}")
 _MAX_LIMIT: Final = 999_999
+MAX_SIZE: Final = 10**20 - 1  # octets: twenty digits (RFC 1870 §4)
 MAX_INTERVAL: Final = 999_999_999  # seconds: nine digits (RFC 4865 §3, RFC 2852 §4)
 
 

@@ -70,11 +70,15 @@ class ProxyHeader:
                 raise LocalProtocolError(f"{end!r} is not an address and a port")
         if len({ipaddress.ip_address(end[0]).version for end in (self.source, self.destination) if end}) > 1:
             raise LocalProtocolError("source and destination must be of one address family")
+        if not isinstance(self.tlvs, tuple):
+            raise TypeError(f"tlvs must be a tuple of pairs, not {self.tlvs!r:.80}")
         if self.tlvs and self.version == 1:
             raise LocalProtocolError("version 1 cannot carry tlvs")
-        for kind, value in self.tlvs:
-            if not 0 <= kind <= 255 or not isinstance(value, bytes):
-                raise LocalProtocolError(f"a TLV must be a type of 0 to 255 and bytes, not {kind!r} and {value!r:.20}")
+        for pair in self.tlvs:
+            if not _is_tlv(pair):
+                raise LocalProtocolError(
+                    f"each of tlvs must be a pair: a type of 0 to 255, and bytes; not {pair!r:.80}"
+                )
         if len(self._addresses()[1]) + sum(3 + len(value) for _, value in self.tlvs) > MAX_LENGTH:
             raise LocalProtocolError(f"the header has more than {MAX_LENGTH} octets")
 
@@ -109,6 +113,13 @@ class ProxyHeader:
         (source, sport), (destination, dport) = self.source, self.destination
         family = ipaddress.ip_address(source).version
         return f"PROXY TCP{family} {source} {destination} {sport} {dport}\r\n".encode("ascii")
+
+
+def _is_tlv(pair: object) -> bool:
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        return False
+    kind, value = pair
+    return isinstance(kind, int) and 0 <= kind <= 255 and isinstance(value, bytes)
 
 
 def _is_address(end: object) -> bool:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 MAX_LINE: Final = 512  # octets with CRLF, RFC 5321 §4.5.3.1.5
@@ -50,12 +50,14 @@ class Reply:
         *,
         close: bool = False,
     ) -> None:
-        if not isinstance(code, int):
+        if not isinstance(code, int) or isinstance(code, bool):
             example = f"{code!r}: it is a number, as in Reply(550, 'no', '5.7.1')"
             raise TypeError(f"the code of a reply is not {example}")
         if not 200 <= code <= 599 or code // 10 % 10 > 5:
             raise ValueError(f"{code!r} is not an SMTP reply code (RFC 5321 section 4.2.1)")
         if enhanced is not None:
+            if not isinstance(enhanced, str):
+                raise TypeError(f"the enhanced code of a reply is a str such as '5.7.1', not {enhanced!r:.80}")
             match = ENHANCED.fullmatch(enhanced)
             if match is None:
                 raise ValueError(f"{enhanced!r} is not an enhanced status code (RFC 3463)")
@@ -216,8 +218,12 @@ def _split(text: str | Sequence[str]) -> tuple[str, ...]:
         if text.isprintable():
             return (text,)
         text = (text,)
+    elif isinstance(text, bytes) or not isinstance(text, Iterable):
+        raise TypeError(f"the text of a reply is a str, or a sequence of lines, not {text!r:.80}")
     lines: list[str] = []
     for item in text:
+        if not isinstance(item, str):
+            raise TypeError(f"each line of a reply's text is a str, not {item!r:.80}")
         lines.extend(re.split(r"\r\n|\r|\n", item.rstrip("\r\n")))
     return tuple(lines) or ("",)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import trio
 
+from .._protocol.checks import check_kind
+from .._wire.entrance import check_trio
 from .log import logger
 from .refusals import PERIOD
 
@@ -17,8 +19,35 @@ _SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.E
 _PAUSE: Final = 0.1  # seconds before the next try
 
 
+def check_stream(stream: object) -> None:
+    """Check what is to be served.
+
+    Raises:
+        RuntimeError: this is no task of Trio's.
+        TypeError: it is no stream.
+    """
+    check_trio("a Server")
+    check_kind("stream", stream, trio.abc.Stream)
+
+
+def check_listeners(listeners: object) -> None:
+    """Check that there are listeners.
+
+    Raises:
+        RuntimeError: this is no task of Trio's.
+        TypeError, ValueError: one of them is none, or there is none.
+    """
+    check_trio("a Server")
+    if not isinstance(listeners, Sequence):
+        raise TypeError(f"listeners must be a sequence of listeners, not {listeners!r:.80}")
+    for listener in listeners:
+        check_kind("each of listeners", listener, trio.abc.Listener)
+    if not listeners:
+        raise ValueError("listeners is empty: there is nothing to listen on")
+
+
 async def accept_all(
-    listeners: Iterable[trio.abc.Listener[Any]],
+    listeners: Sequence[trio.abc.Listener[Any]],
     serve: Callable[[trio.abc.Stream], Awaitable[None]],
     connections: trio.Nursery,
     started: Callable[[], None],

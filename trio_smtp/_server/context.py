@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from .._observer import Observer
+from .._protocol.checks import check_flag, check_kind
 from .._protocol.server.config import Network, ServerConfig, networks
 from .._protocol.server.profile import ServerProfile
 from .._wire.tls import watch_server_name
@@ -36,7 +37,8 @@ class ServerStatistics:
         transactions: MAIL commands accepted.
         messages: messages accepted.
         octets: octets of message content read, accepted or not.
-        failed_hooks: hooks that raised or took too long.
+        failed_hooks: hooks that raised, took too long or returned what they may not. Neither a ``Reject``, nor the
+            error of a message that cannot be had whole, nor a cancellation from outside is a failure.
     """
 
     connections: int = 0
@@ -82,7 +84,7 @@ class Counters:
         self._statistics.messages += accepted
 
     def fail_hook(self) -> None:
-        """A hook has raised, or took too long."""
+        """A hook has failed."""
         self._statistics.failed_hooks += 1
 
     def read(self, *, connections: int) -> ServerStatistics:
@@ -191,6 +193,19 @@ class ServerContext:
 
     def __repr__(self) -> str:
         return f"<ServerContext of {self.config.hostname}>"
+
+
+def check_server(config: object, ssl_context: object, implicit_tls: object) -> None:
+    """Check the arguments of a server, each for itself.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    check_kind("config", config, ServerConfig, optional=True)
+    check_kind("ssl_context", ssl_context, ssl.SSLContext, optional=True)
+    check_flag("implicit_tls", implicit_tls)
+    if implicit_tls and ssl_context is None:
+        raise ValueError("implicit_tls needs an ssl_context")
 
 
 def _check_that_mail_can_come(hooks: Hooks, config: ServerConfig, *, has_tls: bool, implicit_tls: bool) -> None:

@@ -36,7 +36,8 @@ class EventRow:
     Attributes:
         name: of the hook.
         arguments: for the hook, after the session.
-        conclude: tells the protocol what the hook has returned.
+        convert: what the hook has returned, checked, as `conclude` takes it; an outcome that is none is an error.
+        conclude: tells the protocol that, or the :class:`Reply` of a hook that has refused or failed.
         hook: the handler's own.
         refusal: the reply that makes asking needless, or ``None``.
         sends_first: no reply may be waiting while the hook runs.
@@ -44,7 +45,8 @@ class EventRow:
 
     name: str
     arguments: Callable[[HookCaller, Any], tuple[object, ...]]
-    conclude: Callable[[HookCaller, Any, object], None]
+    convert: Callable[[HookCaller, Any], Any]
+    conclude: Callable[[HookCaller, Any, Any], None]
     hook: Hook | None = None
     refusal: Callable[[HookCaller], Reply | None] | None = None
     sends_first: bool = False
@@ -59,21 +61,41 @@ def rows_of(hooks: Hooks) -> Mapping[type, EventRow | None]:
     return MappingProxyType(rows)
 
 
+# ---- what a hook has returned
+
+
+def command_outcome(caller: HookCaller, result: object) -> Reply | None:
+    """``None`` accepts; a reply is sent."""
+    return None if result is None else reply_or_none(result)
+
+
+def _verdict(caller: HookCaller, result: object) -> Verdict:
+    """``None`` and a queue id accept the message; a mapping is an LMTP outcome for each address."""
+    if isinstance(result, Mapping) and caller.context.config.lmtp:  # RFC 2033 §4.2
+        return {address: caller.convert(message_outcome, each) for address, each in list(result.items())}
+    return message_outcome(result)
+
+
+def _login(caller: HookCaller, result: object) -> object:
+    """A reply, ``True`` or the client's identity; ``None`` refuses it."""
+    if isinstance(result, Reply):
+        return reply_or_none(result)
+    return result if login_outcome(result) else None
+
+
 # ---- how to conclude
 
 
-def conclude_command(caller: HookCaller, event: Command, outcome: object) -> None:
+def conclude_command(caller: HookCaller, event: Command, reply: Reply | None) -> None:
     """``None`` accepts; a reply is sent."""
-    reply = caller.convert(reply_or_none, outcome)
     if reply is None:
         caller.channel.protocol.accept()
     else:
         caller.channel.protocol.answer(reply)
 
 
-def conclude_mail(caller: HookCaller, event: Mail, outcome: object) -> None:
+def conclude_mail(caller: HookCaller, event: Mail, reply: Reply | None) -> None:
     """As any command; a success that closes the connection both begins a transaction and ends it."""
-    reply = caller.convert(reply_or_none, outcome)
     if reply is None:
         caller.channel.protocol.accept()
         return
@@ -82,8 +104,8 @@ def conclude_mail(caller: HookCaller, event: Mail, outcome: object) -> None:
     caller.channel.protocol.answer(reply)
 
 
-def conclude_message(caller: HookCaller, event: Data, outcome: object) -> None:
-    """``None`` and a queue id accept the message, if it could be had whole.
+def conclude_message(caller: HookCaller, event: Data, verdict: Verdict) -> None:
+    """The verdict is given if the message could be had whole.
 
     Raises:
         Exception: what has cut the message off, and ends the session.
@@ -93,27 +115,16 @@ def conclude_message(caller: HookCaller, event: Data, outcome: object) -> None:
     protocol = caller.channel.protocol
     if error is not None and isinstance(error, ConnectionLostError) and not protocol.is_closed:
         raise error.__cause__ or error
-    if caller.context.config.lmtp and isinstance(outcome, Mapping):
-        protocol.conclude(_outcome_for_each(caller, outcome))
-    else:
-        protocol.conclude(caller.convert(message_outcome, outcome))
-
-
-def _outcome_for_each(caller: HookCaller, outcome: Mapping[Any, object]) -> Verdict:
-    """An LMTP outcome for each address (RFC 2033 section 4.2); one that is not valid counts for its recipient only."""
-    items = caller.convert(_items, outcome)  # an application's own mapping may fail here
-    if isinstance(items, Reply):
-        return items
-    return {address: caller.convert(message_outcome, each) for address, each in items}
-
-
-def _items(outcome: Any) -> list[tuple[str, object]]:
-    return list(outcome.items())
+    protocol.conclude(verdict)
 
 
 def conclude_auth(caller: HookCaller, event: Authenticate, outcome: object) -> None:
-    """A truthy outcome is the client's identity; ``True`` and a 2xx reply stand for the user name."""
-    reply, identity = _login(caller, event, outcome)
+    """``True`` and a 2xx reply stand for the user name."""
+    reply = outcome if isinstance(outcome, Reply) else None
+    if reply is None:
+        identity = event.credentials.username if outcome is True else outcome
+    else:
+        identity = event.credentials.username if reply.is_success else None
     protocol = caller.channel.protocol
     caller.session._authenticate(identity)
     try:
@@ -130,19 +141,6 @@ def conclude_auth(caller: HookCaller, event: Authenticate, outcome: object) -> N
         caller.context.auth_failures.forget(caller.session.host)
     elif reply is None or reply.is_permanent:
         _count_auth_failure(caller)
-
-
-def _login(caller: HookCaller, event: Authenticate, outcome: object) -> tuple[Reply | None, object]:
-    """The application's reply, if it gave one, and the client's identity, ``None`` if it is refused."""
-    if not isinstance(outcome, Reply):
-        verdict = caller.convert(login_outcome, outcome)  # an application's own object may fail here
-        if verdict is False:
-            return None, None
-        if verdict is True:
-            return None, event.credentials.username if outcome is True else outcome
-        outcome = verdict
-    reply = caller.convert(reply_or_none, outcome)
-    return reply, event.credentials.username if reply.is_success else None
 
 
 def _count_auth_failure(caller: HookCaller) -> None:
@@ -162,18 +160,21 @@ def _refuse_auth(caller: HookCaller) -> Reply | None:
 
 EVENTS: Final[Mapping[type, EventRow]] = MappingProxyType(
     {
-        Hello: EventRow("on_hello", lambda caller, event: (event.name,), conclude_command),
-        Mail: EventRow("on_mail", lambda caller, event: (event.sender,), conclude_mail),
-        Rcpt: EventRow("on_rcpt", lambda caller, event: (event.recipient,), conclude_command),
-        Verify: EventRow("on_vrfy", lambda caller, event: (event.argument,), conclude_command),
-        Expand: EventRow("on_expn", lambda caller, event: (event.argument,), conclude_command),
-        Extra: EventRow("on_command", lambda caller, event: (event.verb, event.argument), conclude_command),
+        Hello: EventRow("on_hello", lambda caller, event: (event.name,), command_outcome, conclude_command),
+        Mail: EventRow("on_mail", lambda caller, event: (event.sender,), command_outcome, conclude_mail),
+        Rcpt: EventRow("on_rcpt", lambda caller, event: (event.recipient,), command_outcome, conclude_command),
+        Verify: EventRow("on_vrfy", lambda caller, event: (event.argument,), command_outcome, conclude_command),
+        Expand: EventRow("on_expn", lambda caller, event: (event.argument,), command_outcome, conclude_command),
+        Extra: EventRow(
+            "on_command", lambda caller, event: (event.verb, event.argument), command_outcome, conclude_command
+        ),
         Authenticate: EventRow(
-            "on_auth", lambda caller, event: (event.credentials,), conclude_auth, refusal=_refuse_auth
+            "on_auth", lambda caller, event: (event.credentials,), _login, conclude_auth, refusal=_refuse_auth
         ),
         Data: EventRow(
             "on_data",
             HookCaller.announce_message,
+            _verdict,
             conclude_message,
             sends_first=True,
         ),

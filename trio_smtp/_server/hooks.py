@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 HOLD_LIMIT: Final = 5.0  # seconds; with older replies to a group of commands unsent, no further hook is asked
 CLEANUP_LIMIT: Final = 10.0  # seconds for on_reset and on_close
+_TIME_IS_UP: Final = "handler_timeout"
 
 
 class HookState(Enum):
@@ -77,12 +78,13 @@ class HookCaller:
         "_close_is_due",
         "_deadline",
         "_event",
-        "_is_spent",
+        "_fault",
         "_limit",
         "_outcome",
         "_row",
         "_runs_since",
         "_scope",
+        "_spent_for",
         "_waited",
         "_waits_since",
         "body",
@@ -113,7 +115,8 @@ class HookCaller:
         self._event: Event | None = None
         self._outcome: object = _UNKNOWN
         self._scope: trio.CancelScope | None = None
-        self._is_spent: bool = False  # the scope was cancelled
+        self._spent_for: str = ""  # why the scope was cancelled
+        self._fault: BaseException | None = None  # what the hook in progress has failed with
 
     def __repr__(self) -> str:
         hook = f" {self._row.name}" if self._row is not None and self.state is not _NONE else ""
@@ -128,12 +131,12 @@ class HookCaller:
     def open_scope(self) -> trio.CancelScope:
         """A scope to enter around all that is to be cancelled when a hook's time is up."""
         self._scope = trio.CancelScope()
-        self._is_spent = False
+        self._spent_for = ""
         return self._scope
 
     def cancel(self, reason: str) -> None:
         """Cancel what is in progress."""
-        self._is_spent = True
+        self._spent_for = reason
         if self._scope is not None:
             self._scope.cancel(reason=reason)
 
@@ -141,7 +144,7 @@ class HookCaller:
         """The timer: cancel the hook if it runs by itself; returns whether it does."""
         if self.state is not _ASKED:
             return False
-        self.cancel("handler_timeout")
+        self.cancel(_TIME_IS_UP)
         return True
 
     def stop(self) -> None:
@@ -173,22 +176,25 @@ class HookCaller:
         arguments = row.arguments(self, event)
         self._deadline = began + self._limit
         channel.timer.set(self._deadline)
+        self._fault = None
         self.state = _ASKED
         try:
-            outcome = await row.hook(self.session, *arguments)
+            said = await row.hook(self.session, *arguments)
+            outcome = row.convert(self, said)
         except Exception as exc:
             outcome = self._failure(row.name, exc)
-            self._note_hook(row.name, began, outcome, exc, self._waited)
+            # Nobody is told of 451 where the client is gone, or has given its message up.
+            said = None if outcome is LOCAL_ERROR and self._fault is None else outcome
         except BaseException as exc:
-            self._note_hook(row.name, began, None, exc, self._waited)
-            self._drop_failures(row.name, exc)
+            self._note_interruption(row.name, began, exc, self._waited, is_late=self._spent_for == _TIME_IS_UP)
             raise
-        else:
-            if self.witness is not None:
-                self.witness.note_hook(row.name, began, self._waited, outcome)
+        if self._fault is not None:
+            self._note_end(row.name, began, said, self._waited)
+        elif self.witness is not None:
+            self.witness.note_hook(row.name, began, self._waited, said)
         self._outcome = outcome
         self.state = _NONE
-        if self._is_spent:  # too late to be cancelled, and a cancelled scope is of no more use
+        if self._spent_for:  # too late to be cancelled, and a cancelled scope is of no more use
             await trio.lowlevel.checkpoint()
         self.conclude()
 
@@ -245,11 +251,11 @@ class HookCaller:
         self.state = _NONE
         if self._outcome is _UNKNOWN:
             assert self._row is not None
-            self._report_timeout(self._row.name)
+            self._log_timeout(self._row.name)
             self._outcome = self._failure_reply()
 
     def convert(self, converter: Callable[[object], Any], outcome: object) -> Any:
-        """The outcome converted; one that cannot be is the application's mistake, and is logged as such."""
+        """A part of an outcome converted; one that cannot be is the hook's failure, and costs that part alone."""
         try:
             return converter(outcome)
         except Exception as exc:
@@ -261,9 +267,7 @@ class HookCaller:
         reply = rejection_in(exc)
         if reply is not None:
             return reply
-        error = self._body_error
-        if any(leaf is not error for leaf in leaves_of(exc)):
-            self._report_failure(name, exc)
+        self._report_failure(name, exc)
         return self._failure_reply()
 
     def _failure_reply(self) -> Reply:
@@ -306,23 +310,21 @@ class HookCaller:
         """Run a hook in a scope of its own; returns its outcome, or `otherwise` if it fails or takes too long."""
         began = self.channel.now()
         outcome: object = otherwise
+        self._fault = None
         with trio.CancelScope(deadline=began + limit, shield=shield) as scope:
             self.state = HookState.TOLD
             try:
                 outcome = await hook(self.session)
             except Exception as exc:
                 self._report_failure(name, exc)
-                self._note_hook(name, began, otherwise, exc)
             except BaseException as exc:
-                self._note_hook(name, began, None, exc)
-                self._drop_failures(name, exc)
+                self._note_interruption(name, began, exc, is_late=scope.cancel_called)
                 raise
-            else:
-                self._note_hook(name, began, outcome)
             finally:
                 self.state = _NONE
+            self._note_end(name, began, outcome)
         if scope.cancelled_caught:
-            self._report_timeout(name)
+            self._log_timeout(name)
         return outcome
 
     # ---- transactions
@@ -353,31 +355,40 @@ class HookCaller:
 
     # ---- records
 
-    def _note_hook(
-        self, name: str, began: float, outcome: object, error: BaseException | None = None, waited: float = 0.0
-    ) -> None:
-        """Tell what looks of a hook that has ended; a rejection is an answer, and no error."""
-        if self.witness is None:
-            return
-        if error is not None and isinstance(error, Exception) and rejection_in(error) is not None:
-            error = None
-        self.witness.note_hook(name, began, waited, outcome, error)
+    def _note_end(self, name: str, began: float, said: object, waited: float = 0.0) -> None:
+        """A hook has ended: count it if it has failed, and tell what looks; both by the same fault."""
+        if self._fault is not None:
+            self.context.counters.fail_hook()
+        if self.witness is not None:
+            self.witness.note_hook(name, began, waited, said, self._fault)
 
-    def _drop_failures(self, name: str, exc: BaseException) -> None:
-        """Where a hook failed as it was cancelled, log the failures and raise the cancellation alone."""
+    def _note_interruption(
+        self, name: str, began: float, exc: BaseException, waited: float = 0.0, *, is_late: bool
+    ) -> None:
+        """A hook was cancelled: where it failed on the way, log the failures and raise the cancellation alone."""
+        end = exc
         if isinstance(exc, BaseExceptionGroup):
             failures, rest = exc.split(Exception)
             if failures is not None:
                 self._report_failure(name, failures)
             if rest is not None:
-                raise rest from None
+                end = rest
+        if self._fault is None and (is_late or not all(isinstance(leaf, trio.Cancelled) for leaf in leaves_of(end))):
+            self._fault = end
+        self._note_end(name, began, None, waited)
+        if end is not exc:
+            raise end from None
 
     def _report_failure(self, name: str, exc: Exception) -> None:
-        self.context.counters.fail_hook()
+        """Log what a hook has failed with; that its message cannot be had whole is the client's failure."""
+        error = self._body_error
+        if all(leaf is error for leaf in leaves_of(exc)):
+            return
+        if self._fault is None:
+            self._fault = exc
         log_error(self.session, f"{name} failed", exc)
 
-    def _report_timeout(self, name: str) -> None:
-        self.context.counters.fail_hook()
+    def _log_timeout(self, name: str) -> None:
         log_error(self.session, f"{name} took too long and was cancelled")
 
 

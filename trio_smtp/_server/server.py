@@ -16,16 +16,16 @@ from typing import Any, Final
 
 import trio
 
+from .._protocol.checks import check_seconds
 from .._protocol.errors import ConnectionLostError, RemoteProtocolError
 from .._protocol.proxy import ProxyHeader
 from .._protocol.replies import Reply
 from .._protocol.server.config import ServerConfig
-from .._wire.entrance import check_trio
 from .._wire.listening import open_tcp_listeners
 from .._wire.timekeeper import Timekeeper
-from .accepting import accept_all
+from .accepting import accept_all, check_listeners, check_stream
 from .connection import ServerConnection, current_connection
-from .context import ServerContext, ServerStatistics
+from .context import ServerContext, ServerStatistics, check_server
 from .descriptors import SPARE, are_short
 from .event_rows import rows_of
 from .handler_check import Hooks
@@ -66,11 +66,10 @@ class Server:
         ssl_context: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
     ) -> None:
-        if implicit_tls and ssl_context is None:
-            raise ValueError("implicit_tls needs an ssl_context")
+        check_server(config, ssl_context, implicit_tls)
         hooks = Hooks(handler)
         self._context: ServerContext = ServerContext(
-            hooks, rows_of(hooks), config or ServerConfig(), ssl_context, implicit_tls=implicit_tls
+            hooks, rows_of(hooks), ServerConfig() if config is None else config, ssl_context, implicit_tls=implicit_tls
         )
         self._limits: ConnectionLimits = ConnectionLimits(
             self.config.max_connections, self.config.max_connections_per_host
@@ -145,11 +144,12 @@ class Server:
             task_status: gets them once clients can connect.
 
         Raises:
+            TypeError, ValueError: one of them is no listener, or there is none.
             Exception: what a listener's ``accept`` has raised, by itself and not in a group. All sessions are
                 cancelled then. A passing shortage of the host's (``EMFILE`` and the like) is logged, and accepting
                 goes on.
         """
-        check_trio("a Server")
+        check_listeners(listeners)
         try:
             await self._serve_listeners(listeners, task_status)
             return
@@ -194,6 +194,7 @@ class Server:
         Args:
             stream: connected; owned from now on.
         """
+        check_stream(stream)
         keeper = Timekeeper()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
@@ -364,10 +365,9 @@ class Server:
             grace: seconds for transactions in progress.
 
         Raises:
-            ValueError: `grace` is negative or no number; nothing was done then.
+            TypeError, ValueError: `grace` is negative or no number; nothing was done then.
         """
-        if not grace >= 0:
-            raise ValueError(f"grace must be at least 0, not {grace!r}")
+        check_seconds("grace", grace, zero=True, optional=False)
         self._context.close()
         for scope in self._accepting:
             scope.cancel(reason="shutdown")

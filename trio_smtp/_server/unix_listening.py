@@ -13,7 +13,9 @@ from typing import Final
 
 import trio
 
+from .._protocol.checks import check_count, check_path
 from .._public import NoPublicConstructor
+from .._wire.entrance import check_trio
 
 _BACKLOG: Final = 0xFFFF  # the system reduces it to its maximum
 
@@ -74,11 +76,14 @@ async def open_unix_listener(path: str | os.PathLike[str], *, mode: int = 0o600)
         mode: who may connect: the file's permissions.
 
     Raises:
+        TypeError, ValueError: `path` is no path, or `mode` no permissions.
         OSError: a program listens there already (``EADDRINUSE``); there is a file that is no socket (``EEXIST``); the
             path is too long; or the file cannot be made.
     """
+    check_trio("open_unix_listener()")
+    name = check_path("path", path)
+    check_count("mode", mode, least=0, most=0o7777, optional=False)
     await trio.lowlevel.checkpoint()
-    name = os.fspath(path)
     _make_room(name)
     with ExitStack() as opened:
         socket = trio.socket.socket(stdlib.AF_UNIX, stdlib.SOCK_STREAM)

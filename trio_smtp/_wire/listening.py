@@ -40,7 +40,7 @@ async def open_tcp_listeners(port: int, *, host: str | bytes | None = None) -> l
         host: a name or an address; ``None`` for all addresses.
 
     Raises:
-        TypeError, ValueError: `port` is no port.
+        TypeError, ValueError: `port` is no port, or `host` no name.
         OSError: there is no such host; the port is in use or not allowed; or the machine has none of the addresses. The
             message names address and port.
     """
@@ -49,6 +49,8 @@ async def open_tcp_listeners(port: int, *, host: str | bytes | None = None) -> l
         raise TypeError(f"port is a number, not {port!r}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port is a number from 0 to 65535, not {port}")
+    if host is not None and not isinstance(host, str | bytes):
+        raise TypeError(f"host is a name or an address, or None, not {host!r:.80}")
     found = await trio.socket.getaddrinfo(host, port, type=stdlib.SOCK_STREAM, flags=stdlib.AI_PASSIVE)
     addresses = list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))
     for _ in range(PORT_TRIES - 1):

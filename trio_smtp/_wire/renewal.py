@@ -12,6 +12,7 @@ from typing import NoReturn, TypeAlias
 import trio
 
 from .._logging import logger
+from .._protocol.checks import check_kind, check_path, check_seconds
 
 _State: TypeAlias = tuple[tuple[int, int, int, int], ...]
 
@@ -36,7 +37,13 @@ async def watch_certificates(
         interval: seconds between two looks at the files.
         signals: each item loads the files at once, changed or not: a ``trio.open_signal_receiver(SIGHUP)``, for
             example. Its end ends nothing.
+
+    Raises:
+        TypeError, ValueError: naming the argument. What `signals` raises comes in a group.
     """
+    check_kind("context", context, ssl.SSLContext)
+    check_seconds("interval", interval, optional=False)
+    check_kind("signals", signals, AsyncIterable, optional=True)
     files = _Files(context, cert, key)
     async with trio.open_nursery() as nursery:
         if signals is not None:
@@ -54,8 +61,8 @@ class _Files:
         self, context: ssl.SSLContext, cert: str | os.PathLike[str], key: str | os.PathLike[str] | None
     ) -> None:
         self._context = context
-        self._cert = os.fspath(cert)
-        self._key = None if key is None else os.fspath(key)
+        self._cert = check_path("cert", cert)
+        self._key = None if key is None else check_path("key", key)
         self._seen: _State = self._look()
         self._lock = trio.Lock()
 

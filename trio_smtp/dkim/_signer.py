@@ -127,6 +127,8 @@ class Signer:
             LocalProtocolError: the message has no From, or a header section that is not one. Its ``delivery`` is
                 ``"not_sent"``.
         """
+        if not isinstance(message, bytes):
+            raise TypeError(f"the message is bytes, not {type(message).__name__}")
         found = _HEADER(message)
         if found is None:
             raise _unsigned("its header section is not one of fields and their continuation lines")
@@ -203,6 +205,8 @@ def _headers(names: Iterable[str]) -> dict[str, int]:
     """Names in lower case, with how many fields more than there are shall be signed."""
     if isinstance(names, str | bytes):
         raise TypeError("headers is an iterable of names, not one name")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"headers is an iterable of names, not {names!r:.80}")
     found: dict[str, int] = {"from": 1}
     for name in names:
         if not isinstance(name, str):

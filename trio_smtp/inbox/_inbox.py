@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -158,8 +158,8 @@ async def open_inbox(
     """
     with needs_extra("the inbox", "inbox"):
         from . import _web
-    if keep < 1:
-        raise ValueError(f"keep is at least 1, not {keep}")
+    _check(keep, config)
+    allowed = _names("allow_hosts", allow_hosts)
     path = None if store is None else os.fspath(store)
     database = Store(path, keep=keep)
     try:
@@ -170,21 +170,39 @@ async def open_inbox(
             tls=tls,
             certificates=certificates,
             auth=auth,
-            config=replace(config or _CONFIG, transcript=box.note),
+            config=replace(_CONFIG if config is None else config, transcript=box.note),
             keep=box.take,
             address_faults=True,
         ) as sink:
             listener, *others = await trio_smtp.open_tcp_listeners(http_port, host=host)
             for other in others:
                 other.socket.close()
-            inbox = Inbox._create(sink, box, Rules(sink), http_port=listener.socket.getsockname()[1])
-            about = _about(inbox, keep=keep, store=path, tls=tls, auth=auth)
-            app = _web.make_app(box, sink, inbox._rules, about=about, allow_hosts=allow_hosts)
-            async with open_bare_nursery(lambda nursery, error: nursery.cancel_scope.cancel()) as nursery:
-                await nursery.start(partial(_web.serve_app, app, listener))
-                yield inbox
+            with closing(listener.socket):
+                inbox = Inbox._create(sink, box, Rules(sink), http_port=listener.socket.getsockname()[1])
+                about = _about(inbox, keep=keep, store=path, tls=tls, auth=auth)
+                app = _web.make_app(box, sink, inbox._rules, about=about, allow_hosts=allowed)
+                async with open_bare_nursery(lambda nursery, error: nursery.cancel_scope.cancel()) as nursery:
+                    await nursery.start(partial(_web.serve_app, app, listener))
+                    yield inbox
     finally:
         database.close()
+
+
+def _check(keep: object, config: object) -> None:
+    if isinstance(keep, bool) or not isinstance(keep, int):
+        raise TypeError(f"keep is a number of messages, not {keep!r:.80}")
+    if keep < 1:
+        raise ValueError(f"keep is at least 1, not {keep}")
+    if config is not None and not isinstance(config, trio_smtp.ServerConfig):
+        raise TypeError(f"config is a trio_smtp.ServerConfig or None, not {config!r:.80}")
+
+
+def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        names = tuple(given)
+        if all(isinstance(name, str) for name in names):
+            return names
+    raise TypeError(f"{what} is an iterable of names, not {given!r:.80}")
 
 
 def _about(inbox: Inbox, *, keep: int, store: str | None, tls: ServerTLS, auth: SinkAuth) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 # The one module that knows Hypercorn. Without the extra `inbox` it cannot be imported.
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
 
 import hypercorn.trio
 import trio
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
 
 from trio_smtp.testing import Sink
@@ -44,7 +45,9 @@ async def serve_app(
         task_status: told once clients can connect.
     """
     config = Config()
-    config.bind = [f"fd://{listener.socket.detach()}"]
+    # Not as "fd://", which is left open where this is cancelled before Hypercorn has made a socket of it.
+    listening = socket.socket(fileno=listener.socket.detach())
+    config.create_sockets = lambda: Sockets([], [listening], [])  # type: ignore[method-assign]
     config.h11_max_incomplete_size = MAX_HEADER
     config.websocket_max_message_size = 4096  # clients only listen
     config.errorlog = None
@@ -54,4 +57,5 @@ async def serve_app(
     config.keep_alive_timeout = 30  # also for a request whose header does not come to an end
     application: Any = app  # Hypercorn has types of its own for the same
     serve: Any = partial(hypercorn.trio.serve, application, config, mode="asgi")
-    await serve(task_status=task_status)
+    with listening:
+        await serve(task_status=task_status)

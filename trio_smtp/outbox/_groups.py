@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeVar
 
 import trio
 
@@ -97,36 +97,41 @@ class Groups:
         self._combiner: Final[Combiner[_Operations]] = Combiner(self._run_in_thread, _MOST, _SIZE)
         self._is_closed = False
 
-    async def do(self, function: Callable[[sqlite3.Connection], T], writes: Writes, size: int = 0) -> T:
+    async def do(
+        self, function: Callable[[sqlite3.Connection], T], writes: Writes, size: int = 0, bulk: Bulk[T] | None = None
+    ) -> T:
         """Call the function in the thread, with all that wait by then; if it writes, in a transaction.
 
         Args:
             function: what it raises is raised here; an error of SQLite as StoreError.
             writes: whether it does.
             size: about how many octets.
+            bulk: what it comes to, where that is known before.
 
         Raises:
             StoreError: it was closed, or the file could not be used.
 
         Cancellation: before it is begun, it is withdrawn. Once it is begun, its answer is waited for.
         """
-        (answer,) = await self.do_all((Operation(function),), writes, size)
+        if self._is_closed:
+            await self._refuse()
+        operation = Operation(function, bulk)
+        await self._combiner.ask(_Operations((operation,), writes, size))
+        answer = operation.answer
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def do_all(
-        self, operations: Sequence[Operation[T]], writes: Writes = Writes.ROWS, size: int = 0
-    ) -> list[T | Exception]:
-        """The same of several: what each returns, or raises, which hurts no other."""
-        await self._ask(_Operations(operations, writes, size))
+    async def do_all(self, operations: Sequence[Operation[T]]) -> list[T | Exception]:
+        """The same of several that write: what each returns, or raises, which hurts no other."""
+        if self._is_closed:
+            await self._refuse()
+        await self._combiner.ask(_Operations(operations, Writes.ROWS, 0))
         return [operation.answer for operation in operations]
 
-    async def _ask(self, request: _Operations) -> None:
-        if self._is_closed:
-            await trio.lowlevel.checkpoint()
-            raise StoreError(f"the outbox {self._path} is closed")
-        await self._combiner.ask(request)
+    async def _refuse(self) -> NoReturn:
+        await trio.lowlevel.checkpoint()
+        raise StoreError(f"the outbox {self._path} is closed")
 
     async def aclose(self) -> None:
         """Do what was asked for, and close the connection. What is asked later is a StoreError."""

@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -21,7 +21,7 @@ from ._config import OutboxConfig
 from ._damage import DamageError, Kept, Page, claimed, examined, not_damaged, page_of, read, set_aside_error
 from ._errors import DamagedEntry
 from ._groups import Bulk, Groups, Operation, Writes, store_error
-from ._kept import step_to_json, to_json
+from ._kept import begun_to_json, marked_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
@@ -30,8 +30,6 @@ from ._schema import data_version, open_connection
 from ._states import Begun, Companions, Marked, Record, Shelf, State, Transition, stored
 
 _POLL: Final = 0.1  # seconds between looks for what other processes have changed
-
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -98,14 +96,10 @@ class SQLiteStore:
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
         row = new_row(record, self._clock())
         rows = (_schema.INSERT, row), (_schema.INSERT_CONTENT, (record.id, content))
-        operation = Operation(lambda connection: insert(connection, row, content), Bulk(rows, (record.id, True)))
-        return await self._do(operation, len(content))
-
-    async def _do(self, operation: Operation[T], size: int = 0) -> T:
-        (answer,) = await self._groups.do_all((operation,), Writes.ROWS, size)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        bulk = Bulk(rows, (record.id, True))
+        return await self._groups.do(
+            lambda connection: insert(connection, row, content), Writes.ROWS, len(content), bulk
+        )
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         taken, damage = await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
@@ -140,7 +134,8 @@ class SQLiteStore:
         return [(change.record, content) for change, content in changes], []
 
     async def change(self, record: Record, transition: Transition) -> Record:
-        return await self._do(self._changing(record, transition))
+        operation = self._changing(record, transition)
+        return await self._groups.do(operation.function, Writes.ROWS, 0, operation.bulk)
 
     async def change_all(self, changes: Sequence[tuple[Record, Transition]]) -> list[Record | Exception]:
         return await self._groups.do_all([self._changing(record, transition) for record, transition in changes])
@@ -250,9 +245,9 @@ class _Change:
         which = record.id, known.version
         step = record.step
         if isinstance(step, Marked):
-            self.rows = ((_schema.MARK, (step_to_json(step), *which)),)
+            self.rows = ((_schema.MARK, (marked_to_json(step), *which)),)
         elif isinstance(step, Begun):
-            row: Row = (now + lease, lease, record.claim, step_to_json(step), *which)
+            row: Row = (now + lease, lease, record.claim, begun_to_json(step), *which)
             self.rows = ((_schema.CLAIM, row),)
         else:
             shelf, at = record.shelf()

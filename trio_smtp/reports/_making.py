@@ -110,13 +110,19 @@ def make_report(
     Raises:
         TypeError, ValueError: an argument is of the wrong kind.
     """
-    if not _HOST(reporting_mta):
+    if not isinstance(reporting_mta, str) or not _HOST(reporting_mta):
         raise ValueError(f"reporting_mta is a host's name, not {reporting_mta!r}")
     for name, moment in (("arrived", arrived), ("retry_until", retry_until)):
-        if moment is not None and moment.tzinfo is None:
+        if moment is not None and not isinstance(moment, datetime):
+            raise TypeError(f"{name} is a datetime or None, not {moment!r:.80}")
+        if moment is not None and moment.utcoffset() is None:
             raise ValueError(f"{name} has a time zone")
     if not isinstance(outcome, SendResult | SMTPError):
         raise TypeError(f"the outcome is a SendResult or an SMTPError, not {type(outcome).__name__}")
+    if not isinstance(envelope, Envelope):
+        raise TypeError(f"the envelope is an Envelope, not {type(envelope).__name__}")
+    if content is not None and not isinstance(content, bytes | EmailMessage):
+        raise TypeError(f"the content is bytes, an EmailMessage or None, not {type(content).__name__}")
     sender = envelope.sender
     if not sender.address:
         return None

@@ -104,7 +104,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter(
         "smtp_server_hook_failures",
         ("hook",),
-        "Hooks that raised, took too long or were cancelled, lost clients included; a Reject is no failure.",
+        "Hooks that raised, took too long or returned what they may not; a Reject or a lost client is no failure.",
     ),
     *_of_both("client"),
     _seconds("smtp_client_connect", ("outcome",), "From the beginning of connecting to the greeting."),

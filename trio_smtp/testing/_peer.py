@@ -201,7 +201,7 @@ class ScriptedPeer:
             ValueError: the transcript has a line that is none.
         """
         pending = b""
-        for number, (side, line) in _lines(transcript):
+        for number, (side, line) in read_transcript(transcript):
             if side == self.side and line not in ("<close>", "<stall>", "<tls>"):
                 pending += line.encode() + b"\r\n"
                 continue
@@ -254,7 +254,7 @@ class ScriptedPeer:
         return data
 
 
-def _lines(transcript: str) -> list[tuple[int, tuple[str, str]]]:
+def read_transcript(transcript: str) -> list[tuple[int, tuple[str, str]]]:
     """Side and words of each line, with its number, counted from the first that says something."""
     lines = [line for line in textwrap.dedent(transcript).splitlines() if line.strip()]
     result = []

@@ -33,6 +33,27 @@ _ADDRESS_FAULT: Final = re.compile(
 )
 
 
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind | int) and not isinstance(value, bool)
+
+
+def _check_numbers(*, seconds: object, share: object, times: object, rate: object) -> None:
+    """Check the types of a point's numbers.
+
+    Raises:
+        TypeError: naming the argument.
+    """
+    for name, value in (("seconds", seconds), ("share", share)):
+        if not _is_number(value, float):
+            raise TypeError(f"{name} is a number, not {value!r:.80}")
+    if times is not None and not _is_number(times, int):
+        raise TypeError(f"times is a whole number or None, not {times!r:.80}")
+    if rate is None:
+        return
+    if not isinstance(rate, tuple) or len(rate) != 2 or not all(_is_number(value, float) for value in rate):
+        raise TypeError(f"rate is (messages, seconds) or None, not {rate!r:.80}")
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """Where a session is.
@@ -106,11 +127,14 @@ class FaultPoint(metaclass=NoPublicConstructor):
         Raises:
             ValueError: it could never happen.
         """
+        if at not in _STAGES:
+            raise ValueError(
+                f"a sink can do nothing special at stage {str(at)!r}, only at {', '.join(sorted(_STAGES))}"
+            )
         stage = Stage(at)
+        _check_numbers(seconds=seconds, share=share, times=times, rate=rate)
         if math.isnan(seconds) or seconds < 0:
             raise ValueError(f"seconds is a time, not {seconds}")
-        if stage not in _STAGES:
-            raise ValueError(f"a sink can do nothing special at {str(stage)!r}, only at {', '.join(_STAGES)}")
         if address is not None and stage not in _WITH_ADDRESS:
             raise ValueError(f"there is no address at {str(stage)!r}")
         if sender is not None and stage not in _WITH_SENDER:

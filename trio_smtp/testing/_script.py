@@ -11,7 +11,7 @@ from trio.testing import memory_stream_pair
 from .._nursery import open_bare_nursery
 from .._public import NoPublicConstructor
 from ._certificates import Certificates
-from ._peer import ScriptedPeer
+from ._peer import ScriptedPeer, read_transcript
 from ._server import Wrap
 
 Script: TypeAlias = str | Callable[[ScriptedPeer], Awaitable[None]]
@@ -31,6 +31,7 @@ class ScriptedServer(metaclass=NoPublicConstructor):
     port: int
     peers: list[ScriptedPeer]
     _certificates: Certificates | None
+    _cause: Exception | None
     _failure: AssertionError | None
     _nursery: trio.Nursery
     _playing: dict[int, ScriptedPeer]
@@ -56,6 +57,7 @@ class ScriptedServer(metaclass=NoPublicConstructor):
         self._wrap = wrap
         self._playing = {}
         self._failure = None
+        self._cause = None
         return self
 
     def __repr__(self) -> str:
@@ -84,14 +86,16 @@ class ScriptedServer(metaclass=NoPublicConstructor):
             await (peer.play(script) if isinstance(script, str) else script(peer))
         except (AssertionError, EOFError, trio.BrokenResourceError) as exc:
             self._fail(f"connection {number}: {exc}")
+        except Exception as exc:  # closing the stream lets the block fail, and its cancellation would hide this
+            self._fail(f"connection {number}: the script raised {exc!r}", exc)
         else:
             del self._playing[number]
         finally:
             await peer.aclose()
 
-    def _fail(self, words: str) -> None:
+    def _fail(self, words: str, cause: Exception | None = None) -> None:
         if self._failure is None:
-            self._failure = AssertionError(words)
+            self._failure, self._cause = AssertionError(words), cause
             self._nursery.cancel_scope.cancel(reason="the script was not followed")
 
     def check(self) -> None:
@@ -101,7 +105,7 @@ class ScriptedServer(metaclass=NoPublicConstructor):
             AssertionError: a script was not followed, or not to its end.
         """
         if self._failure is not None:
-            raise self._failure
+            raise self._failure from self._cause
         for number, peer in self._playing.items():
             raise AssertionError(f"connection {number}: the script still waits for {peer.waits_for}")
         if len(self.peers) < len(self._scripts):
@@ -133,9 +137,16 @@ async def open_script(
         wrap: called with the server's end of each connection; returns what is used in its place.
 
     Raises:
-        AssertionError: a client did not follow its script, or not to its end.
+        TypeError, ValueError: a script is none; nothing listens then.
+        AssertionError: a client did not follow its script, or not to its end; or a script has raised something, which
+            is the cause.
         OSError: the port cannot be had.
     """
+    for script in scripts:
+        if isinstance(script, str):
+            read_transcript(script)
+        elif not callable(script):
+            raise TypeError(f"a script is a transcript or an async function, not {script!r:.80}")
     listeners = await trio.open_tcp_listeners(port, host=host)
     accepting = trio.CancelScope()
     server: ScriptedServer | None = None

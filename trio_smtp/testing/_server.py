@@ -169,6 +169,13 @@ async def run_server(
         yield running
 
 
+def config_or(default: trio_smtp.ServerConfig, given: trio_smtp.ServerConfig | None) -> trio_smtp.ServerConfig:
+    """The configuration that was given, checked, or the default one."""
+    if given is not None and not isinstance(given, trio_smtp.ServerConfig):
+        raise TypeError(f"config must be of type trio_smtp.ServerConfig or None, not {given!r:.80}")
+    return default if given is None else given
+
+
 def _prepare_tls(
     tls: ServerTLS, certificates: Certificates | None, *names: str
 ) -> tuple[ssl.SSLContext | None, Certificates | None]:

@@ -18,7 +18,7 @@ from trio_smtp import Reply, Stage
 
 from ._certificates import Certificates
 from ._points import FaultPoint, Moment, PointStage, asked_by_address
-from ._server import RunningServer, ServerTLS, Wrap, current_stream, run_server
+from ._server import RunningServer, ServerTLS, Wrap, config_or, current_stream, run_server
 
 # Nothing that would slow a test down or get in its way: no penalties, no limits on time or on connections.
 _CONFIG: Final = trio_smtp.ServerConfig(
@@ -425,7 +425,7 @@ async def open_sink(
         OSError: the port cannot be had.
         TypeError: `auth` is of another kind.
     """
-    config = _CONFIG if config is None else config
+    config = config_or(_CONFIG, config)
     options: dict[str, Any] = {"lmtp": config.lmtp, "keep": keep, "address_faults": address_faults}
     if auth is None:
         handler = _Handler(**options)

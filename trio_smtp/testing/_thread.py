@@ -29,6 +29,7 @@ class TrioThread(Generic[_T], metaclass=NoPublicConstructor):
     """
 
     value: _T
+    _has_ended: bool
     _token: trio.lowlevel.TrioToken
     _end: trio.Event
 
@@ -36,6 +37,7 @@ class TrioThread(Generic[_T], metaclass=NoPublicConstructor):
     def _create(cls, value: _T, token: trio.lowlevel.TrioToken, end: trio.Event) -> TrioThread[_T]:
         self = cls.__new__(cls)
         self.value, self._token, self._end = value, token, end
+        self._has_ended = False
         return self
 
     def __repr__(self) -> str:
@@ -51,13 +53,14 @@ class TrioThread(Generic[_T], metaclass=NoPublicConstructor):
 
         Raises:
             TimeoutError: it took longer.
-            trio.RunFinishedError: the thread has ended.
+            trio.RunFinishedError: the block was left, or the thread has ended by itself.
         """
 
         async def call() -> _Result:
             with trio.fail_after(float("inf") if timeout is None else timeout):
                 return await function(*args)
 
+        self._check_open()
         try:
             return trio.from_thread.run(call, trio_token=self._token)
         except trio.TooSlowError as exc:
@@ -67,9 +70,14 @@ class TrioThread(Generic[_T], metaclass=NoPublicConstructor):
         """Call a function in the thread, and wait for its result.
 
         Raises:
-            trio.RunFinishedError: the thread has ended.
+            trio.RunFinishedError: the block was left, or the thread has ended by itself.
         """
+        self._check_open()
         return trio.from_thread.run_sync(function, *args, trio_token=self._token)
+
+    def _check_open(self) -> None:
+        if self._has_ended:
+            raise trio.RunFinishedError(f"the block was left in which {self.value!r} could be used")
 
 
 @contextmanager
@@ -112,6 +120,7 @@ def run_in_thread(manager: AbstractAsyncContextManager[_T]) -> Iterator[TrioThre
         except trio.RunFinishedError:  # it has failed by itself, and result() says with what
             pass
         thread.join()
+        running._has_ended = True
         ended.result()
 
 
@@ -141,8 +150,9 @@ class ThreadedSink(metaclass=NoPublicConstructor):
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """A new list of what it has accepted so far, in order."""
-        return self._thread.run_sync(list, self._thread.value.messages)
+        """A new list of what it has accepted so far, in order; also after the block."""
+        messages = self._thread.value.messages
+        return list(messages) if self._thread._has_ended else self._thread.run_sync(list, messages)
 
     def clear(self) -> None:
         """Forget the messages."""

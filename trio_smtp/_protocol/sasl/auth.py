@@ -79,9 +79,9 @@ class Password:
 
 
 def _mechanisms(names: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise TypeError("mechanisms must be a sequence of names, not a str")
-    chosen = tuple(name.upper() for name in names)
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise TypeError(f"mechanisms must be a sequence of names, not {names!r:.80}")
+    chosen = tuple(str(name).upper() for name in names)
     unknown = [name for name in chosen if name not in PASSWORD_MECHANISMS]
     if unknown or not chosen:
         raise LocalProtocolError(

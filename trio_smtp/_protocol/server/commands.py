@@ -92,12 +92,11 @@ def take_mail(protocol: ServerProtocol, argument: bytes) -> Taken:
 
 def take_rcpt(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``RCPT TO:<address> [parameters]``"""
-    envelope = protocol.transactions.envelope
-    assert envelope is not None
+    transaction = protocol.transactions
     limit = protocol.profile.config.max_recipients
-    if limit is not None and len(protocol.transactions.addressees) >= limit:
+    if limit is not None and len(transaction.addressees) >= limit:
         return replies.TOO_MANY_RECIPIENTS
-    recipient = parse_rcpt(argument, protocol.rules.parameters, smtputf8=envelope.sender.smtputf8)
+    recipient = parse_rcpt(argument, protocol.rules.parameters, smtputf8=transaction.utf8)
     if recipient.unreadable:
         protocol.note_unreadable(recipient.unreadable)
     return Rcpt(recipient)

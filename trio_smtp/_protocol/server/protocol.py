@@ -339,8 +339,7 @@ class ServerProtocol:
             if offences.too_many:
                 reply, enhanced = TOO_MANY_ERRORS, True
         if utf8 is None:
-            envelope = self.transactions.envelope
-            utf8 = envelope is not None and envelope.sender.smtputf8
+            utf8 = self.transactions.utf8
         self.queue.put(reply, enhanced, utf8)
         if reply.close or reply.code == 421:
             self.end_silently()

@@ -20,17 +20,22 @@ class Transactions:
     """The transaction in progress, and the count of all.
 
     Attributes:
-        envelope: of the one in progress; ``None`` outside one.
-        addressees: addresses of its recipients as they were accepted: the application may change the envelope.
+        envelope: of the one in progress; ``None`` outside one. The application may change it, so what the dialogue
+            goes by is noted beside it as it was accepted:
+        addressees: addresses of its recipients.
+        utf8: MAIL had SMTPUTF8, so replies may be UTF-8.
+        binary: MAIL had ``BODY=BINARYMIME``.
         accepted: whether the one that ended last ended with its message accepted.
         count: how many have begun.
     """
 
-    __slots__ = ("accepted", "addressees", "count", "envelope")
+    __slots__ = ("accepted", "addressees", "binary", "count", "envelope", "utf8")
 
     def __init__(self) -> None:
         self.envelope: Envelope | None = None
         self.addressees: list[str] = _NO_ADDRESSEES
+        self.utf8: bool = False
+        self.binary: bool = False
         self.accepted: bool = False
         self.count: int = 0
 
@@ -41,6 +46,8 @@ class Transactions:
         """MAIL was accepted."""
         self.envelope = Envelope(sender)
         self.addressees = []
+        self.utf8 = sender.smtputf8
+        self.binary = sender.body == "BINARYMIME"
         self.count += 1
 
     def add(self, recipient: Recipient) -> None:
@@ -52,6 +59,7 @@ class Transactions:
     def end(self, *, accepted: bool) -> None:
         """The transaction in progress is over."""
         self.envelope = None
+        self.utf8 = False
         self.accepted = accepted
 
 

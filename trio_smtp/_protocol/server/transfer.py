@@ -98,8 +98,7 @@ class IncomingTransfer:
 
     def finish(self, protocol: ServerProtocol, message: IncomingMessage, verdict: Verdict) -> None:
         """The message is over, or will not be read on: give its replies and end its transaction."""
-        envelope = protocol.transactions.envelope
-        assert envelope is not None
+        utf8 = protocol.transactions.utf8
         if message.fault is not None and (not isinstance(verdict, Reply) or verdict.is_success):
             verdict = message.fault
         if protocol.profile.config.lmtp and message.is_over:  # RFC 2033 §4.2: a BDAT before the last has one reply
@@ -120,7 +119,7 @@ class IncomingTransfer:
         if offences.too_many:
             replies = (TOO_MANY_ERRORS,)
         for reply in replies:
-            protocol.reply(reply, utf8=envelope.sender.smtputf8, counted=False)
+            protocol.reply(reply, utf8=utf8, counted=False)
         if protocol.profile.must_take_turns and not protocol.is_closed and protocol.talks_out_of_turn():
             protocol.reply(OUT_OF_TURN)
 
@@ -132,8 +131,7 @@ def take_data(protocol: ServerProtocol, argument: bytes) -> Taken:
     """``DATA``"""
     if argument.strip():
         return Reply(501, "DATA takes no argument", "5.5.4")
-    assert protocol.transactions.envelope is not None
-    if protocol.transactions.envelope.sender.body == "BINARYMIME":  # RFC 3030 §3
+    if protocol.transactions.binary:  # RFC 3030 §3
         return Reply(503, "BODY=BINARYMIME needs BDAT", "5.5.1")
     protocol.transfer.begin(protocol.input, protocol.profile.config, binary=False, chunking=False)
     return _DATA
@@ -152,9 +150,7 @@ def take_bdat(protocol: ServerProtocol, argument: bytes) -> Taken:
         message.begin_chunk(size, last)
         protocol.move(Occurrence.CHUNK_BEGIN)
         return None
-    assert protocol.transactions.envelope is not None
-    binary = protocol.transactions.envelope.sender.body == "BINARYMIME"
-    message = protocol.transfer.begin(protocol.input, config, binary=binary, chunking=True)
+    message = protocol.transfer.begin(protocol.input, config, binary=protocol.transactions.binary, chunking=True)
     message.begin_chunk(size, last)
     return _BDAT
 
