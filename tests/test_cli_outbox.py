@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 from cli_process import LIMIT, clean_environment, invoke, run
+from outbox_damage import damage
 from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
-from test_outbox_damage import damage
 
 from trio_smtp import ServerConfig, Stage, open_client
 from trio_smtp.outbox import StoreError, open_outbox

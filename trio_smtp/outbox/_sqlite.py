@@ -187,7 +187,9 @@ class SQLiteStore:
     async def counts(self) -> Mapping[State, int]:
         def counts(connection: sqlite3.Connection) -> dict[State, int]:
             found = dict(connection.execute(_schema.COUNT))
-            return {state: found.get(state.value, 0) for state in State}  # a damaged entry may be in none
+            return {
+                state: found[state.value] for state in State if state.value in found
+            }  # a damaged one may be in none
 
         return await self._groups.do(counts, Writes.NOTHING)
 
