@@ -97,16 +97,21 @@ class SQLiteFloor:
         self._connection.executemany("DELETE FROM contents WHERE place = ?", [(place,) for place in places])
 
 
-async def floor_redis(url: str, messages: int, tasks: int, steps: int) -> None:
+async def floor_redis(stack: AsyncExitStack, url: str, messages: int, tasks: int, steps: int) -> Job:
     """The round trips, each a script that writes a record for as many messages as there are tasks."""
     import coredis
 
     words: list[str | bytes] = [message(SIZE) if steps == 1 else RECORD] * tasks
-    async with coredis.Redis.from_url(url) as client:
-        script = client.register_script("for i, word in ipairs(ARGV) do redis.call('SET', KEYS[1] .. i, word) end")
+    client = await stack.enter_async_context(coredis.Redis.from_url(url))
+    script = client.register_script("for i, word in ipairs(ARGV) do redis.call('SET', KEYS[1] .. i, word) end")
+    await script(["floor"], words)
+
+    async def ask() -> None:
         for _ in range(0, messages, tasks):
             for _ in range(steps):
                 await script(["floor"], words)
+
+    return ask
 
 
 async def prepare(stack: AsyncExitStack, variant: str, url: str, port: int, messages: int, tasks: int) -> Job:
@@ -115,7 +120,7 @@ async def prepare(stack: AsyncExitStack, variant: str, url: str, port: int, mess
     if variant.startswith("floor"):
         is_put = variant == "floor-put"
         if url.startswith("redis:"):
-            return partial(floor_redis, url, messages, tasks, 1 if is_put else STEPS)
+            return await floor_redis(stack, url, messages, tasks, 1 if is_put else STEPS)
         floor = SQLiteFloor(f"{url.removeprefix('sqlite:')}-floor", messages, tasks)
         if is_put:
             return floor.put
