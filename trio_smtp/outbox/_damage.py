@@ -155,7 +155,7 @@ def set_aside_error(store: str, damaged: Sequence[DamagedEntry]) -> StoreError:
 
 def not_damaged(entry_id: str) -> ValueError:
     """The error for an entry that is to be forgotten, and can be read."""
-    return ValueError(f"entry {entry_id} can be read: it is not forgotten, but resolved, by discarding it for example")
+    return ValueError(f"entry {entry_id} can be read, and is not forgotten: resolve it, by discarding it for example")
 
 
 def damage_error(first: Sequence[DamagedEntry], number: int = 1) -> StoreError:
