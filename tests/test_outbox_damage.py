@@ -70,6 +70,23 @@ async def test_several_are_all_told_of(store_url):  # noqa: F811
         assert await take(outbox._store) == []
 
 
+@pytest.mark.parametrize("store_url", ["redis"], indirect=True)
+async def test_one_whose_record_is_gone_is_set_aside_too(store_url):  # noqa: F811
+    import coredis
+
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        whole = await snapshot(store_url, ticket.id)
+        async with coredis.Redis.from_url(store_url) as client:
+            await client.hdel(f"{P}e:{ticket.id}", ["record"])
+        with pytest.raises(StoreError, match=f"entry {ticket.id} is set aside: its record is gone"):
+            await take(outbox._store)
+        assert await take(outbox._store) == []
+        await restore(store_url, ticket.id, whole)
+        await outbox.resolve(ticket.id, "retry")
+        assert [record.id for record, _ in await take(outbox._store)] == [ticket.id]
+
+
 async def test_a_record_without_recipients_is_set_aside_too(store_url):  # noqa: F811
     async with open_outbox(store_url) as outbox:
         ticket = await outbox.put(A, [B], TEXT)

@@ -168,7 +168,7 @@ def damage_error(first: Sequence[DamagedEntry], number: int = 1) -> StoreError:
 
 
 def claimed(
-    text: bytes,
+    text: bytes | None,
     version: int | bytes,
     begun: bytes | None = None,
     marked: bytes | None = None,
@@ -183,10 +183,10 @@ def claimed(
         DamageError: it is none, or what is to be sent is not there.
     """
     try:
-        known = from_json(text, int(version), begun, marked)
+        known = from_json(text, int(version), begun, marked)  # type: ignore[arg-type]  # None is none, too
         record = transition(known, now)
     except _UNREADABLE as exc:
-        raise _unreadable(exc) from exc
+        raise (DamageError("its record is gone") if text is None else _unreadable(exc)) from exc
     if content is None and record.is_sending:
         raise DamageError("it has no content")
     return known, record

@@ -126,7 +126,7 @@ local function give(items)
         local e = P .. 'e:' .. id
         local record, version, begun, marked, shelf, ends =
             unpack(redis.call('HMGET', e, 'record', 'version', 'begun', 'marked', 'shelf', 'until'))
-        if record and not (shelf == 'leased' and tonumber(ends or 0) > now) then
+        if (record or version) and not (shelf == 'leased' and tonumber(ends or 0) > now) then
             table.insert(found, {id, record, version or '', begun, marked, redis.call('GET', P .. 'c:' .. id)})
         end
     end
