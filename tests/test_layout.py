@@ -93,6 +93,7 @@ ELSEWHERE = {
     "testing/_certificates": "test_testing_sink",
     "testing/_points": "test_testing_sink",
     "testing/_server": "test_testing_sink",
+    "testing/_sink_handler": "test_testing_sink",
     "testing/pytest_plugin": "test_testing_plugin",
 }
 DECLARATIONS = {

@@ -317,6 +317,27 @@ async def test_a_fault_point_that_could_not_be(argument: str, value: object) -> 
         assert not sink.points
 
 
+@pytest.mark.parametrize("count", ["x", None, 1.5, True], ids=repr)
+async def test_a_number_of_messages_that_is_none(count: Any) -> None:
+    async with testing.open_sink() as sink:
+        with pytest.raises(TypeError, match="count must be a whole number, not"):
+            await sink.wait_for(count)
+
+
+@pytest.mark.parametrize("argument", ["to", "sender", "subject"])
+@pytest.mark.parametrize("value", [5, None, b"x"], ids=repr)
+async def test_a_message_that_cannot_be_waited_for(argument: str, value: Any) -> None:
+    async with open_inbox() as inbox:
+        with pytest.raises(TypeError, match=f"{argument} must be a str, not {value!r}"):
+            await inbox.wait_for(**{argument: value})
+
+
+@pytest.mark.parametrize("timeout", ["x", True], ids=repr)
+def test_a_timeout_that_is_none(timeout: Any) -> None:
+    with testing.run_sink() as sink, pytest.raises(TypeError, match="timeout must be a number of seconds or None, not"):
+        sink.wait_for(0, timeout=timeout)
+
+
 @pytest.mark.parametrize("opening", [testing.open_sink, partial(testing.open_server, trio_smtp.Discard()), open_inbox])
 @pytest.mark.parametrize("config", [5, "", {}], ids=repr)
 async def test_a_test_server_with_a_configuration_that_is_none(opening: Any, config: object) -> None:

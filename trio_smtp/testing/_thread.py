@@ -15,7 +15,8 @@ import trio
 from .._public import NoPublicConstructor
 from ._points import FaultPoint
 from ._server import ServerTLS
-from ._sink import ReceivedMessage, Sink, open_sink
+from ._sink import Sink, open_sink
+from ._sink_handler import ReceivedMessage
 
 _T = TypeVar("_T")
 _Result = TypeVar("_Result")
@@ -53,8 +54,11 @@ class TrioThread(Generic[_T], metaclass=NoPublicConstructor):
 
         Raises:
             TimeoutError: it took longer.
+            TypeError: `timeout` is no number.
             trio.RunFinishedError: the block was left, or the thread has ended by itself.
         """
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+            raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.80}")
 
         async def call() -> _Result:
             with trio.fail_after(float("inf") if timeout is None else timeout):
