@@ -346,6 +346,28 @@ async def test_a_test_server_with_a_configuration_that_is_none(opening: Any, con
             raise AssertionError("it was opened")
 
 
+@pytest.mark.parametrize("offered", [5, 0, "SIZE", ["SIZE"], {1: "x"}, {"SIZE": 5}, {"X": None}], ids=repr)
+def test_extensions_that_are_none(offered: Any) -> None:
+    with pytest.raises(TypeError, match=r"offered must be a mapping (or None|of str to str), not"):
+        trio_smtp.Extensions(offered)
+
+
+@pytest.mark.parametrize("argument", ["stage", "delivery"])
+@pytest.mark.parametrize("value", [0, "", "somewhere", [], STRANGE], ids=str)
+def test_an_error_at_no_stage(argument: str, value: Any) -> None:
+    for error in (trio_smtp.SMTPError, trio_smtp.ConnectError):
+        with pytest.raises(ValueError, match=f"{argument} must be one of '"):
+            error("no", **{argument: value})
+
+
+def test_an_error_with_the_words_of_its_stage_and_its_delivery() -> None:
+    error = trio_smtp.SMTPError("no", stage="mail", delivery="unknown")  # type: ignore[arg-type]
+    assert (error.stage, error.delivery) == (trio_smtp.Stage.MAIL, trio_smtp.Delivery.UNKNOWN)
+    assert repr(error) == "SMTPError('no', stage='mail', delivery='unknown')"
+    with pytest.raises(TypeError, match=r"reply must be a trio_smtp\.Reply or None, not 550"):
+        trio_smtp.SMTPError("no", reply=550)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("size", [None, 1.5, "1", 0, True], ids=repr)
 def test_a_size_that_is_none(size: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="size"):
