@@ -329,7 +329,7 @@ class Client(metaclass=NoPublicConstructor):
         Cancellation closes the connection.
         """
         if not isinstance(address, str):
-            raise TypeError(f"an address is a str, not {type(address).__name__}")
+            raise TypeError(f"an address must be a str, not {type(address).__name__}")
         if not address.strip():
             raise LocalProtocolError("there is nothing to verify", delivery=Delivery.NOT_SENT)
         return await self._command(f"VRFY {address}", utf8=not address.isascii())

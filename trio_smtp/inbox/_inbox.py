@@ -209,11 +209,11 @@ def _noted_by(box: Box, config: trio_smtp.ServerConfig) -> trio_smtp.ServerConfi
 
 def _check(keep: object, config: object) -> None:
     if isinstance(keep, bool) or not isinstance(keep, int):
-        raise TypeError(f"keep is a number of messages, not {keep!r:.80}")
+        raise TypeError(f"keep must be a number of messages, not {keep!r:.80}")
     if keep < 1:
         raise ValueError(f"keep is at least 1, not {keep}")
     if config is not None and not isinstance(config, trio_smtp.ServerConfig):
-        raise TypeError(f"config is a trio_smtp.ServerConfig or None, not {config!r:.80}")
+        raise TypeError(f"config must be of type trio_smtp.ServerConfig or None, not {config!r:.80}")
 
 
 def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
