@@ -24,6 +24,7 @@ ELSEWHERE = {
     "_cli/relaying": "test_cli_relay",
     "_cli/samples": "test_cli",
     "_cli/serve_plan": "test_cli",
+    "_cli/serve_tls": "test_cli",
     "_cli/received": "test_maildir",
     "_client/body": "test_client_slow_peers",
     "_client/client": "test_client",
