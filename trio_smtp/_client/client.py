@@ -112,8 +112,9 @@ async def open_client(
 class Client(metaclass=NoPublicConstructor):
     """A connection to a server, made by :func:`open_client`.
 
-    One task at a time may use it; a second one gets ``trio.BusyResourceError``. After ``ConnectionLostError``,
-    ``SMTPTimeoutError`` or ``RemoteProtocolError`` it is of no further use; after a refusal it is.
+    One task at a time may use it, of the run of Trio in which it was opened; a second one gets
+    ``trio.BusyResourceError``. After ``ConnectionLostError``, ``SMTPTimeoutError`` or ``RemoteProtocolError`` it is of
+    no further use; after a refusal it is.
     """
 
     __slots__ = ("_connection", "_guard", "_signing")
