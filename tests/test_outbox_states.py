@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trio_smtp import Reply
 from trio_smtp.outbox import LeaseLostError, State
-from trio_smtp.outbox._kept import from_json, step_to_json, to_json
+from trio_smtp.outbox._kept import begun_to_json, from_json, marked_to_json, to_json
 from trio_smtp.outbox._states import (
     _NEXT,
     LEAST_SETTLED,
@@ -224,7 +224,7 @@ def as_columns(steps):
     assert [*begun, *marked] == steps
     assert len(begun) <= 1
     assert len(marked) <= 1
-    return [step_to_json(found[0]) if found else None for found in (begun, marked)]
+    return [begun_to_json(begun[0]) if begun else None, marked_to_json(marked[0]) if marked else None]
 
 
 @given(STEPS)

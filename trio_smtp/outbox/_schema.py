@@ -146,6 +146,7 @@ def open_connection(path: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA temp_store = MEMORY")  # what a group may have to take back is kept there
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         _prepare(connection)
         size = os.path.getsize(path) if os.path.exists(path) else 0
