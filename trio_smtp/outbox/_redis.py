@@ -90,12 +90,12 @@ class _Save(Request):
 
     Attributes:
         arguments: of the script.
-        answer: what :meth:`RedisStore._store` returns for them, or raises.
+        answer: what :meth:`RedisStore._store` returns for them, or what went wrong.
     """
 
     __slots__ = ("answer", "arguments")
 
-    answer: list[tuple[str, str]] | StoreError
+    answer: list[tuple[str, str]] | BaseException
 
     def __init__(self, arguments: list[Any], number: int) -> None:
         super().__init__(number, sum(len(each) for each in arguments if isinstance(each, bytes)))
@@ -190,8 +190,8 @@ class RedisStore:
             arguments += [len(its_own), *its_own]
         request = _Save(arguments, len(records))
         await self._saves.ask(request)
-        if isinstance(request.answer, StoreError):
-            raise request.answer
+        if isinstance(request.answer, BaseException):  # of the call that was made for all
+            raise StoreError(str(request.answer) or repr(request.answer)) from request.answer
         return request.answer
 
     async def _save_together(self, group: list[_Save]) -> None:
@@ -200,8 +200,7 @@ class RedisStore:
             answer: Any = await self.ask(self._save([_PREFIX], [word for each in group for word in each.arguments]))
         except BaseException as exc:
             for each in group:
-                each.answer = StoreError(str(exc) or repr(exc))
-                each.answer.__cause__ = exc
+                each.answer = exc
             if isinstance(exc, StoreError):
                 return
             raise
