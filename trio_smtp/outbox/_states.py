@@ -174,7 +174,7 @@ class Companions(Protocol):
 
 
 class Begun(NamedTuple):
-    """A claim of an entry, all of whose recipients it found queued, and of whom none expired by it."""
+    """A claim of an entry, all of whose recipients it found queued, and of whom none expired by it: it is sending."""
 
     now: float
     worker: str
@@ -291,8 +291,9 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
     recipients = dict(record.recipients)
     is_step = True
     for address, fate in record.recipients.items():
-        if fate.state is State.SENDING:  # of a worker that is gone, or too slow
+        if fate.state is not State.QUEUED:
             is_step = False
+        if fate.state is State.SENDING:  # of a worker that is gone, or too slow
             in_doubt = record.marked and not retry_doubt
             words = "the worker ended before the server's reply was written down"
             turn = Turn.DOUBT if in_doubt else Turn.AGAIN
