@@ -202,28 +202,51 @@ class RedisStore:
     # -- records
 
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
-        ((word, said),) = await self._store([record], content=content)
-        if word == "failed":
-            raise self._failure(said)
-        return said, word == "new"
+        (answer,) = await self._store([record], content=content)
+        if isinstance(answer, Exception):
+            raise answer
+        word, entry_id = answer
+        return entry_id, word == "new"
 
     async def _store(
         self, records: Sequence[Record], *, content: bytes = b"", lapsed: bool = False
-    ) -> list[tuple[str, str]]:
+    ) -> list[tuple[str, str] | Exception]:
         """Have records stored, each if it is still the one that was read.
 
         Returns:
-            For each what came of it, and the id of the entry that is there now. ``"new"``: it was stored. ``"known"``:
-            its key was. ``"moved"``, ``"gone"``: another is there, or none. ``"failed"``: instead of the id, why.
+            For each what came of it, and the id of the entry that is there now; or why it could not be stored.
+            ``"new"``: it was. ``"known"``: its key was. ``"moved"``, ``"gone"``: another is there, or none.
         """
+        prepared = [await self._prepared(record, content, lapsed) for record in records]
         arguments: list[Any] = []
-        for record in records:
-            its_own = [*self._arguments(record, lapsed), content, *await self._companions(record)]
-            arguments += [len(its_own), *its_own]
+        for each in prepared:
+            if not isinstance(each, Exception):
+                arguments += [len(each), *each]
         answer: Any = await self.ask(self._save([_PREFIX], arguments))
         now, answers = answer
         self._set_clock(now)
-        return [(_text(word), _text(entry_id)) for word, entry_id in answers]
+        said = iter(answers)
+        return [each if isinstance(each, Exception) else self._answer(*next(said)) for each in prepared]
+
+    def _answer(self, word: Any, said: Any) -> tuple[str, str] | Exception:
+        if word == b"failed":
+            return self._failure(_text(said))
+        return _text(word), _text(said)
+
+    async def _prepared(self, record: Record, content: bytes, lapsed: bool) -> list[Any] | Exception:
+        """What is said of a record; or why there is nothing to say of it.
+
+        Raises:
+            StoreError: of them all.
+        """
+        try:
+            return [*self._arguments(record, lapsed), content, *await self._companions(record)]
+        except StoreError:
+            raise
+        except MemoryError as exc:
+            return self._failure(repr(exc))
+        except Exception as exc:
+            return exc
 
     def _arguments(self, record: Record, lapsed: bool) -> list[Any]:
         shelf, at = record.shelf()
@@ -254,8 +277,8 @@ class RedisStore:
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         self._raise_unsaid()
         lease = round(self._config.lease * 1000)
-        answer: Any = await self.ask(self._take([_PREFIX], [worker, limit, lease]))
-        found, now = answer
+        said: Any = await self.ask(self._take([_PREFIX], [worker, limit, lease]))
+        found, now = said
         self._set_clock(now)
         claims: list[tuple[Record, bytes]] = []
         taken: list[tuple[Record, bytes]] = []
@@ -267,11 +290,11 @@ class RedisStore:
                 except DamageError as exc:
                     await self._put_aside(entry_id, kept[1], exc)
             answers = await self._store([record for record, _ in claims], lapsed=True)
-            for (record, content), (word, said) in zip(claims, answers, strict=True):
-                if word == "new":
+            for (record, content), answer in zip(claims, answers, strict=True):
+                if isinstance(answer, Exception):  # it is found again when its lease has ended
+                    self._unsaid = self._failure(f"entry {record.id} cannot be taken: {answer!r}")
+                elif answer[0] == "new":
                     taken.append((stored(record), content))
-                elif word == "failed":
-                    self._unsaid = self._failure(said)
         except StoreError as exc:  # what is leased by now is not forgotten
             self._unsaid = exc
         if not taken:
@@ -319,16 +342,17 @@ class RedisStore:
     ) -> dict[int, Record]:
         """Store records; those of which another was there already, as they are now."""
         moved: dict[int, Record] = {}
-        words = await self._store(list(changed.values())) if changed else []
-        for (number, record), (word, said) in zip(changed.items(), words, strict=True):
-            if word == "new":
+        said = await self._store(list(changed.values())) if changed else []
+        for (number, record), answer in zip(changed.items(), said, strict=True):
+            if isinstance(answer, Exception):
+                answers[number] = answer
+            elif answer[0] == "new":
                 answers[number] = stored(record)
-            elif word == "failed":
-                answers[number] = self._failure(said)
             else:
+                kept = await self._kept(record.id)
                 try:
-                    moved[number] = await self.load(record.id)
-                except LookupError as exc:
+                    moved[number] = self._read_one(record.id, kept)
+                except (LookupError, StoreError) as exc:  # it alone is gone, or damaged
                     answers[number] = exc
         return moved
 
@@ -337,7 +361,12 @@ class RedisStore:
         self._set_clock(await self.ask(self._renew([_PREFIX], [worker, round(self._config.lease * 1000), *claims])))
 
     async def load(self, entry_id: str) -> Record:
-        kept: Any = await self.ask(self._client.hmget(f"{_PREFIX}e:{entry_id}", _KEPT))
+        return self._read_one(entry_id, await self._kept(entry_id))
+
+    async def _kept(self, entry_id: str) -> Any:
+        return await self.ask(self._client.hmget(f"{_PREFIX}e:{entry_id}", _KEPT))
+
+    def _read_one(self, entry_id: str, kept: Any) -> Record:
         if None in kept[:2]:
             raise LookupError(f"the outbox has no entry {entry_id!r}")
         return self._read(*kept)
