@@ -184,3 +184,15 @@ async def test_a_worker_s_steps_are_kept_beside_the_record(redis):
         assert marked.marked
         await store.change(marked, lambda record, now: settle(record, 1, {B: Outcome(Turn.ACCEPT)}, now))
         assert await client.hmget(name, ["begun", "marked"]) == (None, None)
+
+
+async def test_what_is_put_together_is_one_call(redis):
+    async with open_outbox(redis.url) as outbox, coredis.Redis.from_url(redis.url) as client:
+        await outbox.put(A, [B], TEXT)
+        before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(lambda number: outbox.put(A, [B], TEXT, key=f"k{number % 30}"), number)
+        calls = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] - before
+        assert (await outbox.statistics()).queued == 31
+    assert calls <= 14  # and one look for each key that was known

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trio_smtp import Reply
 from trio_smtp.outbox import LeaseLostError, State
-from trio_smtp.outbox._kept import from_json, step_to_json, to_json
+from trio_smtp.outbox._kept import begun_to_json, from_json, marked_to_json, to_json
 from trio_smtp.outbox._states import (
     _NEXT,
     LEAST_SETTLED,
@@ -21,6 +21,7 @@ from trio_smtp.outbox._states import (
     Outcome,
     Record,
     Shelf,
+    Step,
     Turn,
     begin,
     mark,
@@ -224,7 +225,7 @@ def as_columns(steps):
     assert [*begun, *marked] == steps
     assert len(begun) <= 1
     assert len(marked) <= 1
-    return [step_to_json(found[0]) if found else None for found in (begun, marked)]
+    return [begun_to_json(begun[0]) if begun else None, marked_to_json(marked[0]) if marked else None]
 
 
 @given(STEPS)
@@ -232,7 +233,8 @@ def as_columns(steps):
 def test_no_sequence_of_events_lets_two_claims_deliver(events):
     """At the worst, the server has a message once its end is marked; only its owner's or a person's word undoes it."""
     now, current, claim = 200.0, record(expires=1e9), 0
-    kept, steps = current, []
+    kept = current
+    steps: list[Step] = []
     delivered: set[int] = set()  # claims that may have
     for step, seconds in events:
         now += seconds

@@ -9,7 +9,7 @@
 # of the log, a table of records and one of contents, of the outbox's sizes, without any index; each commit is full: it
 # serves as many messages as there are tasks. For put it inserts both rows. For work there are three: two rewrite the
 # records (claimed, marked), the last also deletes the contents (settled). Nothing is read, decided or made into JSON.
-# In Redis: one round trip for put, three for work, each a script that writes one record.
+# In Redis: one round trip for put, three for work, each a script that writes the records of as many messages.
 from __future__ import annotations
 
 import json
@@ -97,19 +97,21 @@ class SQLiteFloor:
         self._connection.executemany("DELETE FROM contents WHERE place = ?", [(place,) for place in places])
 
 
-async def floor_redis(url: str, messages: int, tasks: int, steps: int) -> None:
-    """The round trips, each a script that writes one record."""
+async def floor_redis(stack: AsyncExitStack, url: str, messages: int, tasks: int, steps: int) -> Job:
+    """The round trips, each a script that writes a record for as many messages as there are tasks."""
     import coredis
 
-    async with coredis.Redis.from_url(url) as client:
-        script = client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
-        content = message(SIZE)
+    words: list[str | bytes] = [message(SIZE) if steps == 1 else RECORD] * tasks
+    client = await stack.enter_async_context(coredis.Redis.from_url(url))
+    script = client.register_script("for i, word in ipairs(ARGV) do redis.call('SET', KEYS[1] .. i, word) end")
+    await script(["floor"], words)
 
-        async def job() -> None:
+    async def ask() -> None:
+        for _ in range(0, messages, tasks):
             for _ in range(steps):
-                await script(["floor"], [content])
+                await script(["floor"], words)
 
-        await each(messages, tasks, job)
+    return ask
 
 
 async def prepare(stack: AsyncExitStack, variant: str, url: str, port: int, messages: int, tasks: int) -> Job:
@@ -118,7 +120,7 @@ async def prepare(stack: AsyncExitStack, variant: str, url: str, port: int, mess
     if variant.startswith("floor"):
         is_put = variant == "floor-put"
         if url.startswith("redis:"):
-            return partial(floor_redis, url, messages, tasks, 1 if is_put else STEPS)
+            return await floor_redis(stack, url, messages, tasks, 1 if is_put else STEPS)
         floor = SQLiteFloor(f"{url.removeprefix('sqlite:')}-floor", messages, tasks)
         if is_put:
             return floor.put

@@ -49,9 +49,8 @@ class Ledger:
         self._again_at = math.inf  # when the failed ones are said again
         self._pause = _FIRST_PAUSE
         self._came = trio.Event()
+        self._finishing = trio.Event()
         self._ended = trio.Event()
-        self._is_closed = False
-        self._last_words: trio.CancelScope | None = None
 
     def note(self, record: Record, transition: Transition, written: Callable[[Record | None], None]) -> None:
         """Have a change made soon."""
@@ -60,8 +59,7 @@ class Ledger:
 
     async def finish(self) -> None:
         """Take no more notes, and return once all are written down, or, in a worker that was cancelled, given up."""
-        self._is_closed = True
-        self._limit_last_words()
+        self._finishing.set()
         self._came.set()
         await self._ended.wait()
 
@@ -70,16 +68,20 @@ class Ledger:
         try:
             await self._write_notes()
         except trio.Cancelled:
-            with trio.CancelScope(shield=True) as self._last_words:
-                self._limit_last_words()
-                await self._write_notes()
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._give_up, nursery.cancel_scope)
+                    await self._write_notes()
+                    nursery.cancel_scope.cancel()
             raise
         finally:
             self._ended.set()
 
-    def _limit_last_words(self) -> None:
-        if self._last_words is not None and self._is_closed:
-            self._last_words.deadline = trio.current_time() + _LAST_WORDS
+    async def _give_up(self, writing: trio.CancelScope) -> None:
+        """End what is being written, some time after it was to finish."""
+        await self._finishing.wait()
+        await trio.sleep(_LAST_WORDS)
+        writing.cancel()
 
     async def _write_notes(self) -> None:
         while True:
@@ -87,7 +89,7 @@ class Ledger:
                 self._new, self._failed = self._failed + self._new, []
             if self._new:
                 await self._write()
-            elif self._is_closed and not self._failed:
+            elif self._finishing.is_set() and not self._failed:
                 return
             else:
                 self._came = trio.Event()

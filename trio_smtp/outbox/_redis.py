@@ -27,32 +27,32 @@ from __future__ import annotations
 
 import re
 import time
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import coredis
-import coredis.exceptions
-import coredis.retry
 import trio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .._nursery import open_bare_nursery
+from ._combine import Combiner, Request
 from ._config import OutboxConfig
 from ._damage import DamageError, claimed
 from ._errors import StoreError
-from ._kept import from_json, step_to_json, to_json
+from ._kept import begun_to_json, from_json, marked_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
+from ._redis_client import make_client, run_client, text_of, warn_if_forgetful
 from ._scripts import COUNTS, PAGE, PRUNE, RENEW, SAVE, SET_ASIDE, SWAP, TAKE
 from ._states import Begun, Marked, Record, State, Transition, stored
 
 VERSION: Final = "2"  # 1: before the first release
 _PREFIX: Final = "trio-smtp:outbox:"
-_PATIENCE: Final = 5.0  # seconds for a connection, and for an answer
-_BLOCK: Final = 2000  # milliseconds of one wait for the bell; less than the patience
+_BLOCK: Final = 2000  # milliseconds of one wait for the bell; less than the client's patience
+_MOST: Final = 200  # records in one call of the script
+_SIZE: Final = 1 << 20  # octets of content in one call
 _PRUNED: Final = 500  # entries that are forgotten at once
 _KEPT: Final = ["record", "version", "begun", "marked"]  # what a record is read from
 
@@ -67,18 +67,13 @@ async def open_redis(url: str, config: OutboxConfig) -> AsyncIterator[RedisStore
         StoreError: it cannot be reached, or is of another version.
         ValueError: the address is none of a Redis database.
     """
-    retry = coredis.retry.ConstantRetryPolicy((coredis.exceptions.ConnectionError, TimeoutError), retries=1, delay=0.05)
-    client = coredis.Redis.from_url(
-        url, decode_responses=False, retry_policy=retry, stream_timeout=_PATIENCE, connect_timeout=_PATIENCE
-    )
-    connections = client.connection_pool
-    connections.connection_class = _tidy(connections.connection_class)
+    client = make_client(url)
     store = RedisStore(client, url, config)
     async with open_bare_nursery(_cancel) as nursery:
         ended = trio.Event()
         try:
             with store.errors():
-                await nursery.start(_run_client, client, ended)
+                await nursery.start(run_client, client, ended)
             await store.prepare()
             nursery.start_soon(store.listen)
             yield store
@@ -87,33 +82,25 @@ async def open_redis(url: str, config: OutboxConfig) -> AsyncIterator[RedisStore
             ended.set()
 
 
-def _tidy(connection_class: Any) -> Any:
-    """The same, but for a connection that cannot be made closing what it has: coredis 6.9 leaves that for a warning."""
-
-    class Tidy(connection_class):  # type: ignore[misc]
-        async def run(self, **options: Any) -> None:
-            try:
-                await super().run(**options)
-            finally:
-                for thing in vars(self).values():
-                    if isinstance(thing, MemoryObjectSendStream | MemoryObjectReceiveStream):
-                        thing.close()
-
-    return Tidy
-
-
-async def _run_client(  # noqa: ASYNC114 - it is no context manager's
-    client: Any, ended: trio.Event, task_status: trio.TaskStatus[None]
-) -> None:
-    """Keep the client's own tasks running until the block has been left: what is said last is said when cancelled."""
-    with trio.CancelScope(shield=True):
-        async with client:
-            task_status.started()
-            await ended.wait()
-
-
 def _cancel(nursery: trio.Nursery, failure: BaseException | None) -> None:
     nursery.cancel_scope.cancel(reason="the outbox's block was left")
+
+
+class _Save(Request):
+    """Records to be stored.
+
+    Attributes:
+        arguments: of the script.
+        answer: what the script says of each, or what there is to raise.
+    """
+
+    __slots__ = ("answer", "arguments")
+
+    answer: list[tuple[str, str]] | StoreError
+
+    def __init__(self, arguments: list[Any], number: int) -> None:
+        super().__init__(number, sum(len(each) for each in arguments if isinstance(each, bytes)))
+        self.arguments: Final = arguments
 
 
 class RedisStore:
@@ -131,6 +118,7 @@ class RedisStore:
         self._page: Final = client.register_script(PAGE)
         self._counts: Final = client.register_script(COUNTS)
         self._swap: Final = client.register_script(SWAP)
+        self._saves: Final[Combiner[_Save]] = Combiner(self._save_together, _MOST, _SIZE)
         self._changed = trio.Event()
         self._unsaid: StoreError | None = None  # what happened while something was taken, for the next time
         self._is_closed = False
@@ -152,31 +140,7 @@ class RedisStore:
             raise StoreError(f"the outbox is of version {words}, and this trio_smtp has version {VERSION}")
         await self.ask(self._prune([_PREFIX], [10**15, 1, 10**15]))  # any of its keys of another type is an error here
         self._set_clock(await self.ask(self._renew([_PREFIX], ["", "0"])))
-        await self._warn_if_forgetful()
-
-    async def _warn_if_forgetful(self) -> None:
-        try:
-            said: Any = await self._client.config_get(["appendonly", "appendfsync", "maxmemory-policy", "maxmemory"])
-        except Exception:  # a hosted server may forbid it
-            warnings.warn(
-                "this Redis does not say how durable it is: an outbox needs appendonly yes, appendfsync always,"
-                " and no eviction",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            return
-        settings = {_text(name): _text(value) for name, value in said.items()}
-        faults = []
-        if settings.get("appendonly") != "yes":
-            faults.append("it has no append-only file (appendonly yes)")
-        elif settings.get("appendfsync") != "always":
-            faults.append(f"its append-only file is synced {settings.get('appendfsync')} (appendfsync always)")
-        if settings.get("maxmemory", "0") != "0" and settings.get("maxmemory-policy") != "noeviction":
-            faults.append("it evicts keys when memory is short (maxmemory-policy noeviction)")
-        if faults:
-            warnings.warn(
-                f"this Redis would forget messages in a crash: {'; '.join(faults)}", RuntimeWarning, stacklevel=2
-            )
+        await warn_if_forgetful(self._client)
 
     async def ask(self, request: Awaitable[T]) -> T:
         """The answer to a request. Raises StoreError, whatever goes wrong."""
@@ -218,20 +182,35 @@ class RedisStore:
             ``"new"``: it was. ``"known"``: its key was. ``"moved"``, ``"gone"``: another is there, or none.
         """
         prepared = [await self._prepared(record, content, lapsed) for record in records]
-        arguments: list[Any] = []
-        for each in prepared:
-            if not isinstance(each, Exception):
-                arguments += [len(each), *each]
-        answer: Any = await self.ask(self._save([_PREFIX], arguments))
-        now, answers = answer
-        self._set_clock(now)
-        said = iter(answers)
+        sound = [each for each in prepared if not isinstance(each, Exception)]
+        if not sound:
+            return [each for each in prepared if isinstance(each, Exception)]
+        request = _Save([word for each in sound for word in (len(each), *each)], len(sound))
+        await self._saves.ask(request)
+        if isinstance(request.answer, StoreError):
+            raise request.answer
+        said = iter(request.answer)
         return [each if isinstance(each, Exception) else self._answer(*next(said)) for each in prepared]
 
-    def _answer(self, word: Any, said: Any) -> tuple[str, str] | Exception:
-        if word == b"failed":
-            return self._failure(_text(said))
-        return _text(word), _text(said)
+    async def _save_together(self, group: list[_Save]) -> None:
+        """What waits shares one call of the script, and one sync."""
+        try:
+            answer: Any = await self.ask(self._save([_PREFIX], [word for each in group for word in each.arguments]))
+        except BaseException as exc:
+            for each in group:
+                each.answer = StoreError(str(exc) or repr(exc))
+                each.answer.__cause__ = exc
+            if isinstance(exc, StoreError):
+                return
+            raise
+        now, said = answer
+        self._set_clock(now)
+        answers = iter(said)
+        for each in group:
+            each.answer = [(text_of(word), text_of(words)) for word, words in islice(answers, each.weight)]
+
+    def _answer(self, word: str, words: str) -> tuple[str, str] | Exception:
+        return self._failure(words) if word == "failed" else (word, words)
 
     async def _prepared(self, record: Record, content: bytes, lapsed: bool) -> list[Any] | Exception:
         """What is said of a record; or why there is nothing to say of it.
@@ -255,8 +234,8 @@ class RedisStore:
             record.id,
             record.version,
             to_json(record) if step is None else "",
-            step_to_json(step) if isinstance(step, Begun) else "",
-            step_to_json(step) if isinstance(step, Marked) else "",
+            begun_to_json(step) if isinstance(step, Begun) else "",
+            marked_to_json(step) if isinstance(step, Marked) else "",
             record.state.value,
             shelf.value,
             int(at * 1000),
@@ -312,7 +291,7 @@ class RedisStore:
     async def _put_aside(self, entry_id: bytes, version: bytes, damage: DamageError) -> None:
         await self.ask(self._set_aside([_PREFIX], [entry_id, version]))
         self._unsaid = StoreError(
-            f"the outbox {self._address} is damaged: entry {_text(entry_id)} is set aside: {damage}"
+            f"the outbox {self._address} is damaged: entry {text_of(entry_id)} is set aside: {damage}"
         )
 
     async def change(self, record: Record, transition: Transition) -> Record:
@@ -342,7 +321,7 @@ class RedisStore:
     ) -> dict[int, Record]:
         """Store records; those of which another was there already, as they are now."""
         moved: dict[int, Record] = {}
-        said = await self._store(list(changed.values())) if changed else []
+        said = await self._store(list(changed.values()))
         for (number, record), answer in zip(changed.items(), said, strict=True):
             if isinstance(answer, Exception):
                 answers[number] = answer
@@ -425,7 +404,3 @@ class RedisStore:
     async def time(self) -> float:
         await trio.lowlevel.checkpoint()
         return self._now()
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -21,7 +21,7 @@ from ._config import OutboxConfig
 from ._damage import DamageError, claimed
 from ._errors import StoreError
 from ._groups import Bulk, Groups, Operation, Writes, store_error
-from ._kept import from_json, step_to_json, to_json
+from ._kept import begun_to_json, from_json, marked_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
@@ -251,9 +251,9 @@ class _Change:
         which = record.id, known.version
         step = record.step
         if isinstance(step, Marked):
-            self.rows = ((_schema.MARK, (step_to_json(step), *which)),)
+            self.rows = ((_schema.MARK, (marked_to_json(step), *which)),)
         elif isinstance(step, Begun):
-            row: Row = (now + lease, lease, record.claim, step_to_json(step), *which)
+            row: Row = (now + lease, lease, record.claim, begun_to_json(step), *which)
             self.rows = ((_schema.CLAIM, row),)
         else:
             shelf, at = record.shelf()

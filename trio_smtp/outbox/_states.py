@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from trio_smtp import Reply
@@ -433,6 +434,7 @@ def _datetime(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+@lru_cache(maxsize=4)  # those that are claimed together are at the same time
 def stamp(seconds: float) -> str:
     """A time in words."""
     return _datetime(seconds).isoformat(timespec="milliseconds")

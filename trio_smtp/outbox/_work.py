@@ -1,6 +1,6 @@
 # A worker: it takes what is due, sends it through a pool, and writes down what became of it.
 #
-# One task takes entries, as many as there is room for, and starts tasks that send them (_attempt.py: what a try says).
+# One task takes entries, as many as there is room for, and starts tasks that send them (_tries.py: what a try says).
 # Another writes down what became of them, in groups (_ledger.py), and another renews the leases. What happens to an
 # entry, and what is true if the worker, the machine or the store dies there:
 #
@@ -23,7 +23,6 @@ from trio_smtp import ExtensionNotSupportedError, Pool, PoolClosedError, SendRes
 
 from .._nursery import open_bare_nursery
 from .._observer import Observer
-from ._attempt import Attempt
 from ._config import OutboxConfig
 from ._errors import StoreError
 from ._ledger import Ledger
@@ -33,6 +32,7 @@ from ._room import Room
 from ._states import Record, State, begin, mark, postpone, settle
 from ._store import Store, domains
 from ._trace import EventName, OutboxEvent, event_about
+from ._tries import Attempt
 
 _LOOK: Final = 0.25  # seconds between looks for what has become due
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before an absent store is asked again; doubling
