@@ -76,6 +76,7 @@ async def open_redis(url: str, config: OutboxConfig) -> AsyncIterator[RedisStore
                 await nursery.start(run_client, client, ended)
             await store.prepare()
             nursery.start_soon(store.listen)
+            await nursery.start(store.save)
             yield store
         finally:
             store.close()
@@ -121,6 +122,7 @@ class RedisStore:
         self._saves: Final[Combiner[_Save]] = Combiner(self._save_together, _MOST, _SIZE)
         self._changed = trio.Event()
         self._unsaid: StoreError | None = None  # what happened while something was taken, for the next time
+        self._saving: Final = trio.CancelScope(shield=True)
         self._is_closed = False
         self._ahead = time.time() - time.monotonic()  # the server's clock, less this machine's steady one
 
@@ -130,6 +132,7 @@ class RedisStore:
     def close(self) -> None:
         """What is asked of the store from now on is a StoreError."""
         self._is_closed = True
+        self._saving.cancel()
 
     async def prepare(self) -> None:
         """Check the version, and how durable the server is."""
@@ -191,6 +194,11 @@ class RedisStore:
             raise request.answer
         said = iter(request.answer)
         return [each if isinstance(each, Exception) else self._answer(*next(said)) for each in prepared]
+
+    async def save(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Have saved what is asked for, until closed: whoever is cancelled need not wait for a server that hangs."""
+        with self._saving:
+            await self._saves.serve(task_status=task_status)
 
     async def _save_together(self, group: list[_Save]) -> None:
         """What waits shares one call of the script, and one sync."""
