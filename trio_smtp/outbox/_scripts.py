@@ -37,7 +37,6 @@ if expected == '0' then
     if key ~= '' then
         local known = redis.call('GET', P .. 'k:' .. key)
         if known then return {'known', known} end
-        redis.call('SET', P .. 'k:' .. key, id)
     end
     place = redis.call('INCR', P .. 'place')
     redis.call('SET', P .. 'c:' .. id, content)
@@ -88,6 +87,7 @@ elseif shelf == 'done' then
     redis.call('ZADD', P .. 'done', at, id)
     redis.call('DEL', P .. 'c:' .. id)
 end
+if expected == '0' and key ~= '' then redis.call('SET', P .. 'k:' .. key, id) end  -- once there is what it names
 is_heard = true
 return {'new', id}
 end
