@@ -242,11 +242,11 @@ class Groups:
             self._connection.execute("ROLLBACK")
 
 
-def store_error(path: str, error: sqlite3.Error | MemoryError) -> StoreError:
-    """What the outbox raises for an error of SQLite."""
+def store_error(path: str, error: Exception, about: str = "") -> StoreError:
+    """What the outbox raises for an error of SQLite, or another; `about` comes before what that says."""
     words = str(error) or type(error).__name__
     if isinstance(error, sqlite3.DatabaseError) and ("malformed" in words or "not a database" in words):
         words = f"it is damaged, or no outbox: {words}"
-    wrapped = StoreError(f"cannot use the outbox {path}: {words}")
+    wrapped = StoreError(f"cannot use the outbox {path}: {about}{words}")
     wrapped.__cause__ = error
     return wrapped

@@ -143,9 +143,7 @@ class SQLiteStore:
                 connection.execute("ROLLBACK TO taken")
                 until = self._clock() + self._config.lease
                 connection.execute(_schema.PUT_OFF, (until, self._config.lease, change.record.id))
-                error = StoreError(f"cannot use the outbox {self._path}: entry {change.record.id} is put off: {exc!r}")
-                error.__cause__ = exc
-                return error
+                return store_error(self._path, exc, f"entry {change.record.id} is put off: ")
         return None
 
     async def change(self, record: Record, transition: Transition) -> Record:
