@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import trio
 from cli_process import LIMIT, clean_environment, invoke, run
+from outbox_damage import damage
+from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
 
-from trio_smtp import Stage, open_client
+from trio_smtp import ServerConfig, Stage, open_client
+from trio_smtp.outbox import StoreError, open_outbox
+from trio_smtp.outbox._states import begin
 from trio_smtp.reports import parse_report
 from trio_smtp.testing import open_sink
 
@@ -114,11 +119,132 @@ def test_resolve(url):
     assert ticket["id"] in outbox(url, "list", "--state", "discarded")
 
 
+@pytest.fixture
+def damaged(store_url):  # noqa: F811
+    """An outbox with three messages, of which the second cannot be read."""
+
+    async def prepare():
+        async with open_outbox(store_url) as there:
+            keys = (None, "k", None)
+            tickets = [await there.put("a@x.test", ["b@y.test"], TEXT, key=key) for key in keys]
+        await damage(store_url, tickets[1].id, "no JSON")
+        return [ticket.id for ticket in tickets]
+
+    return store_url, *trio.run(prepare)
+
+
+def asked(url, *args, status=0, **options):
+    """What the command prints, in this process."""
+    done = invoke("outbox", "--store", url, *args, **options)
+    assert done.exit_code == status, done.output
+    return done
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--state", "queued")])
+def test_list_prints_all_that_can_be_read(damaged, form):
+    url, before, second, after = damaged
+    done = asked(url, "list", *form, status=71)
+    lines = done.stdout.splitlines()
+    assert [json.loads(line)["id"] if "--json" in form else line.split()[0] for line in lines] == [before, after]
+    assert f"the outbox is damaged: entry {second}: its record cannot be read: " in done.stderr
+    assert '"forget ID"' in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert json.loads(asked(url, "status", "--json").stdout)["queued"] == 3
+
+
+def test_show_prints_what_is_left_of_it(damaged):
+    url, _, second, _ = damaged
+    done = asked(url, "show", second, status=71)
+    assert f"entry {second}: its record cannot be read: " in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"id       {second}"
+    assert lines[1].startswith("damaged  its record cannot be read: ")
+    assert lines[2:] == [f"size     {len(TEXT)} octets", 'record   {"id": "m1"', "version  1"]
+    found = json.loads(asked(url, "show", second, "--json", status=71).stdout)
+    assert found.pop("damaged").startswith("its record cannot be read: ")
+    assert found == {"id": second, "kept": {"record": '{"id": "m1"', "version": "1"}, "size": len(TEXT)}
+
+
+def test_one_that_cannot_be_read_is_forgotten(damaged):
+    url, before, second, after = damaged
+    assert '"forget ID" deletes it' in asked(url, "resolve", second, "discard", status=71).stderr
+    assert asked(url, "forget", second).stdout == f"{second} is forgotten\n"
+    assert [line.split()[0] for line in asked(url, "list").stdout.splitlines()] == [before, after]
+    assert "can be read" in asked(url, "forget", before, status=2).stderr
+    again = asked(url, "put", "--from", "a@x.test", "--to", "b@y.test", "--key", "k", "--json", input=TEXT)
+    assert json.loads(again.stdout)["is_new"] is True
+
+
+def test_one_that_was_set_aside_is_told_and_given_up(damaged):
+    url, first, *_ = damaged
+
+    async def set_aside():
+        await damage(url, first, "no content")
+        async with open_outbox(url) as there:
+            with pytest.raises(StoreError, match="set aside"):
+                await there._store.take("w", 1, lambda record, now: begin(record, now, "w"))
+
+    trio.run(set_aside)
+    assert f"{len(TEXT)} octets, set aside: it has no content\n" in asked(url, "list", status=71).stdout
+    assert "\nset aside: it has no content\n" in asked(url, "show", first).stdout
+    assert json.loads(asked(url, "show", first, "--json").stdout)["set_aside"] == "it has no content"
+    assert "discarded, not sent" in asked(url, "resolve", first, "retry", status=71).stderr
+    assert json.loads(asked(url, "resolve", first, "discard", "--json").stdout)["state"] == "discarded"
+
+
+@pytest.mark.parametrize(
+    ("options", "of_mail", "of_rcpt"),
+    [
+        ("--notify never", {}, {"NOTIFY": "NEVER"}),
+        (
+            "--notify success,failure,delay --ret hdrs --envid order+4711=1",
+            {"RET": "HDRS", "ENVID": "order+2B4711+3D1"},
+            {"NOTIFY": "SUCCESS,FAILURE,DELAY"},
+        ),
+        ("--notify Delay --ret FULL", {"RET": "FULL"}, {"NOTIFY": "DELAY"}),
+        ("", {}, {}),
+    ],
+)
+async def test_reports_are_asked_for(store_url, options, of_mail, of_rcpt):  # noqa: F811
+    put(store_url, "--to", "c@z.test", *options.split())
+    async with open_sink(config=ServerConfig(enabled_extensions=("DSN",))) as sink:
+        with started("outbox", "--store", store_url, "work", "--server", f"{sink.host}:{sink.port}"):
+            with trio.fail_after(LIMIT):
+                (message,) = await sink.wait_for(1)
+    sender = message.envelope.sender
+    assert {name: value for name, value in sender.params.items() if name != "SIZE"} == of_mail
+    assert sender.envid == ("order+4711=1" if "--envid" in options else None)
+    assert [recipient.params for recipient in message.envelope.recipients] == [of_rcpt, of_rcpt]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--notify", "never,success"),
+        ("--notify", "sometimes"),
+        ("--notify", "success,success"),
+        ("--notify", ""),
+        ("--ret", "body"),
+        ("--envid", ""),
+        ("--envid", "é"),
+        ("--envid", "a\tb"),
+        ("--envid", "x" * 101),
+    ],
+    ids=" ".join,
+)
+def test_reports_that_cannot_be_asked_for(url, option):
+    done = invoke("outbox", "--store", url, "put", "--from", "a@x.test", "--to", "b@y.test", *option, input=TEXT)
+    assert done.exit_code == 2
+    assert option[0] in done.output
+    assert not Path(url.removeprefix("sqlite:")).exists()
+
+
 @pytest.mark.parametrize(
     ("store", "command", "status", "words"),
     [
         ("o.db", "show nope", 2, "no entry 'nope'"),
         ("o.db", "resolve nope sent", 2, "no entry 'nope'"),
+        ("o.db", "forget nope", 2, "no entry 'nope'"),
         ("bad.db", "status", 71, "damaged"),
         ("o.db", "put --from a@x.test --to no-address", 65, "no-address"),
         ("o.db", "put --from a@x.test --to b@y.test no-file", 66, "no-file"),

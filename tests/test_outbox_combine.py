@@ -75,6 +75,7 @@ async def test_where_a_task_of_its_own_leads_who_is_cancelled_leaves_at_once(com
     await trio.testing.wait_all_tasks_blocked()
     work.gate.set()
     await ask(combiner, done, "b")
+    await trio.testing.wait_all_tasks_blocked()
     assert work.groups == [["begun"], ["a", "b"]]
     assert sorted(done) == ["a", "b"]
 

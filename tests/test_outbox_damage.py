@@ -1,63 +1,40 @@
-"""One entry that is damaged: it is set aside and told of once, and all the others are sent."""
+"""Entries that are damaged: set aside and told of once, beside others that are sent; read, brought back, given up."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
+from outbox_damage import RECORDS, P, contents, damage, record_of, restore, set_record, snapshot
 from outbox_stores import one_redis, store_url  # noqa: F401 - fixtures
 from test_outbox import TEXT, A, B, C, opened, working
 
-import trio_smtp
-from trio_smtp.outbox import OutboxConfig, State, StoreError, open_outbox
-from trio_smtp.outbox._records import new_record
+from trio_smtp import Reply
+from trio_smtp.outbox import LeaseLostError, OutboxConfig, State, StoreError, open_outbox
 from trio_smtp.outbox._reports import with_reports
 from trio_smtp.outbox._states import Outcome, Record, Turn, begin, mark, settle
 
-P = "trio-smtp:outbox:"
-RECORDS = {
-    "no record": b"{}",
-    "no JSON": b'{"id": "m1"',
-    "no UTF-8": b'{"id": "\xff"}',
-    "a word for a number": None,
-}
+SENT = {B: Outcome(Turn.ACCEPT, Reply(250, "OK"))}
+WRONG = [
+    {"created": "then"},
+    {"expires": None},
+    {"recipients": {}},
+    {"recipients": {B: ["queued", 0, "soon", None, ""]}},
+    {"recipients": {B: ["lost", 0, 0.0, None, ""]}},
+    {"priority": "high"},
+    {"log": [1]},
+    {"id": "another"},
+    {"settled": 1e300},
+    {"rcpt_params": []},
+]
 
 
-async def damage(url, entry_id, what):
-    """Damage an entry behind the outbox's back."""
-    if url.startswith("sqlite:"):
-        with closing(sqlite3.connect(url.removeprefix("sqlite:"))) as connection, connection:
-            if what == "no content":
-                connection.execute("DELETE FROM outbox_contents WHERE place = 2")
-            elif what == "no version":
-                connection.execute("UPDATE outbox_entries SET version = 'none' WHERE id = ?", (entry_id,))
-            elif what == "a word for a number":
-                words = "UPDATE outbox_entries SET record = json_set(record, '$.expires', 'soon') WHERE id = ?"
-                connection.execute(words, (entry_id,))
-            else:
-                words = "UPDATE outbox_entries SET record = CAST(? AS TEXT) WHERE id = ?"
-                connection.execute(words, (RECORDS[what], entry_id))
-        return
-    import coredis
-
-    async with coredis.Redis.from_url(url) as client:
-        if what == "no content":
-            await client.delete([f"{P}c:{entry_id}"])
-        elif what == "no version":
-            await client.hdel(f"{P}e:{entry_id}", ["version"])
-        elif what == "a word for a number":
-            text = await client.hget(f"{P}e:{entry_id}", "record")
-            assert text is not None
-            head, _, rest = text.partition(b'"expires":')
-            damaged = head + b'"expires":"soon"' + rest[rest.index(b",") :]
-            await client.hset(f"{P}e:{entry_id}", {"record": damaged})
-        else:
-            record = RECORDS[what]
-            assert record is not None
-            await client.hset(f"{P}e:{entry_id}", {"record": record})
+async def take(store):
+    return await store.take("w", 5, lambda record, now: begin(record, now, "w"))
 
 
 @pytest.mark.parametrize("what", [*RECORDS, "no content", "no version"])
@@ -80,13 +57,61 @@ async def test_it_costs_itself_only(store_url, what):  # noqa: F811
     assert len(sink.messages) == 3
 
 
+async def test_several_are_all_told_of(store_url):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        tickets = [await outbox.put(A, [B], TEXT) for _ in range(3)]
+        for ticket in tickets:
+            await damage(store_url, ticket.id, "no JSON")
+        with pytest.raises(StoreError) as caught:
+            await take(outbox._store)
+        assert [each.id for each in caught.value.damaged] == [ticket.id for ticket in tickets]
+        for ticket in tickets:
+            assert f"entry {ticket.id} is set aside" in str(caught.value)
+        assert await take(outbox._store) == []
+
+
+@pytest.mark.parametrize("store_url", ["redis"], indirect=True)
+async def test_one_whose_record_is_gone_is_set_aside_too(store_url):  # noqa: F811
+    import coredis
+
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        whole = await snapshot(store_url, ticket.id)
+        async with coredis.Redis.from_url(store_url) as client:
+            await client.hdel(f"{P}e:{ticket.id}", ["record"])
+        with pytest.raises(StoreError, match=f"entry {ticket.id} is set aside: its record is gone"):
+            await take(outbox._store)
+        assert await take(outbox._store) == []
+        await restore(store_url, ticket.id, whole)
+        await outbox.resolve(ticket.id, "retry")
+        assert [record.id for record, _ in await take(outbox._store)] == [ticket.id]
+
+
+async def test_a_record_without_recipients_is_set_aside_too(store_url):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        document = json.loads(await record_of(store_url, ticket.id))
+        await set_record(store_url, ticket.id, json.dumps(document | {"recipients": {}}))
+        with pytest.raises(StoreError, match=f"entry {ticket.id} is set aside: .*it has no recipients"):
+            await take(outbox._store)
+
+
+async def test_the_key_of_a_damaged_one_is_not_put_again(store_url):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT, key="order-1")
+        await damage(store_url, ticket.id, "no version")
+        with trio.fail_after(20), pytest.raises(StoreError, match=ticket.id):
+            await outbox.put(A, [B], TEXT, key="order-1")
+        assert (await outbox.statistics()).queued == 1
+
+
 async def test_one_whose_content_is_gone_can_be_given_up(store_url):  # noqa: F811
     async with open_outbox(store_url) as outbox:
         await outbox.put(A, [B], TEXT, not_before=datetime.now(UTC) + timedelta(days=1))
         damaged = await outbox.put(A, [B], TEXT)
         await damage(store_url, damaged.id, "no content")
         with pytest.raises(StoreError, match="no content"):
-            await outbox._store.take("w", 5, lambda record, now: begin(record, now, "w"))
+            await take(outbox._store)
         assert (await outbox.get(damaged.id)).state is State.QUEUED
         assert (await outbox.resolve(damaged.id, "discard")).state is State.DISCARDED
 
@@ -97,7 +122,7 @@ async def test_content_that_is_gone_does_not_keep_an_entry_from_being_settled(st
         store = outbox._store
         await outbox.put("", [C], TEXT)
         refused = await outbox.put(A, [B], TEXT)
-        taken = {each.id: each for each, _ in await store.take("w", 5, lambda record, now: begin(record, now, "w"))}
+        taken = {each.id: each for each, _ in await take(store)}
         await damage(store_url, refused.id, "no content")
 
         def end(record, now):
@@ -109,95 +134,248 @@ async def test_content_that_is_gone_does_not_keep_an_entry_from_being_settled(st
         assert (await outbox.statistics()).queued == 1  # the report
 
 
-def claim(record, now):
-    return begin(record, now, "w")
+# --- reading the others ---
 
 
-class Companions:
-    """Messages that come into the outbox by a change, or, negative, an error instead."""
-
-    def __init__(self, number):
-        self._number = number
-        self.made: list = []
-
-    def __call__(self, content):
-        if self._number < 0:
-            raise MemoryError
-        message = trio_smtp.prepare_message("", [A], TEXT)
-        self.made = [new_record(message, 1.0, due=1.0, patience=1e12) for _ in range(self._number)]
-        return [(each, TEXT) for each in self.made]
-
-
-def end(record, now):
-    return settle(record, 1, {B: Outcome(Turn.ACCEPT)}, now)
+async def read_all(outbox, state=None):
+    """The ids of the entries that come, and the error at their end."""
+    found = []
+    error = None
+    try:
+        async with outbox.entries(state) as entries:
+            async for entry in entries:
+                found.append(entry.id)
+                await trio.lowlevel.checkpoint()  # what goes wrong later does not come into this
+    except StoreError as exc:
+        error = exc
+    return found, error
 
 
-async def three_taken(outbox):
-    for _ in range(3):
-        await outbox.put(A, [B], TEXT)
-    return [record for record, _ in await outbox._store.take("w", 3, claim)]
-
-
-async def test_one_that_was_changed_and_damaged_meanwhile_fails_no_other_of_its_group(store_url):  # noqa: F811
+@pytest.mark.parametrize("what", [*RECORDS, "no version"])
+async def test_the_entries_that_can_be_read_all_come(store_url, what):  # noqa: F811
     async with open_outbox(store_url) as outbox:
-        taken = await three_taken(outbox)
-        for record in taken:
-            await outbox._store.change(record, lambda record, now: mark(record, 1))
-        await damage(store_url, taken[1].id, "no JSON")
-        answers = await outbox._store.change_all([(record, end) for record in taken])
-        assert [type(answer) for answer in answers] == [Record, StoreError, Record]
-        assert (await outbox.get(taken[2].id)).state is State.SENT
+        tickets = [await outbox.put(A, [B], TEXT) for _ in range(103)]  # more than a page
+        for number in (0, 50, 101, 102):
+            await damage(store_url, tickets[number].id, what)
+        damaged = {tickets[number].id for number in (0, 50, 101, 102)}
+        for state in (None, State.QUEUED):
+            found, error = await read_all(outbox, state)
+            assert found == [ticket.id for ticket in tickets if ticket.id not in damaged]
+            assert error is not None
+            assert {each.id for each in error.damaged} == damaged
+            for each in error.damaged:
+                assert f"entry {each.id}: {each.reason}" in str(error)
+        assert await read_all(outbox, State.SENT) == ([], None)
+        assert (await outbox.statistics()).queued == 103
 
 
-async def test_one_whose_reports_cannot_be_made_fails_no_other_of_its_group(store_url):  # noqa: F811
+async def test_an_error_names_the_first_few(store_url):  # noqa: F811
     async with open_outbox(store_url) as outbox:
-        taken = await three_taken(outbox)
+        tickets = [await outbox.put(A, [B], TEXT) for _ in range(12)]
+        for ticket in tickets:
+            await damage(store_url, ticket.id, "no record")
+        found, error = await read_all(outbox)
+    assert found == []
+    assert [each.id for each in error.damaged] == [ticket.id for ticket in tickets[:5]]
+    assert str(error).endswith("; and 7 more")
 
-        def wrong(record, now):
-            return end(record, now)._replace(companions=Companions(-1))
 
-        answers = await outbox._store.change_all([(taken[0], end), (taken[1], wrong), (taken[2], end)])
-        assert [type(answer) for answer in answers] == [Record, StoreError, Record]
-        assert [(await outbox.get(record.id)).state for record in taken] == ["sent", "sending", "sent"]
-
-
-async def test_any_number_of_messages_may_come_by_one_change(store_url):  # noqa: F811
+@pytest.mark.parametrize("change", WRONG, ids=str)
+async def test_a_value_of_the_wrong_kind_is_damage(store_url, change):  # noqa: F811
     async with open_outbox(store_url) as outbox:
-        taken = await three_taken(outbox)
+        damaged, well = [await outbox.put(A, [B], TEXT) for _ in range(2)]
+        document = json.loads(await record_of(store_url, damaged.id))
+        await set_record(store_url, damaged.id, json.dumps(document | change))
+        found, error = await read_all(outbox)
+        assert found == [well.id]
+        assert [each.id for each in error.damaged] == [damaged.id]
+        with pytest.raises(StoreError, match=f"entry {damaged.id}: its record cannot be read"):
+            await outbox.get(damaged.id)
 
-        def many(record, now):
-            return end(record, now)._replace(companions=Companions(2100))
 
-        answers = await outbox._store.change_all([(taken[0], end), (taken[1], many), (taken[2], end)])
-        assert [isinstance(answer, Record) and answer.state for answer in answers] == ["sent"] * 3
-        assert (await outbox.statistics()).queued == 2100
+@pytest.mark.parametrize("what", [*RECORDS, "no version"])
+async def test_what_is_there_of_it_is_told(store_url, what):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        whole = await record_of(store_url, ticket.id)
+        await damage(store_url, ticket.id, what)
+        for ask in (outbox.get, lambda entry_id: outbox.resolve(entry_id, "discard")):
+            with pytest.raises(StoreError) as caught:
+                await ask(ticket.id)
+            (damaged,) = caught.value.damaged
+            assert (damaged.id, damaged.size) == (ticket.id, len(TEXT))
+            kept = (await record_of(store_url, ticket.id)).decode("utf-8", "backslashreplace")
+            assert damaged.kept["record"] == kept
+            assert (kept == whole.decode()) == (what == "no version")
+        await damage(store_url, ticket.id, "no content")
+        with pytest.raises(StoreError) as caught:
+            await outbox.get(ticket.id)
+        assert caught.value.damaged[0].size is None
 
 
-async def test_one_that_cannot_be_taken_keeps_no_other_from_it(store_url):  # noqa: F811
+async def test_a_state_that_is_none_is_not_counted(tmp_path):
+    url = f"sqlite:{tmp_path}/o.db"
+    async with open_outbox(url) as outbox:
+        tickets = [await outbox.put(A, [B], TEXT) for _ in range(2)]
+        with closing(sqlite3.connect(f"{tmp_path}/o.db")) as connection, connection:
+            connection.execute("UPDATE outbox_entries SET state = 'lost' WHERE id = ?", (tickets[0].id,))
+        assert (await outbox.statistics()).queued == 1
+
+
+async def test_a_damaged_one_that_another_has_changed_costs_itself_only(store_url):  # noqa: F811
+    """It is read again then, in the middle of a change of several."""
+    async with open_outbox(store_url) as outbox:
+        store = outbox._store
+        tickets = [await outbox.put(A, [B], TEXT) for _ in range(2)]
+        taken = {each.id: each for each, _ in await take(store)}
+        old = taken[tickets[0].id]._replace(version=1)
+        await damage(store_url, tickets[0].id, "no JSON")
+        changes = [(record, lambda record, now: settle(record, 1, SENT, now)) for record in (old, taken[tickets[1].id])]
+        lost, done = await store.change_all(changes)
+        assert isinstance(lost, StoreError)
+        assert isinstance(done, Record)
+        assert done.state is State.SENT
+
+
+# --- bringing them back ---
+
+
+@pytest.mark.parametrize("what", [*RECORDS, "no content", "no version"])
+async def test_one_that_was_repaired_comes_back_by_retry(store_url, what):  # noqa: F811
+    async with opened(store_url, OutboxConfig(lease=30)) as (outbox, sink, pool):
+        ticket = await outbox.put(A, [B], TEXT)
+        whole = await snapshot(store_url, ticket.id)
+        await damage(store_url, ticket.id, what)
+        with pytest.raises(StoreError, match="set aside") as caught:
+            await take(outbox._store)
+        assert [each.id for each in caught.value.damaged] == [ticket.id]
+        await restore(store_url, ticket.id, whole)
+        entry = await outbox.get(ticket.id)
+        assert (entry.state, entry.set_aside) == (State.QUEUED, "it was damaged, and can be read again")
+        assert await outbox.resolve(ticket.id, "sent") == entry  # nothing to say that of: it stays
+        assert await take(outbox._store) == []
+        back = await outbox.resolve(ticket.id, "retry")
+        assert (back.state, back.set_aside) == (State.QUEUED, "")
+        assert await outbox.resolve(ticket.id, "retry") == await outbox.get(ticket.id)
+        async with working(outbox, pool):
+            assert (await outbox.wait(ticket.id)).state is State.SENT
+        assert len(sink.messages) == 1
+
+
+async def test_one_without_content_cannot_be_sent_again(store_url):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        await damage(store_url, ticket.id, "no content")
+        with pytest.raises(StoreError, match="no content"):
+            await take(outbox._store)
+        async with outbox.entries() as entries:
+            (entry,) = [each async for each in entries]
+        assert entry == await outbox.get(ticket.id)
+        assert entry.set_aside == "it has no content"
+        with pytest.raises(StoreError, match=f"entry {ticket.id} has no content"):
+            await outbox.resolve(ticket.id, "retry")
+        assert await outbox.get(ticket.id) == entry
+        given_up = await outbox.resolve(ticket.id, "discard")
+        assert (given_up.state, given_up.set_aside) == (State.DISCARDED, "")
+
+
+@pytest.mark.parametrize(
+    ("is_marked", "action", "after"),
+    [
+        (False, "retry", State.QUEUED),
+        (False, "discard", State.DISCARDED),
+        (True, "retry", State.IN_DOUBT),
+        (True, "discard", State.DISCARDED),
+        (True, "sent", State.SENT),
+    ],
+)
+async def test_one_that_was_being_sent(store_url, is_marked, action, after):  # noqa: F811
+    """Its worker is gone: what it may have sent is in doubt, and not sent again before somebody says so once more."""
     async with open_outbox(store_url, config=OutboxConfig(lease=0.2)) as outbox:
-        tickets = [await outbox.put(A, [B], TEXT) for _ in range(3)]
-        wrong = [tickets[0].id]
+        store = outbox._store
+        ticket = await outbox.put(A, [B], TEXT)
+        ((claimed, _),) = await take(store)
+        if is_marked:
+            claimed = await store.change(claimed, lambda record, now: mark(record, 1))
+        whole = await snapshot(store_url, ticket.id)
+        await damage(store_url, ticket.id, "no JSON")
+        with pytest.raises(StoreError, match="set aside"):  # noqa: PT012
+            while True:
+                assert await take(store) == []
+                await trio.sleep(0.05)  # of the store's clock: until the lease has ended
+        await restore(store_url, ticket.id, whole)
+        assert (await outbox.get(ticket.id)).state is State.SENDING
+        assert (await outbox.resolve(ticket.id, action)).state is after
+        if action == "retry":
+            late = await store.change(claimed, lambda record, now: settle(record, 1, SENT, now))
+            assert late.state is (State.SENT if is_marked else State.QUEUED)  # a late word settles a doubt
+        else:
+            with pytest.raises(LeaseLostError):
+                await store.change(claimed, lambda record, now: settle(record, 1, SENT, now))
+        assert [record.claim for record, _ in await take(store)] == ([2] if after is State.QUEUED else [])
 
-        def expire(record, now):
-            companions = Companions(-1 if record.id in wrong else 0)
-            return begin(record._replace(expires=now), now, "w")._replace(companions=companions)
 
-        taken: list[str] = []
-        errors: list[str] = []
+async def test_one_that_is_not_due_any_more_waits(store_url):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        document = json.loads(await record_of(store_url, ticket.id))
+        await damage(store_url, ticket.id, "no JSON")
+        with pytest.raises(StoreError, match="set aside"):
+            await take(outbox._store)
+        document["recipients"][B][2] += 3600
+        await set_record(store_url, ticket.id, json.dumps(document))
+        await outbox.resolve(ticket.id, "retry")
+        assert await take(outbox._store) == []
+        assert (await outbox.get(ticket.id)).set_aside == ""
 
-        async def take_until(number):
-            with trio.fail_after(10):
-                while len(taken) < number:
-                    try:
-                        taken.extend([record.id for record, _ in await outbox._store.take("w", 1, expire)])
-                    except StoreError as exc:
-                        errors.append(str(exc))
-                    await trio.sleep(0.02)  # of the store's clock: the lease
 
-        await take_until(2)
-        assert taken == [tickets[1].id, tickets[2].id]
-        assert f"entry {tickets[0].id}" in errors[0]
-        assert (await outbox.get(tickets[0].id)).state is State.QUEUED
-        wrong.clear()
-        await take_until(3)
-        assert [(await outbox.get(ticket.id)).state for ticket in tickets] == ["expired"] * 3
+# --- giving them up ---
+
+
+@pytest.mark.parametrize("is_set_aside", [False, True])
+@pytest.mark.parametrize("what", [*RECORDS, "no version"])
+async def test_one_that_cannot_be_read_can_be_forgotten(store_url, what, is_set_aside):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        before = await contents(store_url)
+        ticket = await outbox.put(A, [B], TEXT, key="order-1")
+        other = await outbox.put(A, [B], TEXT, key="order-2", not_before=datetime.now(UTC) + timedelta(days=1))
+        await damage(store_url, ticket.id, what)
+        if is_set_aside:
+            with pytest.raises(StoreError, match="set aside"):
+                await take(outbox._store)
+        await outbox.forget(ticket.id)
+        assert await read_all(outbox) == ([other.id], None)
+        assert (await outbox.statistics()).queued == 1
+        assert await take(outbox._store) == []
+        for ask in (outbox.get, outbox.forget):
+            with pytest.raises(LookupError):
+                await ask(ticket.id)
+        assert not (await outbox.put(A, [B], TEXT, key="order-2")).is_new
+        await outbox.resolve(other.id, "discard")
+        assert await contents(store_url) == before
+        assert (await outbox.put(A, [B], TEXT, key="order-1")).is_new
+
+
+async def test_what_can_be_read_is_not_forgotten(store_url):  # noqa: F811
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT)
+        with pytest.raises(ValueError, match=f"entry {ticket.id} can be read"):
+            await outbox.forget(ticket.id)
+        assert (await outbox.get(ticket.id)).state is State.QUEUED
+
+
+@pytest.mark.parametrize("store_url", ["redis"], indirect=True)
+async def test_of_one_that_is_gone_but_for_its_place_the_key_is_forgotten_too(store_url):  # noqa: F811
+    import coredis
+
+    async with open_outbox(store_url) as outbox:
+        ticket = await outbox.put(A, [B], TEXT, key="order-1")
+        async with coredis.Redis.from_url(store_url) as client:
+            await client.delete([f"{P}e:{ticket.id}"])
+            _, error = await read_all(outbox)
+            assert f"entry {ticket.id}: its record is gone" in str(error)
+            with pytest.raises(StoreError, match="its record is gone"):
+                await outbox.get(ticket.id)
+            await outbox.forget(ticket.id)
+            assert await client.exists([f"{P}k:order-1", f"{P}c:{ticket.id}"]) == 0
+        assert await read_all(outbox) == ([], None)

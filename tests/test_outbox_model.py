@@ -212,11 +212,11 @@ class Model:
 
         for name, record in self.records.items():
             assert plain(await self.store.load(name)) == record
-        assert {record.id: record for _, record in await self.store.page(None, 0, 1000)} == self.records
+        assert {record.id: record for record in (await self.store.page(None, 0, 1000)).records} == self.records
         counts = Counter(record.state for record in self.records.values())
         assert {state: number for state, number in (await self.store.counts()).items() if number} == counts
         for state in State:
-            listed = {record.id for _, record in await self.store.page(state, 0, 1000)}
+            listed = {record.id for record in (await self.store.page(state, 0, 1000)).records}
             assert listed == {name for name, record in self.records.items() if record.state is state}
 
 

@@ -146,7 +146,7 @@ async def test_the_state_of_one_that_is_tried_again_for_some_while_others_are_in
     ((again, _),) = await store.take("w", 1, claim)
     assert again.state is State.IN_DOUBT
     assert {state: number for state, number in (await store.counts()).items() if number} == {State.IN_DOUBT: 1}
-    assert [each for _, each in await store.page(State.IN_DOUBT, 0, 5)] == [again]
+    assert (await store.page(State.IN_DOUBT, 0, 5)).records == [again]
 
 
 async def test_leases_end_and_are_renewed(store, clock):

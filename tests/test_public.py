@@ -75,7 +75,7 @@ MEMBERS = {
     trio_smtp.UnixListener: "accept aclose path socket",
     trio_smtp.Session: "envelope esmtp forwarded hello host id identity local peer proxy state tls transaction_count "
     "xclient",
-    outbox.Outbox: "entries get handler put put_message resolve statistics wait work",
+    outbox.Outbox: "entries forget get handler put put_message resolve statistics wait work",
     testing.Network: "address_of connections cut refuse restore silence",
 }
 

@@ -17,7 +17,6 @@ import trio
 import trio_smtp
 from trio_smtp.outbox import (
     Action,
-    Entry,
     Outbox,
     OutboxConfig,
     OutboxEvent,
@@ -27,11 +26,12 @@ from trio_smtp.outbox import (
     open_outbox,
 )
 
+from .dsn import dsn_options, dsn_parameters
+from .entries import list_entry, show_damaged, show_entry
 from .errors import CommandError, Commands, Status, describe, one_line, run, status_of
 from .metrics import Place, Trace, metrics_option, telling_metrics
 from .options import Target, client_options, server_option, target, verbose_option
 from .output import say
-from .send import reply_fields
 
 _WATCH: Final = 1.0  # seconds between two looks of status --watch
 
@@ -73,14 +73,17 @@ def outbox(ctx: click.Context, *, url: str, as_json: bool) -> None:
 @click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Recipient; may be repeated.")
 @click.option("--key", metavar="KEY", help="A message whose key is known is not put again.")
 @click.option("--priority", type=int, default=0, metavar="N", show_default=True, help="Higher goes first.")
+@dsn_options
 @_json_option
 @click.argument("file", required=False, metavar="[FILE]")
 @click.pass_obj
 def put(store: _Store, /, *, file: str | None, as_json: bool, **options: Any) -> None:
     """Write the message in FILE, or on standard input, into the outbox, and print its id.
 
-    It is on the disk when the id is printed.
+    It is on the disk when the id is printed. What --notify, --ret and --envid ask for goes along to a server that
+    offers DSN (RFC 3461); to another, the message goes without it.
     """
+    options |= dsn_parameters(options.pop("notify"), options.pop("ret"), options.pop("envid"), options["recipients"])
     _run(store, as_json, partial(_put, options=options, file=file))
 
 
@@ -267,19 +270,17 @@ def _show_numbers(numbers: OutboxStatistics, as_json: bool, *, again: bool) -> N
 @_json_option
 @click.pass_obj
 def list_entries(store: _Store, /, *, state: str | None, as_json: bool) -> None:
-    """Print one line for each message, in the order in which they were put; with --json, one document each."""
+    """Print one line for each message, in the order in which they were put; with --json, one document each.
+
+    Those that are damaged in the store are named at the end, as an error.
+    """
     _run(store, as_json, partial(_list, state=state))
 
 
 async def _list(outbox: Outbox, as_json: bool, *, state: str | None) -> None:
     async with outbox.entries(state) as entries:
         async for entry in entries:
-            if as_json:
-                say(json.dumps(_as_json(entry)))
-            else:
-                first, *others = entry.recipients
-                more = f" and {len(others)} more" if others else ""
-                say(one_line(f"{entry.id}  {entry.state:<9}  <{entry.sender}> to <{first}>{more}, {entry.size} octets"))
+            list_entry(entry, as_json)
 
 
 @outbox.command(short_help="One message, with its last attempt.")
@@ -287,12 +288,21 @@ async def _list(outbox: Outbox, as_json: bool, *, state: str | None) -> None:
 @click.argument("entry_id", metavar="ID")
 @click.pass_obj
 def show(store: _Store, /, *, entry_id: str, as_json: bool) -> None:
-    """Print what is known of a message: each recipient's state and reply, and how the last attempt went."""
+    """Print what is known of a message: each recipient's state and reply, and how the last attempt went.
+
+    Of one that is damaged in the store, print what is left of it; that is an error.
+    """
     _run(store, as_json, partial(_show, entry_id=entry_id))
 
 
 async def _show(outbox: Outbox, as_json: bool, *, entry_id: str) -> None:
-    _show_entry(await outbox.get(entry_id), as_json)
+    try:
+        entry = await outbox.get(entry_id)
+    except StoreError as exc:
+        for damaged in exc.damaged:
+            show_damaged(damaged, as_json)
+        raise
+    show_entry(entry, as_json)
 
 
 @outbox.command(short_help="Say what became of a message in doubt.")
@@ -302,14 +312,37 @@ async def _show(outbox: Outbox, as_json: bool, *, entry_id: str) -> None:
 @click.argument("action", type=click.Choice(get_args(Action)))
 @click.pass_obj
 def resolve(store: _Store, /, *, entry_id: str, action: Action, recipients: tuple[str, ...], as_json: bool) -> None:
-    """Settle a message in doubt: it was sent; or retry: send it again; or discard: leave it, in doubt or queued."""
+    """Settle a message in doubt: it was sent; or retry: send it again; or discard: leave it, in doubt or queued.
+
+    "retry" also brings a message back that was set aside as damaged, and has been repaired.
+    """
     _run(store, as_json, partial(_resolve, entry_id=entry_id, action=action, recipients=recipients or None))
 
 
 async def _resolve(
     outbox: Outbox, as_json: bool, *, entry_id: str, action: Action, recipients: Iterable[str] | None
 ) -> None:
-    _show_entry(await outbox.resolve(entry_id, action, recipients=recipients), as_json)
+    show_entry(await outbox.resolve(entry_id, action, recipients=recipients), as_json)
+
+
+@outbox.command(short_help="Delete a message that is damaged.")
+@_json_option
+@click.argument("entry_id", metavar="ID")
+@click.pass_obj
+def forget(store: _Store, /, *, entry_id: str, as_json: bool) -> None:
+    """Delete a message that is damaged in the store, so that it cannot be read, with its key.
+
+    It is not sent. Look at what is left of it first, by "show"; with --json, print its id.
+    """
+    _run(store, as_json, partial(_forget, entry_id=entry_id))
+
+
+async def _forget(outbox: Outbox, as_json: bool, *, entry_id: str) -> None:
+    await outbox.forget(entry_id)
+    if as_json:
+        say(json.dumps({"id": entry_id, "forgotten": True}))
+    else:
+        say(one_line(f"{entry_id} is forgotten"))
 
 
 # -- what they share
@@ -335,52 +368,9 @@ async def open_store(url: str, config: OutboxConfig | None = None) -> AsyncItera
     except LookupError as exc:
         raise CommandError(str(exc.args[0] if exc.args else exc), Status.USAGE) from exc
     except StoreError as exc:
-        raise CommandError(str(exc), Status.SYSTEM) from exc
+        hint = ' ("show ID" prints what is left, "forget ID" deletes it)' if exc.damaged else ""
+        raise CommandError(f"{exc}{hint}", Status.SYSTEM) from exc
     except trio_smtp.SMTPError as exc:
         raise CommandError(describe(exc, "outbox"), status_of(exc)) from exc
     except ValueError as exc:
         raise CommandError(str(exc), Status.USAGE) from exc
-
-
-def _show_entry(entry: Entry, as_json: bool) -> None:
-    if as_json:
-        say(json.dumps(_as_json(entry)))
-        return
-    facts = [f"id       {entry.id}", f"state    {entry.state}", f"from     <{entry.sender}>"]
-    facts += [f"key      {entry.key}"] * (entry.key is not None)
-    facts += [f"size     {entry.size} octets", f"created  {entry.created:%Y-%m-%d %H:%M:%S} UTC"]
-    facts += [f"settled  {entry.settled:%Y-%m-%d %H:%M:%S} UTC"] if entry.settled is not None else []
-    for address, recipient in entry.recipients.items():
-        words = f"to       <{address}>: {recipient.state}, attempts: {recipient.attempts}"
-        if recipient.next_attempt is not None:
-            words += f", next: {recipient.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
-        if recipient.reply is not None or recipient.error:
-            words += f" ({recipient.reply if recipient.reply is not None else recipient.error})"
-        facts.append(words)
-    facts += ["last attempt:", *(f"  {line}" for line in entry.last_attempt)] if entry.last_attempt else []
-    for line in facts:
-        say("  " * line.startswith("  ") + one_line(line))
-
-
-def _as_json(entry: Entry) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "key": entry.key,
-        "state": entry.state,
-        "sender": entry.sender,
-        "recipients": {
-            address: {
-                "state": recipient.state,
-                "reply": reply_fields(recipient.reply),
-                "attempts": recipient.attempts,
-                "next_attempt": None if recipient.next_attempt is None else recipient.next_attempt.isoformat(),
-                "error": recipient.error,
-            }
-            for address, recipient in entry.recipients.items()
-        },
-        "size": entry.size,
-        "created": entry.created.isoformat(),
-        "settled": None if entry.settled is None else entry.settled.isoformat(),
-        "priority": entry.priority,
-        "last_attempt": entry.last_attempt,
-    }

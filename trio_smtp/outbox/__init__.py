@@ -54,10 +54,14 @@ The store is a file in SQLite, for one machine, or a Redis database, for any num
 # The parts: states (what follows what; all changes of state), store (what a store must do), sqlite and redis (the two),
 # work (a worker), outbox (the public face), records (what is put, checked), handler (for a server), hop_parameters
 # (what the next server is told), reports (what the sender is told), dialogue (of the last try), transaction (put()
-# inside an application's own SQLite transaction), rates (limits over all workers).
+# inside an application's own SQLite transaction), rates (limits over all workers), damage (what cannot be read).
 
 from .._public import show_as_public as _show_as_public
 from ._config import OutboxConfig as OutboxConfig
+from ._entry import Entry as Entry
+from ._entry import RecipientState as RecipientState
+from ._entry import State as State
+from ._errors import DamagedEntry as DamagedEntry
 from ._errors import LeaseLostError as LeaseLostError
 from ._errors import StoreError as StoreError
 from ._outbox import Outbox as Outbox
@@ -65,15 +69,13 @@ from ._outbox import OutboxStatistics as OutboxStatistics
 from ._outbox import Ticket as Ticket
 from ._outbox import open_outbox as open_outbox
 from ._states import Action as Action
-from ._states import Entry as Entry
-from ._states import RecipientState as RecipientState
-from ._states import State as State
 from ._trace import EventName as EventName
 from ._trace import OutboxEvent as OutboxEvent
 from ._transaction import put_in_transaction as put_in_transaction
 
 __all__ = [
     "Action",
+    "DamagedEntry",
     "Entry",
     "EventName",
     "LeaseLostError",

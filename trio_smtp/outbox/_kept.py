@@ -11,7 +11,7 @@ from trio_smtp import Reply
 from ._errors import LeaseLostError
 from ._states import Begun, Fate, Marked, Record, State, retrace
 
-_NOT_PLAIN: Final = ("recipients", "version", "step", "companions")
+_NOT_PLAIN: Final = ("recipients", "aside", "version", "step", "companions")
 _PLAIN: Final = tuple(name for name in Record._fields if name not in _NOT_PLAIN)
 _plain_of: Final = attrgetter(*_PLAIN)
 _write_json: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -54,6 +54,8 @@ def from_json(
     try:
         document = json.loads(_decoded(text))
         recipients = {address: _fate(fields) for address, fields in document.pop("recipients").items()}
+        if not recipients:
+            raise ValueError("not a record of an outbox: it has no recipients")
         document["log"] = tuple(document["log"])
         record = Record(recipients=recipients, version=version, **document)
         if begun is None and marked is None:

@@ -27,9 +27,11 @@ from trio_smtp import (
 from .._observer import Observer
 from .._public import NoPublicConstructor
 from ._config import OutboxConfig
+from ._damage import Damages
+from ._entry import Entry, State
 from ._handler import QueueHandler
 from ._records import check_size, make_record
-from ._states import Action, Entry, Record, State, resolve
+from ._states import Action, Record, resolve
 from ._store import Store, open_store
 from ._trace import EventName, OutboxEvent, event_about
 from ._work import Worker
@@ -263,7 +265,8 @@ class Outbox(metaclass=NoPublicConstructor):
 
         Raises:
             LookupError: there is none, or it was settled so long ago that it is forgotten.
-            StoreError: the store could not be used.
+            StoreError: the store could not be used, or the entry is damaged: then the error's ``damaged`` has what is
+                there.
 
         Cancellation changes nothing.
         """
@@ -293,7 +296,8 @@ class Outbox(metaclass=NoPublicConstructor):
 
         Raises:
             ValueError: there is no such state.
-            StoreError: the store could not be used; out of the iteration.
+            StoreError: the store could not be used; out of the iteration. Where entries are damaged, at its end, after
+                all others: the error names the first few, and has them as ``damaged``.
 
         The block's value is a channel. It is read in pages, as you iterate, so that memory stays bounded; what is put
         meanwhile may be among them. Leaving the block ends the reading.
@@ -303,11 +307,16 @@ class Outbox(metaclass=NoPublicConstructor):
     @trio.as_safe_channel
     async def _pages(self, state: State | None) -> AsyncGenerator[Entry, None]:
         await self._store.prune()
-        after = 0
-        while page := await self._store.page(state, after, _PAGE):
-            for place, record in page:
+        damages = Damages()
+        after: int | None = 0
+        while after is not None:
+            page = await self._store.page(state, after, _PAGE)
+            for record in page.records:
                 yield record.entry()
-                after = place
+            damages.add(page.damaged)
+            after = page.after
+        if (error := damages.error()) is not None:
+            raise error
 
     async def statistics(self) -> OutboxStatistics:
         """How many entries are in each state.
@@ -325,8 +334,8 @@ class Outbox(metaclass=NoPublicConstructor):
 
         Args:
             id: the entry's.
-            action: ``"sent"``: they have it. ``"retry"``: they have not, send it again. ``"discard"``: leave it; this
-                also ends what is queued.
+            action: ``"sent"``: they have it. ``"retry"``: they have not, send it again; this also brings an entry back
+                that was set aside. ``"discard"``: leave it; this also ends what is queued.
             recipients: only these; by default all. Those in any other state stay as they are.
 
         Returns:
@@ -335,7 +344,8 @@ class Outbox(metaclass=NoPublicConstructor):
         Raises:
             LookupError: there is no such entry, or no such recipient.
             ValueError: there is no such action.
-            StoreError: the store could not be used.
+            StoreError: the store could not be used. The entry is damaged, as for :meth:`get`. It has no content, and
+                cannot be sent again.
 
         Cancellation: it may have been done, or not; say it again.
         """
@@ -350,6 +360,20 @@ class Outbox(metaclass=NoPublicConstructor):
         after = await self._store.change(before, lambda record, now: resolve(record, action, chosen, now))
         self._tell("resolve", before, after, len(chosen or after.recipients))
         return after.entry()
+
+    async def forget(self, id: str) -> None:  # noqa: A002
+        """Delete an entry that is damaged, so that it cannot be read: what is kept of it, its key and its content.
+
+        It is not sent, and nobody is told. What can be read is settled by :meth:`resolve` instead.
+
+        Raises:
+            LookupError: there is none.
+            ValueError: it can be read.
+            StoreError: the store could not be used.
+
+        Cancellation: it may have been done, or not.
+        """
+        await self._store.forget(id)
 
     async def _is_forgotten(self, entry_id: str) -> bool:
         """Whether an entry has been settled for ``keep_done``: it may be there still, but no longer counts."""

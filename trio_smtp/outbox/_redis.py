@@ -38,14 +38,14 @@ import trio
 from .._nursery import open_bare_nursery
 from ._combine import Combiner, Request
 from ._config import OutboxConfig
-from ._damage import DamageError, claimed
-from ._errors import StoreError
-from ._kept import begun_to_json, from_json, marked_to_json, to_json
+from ._damage import DamageError, Kept, Page, claimed, examined, not_damaged, page_of, read, set_aside_error
+from ._errors import DamagedEntry, StoreError
+from ._kept import begun_to_json, marked_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
 from ._redis_client import make_client, run_client, text_of, warn_if_forgetful
-from ._scripts import COUNTS, PAGE, PRUNE, RENEW, SAVE, SET_ASIDE, SWAP, TAKE
+from ._scripts import COUNTS, FORGET, LOAD, PAGE, PRUNE, RENEW, SAVE, SET_ASIDE, SIZE, SWAP, TAKE
 from ._states import Begun, Marked, Record, State, Transition, stored
 
 VERSION: Final = "2"  # 1: before the first release
@@ -54,7 +54,6 @@ _BLOCK: Final = 2000  # milliseconds of one wait for the bell; less than the cli
 _MOST: Final = 200  # records in one call of the script
 _SIZE: Final = 1 << 20  # octets of content in one call
 _PRUNED: Final = 500  # entries that are forgotten at once
-_KEPT: Final = ["record", "version", "begun", "marked"]  # what a record is read from
 
 T = TypeVar("T")
 
@@ -116,7 +115,10 @@ class RedisStore:
         self._set_aside: Final = client.register_script(SET_ASIDE)
         self._renew: Final = client.register_script(RENEW)
         self._prune: Final = client.register_script(PRUNE)
+        self._load: Final = client.register_script(LOAD)
+        self._size: Final = client.register_script(SIZE)
         self._page: Final = client.register_script(PAGE)
+        self._forget: Final = client.register_script(FORGET)
         self._counts: Final = client.register_script(COUNTS)
         self._swap: Final = client.register_script(SWAP)
         self._saves: Final[Combiner[_Save]] = Combiner(self._save_together, _MOST, _SIZE)
@@ -298,9 +300,8 @@ class RedisStore:
 
     async def _put_aside(self, entry_id: bytes, version: bytes, damage: DamageError) -> None:
         await self.ask(self._set_aside([_PREFIX], [entry_id, version]))
-        self._unsaid = StoreError(
-            f"the outbox {self._address} is damaged: entry {text_of(entry_id)} is set aside: {damage}"
-        )
+        before = () if self._unsaid is None else self._unsaid.damaged
+        self._unsaid = set_aside_error(self._address, [*before, DamagedEntry(text_of(entry_id), str(damage))])
 
     async def change(self, record: Record, transition: Transition) -> Record:
         (answer,) = await self.change_all([(record, transition)])
@@ -336,11 +337,14 @@ class RedisStore:
             elif answer[0] == "new":
                 answers[number] = stored(record)
             else:
-                kept = await self._kept(record.id)
                 try:
-                    moved[number] = self._read_one(record.id, kept)
-                except (LookupError, StoreError) as exc:  # it alone is gone, or damaged
+                    moved[number] = await self.load(record.id)
+                except LookupError as exc:
                     answers[number] = exc
+                except StoreError as exc:
+                    if not exc.damaged:
+                        raise
+                    answers[number] = exc  # it alone is damaged
         return moved
 
     async def renew(self, records: Sequence[Record], worker: str) -> None:
@@ -348,20 +352,38 @@ class RedisStore:
         self._set_clock(await self.ask(self._renew([_PREFIX], [worker, round(self._config.lease * 1000), *claims])))
 
     async def load(self, entry_id: str) -> Record:
-        return self._read_one(entry_id, await self._kept(entry_id))
+        kept, has_content = await self._find(entry_id)
+        try:
+            return read(entry_id, kept, has_content)
+        except DamageError as exc:
+            size = int(await self.ask(self._size([f"{_PREFIX}c:{entry_id}"])))
+            raise examined(entry_id, kept, None if size < 0 else size, exc) from exc
 
-    async def _kept(self, entry_id: str) -> Any:
-        return await self.ask(self._client.hmget(f"{_PREFIX}e:{entry_id}", _KEPT))
-
-    def _read_one(self, entry_id: str, kept: Any) -> Record:
-        if None in kept[:2]:
+    async def _find(self, entry_id: str) -> tuple[Kept, int | None]:
+        """What is kept of an entry, and, if it is set aside, whether its content is there."""
+        answer: Any = await self.ask(self._load([_PREFIX], [entry_id]))
+        if answer is None:
             raise LookupError(f"the outbox has no entry {entry_id!r}")
-        return self._read(*kept)
+        _, *kept, has_content = answer
+        return Kept(*kept), has_content
 
-    async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
+    async def page(self, state: State | None, after: int, limit: int) -> Page:
         which = "all" if state is None else f"s:{state}"
         rows: Any = await self.ask(self._page([_PREFIX], [which, after, limit]))
-        return [(int(float(place)), self._read(*kept)) for place, *kept in rows]
+        return page_of((int(float(place)), text_of(entry_id), *others) for place, entry_id, *others in rows)
+
+    async def forget(self, entry_id: str) -> None:
+        while True:
+            kept, has_content = await self._find(entry_id)
+            try:
+                read(entry_id, kept, has_content)
+            except DamageError:
+                parts = [b"" if part is None else part for part in kept]
+                arguments = [entry_id, *parts, *(state.value for state in State)]
+                if await self.ask(self._forget([_PREFIX], arguments)):
+                    return
+            else:
+                raise not_damaged(entry_id)
 
     async def counts(self) -> Mapping[State, int]:
         numbers: Any = await self.ask(self._counts([_PREFIX], [state.value for state in State]))
@@ -378,12 +400,6 @@ class RedisStore:
     async def prune(self) -> None:
         keep, lease = round(self._config.keep_done * 1000), round(self._config.lease * 1000)
         await self.ask(self._prune([_PREFIX], [keep, _PRUNED, 10 * lease]))
-
-    def _read(self, text: bytes, version: bytes, begun: bytes | None, marked: bytes | None) -> Record:
-        try:
-            return from_json(text, int(version), begun, marked)
-        except ValueError as exc:
-            raise StoreError(f"the outbox {self._address} is damaged: {exc}") from exc
 
     # -- changes
 

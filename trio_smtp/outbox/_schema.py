@@ -71,6 +71,10 @@ INSERT_CONTENT: Final = RowsStatement(
 RIPEN: Final = "UPDATE outbox_entries SET shelf = 'ready' WHERE shelf = 'later' AND at <= ?"
 # Records are read as octets: what is no UTF-8 any more is an error of that record, not of the statement.
 _KEPT: Final = "CAST(record AS BLOB), version, CAST(begun AS BLOB), CAST(marked AS BLOB)"
+# Of an entry that is set aside, whether its content is there.
+_ASIDE: Final = """
+    CASE shelf WHEN 'damaged' THEN EXISTS (SELECT 1 FROM outbox_contents WHERE place = outbox_entries.place) END
+"""
 FIND_LAPSED: Final = f"""
     SELECT id, {_KEPT}, content FROM outbox_entries LEFT JOIN outbox_contents USING (place)
     WHERE shelf = 'leased' AND at <= ? ORDER BY at LIMIT ?
@@ -82,7 +86,8 @@ FIND_READY: Final = f"""
 FIND_CONTENT: Final = """
     SELECT version, content FROM outbox_entries LEFT JOIN outbox_contents USING (place) WHERE id = ?
 """
-LOAD: Final = f"SELECT {_KEPT} FROM outbox_entries WHERE id = ?"
+LOAD: Final = f"SELECT {_KEPT}, {_ASIDE} FROM outbox_entries WHERE id = ?"
+FIND_SIZE: Final = "SELECT length(content) FROM outbox_contents JOIN outbox_entries USING (place) WHERE id = ?"
 # A record is replaced only if it is the one that was read: its version is compared.
 MOVE: Final = RowsStatement(
     """
@@ -117,14 +122,15 @@ PUT_OFF: Final = """
     WHERE id = ?
 """
 RENEW: Final = "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'"
-PAGE: Final = f"SELECT place, {_KEPT} FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?"
+PAGE: Final = f"SELECT place, id, {_KEPT}, {_ASIDE} FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?"
 PAGE_OF_STATE: Final = f"""
-    SELECT place, {_KEPT} FROM outbox_entries WHERE place > ? AND state = ? ORDER BY place LIMIT ?
+    SELECT place, id, {_KEPT}, {_ASIDE} FROM outbox_entries WHERE place > ? AND state = ? ORDER BY place LIMIT ?
 """
 COUNT: Final = "SELECT state, count(*) FROM outbox_entries GROUP BY state"
 STARTS: Final = "SELECT value FROM outbox_meta WHERE name = 'starts'"
 SET_STARTS: Final = "INSERT OR REPLACE INTO outbox_meta (name, value) VALUES ('starts', ?)"
 FORGET: Final = "DELETE FROM outbox_entries WHERE shelf = 'done' AND at <= ?"
+FORGET_ONE: Final = "DELETE FROM outbox_entries WHERE id = ?"
 # A row that is to stay longer than its patience from now was written before the clock was set back: its wait begins
 # anew. The second only looks at what is being sent.
 DELAY_ANEW: Final = """
@@ -151,6 +157,7 @@ def open_connection(path: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA temp_store = MEMORY")  # what a group may have to take back is kept there
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         _prepare(connection)
         size = os.path.getsize(path) if os.path.exists(path) else 0

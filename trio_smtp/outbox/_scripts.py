@@ -126,7 +126,7 @@ local function give(items)
         local e = P .. 'e:' .. id
         local record, version, begun, marked, shelf, ends =
             unpack(redis.call('HMGET', e, 'record', 'version', 'begun', 'marked', 'shelf', 'until'))
-        if record and not (shelf == 'leased' and tonumber(ends or 0) > now) then
+        if (record or version) and not (shelf == 'leased' and tonumber(ends or 0) > now) then
             table.insert(found, {id, record, version or '', begun, marked, redis.call('GET', P .. 'c:' .. id)})
         end
     end
@@ -203,16 +203,73 @@ end
 return now
 """
 )
-PAGE: Final = """
+# Of an entry that is set aside, `aside` is whether its content is there.
+_KEPT: Final = """
 local P = KEYS[1]
+local function kept(id)
+    local record, version, begun, marked, shelf =
+        unpack(redis.call('HMGET', P .. 'e:' .. id, 'record', 'version', 'begun', 'marked', 'shelf'))
+    local aside = false
+    if shelf == 'damaged' then aside = redis.call('EXISTS', P .. 'c:' .. id) end
+    return {id, record, version, begun, marked, aside}
+end
+"""
+PAGE: Final = (
+    _KEPT
+    + """
 local rows = {}
 local found = redis.call('ZRANGEBYSCORE', P .. ARGV[1], '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])
-for i = 1, #found, 2 do
-    local kept = redis.call('HMGET', P .. 'e:' .. found[i], 'record', 'version', 'begun', 'marked')
-    if kept[1] then table.insert(rows, {found[i + 1], unpack(kept, 1, 4)}) end
-end
+for i = 1, #found, 2 do table.insert(rows, {found[i + 1], unpack(kept(found[i]), 1, 6)}) end
 return rows
 """
+)
+LOAD: Final = (
+    _KEPT
+    + """
+local id = ARGV[1]
+if not redis.call('ZSCORE', P .. 'all', id) and redis.call('EXISTS', P .. 'e:' .. id) == 0 then return false end
+return kept(id)
+"""
+)
+SIZE: Final = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+return redis.call('STRLEN', KEYS[1])
+"""
+# An entry that cannot be read goes altogether, if it is still the one that was read. Where it does not say its key, the
+# key is looked for.
+FORGET: Final = (
+    COMMON
+    + """
+local id = ARGV[1]
+local e = P .. 'e:' .. id
+local function same(name, expected) return (redis.call('HGET', e, name) or '') == expected end
+if not (same('record', ARGV[2]) and same('version', ARGV[3]) and same('begun', ARGV[4]) and same('marked', ARGV[5]))
+then return 0 end
+local function forget_key(name)
+    if redis.call('GET', name) == id then redis.call('DEL', name) end
+end
+local key, sid, priority = unpack(redis.call('HMGET', e, 'key', 'sid', 'priority'))
+if key then
+    forget_key(P .. 'k:' .. key)
+else
+    local cursor = '0'
+    repeat
+        local answer = redis.call('SCAN', cursor, 'MATCH', P .. 'k:*', 'COUNT', 1000)
+        cursor = answer[1]
+        for _, name in ipairs(answer[2]) do forget_key(name) end
+    until cursor == '0'
+end
+if sid and priority then
+    redis.pcall('XACK', queue(priority), 'workers', sid)
+    redis.pcall('XDEL', queue(priority), sid)
+end
+for _, name in ipairs({'all', 'later', 'done'}) do redis.call('ZREM', P .. name, id) end
+for i = 6, #ARGV do redis.call('ZREM', P .. 's:' .. ARGV[i], id) end
+redis.call('DEL', e, P .. 'c:' .. id)
+ring()
+return 1
+"""
+)
 COUNTS: Final = """
 local numbers = {}
 for i, state in ipairs(ARGV) do numbers[i] = redis.call('ZCARD', KEYS[1] .. 's:' .. state) end

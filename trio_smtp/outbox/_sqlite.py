@@ -18,10 +18,10 @@ import trio
 
 from . import _schema
 from ._config import OutboxConfig
-from ._damage import DamageError, claimed
-from ._errors import StoreError
+from ._damage import DamageError, Kept, Page, claimed, examined, not_damaged, page_of, read, set_aside_error
+from ._errors import DamagedEntry, StoreError
 from ._groups import Bulk, Groups, Operation, Writes, store_error
-from ._kept import begun_to_json, from_json, marked_to_json, to_json
+from ._kept import begun_to_json, marked_to_json, to_json
 from ._rates import Limit, admit
 from ._rates import from_json as starts_from_json
 from ._rates import to_json as starts_to_json
@@ -117,16 +117,16 @@ class SQLiteStore:
         if len(rows) < limit:
             rows += connection.execute(_schema.FIND_READY, (limit - len(rows),)).fetchall()
         changes: list[tuple[_Change, bytes]] = []
-        damage: dict[str, str] = {}
+        damage: list[DamagedEntry] = []
         for entry_id, *kept, content in rows:
             try:
                 known, record = claimed(*kept, content=content, transition=transition, now=now)
                 changes.append((_Change(known, record, now, self._config.lease), content or b""))
             except DamageError as exc:
-                damage[entry_id] = f"entry {entry_id} is set aside: {exc}"
+                damage.append(DamagedEntry(entry_id, str(exc)))
         if damage:
-            connection.executemany(_schema.SET_ASIDE, [(entry_id,) for entry_id in damage])
-            return [], StoreError(f"the outbox {self._path} is damaged: {'; '.join(damage.values())}")
+            connection.executemany(_schema.SET_ASIDE, [(each.id,) for each in damage])
+            return [], set_aside_error(self._path, damage)
         with_others = [change for change, _ in changes if not change.is_alone]
         if with_others and (error := self._write_taken(connection, with_others)):
             return [], error
@@ -192,20 +192,31 @@ class SQLiteStore:
     async def load(self, entry_id: str) -> Record:
         return await self._groups.do(lambda connection: _load(connection, entry_id), Writes.NOTHING)
 
-    async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
+    async def page(self, state: State | None, after: int, limit: int) -> Page:
         statement = _schema.PAGE if state is None else _schema.PAGE_OF_STATE
         values = (after, limit) if state is None else (after, state, limit)
-
-        def page(connection: sqlite3.Connection) -> list[tuple[int, Record]]:
-            return [(place, _read(*kept)) for place, *kept in connection.execute(statement, values)]
-
-        return await self._groups.do(page, Writes.NOTHING)
+        return await self._groups.do(lambda connection: page_of(connection.execute(statement, values)), Writes.NOTHING)
 
     async def counts(self) -> Mapping[State, int]:
         def counts(connection: sqlite3.Connection) -> dict[State, int]:
-            return {State(state): number for state, number in connection.execute(_schema.COUNT)}
+            found = dict(connection.execute(_schema.COUNT))
+            return {
+                state: found[state.value] for state in State if state.value in found
+            }  # a damaged one may be in none
 
         return await self._groups.do(counts, Writes.NOTHING)
+
+    async def forget(self, entry_id: str) -> None:
+        def forget(connection: sqlite3.Connection) -> None:
+            try:
+                read(entry_id, *_find(connection, entry_id))
+            except DamageError:
+                _schema.DELETE_CONTENT.write(connection, [(entry_id,)])
+                connection.execute(_schema.FORGET_ONE, (entry_id,))
+            else:
+                raise not_damaged(entry_id)
+
+        await self._groups.do(forget, Writes.ROWS)
 
     async def admit(self, limits: Mapping[str, Limit]) -> float:
         def ask(connection: sqlite3.Connection) -> float:
@@ -313,14 +324,18 @@ def insert(connection: sqlite3.Connection, row: Row, content: bytes) -> tuple[st
 
 
 def _load(connection: sqlite3.Connection, entry_id: str) -> Record:
+    kept, has_content = _find(connection, entry_id)
+    try:
+        return read(entry_id, kept, has_content)
+    except DamageError as exc:
+        (size,) = connection.execute(_schema.FIND_SIZE, (entry_id,)).fetchone() or (None,)
+        raise examined(entry_id, kept, size, exc) from exc
+
+
+def _find(connection: sqlite3.Connection, entry_id: str) -> tuple[Kept, int | None]:
+    """What is kept of an entry, and, if it is set aside, whether its content is there."""
     row = connection.execute(_schema.LOAD, (entry_id,)).fetchone()
     if row is None:
         raise LookupError(f"the outbox has no entry {entry_id!r}")
-    return _read(*row)
-
-
-def _read(text: bytes, version: int, begun: bytes | None, marked: bytes | None) -> Record:
-    try:
-        return from_json(text, version, begun, marked)
-    except ValueError as exc:
-        raise StoreError(f"the outbox is damaged: {exc}") from exc
+    *kept, has_content = row
+    return Kept(*kept), has_content

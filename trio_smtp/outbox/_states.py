@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from functools import lru_cache
@@ -21,19 +20,9 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from trio_smtp import Reply
 
-from ._errors import LeaseLostError
-
-
-class State(StrEnum):
-    """What has become of an entry, or of one of its recipients."""
-
-    QUEUED = "queued"
-    SENDING = "sending"
-    SENT = "sent"
-    REFUSED = "refused"
-    IN_DOUBT = "in_doubt"
-    EXPIRED = "expired"
-    DISCARDED = "discarded"
+from ._entry import Entry, RecipientState
+from ._entry import State as State
+from ._errors import LeaseLostError, StoreError
 
 
 class Turn(Enum):
@@ -98,52 +87,11 @@ class Shelf(StrEnum):
     DONE = "done"  # settled, kept for a while
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientState:
-    """One recipient of an entry.
+class Aside(Enum):
+    """An entry that was damaged when a worker took it, and stands on no shelf: what is the matter with it now."""
 
-    Attributes:
-        state: what has become of the message for it.
-        reply: the server's latest reply about it, or ``None``.
-        attempts: tries that were begun, connections that failed included.
-        next_attempt: when it is tried next, while it is queued.
-        error: why the latest try failed, in words, where there was no reply; else ``""``.
-    """
-
-    state: State
-    reply: Reply | None = None
-    attempts: int = 0
-    next_attempt: datetime | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A message in the outbox, as it was when you asked.
-
-    Attributes:
-        id: its name in the store.
-        key: what makes its ``put`` idempotent, or ``None``.
-        state: the least settled of its recipients' states.
-        sender: the reverse path, ``""`` for none.
-        recipients: address, as it was given, to its :class:`RecipientState`.
-        size: octets of content.
-        created: when it was put.
-        settled: when the last recipient was; ``None`` before.
-        priority: higher goes first.
-        last_attempt: when and by which worker it was last begun, how that ended, and the dialogue, in lines of text.
-    """
-
-    id: str
-    key: str | None
-    state: State
-    sender: str
-    recipients: dict[str, RecipientState]
-    size: int
-    created: datetime
-    settled: datetime | None
-    priority: int = 0
-    last_attempt: list[str] = field(default_factory=list)
+    READABLE = "it was damaged, and can be read again"
+    NO_CONTENT = "it has no content"
 
 
 class Fate(NamedTuple):
@@ -197,6 +145,7 @@ class Record(NamedTuple):
         expires: the give-up time.
         claim: number of the latest claim, the fencing token.
         marked: under that claim, the end of the message was about to be handed over.
+        aside: the store has set it aside; by :meth:`Store.load` and :meth:`Store.page` only, and not kept in it.
         version: the store's; 0 before it is stored.
         step: what the latest change was, if that says as much as the record, and it is not stored yet.
         companions: what comes into the outbox by the change that has made this record: in the same transaction, or not
@@ -217,6 +166,7 @@ class Record(NamedTuple):
     claim: int = 0
     marked: bool = False
     log: tuple[str, ...] = ()
+    aside: Aside | None = None
     version: int = 0
     step: Step | None = None
     companions: Companions | None = None
@@ -276,6 +226,7 @@ class Record(NamedTuple):
             settled=None if self.settled is None else _datetime(self.settled),
             priority=self.priority,
             last_attempt=list(self.log),
+            set_aside="" if self.aside is None else self.aside.value,
         )
 
 
@@ -294,11 +245,8 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
     for address, fate in record.recipients.items():
         if fate.state is not State.QUEUED:
             is_step = False
-        if fate.state is State.SENDING:  # of a worker that is gone, or too slow
-            in_doubt = record.marked and not retry_doubt
-            words = "the worker ended before the server's reply was written down"
-            turn = Turn.DOUBT if in_doubt else Turn.AGAIN
-            recipients[address] = _turned(fate, turn, due=now, error=words if record.marked else fate.error)
+        if fate.state is State.SENDING:
+            recipients[address] = _lapsed(record, fate, now, retry_doubt=retry_doubt)
     queued = [address for address, fate in recipients.items() if fate.state is State.QUEUED]
     # The store says that something is due. If nothing is, by this clock, then the clock was set back meanwhile.
     horizon = max(now, min((recipients[address].due for address in queued), default=now))
@@ -371,9 +319,26 @@ def postpone(record: Record, claim: int, delay: float, now: float) -> Record:
 def resolve(record: Record, action: Action, recipients: Iterable[str] | None, now: float) -> Record:
     """Settle by hand what is in doubt; ``"discard"`` also gives up what is queued.
 
+    An entry that was set aside has no worker: what was being sent is queued, or in doubt if it was marked. With
+    ``"retry"``, or if something is settled, it comes back to its shelf.
+
     Raises:
         LookupError: one of `recipients` is none of the entry's.
+        StoreError: ``"retry"`` of an entry that has no content.
     """
+    if record.aside is None:
+        return _resolved(record, action, recipients, now)
+    if action != "retry":
+        free = _freed(record, now)
+        resolved = _resolved(free, action, recipients, now)
+        return record if resolved is free else resolved._replace(aside=None)
+    back = _freed(_resolved(record, action, recipients, now), now)  # what is in doubt by that only stays so
+    if record.aside is Aside.NO_CONTENT and any(fate.state is State.QUEUED for fate in back.recipients.values()):
+        raise StoreError(f"entry {record.id} has no content: it can be discarded, not sent")
+    return back._replace(aside=None, expires=_extended(back, now))
+
+
+def _resolved(record: Record, action: Action, recipients: Iterable[str] | None, now: float) -> Record:
     chosen = list(record.recipients) if recipients is None else list(recipients)
     fates = dict(record.recipients)
     for address in chosen:
@@ -385,10 +350,30 @@ def resolve(record: Record, action: Action, recipients: Iterable[str] | None, no
     if fates == record.recipients:
         return record
     claim = record.claim if record.is_sending else record.claim + 1  # from now on, a late word comes too late
-    expires = record.expires
-    if action == "retry" and now >= expires:  # a person wants another try, and that is what there will be
-        expires = now + (record.expires - record.created)
+    expires = _extended(record, now) if action == "retry" else record.expires
     return _settled(record, now, recipients=fates, claim=claim, expires=expires)
+
+
+def _extended(record: Record, now: float) -> float:
+    """The give-up time, if a person wants another try: that is what there will be."""
+    return record.expires if now < record.expires else now + (record.expires - record.created)
+
+
+def _freed(record: Record, now: float) -> Record:
+    """The record without its worker, which is gone."""
+    recipients = {
+        address: _lapsed(record, fate, now) if fate.state is State.SENDING else fate
+        for address, fate in record.recipients.items()
+    }
+    return _settled(record, now, recipients=recipients)
+
+
+def _lapsed(record: Record, fate: Fate, now: float, *, retry_doubt: bool = False) -> Fate:
+    """A recipient that was being sent to by a worker that is gone, or too slow."""
+    if not record.marked:
+        return _turned(fate, Turn.AGAIN, due=now, error=fate.error)
+    words = "the worker ended before the server's reply was written down"
+    return _turned(fate, Turn.AGAIN if retry_doubt else Turn.DOUBT, due=now, error=words)
 
 
 def _turned(fate: Fate, turn: Turn, *, due: float = 0.0, reply: Reply | None = None, error: str = "") -> Fate:

@@ -15,6 +15,7 @@ import trio
 
 from .._public import needs_extra
 from ._config import OutboxConfig
+from ._damage import Page
 from ._rates import Limit
 from ._states import Record, State, Transition
 
@@ -58,11 +59,21 @@ class Store(Protocol):
 
         Raises:
             LookupError: there is none.
+            StoreError: it is damaged; the error has all that is there.
         """
         ...
 
-    async def page(self, state: State | None, after: int, limit: int) -> list[tuple[int, Record]]:
-        """Records in the order in which they were put, each with its place: those with a higher place than `after`."""
+    async def page(self, state: State | None, after: int, limit: int) -> Page:
+        """Entries in the order in which they were put: at most `limit` of those with a higher place than `after`."""
+        ...
+
+    async def forget(self, entry_id: str) -> None:
+        """Delete an entry whose record cannot be read, with its key and its content.
+
+        Raises:
+            LookupError: there is none.
+            ValueError: it can be read.
+        """
         ...
 
     async def counts(self) -> Mapping[State, int]:
