@@ -47,6 +47,16 @@ async def test_it_keeps_everything_on_free_ports():
         assert inbox.messages == []
 
 
+async def test_both_the_inbox_and_the_configurations_own_function_hear_the_dialogue():
+    heard: list[str] = []
+    config = trio_smtp.ServerConfig(transcript=lambda session, side, line: heard.append(f"{side}: {line}"))
+    async with opened(config=config) as (inbox, http):
+        name = await send(inbox, PLAIN, ["bob@example.com"])
+        text = (await http.get(f"/api/v1/message/{name}/transcript")).text
+    assert "C: RCPT TO:<bob@example.com>" in text
+    assert "C: RCPT TO:<bob@example.com>" in heard
+
+
 class CancelAt(trio.abc.Instrument):
     """Cancels a scope at a step of the scheduler."""
 

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "_cli/relaying": "test_cli_relay",
     "_cli/samples": "test_cli",
     "_cli/serve_plan": "test_cli",
+    "_cli/serve_tls": "test_cli",
     "_cli/received": "test_maildir",
     "_client/body": "test_client_slow_peers",
     "_client/client": "test_client",
@@ -99,6 +100,7 @@ ELSEWHERE = {
     "testing/_certificates": "test_testing_sink",
     "testing/_points": "test_testing_sink",
     "testing/_server": "test_testing_sink",
+    "testing/_sink_handler": "test_testing_sink",
     "testing/pytest_plugin": "test_testing_plugin",
 }
 DECLARATIONS = {

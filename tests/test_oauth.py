@@ -300,8 +300,17 @@ def test_wrong_arguments() -> None:
             ClientCredentials(*arguments)
         with pytest.raises(TypeError):
             RefreshToken(arguments[0], arguments[1], REFRESH if arguments[2] == APP else None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="keep must be an async callable or None, not 'file'"):
         RefreshToken(url, "app", REFRESH, keep="file")  # type: ignore[arg-type]
+    for parameters in (5, 0, "audience", ["audience"], {"audience": 5}, {5: "audience"}):
+        with pytest.raises(TypeError, match="parameters must be a mapping of str to str, not"):
+            ClientCredentials(url, "app", APP, parameters=parameters)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="parameters must be a mapping of str to str, not"):
+            RefreshToken(url, "app", REFRESH, parameters=parameters)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="scope must be a str or None, not int"):
+        ClientCredentials(url, "app", APP, scope=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"http must be an httpx\.AsyncClient or None, not 5"):
+        ClientCredentials(url, "app", APP, http=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         RefreshToken.microsoft365("app", REFRESH, tenant=None)  # type: ignore[arg-type]
 

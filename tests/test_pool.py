@@ -26,6 +26,29 @@ async def send(pool: trio_smtp.Pool, text: bytes = b"x\r\n", **options: object) 
     return await pool.send("a@x.test", ["b@y.test"], text, **options)  # type: ignore[arg-type]
 
 
+# -- whose it is
+
+
+async def test_a_run_of_trio_in_another_thread_is_told_that_it_is_not_its_pool(net: Network) -> None:
+    async with pool_of() as pool:
+
+        async def elsewhere() -> None:
+            with trio.fail_after(5):
+                for call in (send, trio_smtp.Pool.drain):
+                    with pytest.raises(RuntimeError, match="the pool was opened in another run of Trio"):
+                        await call(pool)
+                with pytest.raises(RuntimeError, match="the pool was opened in another run of Trio"):
+                    await pool._begin("a@x.test", {})
+
+        await send(pool)  # so that a connection is idle
+        await trio.to_thread.run_sync(trio.run, elsewhere)
+        await trio.to_thread.run_sync(
+            lambda: trio.from_thread.run(send, pool)
+        )  # a thread without a run is not another one
+        assert pool.statistics().sent == 2
+        await pool.drain()
+
+
 # -- hand-over and reuse
 
 

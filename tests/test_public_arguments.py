@@ -317,12 +317,55 @@ async def test_a_fault_point_that_could_not_be(argument: str, value: object) -> 
         assert not sink.points
 
 
+@pytest.mark.parametrize("count", ["x", None, 1.5, True], ids=repr)
+async def test_a_number_of_messages_that_is_none(count: Any) -> None:
+    async with testing.open_sink() as sink:
+        with pytest.raises(TypeError, match="count must be a whole number, not"):
+            await sink.wait_for(count)
+
+
+@pytest.mark.parametrize("argument", ["to", "sender", "subject"])
+@pytest.mark.parametrize("value", [5, None, b"x"], ids=repr)
+async def test_a_message_that_cannot_be_waited_for(argument: str, value: Any) -> None:
+    async with open_inbox() as inbox:
+        with pytest.raises(TypeError, match=f"{argument} must be a str, not {value!r}"):
+            await inbox.wait_for(**{argument: value})
+
+
+@pytest.mark.parametrize("timeout", ["x", True], ids=repr)
+def test_a_timeout_that_is_none(timeout: Any) -> None:
+    with testing.run_sink() as sink, pytest.raises(TypeError, match="timeout must be a number of seconds or None, not"):
+        sink.wait_for(0, timeout=timeout)
+
+
 @pytest.mark.parametrize("opening", [testing.open_sink, partial(testing.open_server, trio_smtp.Discard()), open_inbox])
 @pytest.mark.parametrize("config", [5, "", {}], ids=repr)
 async def test_a_test_server_with_a_configuration_that_is_none(opening: Any, config: object) -> None:
     with pytest.raises(TypeError, match=r"config (must be of type|is a) trio_smtp\.ServerConfig or None"):
         async with opening(config=config):
             raise AssertionError("it was opened")
+
+
+@pytest.mark.parametrize("offered", [5, 0, "SIZE", ["SIZE"], {1: "x"}, {"SIZE": 5}, {"X": None}], ids=repr)
+def test_extensions_that_are_none(offered: Any) -> None:
+    with pytest.raises(TypeError, match=r"offered must be a mapping (or None|of str to str), not"):
+        trio_smtp.Extensions(offered)
+
+
+@pytest.mark.parametrize("argument", ["stage", "delivery"])
+@pytest.mark.parametrize("value", [0, "", "somewhere", [], STRANGE], ids=str)
+def test_an_error_at_no_stage(argument: str, value: Any) -> None:
+    for error in (trio_smtp.SMTPError, trio_smtp.ConnectError):
+        with pytest.raises(ValueError, match=f"{argument} must be one of '"):
+            error("no", **{argument: value})
+
+
+def test_an_error_with_the_words_of_its_stage_and_its_delivery() -> None:
+    error = trio_smtp.SMTPError("no", stage="mail", delivery="unknown")  # type: ignore[arg-type]
+    assert (error.stage, error.delivery) == (trio_smtp.Stage.MAIL, trio_smtp.Delivery.UNKNOWN)
+    assert repr(error) == "SMTPError('no', stage='mail', delivery='unknown')"
+    with pytest.raises(TypeError, match=r"reply must be a trio_smtp\.Reply or None, not 550"):
+        trio_smtp.SMTPError("no", reply=550)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [None, 1.5, "1", 0, True], ids=repr)

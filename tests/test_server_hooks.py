@@ -13,6 +13,8 @@ from support import DATA, GREETING, MAIL, Recorder, make_server, serving, sessio
 
 from trio_smtp import Discard, Handler, Reject, Reply, Server
 
+ENVELOPE = ("MAIL FROM:<a@a.test>", "RCPT TO:<b@b.test>")
+
 
 async def stuck(*args):
     await trio.sleep_forever()
@@ -164,6 +166,23 @@ async def test_on_connect_refuses(how):
 async def test_on_connect_gives_the_greeting():
     async with session(Recorder(on_connect=Reply(250, "mx.test here\nand more")), hello=False) as peer:
         await peer.speak("S: 220-mx.test here\nS: 220 and more\nC: NOOP\nS: 250 2.0.0 OK")
+
+
+@pytest.mark.parametrize("hook", ["on_connect", "on_hello", "on_auth", "on_mail", "on_rcpt", "on_data", "on_vrfy"])
+async def test_a_success_closes_the_connection_where_its_reply_says_so(hook):
+    handler = Recorder(**{"on_auth": True, hook: Reply(250, "bye", close=True)})
+    commands = ("EHLO x.test", "AUTH PLAIN AG1lAHNlY3JldA==", "VRFY you", *ENVELOPE, "DATA", ".")
+    async with session(handler, hello=False, allow_insecure_auth=True) as peer:
+        reply = "\n".join(await peer.reply())
+        for command in commands:
+            if "bye" in reply:
+                break
+            reply = await peer.ask(command)
+        assert "bye" in reply
+        assert reply[0] == "2"
+        with trio.fail_after(5):
+            await peer.closed()
+    assert handler.calls[-1] == "on_close"
 
 
 @pytest.mark.parametrize("result", [RuntimeError("x"), Reply(354, "x"), "x", ExceptionGroup("x", [ValueError()])])

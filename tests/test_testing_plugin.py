@@ -34,6 +34,9 @@ async def test_implicit_tls(smtp_implicit_tls_sink, smtp_sink):
     assert smtp_implicit_tls_sink.messages[0].tls is not None
     assert smtp_sink.messages == []
 
+async def test_one_in_a_thread_beside(smtp_sink, threaded_smtp_sink):
+    assert smtp_sink.port != threaded_smtp_sink.port
+
 async def test_certificates_alone(smtp_certificates):
     assert smtp_certificates.client_context().check_hostname
 """
@@ -75,7 +78,49 @@ def test_the_fixtures(tmp_path, mode):
     (tmp_path / "test_it.py").write_text(TESTS.format(mark=mark))
     done = run_pytest(tmp_path, *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed" in done.stdout
+    assert "6 passed" in done.stdout
+
+
+HINT = (
+    "{name} is for async tests on Trio: those of pytest-trio, or of AnyIO's plugin with 'trio' as anyio_backend; "
+    "threaded_{name} is for all others"
+)
+
+
+@pytest.mark.parametrize(
+    ("test", "options", "error"),
+    [
+        ("def test_it(smtp_sink): pass", "trio_mode=false", HINT.format(name="smtp_sink")),
+        ("def test_it(smtp_sink): pass", "trio_mode=true", HINT.format(name="smtp_sink")),
+        ("async def test_it(smtp_sink): pass", "trio_mode=false", HINT.format(name="smtp_sink")),
+        ("def test_it(smtp_inbox): pass", "trio_mode=true", HINT.format(name="smtp_inbox")),
+        (
+            "async def test_it(request): request.getfixturevalue('smtp_sink')",
+            "trio_mode=true",
+            "smtp_sink cannot be opened while the test runs: let it be an argument of the test",
+        ),
+        (
+            "async def test_it(threaded_smtp_sink): threaded_smtp_sink.messages",
+            "trio_mode=true",
+            "is in a thread of its own, for tests that are not async; others use 'async with'",
+        ),
+    ],
+)
+def test_a_fixture_where_it_cannot_be_opened(tmp_path, test, options, error):
+    (tmp_path / "test_it.py").write_text(test + "\n")
+    done = run_pytest(tmp_path, "-p", "trio_smtp.inbox.pytest_plugin", "-o", options)
+    assert done.returncode == 1
+    assert error in done.stdout
+    assert "During handling" not in done.stdout
+
+
+def test_a_fixture_on_asyncio(tmp_path):
+    pytest.importorskip("anyio.pytest_plugin")
+    backend = "import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n\n"
+    (tmp_path / "test_it.py").write_text(backend + "@pytest.mark.anyio\nasync def test_it(smtp_sink): pass\n")
+    done = run_pytest(tmp_path, "-p", "no:trio")
+    assert done.returncode == 1
+    assert HINT.format(name="smtp_sink") in done.stdout
 
 
 def test_a_conftest_may_name_it_as_well(tmp_path):

@@ -126,3 +126,20 @@ def test_a_thread_that_has_died_says_so():
     with pytest.raises(ExceptionGroup) as caught:
         use()
     assert caught.group_contains(ZeroDivisionError)
+
+
+async def test_a_task_of_trio_is_not_blocked():
+    with pytest.raises(RuntimeError, match=r"what run_in_thread\(\) opens is in a thread of its own"), run_sink():
+        raise AssertionError("it was opened")
+    assert threads() == []
+
+
+def test_a_task_of_another_run_is_not_blocked():
+    with run_sink() as sink:
+
+        async def main():
+            for call in (sink.wait_for, sink.accept_all, lambda: sink.messages):
+                with pytest.raises(RuntimeError, match="is in a thread of its own, for tests that are not async"):
+                    call()
+
+        trio.run(main)

@@ -1,6 +1,7 @@
 # The plan of `trio-smtp serve`: its options, checked, and the files and directories that they name, opened.
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import ssl
@@ -10,16 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import click
 
 import trio_smtp
 from trio_smtp.outbox import OutboxConfig
 
-from .certificates import load_certificate, make_certificate
-from .errors import CommandError, Status, one_line, reason
+from .errors import CommandError, Status, one_line
 from .handlers import Mailbox, Printer, Received, Store, discard, guarded, raw_form, readable_form
 from .limits import config_of, is_loopback
 from .maildir import Maildir, short
@@ -28,6 +27,7 @@ from .options import credentials
 from .outbox import open_store
 from .output import Output, has_colour
 from .queueing import Queue
+from .serve_tls import TLSOptions
 from .sockets import Places
 from .totals import Totals
 from .workers import AVAILABLE, Tell
@@ -100,119 +100,215 @@ class Service:
     config: trio_smtp.ServerConfig
 
 
+# ---- the options in groups, each with what it builds
+
+_Group = TypeVar("_Group")
+
+
+def _take(group: type[_Group], options: dict[str, Any]) -> _Group:
+    """Take the options of a group, which are named as its fields, out of all."""
+    return group(**{name: options.pop(name) for name in inspect.signature(group).parameters})
+
+
 @dataclass(frozen=True, kw_only=True)
-class _TLSOptions:
-    tls_cert: str | None
-    tls_key: str | None
-    tls_self_signed: bool
-    tls_cert_out: str | None
+class _Listening:
+    """Where to listen."""
+
+    host: str
+    port: int | None
+    unix: str | None
+    unix_mode: int
+    inherit: bool
+
+    def places(self) -> Places:
+        """The places, if they can be some."""
+        if not self.host:  # a variable that is not set, in a script
+            raise click.UsageError(f"--host is empty: it is an address or a name, or {_EVERYWHERE} for all addresses.")
+        port = DEFAULT_PORT if self.port is None and self.unix is None and not self.inherit else self.port
+        host = None if self.host == _EVERYWHERE else self.host
+        return Places(host=host, port=port, unix=self.unix, unix_mode=self.unix_mode, inherit=self.inherit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Storing:
+    """What becomes of messages, and what is said of them."""
+
+    maildir: str | None
+    show: bool
+    raw: bool
+    forget: bool
+    outbox: str | None
+    dsn: bool
+    quiet: bool
 
     @property
-    def wanted(self) -> bool:
-        return bool(self.tls_cert or self.tls_self_signed)
+    def is_reported(self) -> bool:
+        """There is a line for each message, which is not shown anyway."""
+        return not self.quiet and (self.raw or self.forget or self.maildir is not None or self.outbox is not None)
+
+    def check(self, *, as_json: bool) -> None:
+        """Check that the options agree."""
+        if (self.maildir is not None) + (self.show or self.raw) + self.forget > 1:
+            raise click.UsageError("--maildir, --print (or --raw) and --discard exclude each other.")
+        if self.outbox is not None and (self.maildir is not None or self.show or self.raw or self.forget):
+            raise click.UsageError("--outbox excludes --maildir, --print and --discard.")
+        is_printed = self.maildir is None and not self.forget and self.outbox is None
+        if is_printed and as_json:
+            raise click.UsageError("--json needs --maildir or --discard (or --outbox): printed messages are not JSON.")
+        if is_printed and self.quiet:
+            raise click.UsageError("--quiet needs --maildir or --discard (or --outbox): else messages are printed.")
+        if self.dsn and self.outbox is None:
+            raise click.UsageError("--dsn needs --outbox: else nothing is sent that could be reported on.")
+
+    def open(self, output: Output) -> tuple[Opening, str, list[Chore]]:
+        """What each process opens, that in words, and what is to be done beside."""
+        if self.outbox is not None:
+            return partial(_with_outbox, self.outbox), f"messages go to {self.outbox}", []
+        if self.maildir is not None:
+            try:
+                box = Maildir(self.maildir)
+            except OSError as exc:
+                raise CommandError(f"cannot use {self.maildir} as a Maildir: {exc.strerror}", Status.SYSTEM) from exc
+            return partial(_with_store, box.store), f"messages go to {self.maildir}", [box.keep_clean]
+        if self.forget:
+            return partial(_with_store, discard), "messages are thrown away", []
+        form = raw_form if self.raw else partial(readable_form, colour=has_colour(sys.stdout))
+        return partial(_with_store, Printer(output.out.put, form).store), "messages are printed", []
 
 
-def make_plan(
-    *,
-    host: str,
-    port: int | None,
-    unix: str | None,
-    unix_mode: int,
-    inherit: bool,
-    grace: float,
-    workers: int,
-    as_json: bool,
-    hostname: str | None,
-    lmtp: bool,
-    proxy_protocol_from: tuple[str, ...],
-    require_tls: bool,
-    implicit_tls: bool,
-    allow_insecure_auth: bool,
-    auth: str | None,
-    password_file: str | None,
-    maildir: str | None,
-    show: bool,
-    raw: bool,
-    quiet: bool,
-    forget: bool,
-    outbox: str | None,
-    dsn: bool,
-    metrics: Place | None,
-    **other: Any,
-) -> Plan:
+@dataclass(frozen=True, kw_only=True)
+class _Login:
+    """Who may send."""
+
+    auth: str | None
+    password_file: str | None
+    allow_insecure_auth: bool
+
+    def user(self) -> tuple[str, str] | None:
+        """Name and password, which may have to be read."""
+        return credentials(self.auth, self.password_file)
+
+    def check(self, user: tuple[str, str] | None, tls: TLSOptions) -> None:
+        """Check that the password does not travel in clear, unless that is wanted."""
+        if user is not None and not tls.wanted and not self.allow_insecure_auth:
+            raise click.UsageError(
+                "--auth without TLS would send passwords in clear:"
+                " add --tls-self-signed or --tls-cert (or --allow-insecure-auth if you mean it)."
+            )
+        if user is None and self.allow_insecure_auth:
+            raise click.UsageError("--allow-insecure-auth needs --auth.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Speaking:
+    """What the server says of itself, and how it speaks."""
+
+    hostname: str | None
+    lmtp: bool
+    proxy_protocol_from: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    """The processes."""
+
+    grace: float
+    workers: int
+    as_json: bool
+    metrics: Place | None
+
+    def check(self) -> None:
+        """Check that there can be so many."""
+        if self.workers > 1 and not AVAILABLE:
+            raise click.UsageError("--workers needs a system that can fork processes.")
+        if self.metrics is not None and not self.metrics.port and self.workers > 1:
+            raise click.UsageError("--metrics needs a port other than 0 with --workers: each worker has the next one.")
+
+    def reporting(self) -> tuple[Output, Tell]:
+        """Where everything is written, and how the user is told."""
+        output = Output(_left_out_json if self.as_json else _left_out_text)
+        return output, partial(_tell_json if self.as_json else _tell_text, output)
+
+
+# ---- the plan
+
+
+def make_plan(**options: Any) -> Plan:
     """The plan for the options of `trio-smtp serve`.
 
     Raises:
         click.UsageError: the options contradict each other.
         CommandError: a file or directory cannot be used.
     """
-    if port is None and unix is None and not inherit:
-        port = DEFAULT_PORT
-    if not host:  # a variable that is not set, in a script
-        raise click.UsageError(f"--host is empty: it is an address or a name, or {_EVERYWHERE} for all addresses.")
-    is_local = not inherit and (port is None or is_loopback(host))
-    limits, tls_options = config_of(other, is_local=is_local)
-    tls = _TLSOptions(**tls_options)
-    _check_stores(maildir=maildir, show=show, raw=raw, forget=forget, outbox=outbox, as_json=as_json, quiet=quiet)
-    if dsn and outbox is None:
-        raise click.UsageError("--dsn needs --outbox: else nothing is sent that could be reported on.")
-    if workers > 1 and not AVAILABLE:
-        raise click.UsageError("--workers needs a system that can fork processes.")
-    if metrics is not None and not metrics.port and workers > 1:
-        raise click.UsageError("--metrics needs a port other than 0 with --workers: each worker has the next one.")
-    user = credentials(auth, password_file)
-    if (implicit_tls or require_tls) and not tls.wanted:
-        raise click.UsageError("--implicit-tls and --require-tls need --tls-cert or --tls-self-signed.")
-    _check_auth(user, tls=tls, allow_insecure_auth=allow_insecure_auth)
-    settings: dict[str, Any] = {"hostname": hostname} if hostname is not None else {}
-    if dsn:
-        settings["enabled_extensions"] = ("DSN",)
-    try:
-        config = trio_smtp.ServerConfig(
-            auth="required" if user is not None else "optional",
-            allow_insecure_auth=allow_insecure_auth,
-            require_tls=require_tls,
-            lmtp=lmtp,
-            proxy_protocol_from=proxy_protocol_from,
-            **limits,
-            **settings,
-        )
-    except (TypeError, ValueError) as exc:
-        raise click.UsageError(f"{exc}.") from exc
-    names = [name for name in (host, config.hostname) if name != _EVERYWHERE]
-    context, tls_words = _open_tls(tls, names=names, implicit=implicit_tls)
-    output = Output(_left_out_json if as_json else _left_out_text)
-    tell = partial(_tell_json if as_json else _tell_text, output)
-    totals = Totals(workers)
-    opening, store_words, chores = _open_store(maildir, outbox, output, forget=forget, raw=raw)
-    is_reported = not quiet and (raw or forget or maildir is not None or outbox is not None)  # else it is shown
-    report = partial(_report, totals, tell if is_reported else None)
-    summary = ["LMTP" if lmtp else "SMTP", tls_words]
+    listening, storing, tls = _take(_Listening, options), _take(_Storing, options), _take(TLSOptions, options)
+    login, speaking, running = _take(_Login, options), _take(_Speaking, options), _take(_Running, options)
+    places = listening.places()
+    storing.check(as_json=running.as_json)
+    running.check()
+    user = login.user()
+    tls.check()
+    login.check(user, tls)
+    is_local = not places.inherit and (places.port is None or is_loopback(listening.host))
+    config = _make_config(options, speaking, tls, login, is_local=is_local, has_user=user is not None, dsn=storing.dsn)
+    names = [name for name in (listening.host, config.hostname) if name != _EVERYWHERE]
+    context, tls_words = tls.open(names)
+    output, tell = running.reporting()
+    totals = Totals(running.workers)
+    opening, store_words, chores = storing.open(output)
+    summary = ["LMTP" if speaking.lmtp else "SMTP", tls_words]
     summary += ["AUTH required"] * (user is not None)
     summary += [store_words]
-    summary += [f"{workers} workers"] * (workers > 1)
-    kind = "implicit" if implicit_tls else "starttls" if tls.wanted else "none"
+    summary += [f"{running.workers} workers"] * (running.workers > 1)
     return Plan(
-        places=Places(
-            host=None if host == _EVERYWHERE else host, port=port, unix=unix, unix_mode=unix_mode, inherit=inherit
-        ),
+        places=places,
         users=dict([user]) if user is not None else {},
-        report=report,
+        report=partial(_report, totals, tell if storing.is_reported else None),
         config=config,
         ssl_context=context,
-        certificate=None if tls.tls_cert is None else (tls.tls_cert, tls.tls_key),
-        implicit_tls=implicit_tls,
-        grace=grace,
-        workers=workers,
+        certificate=tls.certificate,
+        implicit_tls=tls.implicit_tls,
+        grace=running.grace,
+        workers=running.workers,
         summary=", ".join(summary),
-        hint="" if as_json else _hint(tls, kind=kind, lmtp=lmtp, user=user[0] if user is not None else ""),
+        hint="" if running.as_json else _hint(tls, lmtp=speaking.lmtp, user=user[0] if user is not None else ""),
         chores=chores,
         totals=totals,
         output=output,
         tell=tell,
-        metrics=metrics,
+        metrics=running.metrics,
         opening=opening,
     )
+
+
+def _make_config(
+    limits: Mapping[str, Any],
+    speaking: _Speaking,
+    tls: TLSOptions,
+    login: _Login,
+    *,
+    is_local: bool,
+    has_user: bool,
+    dsn: bool,
+) -> trio_smtp.ServerConfig:
+    """The server's configuration, with the options of limits.py."""
+    given, others = config_of(limits, is_local=is_local)
+    if others:
+        raise TypeError(f"there are no such options: {', '.join(others)}")
+    if speaking.hostname is not None:
+        given["hostname"] = speaking.hostname
+    if dsn:
+        given["enabled_extensions"] = ("DSN",)
+    try:
+        return trio_smtp.ServerConfig(
+            auth="required" if has_user else "optional",
+            allow_insecure_auth=login.allow_insecure_auth,
+            require_tls=tls.require_tls,
+            lmtp=speaking.lmtp,
+            proxy_protocol_from=speaking.proxy_protocol_from,
+            **given,
+        )
+    except (TypeError, ValueError) as exc:
+        raise click.UsageError(f"{exc}.") from exc
 
 
 @asynccontextmanager
@@ -227,79 +323,9 @@ async def _with_outbox(url: str, plan: Plan, worker: int, trace: Trace | None) -
         yield plan.service(Queue(inner, plan.report, lmtp=plan.config.lmtp))
 
 
-def _check_stores(
-    *, maildir: str | None, show: bool, raw: bool, forget: bool, outbox: str | None, as_json: bool, quiet: bool
-) -> None:
-    if (maildir is not None) + (show or raw) + forget > 1:
-        raise click.UsageError("--maildir, --print (or --raw) and --discard exclude each other.")
-    if outbox is not None and (maildir is not None or show or raw or forget):
-        raise click.UsageError("--outbox excludes --maildir, --print and --discard.")
-    if maildir is not None or forget or outbox is not None:
-        return
-    if as_json:
-        raise click.UsageError("--json needs --maildir or --discard (or --outbox): printed messages are not JSON.")
-    if quiet:
-        raise click.UsageError("--quiet needs --maildir or --discard (or --outbox): else messages are printed.")
-
-
-def _check_auth(user: tuple[str, str] | None, *, tls: _TLSOptions, allow_insecure_auth: bool) -> None:
-    if user is not None and not tls.wanted and not allow_insecure_auth:
-        raise click.UsageError(
-            "--auth without TLS would send passwords in clear:"
-            " add --tls-self-signed or --tls-cert (or --allow-insecure-auth if you mean it)."
-        )
-    if user is None and allow_insecure_auth:
-        raise click.UsageError("--allow-insecure-auth needs --auth.")
-
-
-def _open_store(
-    maildir: str | None, outbox: str | None, output: Output, *, forget: bool, raw: bool
-) -> tuple[Opening, str, list[Chore]]:
-    if outbox is not None:
-        return partial(_with_outbox, outbox), f"messages go to {outbox}", []
-    if maildir is not None:
-        try:
-            box = Maildir(maildir)
-        except OSError as exc:
-            raise CommandError(f"cannot use {maildir} as a Maildir: {exc.strerror}", Status.SYSTEM) from exc
-        return partial(_with_store, box.store), f"messages go to {maildir}", [box.keep_clean]
-    if forget:
-        return partial(_with_store, discard), "messages are thrown away", []
-    form = raw_form if raw else partial(readable_form, colour=has_colour(sys.stdout))
-    return partial(_with_store, Printer(output.out.put, form).store), "messages are printed", []
-
-
-def _open_tls(tls: _TLSOptions, *, names: list[str], implicit: bool) -> tuple[ssl.SSLContext | None, str]:
-    kind = "TLS" if implicit else "STARTTLS"
-    if tls.tls_cert and tls.tls_self_signed:
-        raise click.UsageError("--tls-cert and --tls-self-signed exclude each other.")
-    if tls.tls_key and not tls.tls_cert:
-        raise click.UsageError("--tls-key needs --tls-cert.")
-    if tls.tls_cert_out and not tls.tls_self_signed:
-        raise click.UsageError("--tls-cert-out needs --tls-self-signed.")
-    if tls.tls_cert:
-        return _load_certificate(tls.tls_cert, tls.tls_key), kind
-    if not tls.tls_self_signed:
-        return None, "no TLS"
-    certificate = make_certificate(names)
-    if tls.tls_cert_out:
-        try:
-            Path(tls.tls_cert_out).write_text(certificate.pem, encoding="ascii")
-        except OSError as exc:
-            raise CommandError(f"cannot write {tls.tls_cert_out}: {exc.strerror}", Status.SYSTEM) from exc
-    return certificate.server_context, f"{kind} with a throw-away certificate"
-
-
-def _load_certificate(certificate: str, key: str | None) -> ssl.SSLContext:
-    try:
-        return load_certificate(certificate, key)
-    except (OSError, ValueError) as exc:
-        files = certificate if key is None else f"{certificate} and {key}"
-        raise CommandError(f"cannot use {files} for TLS: {reason(exc)}", Status.NO_INPUT) from exc
-
-
-def _hint(tls: _TLSOptions, *, kind: str, lmtp: bool, user: str) -> str:
+def _hint(tls: TLSOptions, *, lmtp: bool, user: str) -> str:
     """A command that sends a message to this server, complete but for its address."""
+    kind = tls.kind
     words = ["trio-smtp send --server HOST:PORT"]
     if kind == "implicit" or (kind == "starttls" and (user or tls.tls_cert_out)):
         words.append(f"--tls {kind}")

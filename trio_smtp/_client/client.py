@@ -112,8 +112,9 @@ async def open_client(
 class Client(metaclass=NoPublicConstructor):
     """A connection to a server, made by :func:`open_client`.
 
-    One task at a time may use it; a second one gets ``trio.BusyResourceError``. After ``ConnectionLostError``,
-    ``SMTPTimeoutError`` or ``RemoteProtocolError`` it is of no further use; after a refusal it is.
+    One task at a time may use it, of the run of Trio in which it was opened; a second one gets
+    ``trio.BusyResourceError``. After ``ConnectionLostError``, ``SMTPTimeoutError`` or ``RemoteProtocolError`` it is of
+    no further use; after a refusal it is.
     """
 
     __slots__ = ("_connection", "_guard", "_signing")
@@ -329,7 +330,7 @@ class Client(metaclass=NoPublicConstructor):
         Cancellation closes the connection.
         """
         if not isinstance(address, str):
-            raise TypeError(f"an address is a str, not {type(address).__name__}")
+            raise TypeError(f"an address must be a str, not {type(address).__name__}")
         if not address.strip():
             raise LocalProtocolError("there is nothing to verify", delivery=Delivery.NOT_SENT)
         return await self._command(f"VRFY {address}", utf8=not address.isascii())

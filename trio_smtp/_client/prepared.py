@@ -66,7 +66,7 @@ def prepare_message(
     elif isinstance(content, str | bytes | bytearray | memoryview):
         octets = b""  # taken from the checked message below
     else:
-        raise TypeError(f"content at hand is bytes, str or an EmailMessage, not {type(content).__name__}")
+        raise TypeError(f"content at hand must be bytes, str or an EmailMessage, not {type(content).__name__}")
     checked = Message(sender, recipients, content, mail_params, rcpt_params)
     if checked.content.ready is not None:
         octets = checked.content.ready.whole or b""

@@ -71,7 +71,7 @@ async def _reach(host: str, port: int, config: ClientConfig, connect: Connect | 
             raise TypeError(f"connect must be async: it returned {answer!r:.80}")
         stream: object = await answer
         if not isinstance(stream, trio.abc.Stream):
-            raise TypeError(f"connect returns a trio.abc.Stream, not {type(stream).__name__}")
+            raise TypeError(f"connect must return a trio.abc.Stream, not {type(stream).__name__}")
         return stream
     if host.startswith(_UNIX):
         path = host.removeprefix(_UNIX)

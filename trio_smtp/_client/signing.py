@@ -57,7 +57,9 @@ class Signing:
 
     def __init__(self, signer: MessageSigner, config: ClientConfig) -> None:
         if isinstance(signer, type) or not callable(getattr(signer, "sign", None)):
-            raise TypeError(f"sign is an object with a method sign, such as a trio_smtp.dkim.Signer, not {signer!r}")
+            raise TypeError(
+                f"sign must be an object with a method sign, such as a trio_smtp.dkim.Signer, not {signer!r}"
+            )
         self.signer: Final = signer
         self.config: Final = config
 

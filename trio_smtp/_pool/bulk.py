@@ -296,4 +296,4 @@ def _message_of(job: Job, signing: Signing | None) -> Message:
             sender, recipients = message_envelope(job, None, None)
             return Message(sender, recipients, job, signing=signing)
         case _:
-            raise TypeError(f"a job is (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")
+            raise TypeError(f"a job must be (sender, recipients, content) or an EmailMessage, not {type(job).__name__}")

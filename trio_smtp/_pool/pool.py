@@ -8,6 +8,7 @@ from __future__ import annotations
 import email.message
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from threading import local
 from typing import Any, Final
 
 import trio
@@ -38,8 +39,21 @@ from .trace import Tracer, fate_by
 _SLACK: Final = 5.0  # seconds beyond end_grace in which a worker must have come to its end
 
 
+class _Here(local):
+    """The dispatcher, in the thread of the run of Trio that has opened the pool, and nothing in another one.
+
+    A thread has one run at a time. To look here is no call, unlike to ask which run it is.
+    """
+
+    dispatcher: Dispatcher
+
+
 class Pool(metaclass=NoPublicConstructor):
-    """Connections to a server, shared by any number of tasks; made by :func:`open_pool`."""
+    """Connections to a server, shared by any number of tasks; made by :func:`open_pool`.
+
+    The tasks are those of the run of Trio in which it was opened. Another thread sends by ``trio.from_thread.run``; in
+    a run of its own, what waits for the pool raises RuntimeError.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -52,6 +66,7 @@ class Pool(metaclass=NoPublicConstructor):
         "_end_grace",
         "_failed",
         "_health",
+        "_here",
         "_retried",
         "_sent",
         "_signing",
@@ -67,6 +82,7 @@ class Pool(metaclass=NoPublicConstructor):
     _end_grace: float
     _failed: int
     _health: ServerHealth
+    _here: _Here
     _retried: int
     _sent: int
     _signing: Signing | None
@@ -85,6 +101,8 @@ class Pool(metaclass=NoPublicConstructor):
     ) -> Pool:
         self = cls.__new__(cls)
         self._dispatcher = dispatcher
+        self._here = _Here()
+        self._here.dispatcher = dispatcher
         self._health = health
         self._connector = connector
         self._config = config
@@ -206,10 +224,15 @@ class Pool(metaclass=NoPublicConstructor):
     async def drain(self) -> None:
         """Wait until no message is waiting or in flight. The pool stays usable; cancellation changes nothing."""
         await trio.lowlevel.checkpoint()
+        self._check_run()
         while self._calls:
             if self._all_done is None:
                 self._all_done = trio.Event()
             await self._all_done.wait()
+
+    def _check_run(self) -> None:
+        if not hasattr(self._here, "dispatcher"):
+            raise _elsewhere()
 
     # -- one message
 
@@ -220,6 +243,10 @@ class Pool(metaclass=NoPublicConstructor):
             message: what to send.
             patient: wait even beyond ``max_waiting``.
         """
+        try:
+            dispatcher = self._here.dispatcher
+        except AttributeError:
+            raise _elsewhere() from None
         error: Exception | None = None
         retry: Retry | None = None
         self._calls += 1
@@ -230,12 +257,12 @@ class Pool(metaclass=NoPublicConstructor):
         try:
             attempt: Attempt | None = Attempt(report, number=number)
             while attempt is not None:
-                if not self._dispatcher.submit(attempt):
-                    await self._dispatcher.queue(attempt, patient=patient)
+                if not dispatcher.submit(attempt):
+                    await dispatcher.queue(attempt, patient=patient)
                 try:
                     await attempt.wait()
                 except trio.Cancelled:  # noqa: ASYNC103 - met again at the caller's next checkpoint
-                    if self._dispatcher.withdraw(attempt):
+                    if dispatcher.withdraw(attempt):
                         raise
                     if not await self._give_up(attempt):  # noqa: ASYNC102 - shielded and bounded
                         raise
@@ -345,6 +372,7 @@ class Pool(metaclass=NoPublicConstructor):
 
     async def _borrow(self, *, fresh: bool) -> Loan:
         """A connection to be given back."""
+        self._check_run()
         await trio.lowlevel.checkpoint_if_cancelled()
         loan, retry = Loan(self._end_call), Retry(self._config)
         attempt = Attempt(errand(), fresh=fresh, loan=loan)
@@ -383,3 +411,11 @@ class Pool(metaclass=NoPublicConstructor):
             if isinstance(error, SMTPError) and error.delivery is Delivery.UNKNOWN:
                 raise error
             raise closed_error() from error
+
+
+def _elsewhere() -> RuntimeError:
+    """The error for a task of another run: it would wake the pool's tasks in its own, where they must not run."""
+    return RuntimeError(
+        "the pool was opened in another run of Trio, in another thread:"
+        " trio.from_thread.run(pool.send, ..., trio_token=...) sends there"
+    )

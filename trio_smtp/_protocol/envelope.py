@@ -122,7 +122,8 @@ class Envelope:
 
     Attributes:
         sender: from MAIL.
-        recipients: from RCPT, in order; an address that was given twice is there twice.
+        recipients: from RCPT, in order; an address that was given twice is there twice. A server's hooks may change
+            them; what is no list is made one for the next RCPT, which is 451 if it cannot be.
     """
 
     __slots__ = ("recipients", "sender")

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from .replies import Reply
 
@@ -54,6 +54,16 @@ class Delivery(StrEnum):
     UNKNOWN = "unknown"
 
 
+_Word = TypeVar("_Word", Stage, Delivery)
+
+
+def _one_of(name: str, value: str, words: type[_Word]) -> _Word:
+    try:
+        return words(value)
+    except ValueError:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, map(str, words)))}, not {value!r:.80}") from None
+
+
 class SMTPError(Exception):
     """The root of all errors of trio_smtp.
 
@@ -64,6 +74,10 @@ class SMTPError(Exception):
         accepted: addresses for which the server nevertheless accepted the message (LMTP, split recipient lists).
         refused: address to the reply that refused it.
         unknown: addresses whose fate is unknown.
+
+    Raises:
+        ValueError: `stage` or `delivery` is none; the words are taken too.
+        TypeError: `reply` is no :class:`Reply`.
     """
 
     _default_delivery: ClassVar[Delivery | None] = None
@@ -86,9 +100,11 @@ class SMTPError(Exception):
         unknown: Iterable[str] = (),
     ) -> None:
         super().__init__(message)
+        if reply is not None and not isinstance(reply, Reply):
+            raise TypeError(f"reply must be a trio_smtp.Reply or None, not {reply!r:.80}")
         self.reply = reply
-        self.stage = stage
-        self.delivery = self._default_delivery if delivery is None else delivery
+        self.stage = None if stage is None else _one_of("stage", stage, Stage)
+        self.delivery = self._default_delivery if delivery is None else _one_of("delivery", delivery, Delivery)
         self.accepted = list(accepted)
         self.refused = dict(refused or {})
         self.unknown = list(unknown)

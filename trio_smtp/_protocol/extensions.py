@@ -45,6 +45,9 @@ class Extensions(Mapping[str, str]):
         size: the largest message in octets; ``None`` if the server states none, or no fixed maximum (``SIZE 0``).
         auth: the SASL mechanisms, in upper case, in the server's order.
         limits: the limits that the server states (RFC 9422).
+
+    Raises:
+        TypeError: `offered` is no mapping of str to str.
     """
 
     __slots__ = ("_offered", "auth", "limits", "size")
@@ -54,7 +57,15 @@ class Extensions(Mapping[str, str]):
     limits: Limits
 
     def __init__(self, offered: Mapping[str, str] | None = None) -> None:
-        self._offered = {keyword.upper(): text for keyword, text in (offered or {}).items()}
+        if offered is None:
+            offered = {}
+        if not isinstance(offered, Mapping):
+            raise TypeError(f"offered must be a mapping or None, not {offered!r:.80}")
+        self._offered: dict[str, str] = {}
+        for keyword, text in offered.items():
+            if not isinstance(keyword, str) or not isinstance(text, str):
+                raise TypeError(f"offered must be a mapping of str to str, not {keyword!r:.80} to {text!r:.80}")
+            self._offered[keyword.upper()] = text
         self.size = _parse_size(self._offered.get("SIZE", ""))
         self.auth = tuple(dict.fromkeys(self._offered.get("AUTH", "").upper().split()))
         self.limits = _parse_limits(self._offered.get("LIMITS", ""))

@@ -36,7 +36,7 @@ def format_params(params: Mapping[str, str | int | None], *, smtputf8: bool = Fa
     for name, value in params.items():
         # A bool is an int: True would go out as "True".
         if not isinstance(name, str) or not isinstance(value, str | int | None) or isinstance(value, bool):
-            raise TypeError(f"a parameter is a str with a str, an int or None, not {name!r} with {value!r:.80}")
+            raise TypeError(f"a parameter must be a str with a str, an int or None, not {name!r} with {value!r:.80}")
         keyword = name.upper()
         if not _KEYWORD(name):
             raise _illegal(f"{name!r} is not a parameter keyword")

@@ -57,7 +57,7 @@ class Reply:
             raise ValueError(f"{code!r} is not an SMTP reply code (RFC 5321 section 4.2.1)")
         if enhanced is not None:
             if not isinstance(enhanced, str):
-                raise TypeError(f"the enhanced code of a reply is a str such as '5.7.1', not {enhanced!r:.80}")
+                raise TypeError(f"the enhanced code of a reply must be a str such as '5.7.1', not {enhanced!r:.80}")
             match = ENHANCED.fullmatch(enhanced)
             if match is None:
                 raise ValueError(f"{enhanced!r} is not an enhanced status code (RFC 3463)")
@@ -219,11 +219,11 @@ def _split(text: str | Sequence[str]) -> tuple[str, ...]:
             return (text,)
         text = (text,)
     elif isinstance(text, bytes) or not isinstance(text, Iterable):
-        raise TypeError(f"the text of a reply is a str, or a sequence of lines, not {text!r:.80}")
+        raise TypeError(f"the text of a reply must be a str, or a sequence of lines, not {text!r:.80}")
     lines: list[str] = []
     for item in text:
         if not isinstance(item, str):
-            raise TypeError(f"each line of a reply's text is a str, not {item!r:.80}")
+            raise TypeError(f"each line of a reply's text must be a str, not {item!r:.80}")
         lines.extend(re.split(r"\r\n|\r|\n", item.rstrip("\r\n")))
     return tuple(lines) or ("",)
 

@@ -1,7 +1,7 @@
 # What each event of the protocol asks the application, and what the answer does: the one table of it.
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -66,6 +66,17 @@ def rows_of(hooks: Hooks) -> Mapping[type, EventRow | None]:
 
 def command_outcome(caller: HookCaller, result: object) -> Reply | None:
     """``None`` accepts; a reply is sent."""
+    return None if result is None else reply_or_none(result)
+
+
+def _recipient_outcome(caller: HookCaller, result: object) -> Reply | None:
+    """As of any command, if the envelope, which is the application's to change, can take the recipient."""
+    envelope = caller.channel.protocol.transactions.envelope
+    if envelope is not None and envelope.recipients.__class__ is not list:
+        given: object = envelope.recipients
+        if not isinstance(given, Iterable):
+            raise TypeError(f"the recipients of the envelope must be a list, not {given!r:.80}")
+        envelope.recipients = list(given)
     return None if result is None else reply_or_none(result)
 
 
@@ -162,7 +173,7 @@ EVENTS: Final[Mapping[type, EventRow]] = MappingProxyType(
     {
         Hello: EventRow("on_hello", lambda caller, event: (event.name,), command_outcome, conclude_command),
         Mail: EventRow("on_mail", lambda caller, event: (event.sender,), command_outcome, conclude_mail),
-        Rcpt: EventRow("on_rcpt", lambda caller, event: (event.recipient,), command_outcome, conclude_command),
+        Rcpt: EventRow("on_rcpt", lambda caller, event: (event.recipient,), _recipient_outcome, conclude_command),
         Verify: EventRow("on_vrfy", lambda caller, event: (event.argument,), command_outcome, conclude_command),
         Expand: EventRow("on_expn", lambda caller, event: (event.argument,), command_outcome, conclude_command),
         Extra: EventRow(

@@ -38,8 +38,9 @@ class Handler:
     async def on_connect(self, session: Session) -> Reply | None:
         """A client has connected; nothing was said yet, and ``session.tls`` is ``None``.
 
-        A 2xx reply's text becomes the greeting's; a 4xx or 5xx one refuses the connection. It is called again after
-        XCLIENT, about the client that a trusted relay has named (``session.xclient`` is not empty then).
+        A 2xx reply's text becomes the greeting's, after which ``close=True`` closes the connection; a 4xx or 5xx one
+        refuses it. It is called again after XCLIENT, about the client that a trusted relay has named
+        (``session.xclient`` is not empty then).
         """
         return None
 

@@ -128,7 +128,7 @@ class Signer:
                 ``"not_sent"``.
         """
         if not isinstance(message, bytes):
-            raise TypeError(f"the message is bytes, not {type(message).__name__}")
+            raise TypeError(f"the message must be bytes, not {type(message).__name__}")
         found = _HEADER(message)
         if found is None:
             raise _unsigned("its header section is not one of fields and their continuation lines")
@@ -167,7 +167,7 @@ def _unsigned(why: str) -> LocalProtocolError:
 
 def _domain(domain: str) -> str:
     if not isinstance(domain, str):
-        raise TypeError(f"the domain is a str, not {type(domain).__name__}")
+        raise TypeError(f"the domain must be a str, not {type(domain).__name__}")
     name = domain
     if not name.isascii():
         try:
@@ -181,7 +181,7 @@ def _domain(domain: str) -> str:
 
 def _selector(selector: str) -> str:
     if not isinstance(selector, str):
-        raise TypeError(f"the selector is a str, not {type(selector).__name__}")
+        raise TypeError(f"the selector must be a str, not {type(selector).__name__}")
     if not _NAME(selector) or len(selector) > 253:
         raise ValueError(f"{selector!r} is not a selector")
     return selector
@@ -189,7 +189,7 @@ def _selector(selector: str) -> str:
 
 def _identity(identity: str, domain: str) -> str:
     if not isinstance(identity, str):
-        raise TypeError(f"the identity is a str or None, not {type(identity).__name__}")
+        raise TypeError(f"the identity must be a str or None, not {type(identity).__name__}")
     local_part, at, name = identity.rpartition("@")
     if not at or not _LOCAL_PART(local_part):
         raise ValueError(f"{identity!r} is not an identity: an ASCII address, with or without its local part")
@@ -204,13 +204,13 @@ def _identity(identity: str, domain: str) -> str:
 def _headers(names: Iterable[str]) -> dict[str, int]:
     """Names in lower case, with how many fields more than there are shall be signed."""
     if isinstance(names, str | bytes):
-        raise TypeError("headers is an iterable of names, not one name")
+        raise TypeError("headers must be an iterable of names, not one name")
     if not isinstance(names, Iterable):
-        raise TypeError(f"headers is an iterable of names, not {names!r:.80}")
+        raise TypeError(f"headers must be an iterable of names, not {names!r:.80}")
     found: dict[str, int] = {"from": 1}
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"a header's name is a str, not {type(name).__name__}")
+            raise TypeError(f"a header's name must be a str, not {type(name).__name__}")
         lower = name.lower()
         if not _FIELD_NAME(name) or ";" in name:
             raise ValueError(f"{name!r} is not the name of a header field")
@@ -237,7 +237,7 @@ def _read_key(private_key: bytes | str) -> tuple[bytes, bytes]:
         raise ValueError("the private key cannot be read") from None
     if isinstance(key, RSAPrivateKey):
         if key.key_size < _LEAST_BITS:
-            raise ValueError(f"an RSA key has at least {_LEAST_BITS} bits (RFC 8301), not {key.key_size}")
+            raise ValueError(f"an RSA key must have at least {_LEAST_BITS} bits (RFC 8301), not {key.key_size}")
         return b"rsa-sha256", key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     if isinstance(key, Ed25519PrivateKey):
         return b"ed25519-sha256", base64.b64encode(key.private_bytes_raw())

@@ -98,7 +98,13 @@ class Inbox(metaclass=NoPublicConstructor):
             to: one of the envelope's recipients; or a piece of one, such as ``"@example.com"``.
             sender: likewise, the envelope's sender or the author; or a piece of the author's name.
             subject: a piece of the subject. Case does not count anywhere.
+
+        Raises:
+            TypeError: one of them is no str.
         """
+        for name, value in (("to", to), ("sender", sender), ("subject", subject)):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a str, not {value!r:.80}")
         kept = await self._box.wait_for(matcher(to=to, sender=sender, subject=subject))
         return self._box.received(kept)
 
@@ -149,7 +155,7 @@ async def open_inbox(
         certificates: for TLS; made for `host` if not given.
         auth: user name and password without which no mail is taken; or ``"any"``: any login succeeds, none is needed.
         allow_hosts: names by which the page may be asked for, beside loopback addresses and ``localhost``.
-        config: instead of the inbox's own.
+        config: instead of the inbox's own. Its `transcript` is told what is said, as the inbox is.
 
     Raises:
         ModuleNotFoundError: Starlette or Hypercorn is missing; ``pip install 'trio-smtp[inbox]'`` brings them.
@@ -170,7 +176,7 @@ async def open_inbox(
             tls=tls,
             certificates=certificates,
             auth=auth,
-            config=replace(_CONFIG if config is None else config, transcript=box.note),
+            config=_noted_by(box, _CONFIG if config is None else config),
             keep=box.take,
             address_faults=True,
         ) as sink:
@@ -188,13 +194,26 @@ async def open_inbox(
         database.close()
 
 
+def _noted_by(box: Box, config: trio_smtp.ServerConfig) -> trio_smtp.ServerConfig:
+    """A configuration with which the box hears what is said, before the one who hears it already."""
+    transcript = config.transcript
+    if transcript is None:
+        return replace(config, transcript=box.note)
+
+    def note(session: trio_smtp.Session, side: str, line: str) -> None:
+        box.note(session, side, line)
+        transcript(session, side, line)
+
+    return replace(config, transcript=note)
+
+
 def _check(keep: object, config: object) -> None:
     if isinstance(keep, bool) or not isinstance(keep, int):
-        raise TypeError(f"keep is a number of messages, not {keep!r:.80}")
+        raise TypeError(f"keep must be a number of messages, not {keep!r:.80}")
     if keep < 1:
         raise ValueError(f"keep is at least 1, not {keep}")
     if config is not None and not isinstance(config, trio_smtp.ServerConfig):
-        raise TypeError(f"config is a trio_smtp.ServerConfig or None, not {config!r:.80}")
+        raise TypeError(f"config must be of type trio_smtp.ServerConfig or None, not {config!r:.80}")
 
 
 def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:

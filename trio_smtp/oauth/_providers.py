@@ -40,24 +40,29 @@ class _Provider:
         token_url: str,
         client_id: str,
         client_secret: str | None,
-        parameters: Mapping[str, str | None],
+        scope: str | None,
+        parameters: Mapping[str, str] | None,
+        grant: Mapping[str, str],
         secret_in: Literal["body", "header"],
         http: httpx.AsyncClient | None,
     ) -> None:
         for name, value in (("token_url", token_url), ("client_id", client_id)):
             if not isinstance(value, str):
-                raise TypeError(f"{name} is a str, not {type(value).__name__}")
-        if client_secret is not None and not isinstance(client_secret, str):
-            raise TypeError(f"client_secret is a str or None, not {type(client_secret).__name__}")
+                raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+        for name, optional in (("client_secret", client_secret), ("scope", scope)):
+            if optional is not None and not isinstance(optional, str):
+                raise TypeError(f"{name} must be a str or None, not {type(optional).__name__}")
+        if http is not None and not isinstance(http, httpx.AsyncClient):
+            raise TypeError(f"http must be an httpx.AsyncClient or None, not {http!r:.80}")
         parts = urlsplit(token_url)
         if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _HERE)):
-            raise ValueError("token_url is an https URL: secrets are sent to it")
+            raise ValueError("token_url must be an https URL: secrets are sent to it")
         if secret_in not in ("body", "header"):
-            raise ValueError(f"secret_in is 'body' or 'header', not {secret_in!r}")
+            raise ValueError(f"secret_in must be 'body' or 'header', not {secret_in!r}")
         self._url = token_url
         self._client_id = client_id
         self._client_secret = client_secret
-        self._parameters = {name: value for name, value in parameters.items() if value is not None}
+        self._parameters = {**_further(parameters), **grant} | ({} if scope is None else {"scope": scope})
         self._style = secret_in
         self._http = http
         self._asking = trio.Lock()
@@ -186,8 +191,8 @@ class ClientCredentials(_Provider):
         secret_in: Literal["body", "header"] = "body",
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        fields = {**(parameters or {}), "grant_type": "client_credentials", "scope": scope}
-        super().__init__(token_url, client_id, client_secret, fields, secret_in, http)
+        grant = {"grant_type": "client_credentials"}
+        super().__init__(token_url, client_id, client_secret, scope, parameters, grant, secret_in, http)
 
     @classmethod
     def microsoft365(
@@ -243,11 +248,11 @@ class RefreshToken(_Provider):
         http: httpx.AsyncClient | None = None,
     ) -> None:
         if not isinstance(refresh_token, str):
-            raise TypeError(f"refresh_token is a str, not {type(refresh_token).__name__}")
+            raise TypeError(f"refresh_token must be a str, not {type(refresh_token).__name__}")
         if keep is not None and not callable(keep):
-            raise TypeError("keep is an async callable or None")
-        fields = {**(parameters or {}), "grant_type": "refresh_token", "refresh_token": refresh_token, "scope": scope}
-        super().__init__(token_url, client_id, client_secret, fields, secret_in, http)
+            raise TypeError(f"keep must be an async callable or None, not {keep!r:.80}")
+        grant = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        super().__init__(token_url, client_id, client_secret, scope, parameters, grant, secret_in, http)
         self._keep = keep
 
     @classmethod
@@ -311,9 +316,22 @@ class RefreshToken(_Provider):
                     await self._keep(new)
 
 
+def _further(parameters: Mapping[str, str] | None) -> dict[str, str]:
+    """The caller's own parameters of the request. Their values may be secrets: an error does not show them."""
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"parameters must be a mapping of str to str, not {type(parameters).__name__}")
+    for name, value in parameters.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            kinds = f"{type(name).__name__} to {type(value).__name__}"
+            raise TypeError(f"parameters must be a mapping of str to str, not of {kinds}")
+    return dict(parameters)
+
+
 def _microsoft(tenant: str) -> str:
     if not isinstance(tenant, str):
-        raise TypeError(f"the tenant is a str, not {type(tenant).__name__}")
+        raise TypeError(f"the tenant must be a str, not {type(tenant).__name__}")
     if not tenant or not all(char.isalnum() or char in ".-" for char in tenant) or not tenant.isascii():
         raise ValueError(f"{tenant!r} is not a tenant: its id or its domain")
     return _MICROSOFT.format(tenant=tenant)

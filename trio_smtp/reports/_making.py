@@ -111,18 +111,18 @@ def make_report(
         TypeError, ValueError: an argument is of the wrong kind.
     """
     if not isinstance(reporting_mta, str) or not _HOST(reporting_mta):
-        raise ValueError(f"reporting_mta is a host's name, not {reporting_mta!r}")
+        raise ValueError(f"reporting_mta must be a host's name, not {reporting_mta!r}")
     for name, moment in (("arrived", arrived), ("retry_until", retry_until)):
         if moment is not None and not isinstance(moment, datetime):
-            raise TypeError(f"{name} is a datetime or None, not {moment!r:.80}")
+            raise TypeError(f"{name} must be a datetime or None, not {moment!r:.80}")
         if moment is not None and moment.utcoffset() is None:
             raise ValueError(f"{name} has a time zone")
     if not isinstance(outcome, SendResult | SMTPError):
-        raise TypeError(f"the outcome is a SendResult or an SMTPError, not {type(outcome).__name__}")
+        raise TypeError(f"the outcome must be a SendResult or an SMTPError, not {type(outcome).__name__}")
     if not isinstance(envelope, Envelope):
-        raise TypeError(f"the envelope is an Envelope, not {type(envelope).__name__}")
+        raise TypeError(f"the envelope must be an Envelope, not {type(envelope).__name__}")
     if content is not None and not isinstance(content, bytes | EmailMessage):
-        raise TypeError(f"the content is bytes, an EmailMessage or None, not {type(content).__name__}")
+        raise TypeError(f"the content must be bytes, an EmailMessage or None, not {type(content).__name__}")
     sender = envelope.sender
     if not sender.address:
         return None

@@ -62,7 +62,7 @@ def parse_report(message: bytes | Message[Any, Any]) -> Report:
         except Exception as exc:  # of many kinds: the email package does not write all that it reads
             raise ReportError(f"the message object cannot be written: {exc}") from exc
     if not isinstance(message, bytes | bytearray):
-        raise TypeError(f"a report is bytes or a message object, not {type(message).__name__}")
+        raise TypeError(f"a report must be bytes or a message object, not {type(message).__name__}")
     octets = bytes(message)
     if b"\n" not in octets:
         octets = octets.replace(b"\r", b"\n")  # as a store of an old Macintosh has it

@@ -43,7 +43,7 @@ def connect_through(url: str) -> Connect:
         ValueError: it is not the URL of a SOCKS proxy.
     """
     if not isinstance(url, str):
-        raise TypeError(f"the proxy's URL is a str, not {type(url).__name__}")
+        raise TypeError(f"the proxy's URL must be a str, not {type(url).__name__}")
     return _Through(url)
 
 

@@ -41,11 +41,11 @@ from ._server import RunningServer as RunningServer
 from ._server import ServerTLS as ServerTLS
 from ._server import Wrap as Wrap
 from ._server import open_server as open_server
-from ._sink import Keep as Keep
-from ._sink import ReceivedMessage as ReceivedMessage
 from ._sink import Sink as Sink
 from ._sink import SinkAuth as SinkAuth
 from ._sink import open_sink as open_sink
+from ._sink_handler import Keep as Keep
+from ._sink_handler import ReceivedMessage as ReceivedMessage
 from ._thread import ThreadedSink as ThreadedSink
 from ._thread import TrioThread as TrioThread
 from ._thread import run_in_thread as run_in_thread

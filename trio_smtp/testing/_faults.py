@@ -52,9 +52,9 @@ class Split:
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int):
-            raise TypeError(f"size is a number of octets, not {self.size!r:.80}")
+            raise TypeError(f"size must be a number of octets, not {self.size!r:.80}")
         if self.size < 1:
-            raise ValueError(f"size is at least one octet, not {self.size}")
+            raise ValueError(f"size must be at least one octet, not {self.size}")
 
 
 Fault: TypeAlias = Cut | Stall | Split

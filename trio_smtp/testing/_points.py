@@ -45,13 +45,13 @@ def _check_numbers(*, seconds: object, share: object, times: object, rate: objec
     """
     for name, value in (("seconds", seconds), ("share", share)):
         if not _is_number(value, float):
-            raise TypeError(f"{name} is a number, not {value!r:.80}")
+            raise TypeError(f"{name} must be a number, not {value!r:.80}")
     if times is not None and not _is_number(times, int):
-        raise TypeError(f"times is a whole number or None, not {times!r:.80}")
+        raise TypeError(f"times must be a whole number or None, not {times!r:.80}")
     if rate is None:
         return
     if not isinstance(rate, tuple) or len(rate) != 2 or not all(_is_number(value, float) for value in rate):
-        raise TypeError(f"rate is (messages, seconds) or None, not {rate!r:.80}")
+        raise TypeError(f"rate must be (messages, seconds) or None, not {rate!r:.80}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class FaultPoint(metaclass=NoPublicConstructor):
         if not 0 <= share <= 1:
             raise ValueError(f"share is 0 to 1, not {share}")
         if rate is not None and not (0 <= rate[0] <= MAX_RATE and 0 < rate[1] < math.inf):
-            raise ValueError(f"rate is (messages, seconds), at most {MAX_RATE} messages, not {rate}")
+            raise ValueError(f"rate must be (messages, seconds), at most {MAX_RATE} messages, not {rate}")
         if keep and stage is not Stage.END:
             raise ValueError(f"there is no message to keep at {str(stage)!r}")
         if times is not None and times < 1:

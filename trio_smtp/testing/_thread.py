@@ -15,7 +15,8 @@ import trio
 from .._public import NoPublicConstructor
 from ._points import FaultPoint
 from ._server import ServerTLS
-from ._sink import ReceivedMessage, Sink, open_sink
+from ._sink import Sink, open_sink
+from ._sink_handler import ReceivedMessage
 
 _T = TypeVar("_T")
 _Result = TypeVar("_Result")
@@ -53,8 +54,12 @@ class TrioThread(Generic[_T], metaclass=NoPublicConstructor):
 
         Raises:
             TimeoutError: it took longer.
+            TypeError: `timeout` is no number.
+            RuntimeError: a task of Trio's has called it, which would block all others.
             trio.RunFinishedError: the block was left, or the thread has ended by itself.
         """
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+            raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.80}")
 
         async def call() -> _Result:
             with trio.fail_after(float("inf") if timeout is None else timeout):
@@ -70,14 +75,22 @@ class TrioThread(Generic[_T], metaclass=NoPublicConstructor):
         """Call a function in the thread, and wait for its result.
 
         Raises:
+            RuntimeError: as of :meth:`run`.
             trio.RunFinishedError: the block was left, or the thread has ended by itself.
         """
         self._check_open()
         return trio.from_thread.run_sync(function, *args, trio_token=self._token)
 
     def _check_open(self) -> None:
+        _check_blocking(repr(self.value))
         if self._has_ended:
             raise trio.RunFinishedError(f"the block was left in which {self.value!r} could be used")
+
+
+def _check_blocking(what: str) -> None:
+    """Raise a RuntimeError in a task of Trio's, and in what it calls: waiting for another thread blocks all tasks."""
+    if trio.lowlevel.in_trio_task():
+        raise RuntimeError(f"{what} is in a thread of its own, for tests that are not async; others use 'async with'")
 
 
 @contextmanager
@@ -90,8 +103,10 @@ def run_in_thread(manager: AbstractAsyncContextManager[_T]) -> Iterator[TrioThre
         manager: such as that of :func:`open_server` or :func:`open_script`.
 
     Raises:
+        RuntimeError: a task of Trio's has called it, which would block all others.
         Exception: what opening it, or closing it, raises.
     """
+    _check_blocking("what run_in_thread() opens")
     opened: Future[TrioThread[_T]] = Future()
     ended: Future[None] = Future()
 

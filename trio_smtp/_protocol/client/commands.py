@@ -212,7 +212,7 @@ def other(line: str, *, utf8: bool = False) -> Command:
             than the first word: the rest may be a secret.
     """
     if not isinstance(line, str):
-        raise TypeError(f"a command is a str, not {type(line).__name__}")
+        raise TypeError(f"a command must be a str, not {type(line).__name__}")
     word = _WORD(line)
     if word is None:
         raise LocalProtocolError("there is no command in the line", delivery=Delivery.NOT_SENT)

@@ -49,7 +49,8 @@ def greet_client(protocol: ServerProtocol, event: Hello, reply: Reply) -> Reply:
     protocol.introduce(event.name, esmtp=event.verb != "HELO")
     lines = None if reply is replies.HELLO_ACCEPTED else reply.lines
     mechanisms = protocol.auth.mechanisms(protocol.profile, tls=protocol.tls)
-    return protocol.profile.hello_reply(lines, protocol.esmtp, protocol.tls, mechanisms, protocol.relay.trusted)
+    offer = protocol.profile.hello_reply(lines, protocol.esmtp, protocol.tls, mechanisms, protocol.relay.trusted)
+    return Reply(offer.code, offer.lines, close=True) if reply.close else offer
 
 
 def take_starttls(protocol: ServerProtocol, argument: bytes) -> Taken:

@@ -201,14 +201,14 @@ class ServerConfig:
         check_function("trace", self.trace)
         check_function("transcript", self.transcript)
         if not isinstance(self.scram_secret, bytes):
-            raise TypeError("scram_secret is bytes")
+            raise TypeError("scram_secret must be bytes")
         if len(self.scram_secret) < MIN_SECRET:
             raise ValueError(f"scram_secret must have at least {MIN_SECRET} octets")
 
     def _check_failures_per_host(self, limit: object) -> None:
         name = "max_auth_failures_per_host"
         if not isinstance(limit, tuple) or len(limit) != 2 or limit[1] is None:
-            raise TypeError(f"{name} is (failures, seconds) or None, not {limit!r}")
+            raise TypeError(f"{name} must be (failures, seconds) or None, not {limit!r}")
         check_count(name, limit[0], optional=False)
         check_seconds(name, limit[1])
 
@@ -218,7 +218,7 @@ class ServerConfig:
 
 def _check_moment(name: str, value: object) -> None:
     if not isinstance(value, datetime):
-        raise TypeError(f"{name} is a datetime or None, not {value!r}")
+        raise TypeError(f"{name} must be a datetime or None, not {value!r}")
     if value.utcoffset() is None:
         raise ValueError(f"{name} needs a time zone")
 
@@ -230,11 +230,11 @@ def networks(name: str, values: object) -> tuple[Network, ...]:
         TypeError, ValueError: naming the field.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} is a sequence of networks, not {values!r}")
+        raise TypeError(f"{name} must be a sequence of networks, not {values!r}")
     networks = tuple(values)
     for value in networks:  # ip_network() takes 10 for 0.0.0.10
         if not isinstance(value, str | ipaddress.IPv4Network | ipaddress.IPv6Network):
-            raise TypeError(f"{name}: a network is a str or of ipaddress, not {value!r}")
+            raise TypeError(f"{name}: a network must be a str or of ipaddress, not {value!r}")
     try:
         return tuple(map(ipaddress.ip_network, networks))
     except ValueError as exc:

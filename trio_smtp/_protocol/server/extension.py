@@ -76,7 +76,7 @@ def _keep(value: str | None, party: Any, context: ParameterContext) -> None:
 
 def _names(field: str, values: object, is_name: Any, known: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{field} is a sequence of names, not {values!r}")
+        raise TypeError(f"{field} must be a sequence of names, not {values!r}")
     names = tuple(value.upper() if isinstance(value, str) and value.isascii() else value for value in values)
     for name in names:
         if not isinstance(name, str) or is_name(name) is None:
@@ -95,11 +95,11 @@ def check_extensions(values: object) -> tuple[ServerExtension, ...]:
         TypeError, ValueError: naming the field.
     """
     if not isinstance(values, Iterable):
-        raise TypeError(f"extensions is a sequence of ServerExtension, not {values!r}")
+        raise TypeError(f"extensions must be a sequence of ServerExtension, not {values!r}")
     extensions = tuple(values)
     for extension in extensions:
         if not isinstance(extension, ServerExtension):
-            raise TypeError(f"extensions is a sequence of ServerExtension, not of {extension!r}")
+            raise TypeError(f"extensions must be a sequence of ServerExtension, not of {extension!r}")
     for field in ("mail_parameters", "rcpt_parameters", "commands"):
         names = [name for extension in extensions for name in getattr(extension, field)]
         if len(set(names)) != len(names):

@@ -163,7 +163,7 @@ class ServerProtocol:
         if reply is None:
             reply = self.profile.greeting
         elif reply.is_success:
-            reply = Reply(220, reply.lines)  # RFC 5321 §4.2: no other success greets
+            reply = Reply(220, reply.lines, close=reply.close)  # RFC 5321 §4.2: no other success greets
         # RFC 5321 §3.1 would wait for QUIT after a refusal; clients close
         self.move(Occurrence.GREETING if reply.is_success else Occurrence.END)
         self.reply(reply, enhanced=not reply.is_success, counted=False)

@@ -53,7 +53,10 @@ class Transactions:
     def add(self, recipient: Recipient) -> None:
         """RCPT was accepted."""
         assert self.envelope is not None
-        self.envelope.recipients.append(recipient)
+        try:
+            self.envelope.recipients.append(recipient)
+        except (AttributeError, TypeError):  # the application has made something else of it
+            self.envelope.recipients = [recipient]
         self.addressees.append(recipient.address)
 
     def end(self, *, accepted: bool) -> None:
