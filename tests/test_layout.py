@@ -83,7 +83,6 @@ ELSEWHERE = {
     "inbox/_answers": "test_inbox_mailpit",
     "inbox/_box": "test_inbox_inbox",
     "inbox/_web": "test_inbox_inbox",
-    "outbox/_combine": "test_outbox_groups",
     "outbox/_kept": "test_outbox_states",
     "outbox/_redis_client": "test_outbox_redis",
     "outbox/_entry": "test_outbox_states",

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from trio_smtp.outbox import StoreError
-from trio_smtp.outbox._groups import Groups, Writes
+from trio_smtp.outbox._groups import Groups, Operation, Writes
 
 
 @pytest.fixture
@@ -259,12 +259,12 @@ async def test_a_failure_that_is_none_of_sqlite_leaves_nothing_behind_and_nobody
 async def test_one_that_fails_halfway_leaves_nothing_behind(groups, connection, words):
     def half(connection):
         insert("half")(connection)
-        raise MemoryError
+        raise ZeroDivisionError
 
     errors = []
 
     async def ask():
-        with pytest.raises(MemoryError) as caught:
+        with pytest.raises(ZeroDivisionError) as caught:
             await groups.do(half, Writes.ROWS)
         errors.append(caught.value)
 
@@ -276,6 +276,47 @@ async def test_one_that_fails_halfway_leaves_nothing_behind(groups, connection, 
     assert names(connection) == {"before", "behind"}
     await ask()
     assert names(connection) == {"before", "behind"}
+
+
+async def test_too_little_memory_is_an_error_of_the_one_who_needs_it(groups, connection):
+    def short(_):
+        raise MemoryError
+
+    async def ask(writes):
+        with pytest.raises(StoreError, match="MemoryError") as caught:
+            await groups.do(short, writes)
+        assert isinstance(caught.value.__cause__, MemoryError)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(groups.do, insert("before"), Writes.ROWS)
+        nursery.start_soon(ask, Writes.ROWS)
+        nursery.start_soon(ask, Writes.NOTHING)
+        nursery.start_soon(groups.do, insert("behind"), Writes.ROWS)
+    assert names(connection) == {"before", "behind"}
+
+
+async def test_a_process_that_comes_between_is_waited_for_once_by_all_that_are_left(groups, connection, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "g.db", isolation_level=None, check_same_thread=False)) as other:
+        tries = []
+
+        def wrong(connection):
+            tries.append(1)
+            insert("half")(connection)
+            if len(tries) == 2:  # alone
+                connection.execute("ROLLBACK")
+                other.execute("BEGIN IMMEDIATE")
+            raise ZeroDivisionError
+
+        begins: list[str] = []
+        connection.set_trace_callback(lambda words: begins.append(words) if words.startswith("BEGIN") else None)
+        functions = insert("a"), wrong, *map(insert, "bcdefgh")
+        first, second, *others = await groups.do_all([Operation(function) for function in functions])
+        other.execute("ROLLBACK")
+    assert first == 1
+    assert isinstance(second, ZeroDivisionError)
+    assert ["locked" in str(error) for error in others] == [True] * 7
+    assert len(begins) == 4  # for all, for each of the first two, and once for the others
+    assert names(connection) == {"a"}
 
 
 async def test_a_transaction_that_could_not_be_rolled_back_does_not_stay(groups, connection):

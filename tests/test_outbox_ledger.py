@@ -118,6 +118,22 @@ async def test_a_store_that_is_away_is_asked_again_with_longer_pauses(
     assert told.events == [("store", "away")] * 8
 
 
+async def test_what_others_write_does_not_shorten_the_pauses_of_one_that_fails(
+    ledger, store, told, written, nursery, autojump_clock
+):
+    store.errors["large"] = [StoreError("full")] * 100
+    nursery.start_soon(ledger.run)
+    note(ledger, written, "large")
+    for number in range(60):
+        await trio.sleep(1)
+        note(ledger, written, f"m{number}")
+    events = len(told.events)
+    store.errors.clear()
+    await ledger.finish()
+    assert len(written) == 61
+    assert events < 20
+
+
 @pytest.mark.parametrize("error", [LeaseLostError("another's"), LookupError("gone")])
 async def test_what_is_another_s_by_now_is_told_of_and_over(error, ledger, store, told, written, nursery):
     store.errors["a"] = [error]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 
 import pytest
 import trio
+import trio.testing
 from outbox_stores import one_redis, redis_server  # noqa: F401 - a fixture
 from test_outbox import FAST, TEXT, A, B, opened, working
 
@@ -72,6 +74,27 @@ async def test_everything_of_a_settled_entry_is_removed_in_the_end(redis):
             assert left == {"version", "place", "priorities", "q:0", "bell", "lease"}
             assert await client.xlen("trio-smtp:outbox:q:0") == 0
     assert len(sink.messages) == 5
+
+
+async def test_who_is_cancelled_does_not_wait_for_a_server_that_hangs():
+    with redis_server() as redis:
+        assert redis.process is not None
+        async with open_outbox(redis.url, config=FAST) as outbox:
+            ticket = await outbox.put(A, [B], TEXT)
+            redis.process.send_signal(signal.SIGSTOP)
+            try:
+                started = trio.current_time()
+                async with trio.open_nursery() as nursery:
+                    for _ in range(5):
+                        nursery.start_soon(outbox.put, A, [B], TEXT)
+                    await trio.testing.wait_all_tasks_blocked()
+                    nursery.start_soon(outbox.resolve, ticket.id, "discard")
+                    await trio.testing.wait_all_tasks_blocked()
+                    nursery.cancel_scope.cancel()
+                assert trio.current_time() - started < 3  # of processes; the client's patience is longer
+            finally:
+                redis.process.send_signal(signal.SIGCONT)
+            await outbox.put(A, [B], TEXT)
 
 
 async def test_a_worker_goes_on_when_redis_is_back():

@@ -108,6 +108,47 @@ async def test_a_full_disk_is_an_error_of_what_has_no_room_only(connection, stor
     assert await store.add(record("large", key="k"), bytes(1 << 20)) == ("large", True)
 
 
+SHORT = "SELECT short_of_memory()"
+
+
+@pytest.mark.parametrize("failure", ["SELECT RAISE(ABORT, 'no')", "SELECT RAISE(ROLLBACK, 'no')", SHORT])
+@pytest.mark.parametrize("event", ["UPDATE", "DELETE"])
+async def test_one_row_that_cannot_be_written_fails_none_that_are_written_with_it(failure, event, connection, store):
+    def short_of_memory():
+        raise MemoryError  # SQLite runs out of it by this, too
+
+    for number in range(9):
+        await store.add(record(f"m{number}"), b"x")
+    taken = [each for each, _ in await store.take("w", 9, claim)]
+    connection.create_function("short_of_memory", 0, short_of_memory)
+    table, which = ("outbox_entries", "OLD.id = 'm4'") if event == "UPDATE" else ("outbox_contents", "OLD.place = 5")
+    connection.execute(f"CREATE TEMP TRIGGER wrong BEFORE {event} ON {table} WHEN {which} BEGIN {failure}; END")
+
+    def end(record, now):
+        return settle(record, 1, {B: Outcome(Turn.ACCEPT)}, now)
+
+    answers = await store.change_all([(each, end) for each in taken])
+    wrong = [number for number, answer in enumerate(answers) if isinstance(answer, StoreError)]
+    assert wrong == [4]
+    assert [(await store.load(f"m{number}")).state for number in range(9)] == [
+        State.SENDING if number in wrong else State.SENT for number in range(9)
+    ]
+    connection.execute("DROP TRIGGER wrong")
+    assert [answer.state for answer in await store.change_all([(each, end) for each in taken])] == [State.SENT] * 9
+    assert connection.execute("SELECT count(*) FROM outbox_contents").fetchone() == (0,)
+
+
+async def test_the_state_of_one_that_is_tried_again_for_some_while_others_are_in_doubt(store):
+    await store.add(record(recipients={A: Fate(), B: Fate()}), b"x")
+    ((taken, _),) = await store.take("w", 1, claim)
+    outcomes = {A: Outcome(Turn.DOUBT, error="who knows"), B: Outcome(Turn.AGAIN)}
+    await store.change(taken, lambda record, now: settle(mark(record, 1), 1, outcomes, now))
+    ((again, _),) = await store.take("w", 1, claim)
+    assert again.state is State.IN_DOUBT
+    assert {state: number for state, number in (await store.counts()).items() if number} == {State.IN_DOUBT: 1}
+    assert (await store.page(State.IN_DOUBT, 0, 5)).records == [again]
+
+
 async def test_leases_end_and_are_renewed(store, clock):
     await store.add(record(), b"x")
     ((taken, _),) = await store.take("w", 5, claim)

@@ -21,6 +21,7 @@ from trio_smtp.outbox._states import (
     Outcome,
     Record,
     Shelf,
+    Step,
     Turn,
     begin,
     mark,
@@ -232,7 +233,8 @@ def as_columns(steps):
 def test_no_sequence_of_events_lets_two_claims_deliver(events):
     """At the worst, the server has a message once its end is marked; only its owner's or a person's word undoes it."""
     now, current, claim = 200.0, record(expires=1e9), 0
-    kept, steps = current, list[object]()
+    kept = current
+    steps: list[Step] = []
     delivered: set[int] = set()  # claims that may have
     for step, seconds in events:
         now += seconds

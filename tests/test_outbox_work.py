@@ -317,6 +317,30 @@ async def test_a_mark_that_fails_sends_nothing_and_is_tried_again(tmp_path):
     assert (entry.state, entry.recipients[B].attempts, len(sink.messages)) == ("sent", 2, 1)
 
 
+async def test_a_mark_that_fails_at_the_pool_s_second_try_leaves_in_doubt_what_the_first_may_have_sent(tmp_path):
+    config, _ = watched(lease=60)
+    pool_config = trio_smtp.PoolConfig(on_unknown="retry", retry_delay=0)
+    async with (
+        opened(f"sqlite:{tmp_path}/o.db", config) as (outbox, sink, _),
+        trio_smtp.open_pool(sink.host, sink.port, config=pool_config, **sink.client_options) as pool,
+    ):
+        sink.cut("end", keep=True, times=1)
+        store = outbox._store
+        change, marks = store.change, []
+
+        async def failing(record, transition):
+            marks.append(record.id)
+            if len(marks) == 2:
+                raise StoreError("away")
+            return await change(record, transition)
+
+        store.change = failing
+        async with working(outbox, pool):
+            ticket = await outbox.put(A, [B], TEXT)
+            entry = await outbox.wait(ticket.id)
+    assert (entry.state, len(marks), len(sink.messages)) == ("in_doubt", 2, 1)
+
+
 @pytest.mark.parametrize("scope", ["rate_limit", "domain_rate_limit"])
 async def test_a_rate_limit_holds_over_all_workers(scope, store_url):  # noqa: F811
     config, _ = watched(**{scope: (3, 0.5)})

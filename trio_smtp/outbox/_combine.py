@@ -2,6 +2,9 @@
 #
 # The first who asks leads: its task has a group done, wakes the others of the group, and hands the lead to the first of
 # those that have come meanwhile. What a group is done by is a function, and what came of a request is written on it.
+#
+# Where the answer may be long in coming, and need not be known, a task of its own leads (serve()): then whoever is
+# cancelled leaves at once.
 from __future__ import annotations
 
 from collections import deque
@@ -51,7 +54,7 @@ class Combiner(Generic[R]):
 
     Args:
         run: does a group; what it raises is raised by the one that leads, so what came of the others must be known by
-            then. It is shielded.
+            then. It is shielded, unless :meth:`serve` leads.
         most: the weight of a group.
         size: octets of a group: a large request does not delay those that came before it.
     """
@@ -62,50 +65,81 @@ class Combiner(Generic[R]):
         self._size: Final = size
         self._waiting: deque[R] = deque()
         self._is_led = False  # a task has a group done, or is about to
+        self._is_served = False  # it is serve() that leads
+        self._idle: trio.Event | None = None  # on which serve() waits for a request
 
     @trio.lowlevel.enable_ki_protection  # an interrupt while it leads would leave the others without a leader
     async def ask(self, request: R) -> None:
         """Return once it is done.
 
-        Cancellation: before it is begun, it is withdrawn. Once it is begun, its answer is waited for.
+        Cancellation: before it is begun, it is withdrawn. Once it is begun, its answer is waited for, unless
+        :meth:`serve` leads: then it may be done or not.
         """
         if not self._is_led:
             await trio.lowlevel.checkpoint_if_cancelled()  # what leads cannot be withdrawn
         self._waiting.append(request)
+        if self._idle is not None:
+            self._idle.set()
+            self._idle = None
         if self._is_led:
             await self._wait(request)
         if request.phase is _Phase.WAITING:
             self._is_led = True
-            await self._lead()
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._lead()
+            finally:
+                self._hand_over()
+
+    @trio.lowlevel.enable_ki_protection
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Lead until cancelled; then those who ask lead again. To be started before any of them does."""
+        self._is_led = self._is_served = True
+        try:
+            task_status.started()
+            while True:
+                if not self._waiting:
+                    self._idle = trio.Event()
+                    await self._idle.wait()
+                await self._lead()
+        finally:
+            self._is_served, self._idle = False, None
+            self._hand_over()
 
     async def _wait(self, request: R) -> None:
         """Until there is an answer, or the lead is this task's."""
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            if request.phase is not _Phase.WAITING:
+            if request.phase is _Phase.WAITING:
+                self._waiting.remove(request)
+            elif not self._is_served:
                 return trio.lowlevel.Abort.FAILED
-            self._waiting.remove(request)
+            request.task = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         request.task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _lead(self) -> None:
-        """Have a group done, of which this task's request is the first."""
+        """Have the next group done."""
         for _ in range(_GATHER):
             await trio.lowlevel.cancel_shielded_checkpoint()
         group = self._next_group()
+        if not group:  # all of them were withdrawn
+            return
         try:
-            with trio.CancelScope(shield=True):
-                await self._run(group)
+            await self._run(group)
         finally:
             for request in group:
                 request.phase = _Phase.DONE
                 request.wake()
-            if self._waiting:
-                self._waiting[0].wake()
-            else:
-                self._is_led = False
+
+    def _hand_over(self) -> None:
+        """Let the first of those who wait lead."""
+        if self._waiting:
+            self._waiting[0].wake()
+        else:
+            self._is_led = False
 
     def _next_group(self) -> list[R]:
         group: list[R] = []

@@ -20,6 +20,7 @@ from ._rows import Row, RowsStatement, write_all
 
 _MOST: Final = 200  # operations in one transaction
 _SIZE: Final = 1 << 20  # octets of content in one transaction
+FAILURES: Final = (sqlite3.Error, MemoryError)  # of SQLite, which raises the second where it is short of memory
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ class Operation(Generic[T]):
         """Do it. An error of SQLite is raised, since it is the group's; any other is this operation's own."""
         try:
             self.answer = self.function(connection)
-        except sqlite3.Error:
+        except FAILURES:
             raise
         except Exception as exc:
             self.answer = exc
@@ -103,7 +104,7 @@ class Groups:
         """Call the function in the thread, with all that wait by then; if it writes, in a transaction.
 
         Args:
-            function: what it raises is raised here; an error of SQLite as StoreError.
+            function: what it raises is raised here; an error of SQLite, or a lack of memory, as StoreError.
             writes: whether it does.
             size: about how many octets.
             bulk: what it comes to, where that is known before.
@@ -176,38 +177,46 @@ class Groups:
     def _run_alone(self, operation: Operation[Any]) -> None:
         try:
             operation.run(self._connection)
-        except sqlite3.Error as exc:
+        except FAILURES as exc:
             operation.answer = store_error(self._path, exc)
 
     def _write(self, group: list[Operation[Any]]) -> None:
-        connection = self._connection
+        """Do them in one transaction, or, if that fails, each in its own."""
+        if not self._begin(group) or self._do_together(group) or len(group) == 1:
+            return
+        for number, operation in enumerate(group):
+            if not self._begin(group[number:]):  # to wait for each of them again could take very long
+                return
+            self._do_together([operation])
+
+    def _begin(self, group: Sequence[Operation[Any]]) -> bool:
+        """Begin a transaction; if there is none to be had, that is the answer of all of them."""
         try:
             self._roll_back()  # what could not be, the last time
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as exc:  # another process has not ended its transaction, for example
+            self._connection.execute("BEGIN IMMEDIATE")
+        except FAILURES as exc:  # another process has not ended its transaction, for example
             for operation in group:
                 operation.answer = store_error(self._path, exc)
-            return
+            return False
+        return True
+
+    def _do_together(self, group: Sequence[Operation[Any]]) -> bool:
+        """Do them in the transaction that was begun, and end it. Whether they were done: all of them, or none."""
         try:
-            is_whole = self._are_whole(group)
-            if is_whole:
-                connection.execute("COMMIT")
-            else:
-                self._roll_back()
-        except sqlite3.Error as exc:
-            self._roll_back()
-            is_whole = False
+            if self._are_whole(group):
+                self._connection.execute("COMMIT")
+                return True
+        except FAILURES as exc:
             if len(group) == 1:
                 group[0].answer = store_error(self._path, exc)
         except BaseException:
             self._roll_back()
             raise
-        if not is_whole and len(group) > 1:
-            for operation in group:
-                self._write([operation])
+        self._roll_back()
+        return False
 
-    def _are_whole(self, group: list[Operation[Any]]) -> bool:
-        """Do them. Whether none has failed halfway: it may have been short of memory, for example."""
+    def _are_whole(self, group: Sequence[Operation[Any]]) -> bool:
+        """Do them. Whether none has failed halfway: what it calls may have raised, for example."""
         for operation in self._write_in_bulk(group):
             before = self._connection.total_changes
             operation.run(self._connection)
@@ -215,7 +224,7 @@ class Groups:
                 return False
         return True
 
-    def _write_in_bulk(self, group: list[Operation[Any]]) -> list[Operation[Any]]:
+    def _write_in_bulk(self, group: Sequence[Operation[Any]]) -> Sequence[Operation[Any]]:
         """Do what can be done in bulk; the others, all of them if something is not as expected."""
         bulk = [(operation, operation.bulk) for operation in group if operation.bulk is not None]
         if len(bulk) < 2:
@@ -233,11 +242,11 @@ class Groups:
             self._connection.execute("ROLLBACK")
 
 
-def store_error(path: str, error: sqlite3.Error) -> StoreError:
-    """What the outbox raises for an error of SQLite."""
-    words = str(error)
+def store_error(path: str, error: Exception, about: str = "") -> StoreError:
+    """What the outbox raises for an error of SQLite, or another; `about` comes before what that says."""
+    words = str(error) or type(error).__name__
     if isinstance(error, sqlite3.DatabaseError) and ("malformed" in words or "not a database" in words):
         words = f"it is damaged, or no outbox: {words}"
-    wrapped = StoreError(f"cannot use the outbox {path}: {words}")
+    wrapped = StoreError(f"cannot use the outbox {path}: {about}{words}")
     wrapped.__cause__ = error
     return wrapped

@@ -63,7 +63,7 @@ def from_json(
         claim = None if begun is None else Begun(*json.loads(_decoded(begun)))
         mark = None if marked is None else Marked(tuple(*json.loads(_decoded(marked))))
         return retrace(record, claim, mark)
-    except (TypeError, KeyError, AttributeError, LeaseLostError) as exc:
+    except (TypeError, KeyError, AttributeError, ArithmeticError, LeaseLostError) as exc:
         raise ValueError(f"not a record of an outbox: {exc}") from exc
 
 

@@ -117,9 +117,9 @@ class Ledger:
                 self._failed.append(note)
             else:
                 raise answer
-        if error is None:
+        if error is None and not self._failed:
             self._pause = _FIRST_PAUSE
-        else:
+        elif error is not None:
             self._tell("store", error=error)
             self._again_at = trio.current_time() + self._pause
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)

@@ -75,6 +75,7 @@ async def open_redis(url: str, config: OutboxConfig) -> AsyncIterator[RedisStore
                 await nursery.start(run_client, client, ended)
             await store.prepare()
             nursery.start_soon(store.listen)
+            await nursery.start(store.save)
             yield store
         finally:
             store.close()
@@ -90,7 +91,7 @@ class _Save(Request):
 
     Attributes:
         arguments: of the script.
-        answer: what :meth:`RedisStore._store` returns for them, or what went wrong.
+        answer: what the script says of each, or what went wrong.
     """
 
     __slots__ = ("answer", "arguments")
@@ -123,6 +124,7 @@ class RedisStore:
         self._saves: Final[Combiner[_Save]] = Combiner(self._save_together, _MOST, _SIZE)
         self._changed = trio.Event()
         self._unsaid: StoreError | None = None  # what happened while something was taken, for the next time
+        self._saving: Final = trio.CancelScope(shield=True)
         self._is_closed = False
         self._ahead = time.time() - time.monotonic()  # the server's clock, less this machine's steady one
 
@@ -132,6 +134,7 @@ class RedisStore:
     def close(self) -> None:
         """What is asked of the store from now on is a StoreError."""
         self._is_closed = True
+        self._saving.cancel()
 
     async def prepare(self) -> None:
         """Check the version, and how durable the server is."""
@@ -168,47 +171,72 @@ class RedisStore:
     # -- records
 
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
-        ((word, said),) = await self._store([record], content=content)
-        if word == "failed":
-            raise self._failure(said)
-        return said, word == "new"
+        (answer,) = await self._store([record], content=content)
+        if isinstance(answer, Exception):
+            raise answer
+        word, entry_id = answer
+        return entry_id, word == "new"
 
     async def _store(
         self, records: Sequence[Record], *, content: bytes = b"", lapsed: bool = False
-    ) -> list[tuple[str, str]]:
+    ) -> list[tuple[str, str] | Exception]:
         """Have records stored, each if it is still the one that was read.
 
         Returns:
-            For each what came of it, and the id of the entry that is there now. ``"new"``: it was stored. ``"known"``:
-            its key was. ``"moved"``, ``"gone"``: another is there, or none. ``"failed"``: instead of the id, why.
+            For each what came of it, and the id of the entry that is there now; or why it could not be stored.
+            ``"new"``: it was. ``"known"``: its key was. ``"moved"``, ``"gone"``: another is there, or none.
         """
-        if not records:
-            return []
-        arguments: list[Any] = []
-        for record in records:
-            its_own = [*self._arguments(record, lapsed), content, *await self._companions(record)]
-            arguments += [len(its_own), *its_own]
-        request = _Save(arguments, len(records))
+        prepared = [await self._prepared(record, content, lapsed) for record in records]
+        sound = [each for each in prepared if not isinstance(each, Exception)]
+        if not sound:
+            return [each for each in prepared if isinstance(each, Exception)]
+        request = _Save([word for each in sound for word in (len(each), *each)], len(sound))
         await self._saves.ask(request)
         if isinstance(request.answer, BaseException):  # of the call that was made for all
             raise StoreError(str(request.answer) or repr(request.answer)) from request.answer
-        return request.answer
+        said = iter(request.answer)
+        return [each if isinstance(each, Exception) else self._answer(*next(said)) for each in prepared]
+
+    async def save(self, *, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC114 - no context manager's
+        """Have saved what is asked for, until closed: whoever is cancelled need not wait for a server that hangs."""
+        with self._saving:
+            await self._saves.serve(task_status=task_status)
 
     async def _save_together(self, group: list[_Save]) -> None:
         """What waits shares one call of the script, and one sync."""
         try:
             answer: Any = await self.ask(self._save([_PREFIX], [word for each in group for word in each.arguments]))
+        except StoreError as exc:
+            for each in group:
+                each.answer = exc
+            return
         except BaseException as exc:
             for each in group:
                 each.answer = exc
-            if isinstance(exc, StoreError):
-                return
             raise
         now, said = answer
         self._set_clock(now)
         answers = iter(said)
         for each in group:
-            each.answer = [(text_of(word), text_of(entry_id)) for word, entry_id in islice(answers, each.weight)]
+            each.answer = [(text_of(word), text_of(words)) for word, words in islice(answers, each.weight)]
+
+    def _answer(self, word: str, words: str) -> tuple[str, str] | Exception:
+        return self._failure(words) if word == "failed" else (word, words)
+
+    async def _prepared(self, record: Record, content: bytes, lapsed: bool) -> list[Any] | Exception:
+        """What is said of a record; or why there is nothing to say of it.
+
+        Raises:
+            StoreError: of them all.
+        """
+        try:
+            return [*self._arguments(record, lapsed), content, *await self._companions(record)]
+        except StoreError:
+            raise
+        except MemoryError as exc:
+            return self._failure(repr(exc))
+        except Exception as exc:
+            return exc
 
     def _arguments(self, record: Record, lapsed: bool) -> list[Any]:
         shelf, at = record.shelf()
@@ -239,8 +267,8 @@ class RedisStore:
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         self._raise_unsaid()
         lease = round(self._config.lease * 1000)
-        answer: Any = await self.ask(self._take([_PREFIX], [worker, limit, lease]))
-        found, now = answer
+        said: Any = await self.ask(self._take([_PREFIX], [worker, limit, lease]))
+        found, now = said
         self._set_clock(now)
         claims: list[tuple[Record, bytes]] = []
         taken: list[tuple[Record, bytes]] = []
@@ -252,11 +280,11 @@ class RedisStore:
                 except DamageError as exc:
                     await self._put_aside(entry_id, kept[1], exc)
             answers = await self._store([record for record, _ in claims], lapsed=True)
-            for (record, content), (word, said) in zip(claims, answers, strict=True):
-                if word == "new":
+            for (record, content), answer in zip(claims, answers, strict=True):
+                if isinstance(answer, Exception):  # it is found again when its lease has ended
+                    self._unsaid = self._failure(f"entry {record.id} cannot be taken: {answer!r}")
+                elif answer[0] == "new":
                     taken.append((stored(record), content))
-                elif word == "failed":
-                    self._unsaid = self._failure(said)
         except StoreError as exc:  # what is leased by now is not forgotten
             self._unsaid = exc
         if not taken:
@@ -303,12 +331,12 @@ class RedisStore:
     ) -> dict[int, Record]:
         """Store records; those of which another was there already, as they are now."""
         moved: dict[int, Record] = {}
-        words = await self._store(list(changed.values())) if changed else []
-        for (number, record), (word, said) in zip(changed.items(), words, strict=True):
-            if word == "new":
+        said = await self._store(list(changed.values()))
+        for (number, record), answer in zip(changed.items(), said, strict=True):
+            if isinstance(answer, Exception):
+                answers[number] = answer
+            elif answer[0] == "new":
                 answers[number] = stored(record)
-            elif word == "failed":
-                answers[number] = self._failure(said)
             else:
                 try:
                     moved[number] = await self.load(record.id)
@@ -317,7 +345,7 @@ class RedisStore:
                 except StoreError as exc:
                     if not exc.damaged:
                         raise
-                    answers[number] = exc
+                    answers[number] = exc  # it alone is damaged
         return moved
 
     async def renew(self, records: Sequence[Record], worker: str) -> None:
@@ -329,8 +357,9 @@ class RedisStore:
         try:
             return read(entry_id, kept, has_content)
         except DamageError as exc:
-            size = int(await self.ask(self._size([f"{_PREFIX}c:{entry_id}"])))
-            raise examined(entry_id, kept, None if size < 0 else size, exc) from exc
+            damage = exc
+        size = int(await self.ask(self._size([f"{_PREFIX}c:{entry_id}"])))
+        raise examined(entry_id, kept, None if size < 0 else size, damage) from damage
 
     async def _find(self, entry_id: str) -> tuple[Kept, int | None]:
         """What is kept of an entry, and, if it is set aside, whether its content is there."""

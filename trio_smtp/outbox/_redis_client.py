@@ -79,4 +79,4 @@ async def warn_if_forgetful(client: Any) -> None:
 
 def text_of(value: Any) -> str:
     """What Redis has said, as text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -93,7 +93,7 @@ def _make(
             about.sender.ret = "HDRS"
         try:
             message = _write(record, about, outcome, status, config, content)
-        except LocalProtocolError:  # what came from elsewhere cannot always be written into another message
+        except (LocalProtocolError, MemoryError):  # what came from elsewhere cannot always be put into another message
             message = _write(record, about, outcome, status, config, b"")
         if message is not None:
             entry = new_record(message, now, due=now, patience=config.give_up_after, priority=record.priority)

@@ -116,6 +116,11 @@ DELETE_CONTENT: Final = RowsStatement(
     "DELETE FROM outbox_contents WHERE place IN (SELECT place FROM outbox_entries WHERE id IN (VALUES {rows}))", "(?)"
 )
 SET_ASIDE: Final = "UPDATE outbox_entries SET shelf = 'damaged' WHERE id = ?"
+# One that is leased stays so, since a worker's word about it may still come.
+PUT_OFF: Final = """
+    UPDATE outbox_entries SET at = ?, patience = ?, shelf = CASE shelf WHEN 'ready' THEN 'later' ELSE shelf END
+    WHERE id = ?
+"""
 RENEW: Final = "UPDATE outbox_entries SET at = ?, patience = ? WHERE id = ? AND claim = ? AND shelf = 'leased'"
 PAGE: Final = f"SELECT place, id, {_KEPT}, {_ASIDE} FROM outbox_entries WHERE place > ? ORDER BY place LIMIT ?"
 PAGE_OF_STATE: Final = f"""

@@ -26,9 +26,9 @@ SAVE: Final = (
     COMMON
     + """
 local is_heard = false
-local function save(...)
-local arg = {...}
-local id, expected, record, begun, marked, state, shelf, at, lease, priority, claim, key, lapsed, content = unpack(arg)
+local function save(first, last)
+local id, expected, record, begun, marked, state, shelf, at, lease, priority, claim, key, lapsed, content =
+    unpack(ARGV, first, first + 13)
 local e = P .. 'e:' .. id
 local version, was, stood, sid, ends, place =
     unpack(redis.call('HMGET', e, 'version', 'state', 'shelf', 'sid', 'until', 'place'))
@@ -37,7 +37,6 @@ if expected == '0' then
     if key ~= '' then
         local known = redis.call('GET', P .. 'k:' .. key)
         if known then return {'known', known} end
-        redis.call('SET', P .. 'k:' .. key, id)
     end
     place = redis.call('INCR', P .. 'place')
     redis.call('SET', P .. 'c:' .. id, content)
@@ -64,8 +63,8 @@ elseif begun ~= '' then
 else
     redis.call('HSET', e, 'marked', marked)
 end
-for i = 15, #arg, 4 do
-    local id, record, priority, content = arg[i], arg[i + 1], arg[i + 2], arg[i + 3]
+for i = first + 14, last, 4 do
+    local id, record, priority, content = unpack(ARGV, i, i + 3)
     local place = redis.call('INCR', P .. 'place')
     redis.call('SET', P .. 'c:' .. id, content)
     redis.call('ZADD', P .. 'all', place, id)
@@ -88,6 +87,7 @@ elseif shelf == 'done' then
     redis.call('ZADD', P .. 'done', at, id)
     redis.call('DEL', P .. 'c:' .. id)
 end
+if expected == '0' and key ~= '' then redis.call('SET', P .. 'k:' .. key, id) end  -- once there is what it names
 is_heard = true
 return {'new', id}
 end
@@ -95,7 +95,7 @@ local answers = {}
 local i = 1
 while i <= #ARGV do
     local last = i + ARGV[i]
-    local is_well, answer = pcall(save, unpack(ARGV, i + 1, last))
+    local is_well, answer = pcall(save, i + 1, last)
     if not is_well then
         answer = {'failed', type(answer) == 'table' and answer.err or tostring(answer)}
     end

@@ -19,7 +19,7 @@ import trio
 from . import _schema
 from ._config import OutboxConfig
 from ._damage import DamageError, Kept, Page, claimed, examined, not_damaged, page_of, read, set_aside_error
-from ._errors import DamagedEntry
+from ._errors import DamagedEntry, StoreError
 from ._groups import Bulk, Groups, Operation, Writes, store_error
 from ._kept import begun_to_json, marked_to_json, to_json
 from ._rates import Limit, admit
@@ -102,15 +102,15 @@ class SQLiteStore:
         )
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
-        taken, damage = await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
-        if damage:
-            raise set_aside_error(self._path, damage)
+        taken, error = await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
+        if error is not None:
+            raise error
         return taken
 
     def _take(
         self, connection: sqlite3.Connection, limit: int, transition: Transition
-    ) -> tuple[list[tuple[Record, bytes]], list[DamagedEntry]]:
-        """What was taken; or what there is no taking of: that is set aside, and the rest not taken yet."""
+    ) -> tuple[list[tuple[Record, bytes]], StoreError | None]:
+        """What was taken; or what there is no taking of: that is put out of the way, and the rest not taken yet."""
         now = self._clock()
         connection.execute(_schema.RIPEN, (now,))
         rows = connection.execute(_schema.FIND_LAPSED, (now, limit)).fetchall()
@@ -126,12 +126,25 @@ class SQLiteStore:
                 damage.append(DamagedEntry(entry_id, str(exc)))
         if damage:
             connection.executemany(_schema.SET_ASIDE, [(each.id,) for each in damage])
-            return [], damage
+            return [], set_aside_error(self._path, damage)
+        with_others = [change for change, _ in changes if not change.is_alone]
+        if with_others and (error := self._write_taken(connection, with_others)):
+            return [], error
         write_all(connection, (row for change, _ in changes if change.is_alone for row in change.rows))
-        for change, _ in changes:
-            if not change.is_alone:
+        return [(change.record, content) for change, content in changes], None
+
+    def _write_taken(self, connection: sqlite3.Connection, changes: list[_Change]) -> StoreError | None:
+        """Write changes with what comes into the outbox by them; if one fails, none: that one waits as a lease does."""
+        connection.execute("SAVEPOINT taken")
+        for change in changes:
+            try:
                 change.write(connection)
-        return [(change.record, content) for change, content in changes], []
+            except Exception as exc:  # a report that there is no room for, for example
+                connection.execute("ROLLBACK TO taken")
+                until = self._clock() + self._config.lease
+                connection.execute(_schema.PUT_OFF, (until, self._config.lease, change.record.id))
+                return store_error(self._path, exc, f"entry {change.record.id} is put off: ")
+        return None
 
     async def change(self, record: Record, transition: Transition) -> Record:
         operation = self._changing(record, transition)

@@ -123,7 +123,7 @@ class Companions(Protocol):
 
 
 class Begun(NamedTuple):
-    """A claim of an entry, all of whose recipients it found queued, and of whom none expired by it."""
+    """A claim of an entry, all of whose recipients it found queued, and of whom none expired by it: it is sending."""
 
     now: float
     worker: str
@@ -243,8 +243,9 @@ def begin(record: Record, now: float, worker: str, *, retry_doubt: bool = False)
     recipients = dict(record.recipients)
     is_step = True
     for address, fate in record.recipients.items():
-        if fate.state is State.SENDING:  # of a worker that is gone, or too slow
+        if fate.state is not State.QUEUED:
             is_step = False
+        if fate.state is State.SENDING:
             recipients[address] = _lapsed(record, fate, now, retry_doubt=retry_doubt)
     queued = [address for address, fate in recipients.items() if fate.state is State.QUEUED]
     # The store says that something is due. If nothing is, by this clock, then the clock was set back meanwhile.

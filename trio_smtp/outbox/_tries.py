@@ -43,7 +43,7 @@ class Attempt:
         claim: the fencing token.
         recipients: those that it is about.
         outcomes: what is known of them at the end; empty while there is nothing to write down.
-        is_handed_over: the end of the message may have left.
+        is_handed_over: the end of the message may have left: the pool may try more than once, and mark each time.
         error: what ended it, or ``None``.
         started: by Trio's clock.
         mail_params: of MAIL.
@@ -127,8 +127,8 @@ class Attempt:
 
     def _after_error(self, address: str, error: Exception) -> Outcome:
         words = str(error) or type(error).__name__
-        if isinstance(error, StoreError):  # of the mark: nothing that ends the message was sent
-            return Outcome(Turn.AGAIN, error=words)
+        if isinstance(error, StoreError):  # of the mark: this time, nothing that ends the message was sent
+            return self._in_doubt(address, words) if self.is_handed_over else Outcome(Turn.AGAIN, error=words)
         if not isinstance(error, SMTPError):
             return self._in_doubt(address, words) if self.is_handed_over else self._again(address, error=words)
         if address in error.accepted:
