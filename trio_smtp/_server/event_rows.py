@@ -82,7 +82,7 @@ def _recipient_outcome(caller: HookCaller, result: object) -> Reply | None:
 
 def _verdict(caller: HookCaller, result: object) -> Verdict:
     """``None`` and a queue id accept the message; a mapping is an LMTP outcome for each address."""
-    if isinstance(result, Mapping) and caller.context.config.lmtp:  # RFC 2033 §4.2
+    if caller.context.config.lmtp and isinstance(result, Mapping):  # RFC 2033 §4.2
         return {address: caller.convert(message_outcome, each) for address, each in list(result.items())}
     return message_outcome(result)
 
