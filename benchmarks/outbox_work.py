@@ -57,6 +57,7 @@ class OutboxWork:
                         run, "work", f"{url}{workers}", workers
                     )
                 found[f"floor: work, {name}"] = partial(run, "floor-work", f"{url}0")
+            found["least outbox, SQLite"] = partial(run, "least", f"{stores['SQLite']}0")
             found["pool alone"] = partial(run, "pool", "-")
             waiting = f"sqlite:{directory}/waiting.db"
             filled: list[str] = []

@@ -1,8 +1,9 @@
 # Under test: the outbox; and what it is measured beside: the same pool alone, and the store's bare commits.
 #
 # Variants: "put" puts messages; "work" sends as many as that, and is ended; "pool" sends as many through the pool, and
-# nothing else; "floor-put" and "floor-work" write the same rows in the same steps and nothing else; "fill" and "wait"
-# only put, the latter messages that wait until tomorrow. It prints "ready", and at the next line of its input begins;
+# nothing else; "least" sends them with the steps of the outbox in SQLite, and nothing else; "floor-put" and "floor-work"
+# write the same rows in the same steps and nothing else; "fill" and "wait" only put, the latter messages that wait until
+# tomorrow. It prints "ready", and at the next line of its input begins;
 # then it prints seconds and CPU seconds.
 #
 # The floors count what cannot be left out. In SQLite: one process, WAL mode with synchronous=FULL and the outbox's size
@@ -16,10 +17,12 @@ import json
 import sqlite3
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 
 import trio
 
@@ -97,6 +100,79 @@ class SQLiteFloor:
         self._connection.executemany("DELETE FROM contents WHERE place = ?", [(place,) for place in places])
 
 
+class LeastOutbox(SQLiteFloor):
+    """The least that an outbox of this kind does: the three steps of each message, durable, shared by those that wait.
+
+    Claims of as many as there are tasks, a mark before each end, settled once it was sent. There is no record, no
+    state, no second worker, no error, and nothing is made into text.
+    """
+
+    def __init__(self, path: str, messages: int, tasks: int, pool: trio_smtp.Pool) -> None:
+        super().__init__(path, messages, tasks)
+        self._pool = pool
+        self._left = iter(range(messages))
+        self._claimed: deque[tuple[int, bytes]] = deque()
+        self._claiming = trio.Lock()
+        self._asked: list[tuple[Callable[[list[int]], None], list[int], trio.Event]] = []
+        self._came = trio.Event()
+
+    async def work(self) -> None:
+        """Send them all."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._commit_groups)
+            async with trio.open_nursery() as senders:
+                for _ in range(self._tasks):
+                    senders.start_soon(self._send_each)
+            await self._ask(self._rewrite, []).wait()  # what was asked for before is done
+            nursery.cancel_scope.cancel()
+
+    async def _send_each(self) -> None:
+        while (found := await self._next()) is not None:
+            place, content = found
+
+            async def mark(place: int = place) -> None:
+                await self._ask(self._rewrite, [place]).wait()
+
+            await self._pool.send(SENDER, RECIPIENTS, content, before_end=mark)
+            self._ask(self._settle, [place])
+
+    async def _next(self) -> tuple[int, bytes] | None:
+        async with self._claiming:
+            if not self._claimed and (places := list(islice(self._left, self._tasks))):
+                await self._ask(self._claim, places).wait()
+            return self._claimed.popleft() if self._claimed else None
+
+    def _claim(self, places: list[int]) -> None:
+        self._rewrite(places)
+        for place in places:
+            self._claimed += self._connection.execute("SELECT place, value FROM contents WHERE place = ?", (place,))
+
+    def _ask(self, step: Callable[[list[int]], None], places: list[int]) -> trio.Event:
+        done = trio.Event()
+        self._asked.append((step, places, done))
+        self._came.set()
+        return done
+
+    async def _commit_groups(self) -> None:
+        while True:
+            await self._came.wait()
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
+            group, self._asked, self._came = self._asked, [], trio.Event()
+            await trio.to_thread.run_sync(self._commit_group, group)
+            for _, _, done in group:
+                done.set()
+
+    def _commit_group(self, group: list[tuple[Callable[[list[int]], None], list[int], trio.Event]]) -> None:
+        steps: dict[Callable[[list[int]], None], list[int]] = {}
+        for step, places, _ in group:
+            steps.setdefault(step, []).extend(places)
+        self._connection.execute("BEGIN IMMEDIATE")
+        for step, places in steps.items():
+            step(places)
+        self._connection.execute("COMMIT")
+
+
 async def floor_redis(stack: AsyncExitStack, url: str, messages: int, tasks: int, steps: int) -> Job:
     """The round trips, each a script that writes a record for as many messages as there are tasks."""
     import coredis
@@ -128,6 +204,10 @@ async def prepare(stack: AsyncExitStack, variant: str, url: str, port: int, mess
         return floor.work
     pool_config = trio_smtp.PoolConfig(max_connections=tasks, max_messages=None)
     pool = await stack.enter_async_context(trio_smtp.open_pool("127.0.0.1", port, config=pool_config, tls="none"))
+    if variant == "least":
+        least = LeastOutbox(f"{url.removeprefix('sqlite:')}-least", messages, tasks, pool)
+        await least.put()
+        return least.work
     if variant == "pool":
         return partial(each, messages, tasks, partial(pool.send, SENDER, RECIPIENTS, content))
     config = OutboxConfig(lease=60)
