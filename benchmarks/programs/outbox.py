@@ -1,10 +1,10 @@
 # Under test: the outbox; and what it is measured beside: the same pool alone, and the store's bare commits.
 #
 # Variants: "put" puts messages; "work" sends as many as that, and is ended; "pool" sends as many through the pool, and
-# nothing else; "least" sends them with the steps of the outbox in SQLite, and nothing else; "floor-put" and "floor-work"
-# write the same rows in the same steps and nothing else; "fill" and "wait" only put, the latter messages that wait until
-# tomorrow. It prints "ready", and at the next line of its input begins;
-# then it prints seconds and CPU seconds.
+# nothing else; "least" sends them with the steps of the outbox in SQLite, and nothing else; "floor-put" and
+# "floor-work" write the same rows in the same steps, and nothing else; "fill" and "wait" only put, the latter messages
+# that wait until tomorrow. It prints "ready", and at the next line of its input begins; then it prints seconds and CPU
+# seconds.
 #
 # The floors count what cannot be left out. In SQLite: one process, WAL mode with synchronous=FULL and the outbox's size
 # of the log, a table of records and one of contents, of the outbox's sizes, without any index; each commit is full: it
