@@ -88,6 +88,7 @@ ELSEWHERE = {
     "outbox/_entry": "test_outbox_states",
     "outbox/_scripts": "test_outbox",
     "outbox/_outbox": "test_outbox",
+    "outbox/_pauses": "test_outbox_ledger",
     "outbox/_records": "test_outbox",
     "outbox/_store": "test_outbox",
     "outbox/_trace": "test_outbox_work",

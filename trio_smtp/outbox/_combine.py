@@ -23,6 +23,12 @@ class _Phase(Enum):
     DONE = "there is an answer"
 
 
+class _Leader(Enum):
+    NOBODY = "the next who asks will lead"
+    CALLER = "one of those who ask leads, or is about to"
+    TASK = "serve() does"
+
+
 class Request:
     """Something that is asked for, with others or alone.
 
@@ -64,8 +70,7 @@ class Combiner(Generic[R]):
         self._most: Final = most
         self._size: Final = size
         self._waiting: deque[R] = deque()
-        self._is_led = False  # a task has a group done, or is about to
-        self._is_served = False  # it is serve() that leads
+        self._leader = _Leader.NOBODY
         self._idle: trio.Event | None = None  # on which serve() waits for a request
 
     @trio.lowlevel.enable_ki_protection  # an interrupt while it leads would leave the others without a leader
@@ -75,16 +80,16 @@ class Combiner(Generic[R]):
         Cancellation: before it is begun, it is withdrawn. Once it is begun, its answer is waited for, unless
         :meth:`serve` leads: then it may be done or not.
         """
-        if not self._is_led:
+        if self._leader is _Leader.NOBODY:
             await trio.lowlevel.checkpoint_if_cancelled()  # what leads cannot be withdrawn
         self._waiting.append(request)
         if self._idle is not None:
             self._idle.set()
             self._idle = None
-        if self._is_led:
+        if self._leader is not _Leader.NOBODY:
             await self._wait(request)
         if request.phase is _Phase.WAITING:
-            self._is_led = True
+            self._leader = _Leader.CALLER
             try:
                 with trio.CancelScope(shield=True):
                     await self._lead()
@@ -94,7 +99,7 @@ class Combiner(Generic[R]):
     @trio.lowlevel.enable_ki_protection
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Lead until cancelled; then those who ask lead again. To be started before any of them does."""
-        self._is_led = self._is_served = True
+        self._leader = _Leader.TASK
         try:
             task_status.started()
             while True:
@@ -103,7 +108,7 @@ class Combiner(Generic[R]):
                     await self._idle.wait()
                 await self._lead()
         finally:
-            self._is_served, self._idle = False, None
+            self._idle = None
             self._hand_over()
 
     async def _wait(self, request: R) -> None:
@@ -112,7 +117,7 @@ class Combiner(Generic[R]):
         def abort(_: object) -> trio.lowlevel.Abort:
             if request.phase is _Phase.WAITING:
                 self._waiting.remove(request)
-            elif not self._is_served:
+            elif self._leader is not _Leader.TASK:
                 return trio.lowlevel.Abort.FAILED
             request.task = None
             return trio.lowlevel.Abort.SUCCEEDED
@@ -137,9 +142,10 @@ class Combiner(Generic[R]):
     def _hand_over(self) -> None:
         """Let the first of those who wait lead."""
         if self._waiting:
+            self._leader = _Leader.CALLER
             self._waiting[0].wake()
         else:
-            self._is_led = False
+            self._leader = _Leader.NOBODY
 
     def _next_group(self) -> list[R]:
         group: list[R] = []

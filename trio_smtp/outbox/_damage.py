@@ -148,9 +148,7 @@ class Damages:
 def set_aside_error(store: str, damaged: Sequence[DamagedEntry]) -> StoreError:
     """The error for entries that a worker has found damaged."""
     named = "; ".join(f"entry {each.id} is set aside: {each.reason}" for each in damaged)
-    error = StoreError(f"the outbox {store} is damaged: {named}")
-    error.damaged = tuple(damaged)
-    return error
+    return _error(f"the outbox {store} is damaged: {named}", damaged)
 
 
 def not_damaged(entry_id: str) -> ValueError:
@@ -162,8 +160,12 @@ def damage_error(first: Sequence[DamagedEntry], number: int = 1) -> StoreError:
     """The error for damaged entries, of which these are the first."""
     named = "; ".join(f"entry {each.id}: {each.reason}" for each in first)
     more = f"; and {number - len(first)} more" if number > len(first) else ""
-    error = StoreError(f"the outbox is damaged: {named}{more}")
-    error.damaged = tuple(first)
+    return _error(f"the outbox is damaged: {named}{more}", first)
+
+
+def _error(words: str, damaged: Sequence[DamagedEntry]) -> StoreError:
+    error = StoreError(words)
+    error.damaged = tuple(damaged)
     return error
 
 

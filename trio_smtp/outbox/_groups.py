@@ -98,16 +98,17 @@ class Groups:
         self._combiner: Final[Combiner[_Operations]] = Combiner(self._run_in_thread, _MOST, _SIZE)
         self._is_closed = False
 
-    async def do(
-        self, function: Callable[[sqlite3.Connection], T], writes: Writes, size: int = 0, bulk: Bulk[T] | None = None
-    ) -> T:
-        """Call the function in the thread, with all that wait by then; if it writes, in a transaction.
+    async def do(self, function: Callable[[sqlite3.Connection], T], writes: Writes, size: int = 0) -> T:
+        """:meth:`run` an operation that is no more than this function."""
+        return await self.run(Operation(function), writes, size)
+
+    async def run(self, operation: Operation[T], writes: Writes, size: int = 0) -> T:
+        """Do an operation in the thread, with all that wait by then; if it writes, in a transaction.
 
         Args:
-            function: what it raises is raised here; an error of SQLite, or a lack of memory, as StoreError.
+            operation: what it raises is raised here; an error of SQLite, or a lack of memory, as StoreError.
             writes: whether it does.
             size: about how many octets.
-            bulk: what it comes to, where that is known before.
 
         Raises:
             StoreError: it was closed, or the file could not be used.
@@ -116,7 +117,6 @@ class Groups:
         """
         if self._is_closed:
             await self._refuse()
-        operation = Operation(function, bulk)
         await self._combiner.ask(_Operations((operation,), writes, size))
         answer = operation.answer
         if isinstance(answer, Exception):

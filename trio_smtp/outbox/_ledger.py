@@ -11,11 +11,11 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from ._errors import LeaseLostError, StoreError
+from ._pauses import Pauses
 from ._states import Record, Transition
 from ._store import Store
 from ._trace import EventName
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before what failed is said again; doubling
 _LAST_WORDS: Final = 5.0  # seconds for writing down what is known, when cancelled
 
 
@@ -47,7 +47,7 @@ class Ledger:
         self._new: list[Note] = []
         self._failed: list[Note] = []
         self._again_at = math.inf  # when the failed ones are said again
-        self._pause = _FIRST_PAUSE
+        self._pauses: Final = Pauses()
         self._came = trio.Event()
         self._finishing = trio.Event()
         self._ended = trio.Event()
@@ -118,8 +118,7 @@ class Ledger:
             else:
                 raise answer
         if error is None and not self._failed:
-            self._pause = _FIRST_PAUSE
+            self._pauses.reset()
         elif error is not None:
             self._tell("store", error=error)
-            self._again_at = trio.current_time() + self._pause
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            self._again_at = trio.current_time() + self._pauses.next()

@@ -141,7 +141,7 @@ class RedisStore:
         await self.ask(self._client.set(f"{_PREFIX}version", VERSION, condition=coredis.PureToken.NX))
         found = await self.ask(self._client.get(f"{_PREFIX}version"))
         if found != VERSION.encode():
-            words = "none" if found is None else found.decode("utf-8", "replace")
+            words = "none" if found is None else text_of(found)
             raise StoreError(f"the outbox is of version {words}, and this trio_smtp has version {VERSION}")
         await self.ask(self._prune([_PREFIX], [10**15, 1, 10**15]))  # any of its keys of another type is an error here
         self._set_clock(await self.ask(self._renew([_PREFIX], ["", "0"])))
@@ -160,7 +160,7 @@ class RedisStore:
         try:
             yield
         except Exception as exc:
-            raise StoreError(f"cannot use the outbox {self._address}: {exc or type(exc).__name__}") from exc
+            raise self._failure(str(exc) or type(exc).__name__) from exc
 
     def _set_clock(self, milliseconds: Any) -> None:
         self._ahead = int(milliseconds) / 1000 - time.monotonic()

@@ -96,10 +96,8 @@ class SQLiteStore:
     async def add(self, record: Record, content: bytes) -> tuple[str, bool]:
         row = new_row(record, self._clock())
         rows = (_schema.INSERT, row), (_schema.INSERT_CONTENT, (record.id, content))
-        bulk = Bulk(rows, (record.id, True))
-        return await self._groups.do(
-            lambda connection: insert(connection, row, content), Writes.ROWS, len(content), bulk
-        )
+        operation = Operation(lambda connection: insert(connection, row, content), Bulk(rows, (record.id, True)))
+        return await self._groups.run(operation, Writes.ROWS, len(content))
 
     async def take(self, worker: str, limit: int, transition: Transition) -> list[tuple[Record, bytes]]:
         taken, error = await self._groups.do(lambda connection: self._take(connection, limit, transition), Writes.ROWS)
@@ -147,8 +145,7 @@ class SQLiteStore:
         return None
 
     async def change(self, record: Record, transition: Transition) -> Record:
-        operation = self._changing(record, transition)
-        return await self._groups.do(operation.function, Writes.ROWS, 0, operation.bulk)
+        return await self._groups.run(self._changing(record, transition), Writes.ROWS)
 
     async def change_all(self, changes: Sequence[tuple[Record, Transition]]) -> list[Record | Exception]:
         return await self._groups.do_all([self._changing(record, transition) for record, transition in changes])
@@ -200,9 +197,7 @@ class SQLiteStore:
     async def counts(self) -> Mapping[State, int]:
         def counts(connection: sqlite3.Connection) -> dict[State, int]:
             found = dict(connection.execute(_schema.COUNT))
-            return {
-                state: found[state.value] for state in State if state.value in found
-            }  # a damaged one may be in none
+            return {state: found[state] for state in State if state in found}  # a damaged one may be in none
 
         return await self._groups.do(counts, Writes.NOTHING)
 

@@ -26,6 +26,7 @@ from .._observer import Observer
 from ._config import OutboxConfig
 from ._errors import StoreError
 from ._ledger import Ledger
+from ._pauses import Pauses
 from ._rates import Limit
 from ._reports import with_reports
 from ._room import Room
@@ -35,7 +36,6 @@ from ._trace import EventName, OutboxEvent, event_about
 from ._tries import Attempt
 
 _LOOK: Final = 0.25  # seconds between looks for what has become due
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before an absent store is asked again; doubling
 
 
 class Worker:
@@ -110,7 +110,7 @@ class Worker:
             return with_reports(record, begun, now, self._config)
 
         taken: list[tuple[Record, bytes]] = []
-        pause = _FIRST_PAUSE
+        pauses = Pauses()
         while not taken:
             await trio.lowlevel.checkpoint_if_cancelled()  # while there is more to take, there is no other wait
             try:
@@ -121,8 +121,7 @@ class Worker:
                     break
             except StoreError as exc:
                 self._tell("store", error=exc)
-                await trio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await trio.sleep(pauses.next())
         to_send = []
         for entry in taken:
             record = entry[0]
